@@ -1,0 +1,1 @@
+"""Tasks, recipes, settings, k-shot sampling and episodes: everything before a model sees ids."""

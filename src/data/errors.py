@@ -1,0 +1,26 @@
+"""The errors a user can cause and mend: each names the place, the fault and the way out."""
+
+from __future__ import annotations
+
+
+class MetashotError(Exception):
+    """A fault in what the user gave; `run.py` prints it as one line and exits with status 2.
+
+    Args:
+        where: the config key, or the file with its line (`poem.jsonl:3`).
+        problem: what is wrong, with the offending value.
+        remedy: what the user can do about it.
+    """
+
+    def __init__(self, where: str, problem: str, remedy: str) -> None:
+        self.where = where
+        self.problem = problem
+        self.remedy = remedy
+        super().__init__(where, problem, remedy)
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.problem} ({self.remedy})"
+
+
+class DataError(MetashotError):
+    """A task, file, record or recipe breaks a rule of the data layer."""

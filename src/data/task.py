@@ -1,0 +1,62 @@
+"""The nouns of the data layer: `Example` and `TaskData`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class TaskType(StrEnum):
+    """How a task is answered, which also decides its metric (facts/metaicl.md section 7)."""
+
+    CLASSIFICATION = "classification"
+    """One fixed label set; scored by macro-F1."""
+    MULTI_CHOICE = "multi-choice"
+    """Options of their own for every example; scored by accuracy."""
+    FREE_FORM = "free-form"
+    """No options; only used for training, or scored by exact match where generated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One record in MetaICL's layout.
+
+    Attributes:
+        task: task name, for example `glue-mnli`.
+        input: text before the answer; may be empty.
+        output: the gold answer.
+        options: candidate answers in order; empty for free-form tasks.
+    """
+
+    task: str
+    input: str
+    output: str
+    options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TaskData:
+    """What one evaluation cell (task, seed) needs.
+
+    Attributes:
+        task: task name.
+        seed: demonstration seed.
+        task_type: decides the metric.
+        demonstrations: the k training examples, in prompt order.
+        test: the test examples.
+    """
+
+    task: str
+    seed: int
+    task_type: TaskType
+    demonstrations: tuple[Example, ...]
+    test: tuple[Example, ...]
+
+
+def infer_task_type(examples: Sequence[Example]) -> TaskType:
+    """Type of a task that no recipe describes: one shared option list means classification."""
+    if not examples or not any(example.options for example in examples):
+        return TaskType.FREE_FORM
+    shared = {frozenset(example.options) for example in examples}
+    return TaskType.CLASSIFICATION if len(shared) == 1 else TaskType.MULTI_CHOICE

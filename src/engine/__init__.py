@@ -1,0 +1,1 @@
+"""What both methods run on: models, scorer, optimizers, loop, checkpoints, tracking and results."""

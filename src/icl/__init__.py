@@ -1,0 +1,1 @@
+"""In-context learning: prompts, scoring methods, meta-training and evaluation."""

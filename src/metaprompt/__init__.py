@@ -1,0 +1,1 @@
+"""Soft prompts: self-supervised meta-tasks, gradient regularizer, meta-training, prompt tuning."""
