@@ -29,7 +29,6 @@ from icl.prompt import (
     sequence_limit,
 )
 
-
 _T = TypeVar("_T")
 Layers = tuple[tuple[tuple[_T, ...], ...], ...]
 
@@ -133,7 +132,9 @@ def build_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
     for layer in queries:
         fitted = [[(fit(prompt), len(prompt.head)) for prompt in row] for row in layer]
         kept.extend(len(request.context) - head for row in fitted for request, head in row)
-        index.append([tuple(requests.setdefault(request, len(requests)) for request, _ in row) for row in fitted])
+        index.append(
+            [tuple(requests.setdefault(request, len(requests)) for request, _ in row) for row in fitted]
+        )
     texts = tuple(tuple(tuple(prompt.text for prompt in row) for row in layer) for layer in queries)
     total = sum(map(len, demonstrations))
     return Cell(tuple(requests), tuple(map(tuple, index)), texts, total, max(0, min(kept)))
@@ -166,7 +167,9 @@ def read_back(cell: Cell, log_probabilities: Sequence[Tensor]) -> list[OptionSco
     return answers
 
 
-def _query(example: Example, encode: Encode, rules: PromptRules, *, first: bool, replace: str | None) -> list[Prompt]:
+def _query(
+    example: Example, encode: Encode, rules: PromptRules, *, first: bool, replace: str | None
+) -> list[Prompt]:
     objective = rules.method.objective
     text = example.input if replace is None else replace
     input_ids = encode(input_text(text, objective=objective, layout=rules.layout, first=first))
@@ -181,7 +184,10 @@ def _query(example: Example, encode: Encode, rules: PromptRules, *, first: bool,
 
 
 def _fitter(
-    task: str, demonstrations: Sequence[Ids], queries: Sequence[Sequence[Sequence[Prompt]]], rules: PromptRules
+    task: str,
+    demonstrations: Sequence[Ids],
+    queries: Sequence[Sequence[Sequence[Prompt]]],
+    rules: PromptRules,
 ) -> Callable[[Prompt], Request]:
     """The function that joins demonstrations and query under the truncation rule."""
     k = len(demonstrations)
