@@ -1,0 +1,92 @@
+"""YAML files as data: read safely, duplicate keys refused, every key traceable to its line."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from data.errors import DataError
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True, slots=True)
+class YamlFile:
+    """A parsed YAML mapping that knows where its keys stand.
+
+    Attributes:
+        path: the file read.
+        content: the mapping.
+        lines: line number (from 1) of each key, by key path, for example `("source", "hub")`.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    lines: dict[tuple[str, ...], int]
+
+    def where(self, *keys: str) -> str:
+        """`file:line` of the innermost of these keys that the file holds."""
+        for depth in range(len(keys), 0, -1):
+            if keys[:depth] in self.lines:
+                return f"{self.path}:{self.lines[keys[:depth]]}"
+        return str(self.path)
+
+
+def read_yaml(path: Path) -> YamlFile:
+    """Read one YAML mapping.
+
+    Raises:
+        DataError: the file cannot be read, is not YAML, is no mapping or has a key twice.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            str(path), f"cannot be read: {error}", "check the path and save it as UTF-8"
+        ) from error
+    try:
+        node = yaml.compose(text, Loader=_LOADER)
+        content = yaml.load(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}:{mark.line + 1}" if mark else str(path)
+        problem = getattr(error, "problem", None) or str(error)
+        raise DataError(
+            place, f"not valid YAML: {problem}", "quote texts that hold ':', '#' or '{'"
+        ) from error
+    if not isinstance(content, dict) or node is None:
+        raise DataError(str(path), "holds no mapping", "write `key: value` lines")
+    lines: dict[tuple[str, ...], int] = {}
+    _collect_lines(node, (), path, lines)
+    return YamlFile(path, content, lines)
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`did you mean "x"?` for a near miss, else the list of what is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
+    if near:
+        return "did you mean " + " or ".join(f'"{name}"' for name in near) + "?"
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f"known: {shown}"
+
+
+def _collect_lines(node: Any, prefix: tuple[str, ...], path: Path, lines: dict[tuple[str, ...], int]) -> None:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    for key_node, value_node in node.value:
+        keys = (*prefix, str(key_node.value))
+        line = key_node.start_mark.line + 1
+        if keys in lines:
+            raise DataError(
+                f"{path}:{line}",
+                f'key "{keys[-1]}" stands twice (first on line {lines[keys]})',
+                "keep one of them",
+            )
+        lines[keys] = line
+        _collect_lines(value_node, keys, path, lines)
