@@ -1,0 +1,127 @@
+"""The plain scorer: whole sequences, padded batches, full logits. Slow, simple, the engine is held to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from engine.errors import ModelError
+from engine.scoring.request import Progress, Request, sequence_limit
+
+
+class PlainScorer:
+    """`score_plain` with its model and batch size bound."""
+
+    def __init__(self, model: PreTrainedModel, batch_size: int = 8) -> None:
+        self.model = model
+        self.batch_size = batch_size
+
+    def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
+        """Per request a float32 CPU tensor of target log-probabilities in nats."""
+        return score_plain(self.model, requests, self.batch_size, on_progress=on_progress)
+
+
+@torch.inference_mode()
+def score_plain(
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    batch_size: int = 8,
+    pad_to: int | None = None,
+    on_progress: Progress | None = None,
+) -> list[Tensor]:
+    """Score each request by a forward pass over context and target, `batch_size` requests at a time.
+
+    Requests of similar length share a batch. An encoder-decoder model reads the context (an empty one as a
+    single end token) and decodes the target; there every target token is scored, since a start token precedes
+    the first.
+
+    Args:
+        model: a causal or encoder-decoder language model in eval mode.
+        requests: what to score.
+        batch_size: sequences per forward pass.
+        pad_to: pad every batch to this many tokens (default: its longest sequence); causal models only.
+        on_progress: called with (tokens done, tokens in all).
+
+    Returns:
+        Per request a float32 CPU tensor [request.scored] of log-probabilities in nats, in request order.
+
+    Raises:
+        ConfigError: a request is longer than the model's positions.
+        ModelError: a log-probability is NaN or infinite.
+    """
+    seq2seq = bool(model.config.is_encoder_decoder)
+    if not seq2seq:
+        sequence_limit(model.config, requests)
+    scores = [torch.empty(0)] * len(requests)
+    wanted = [i for i, request in enumerate(requests) if (request.target if seq2seq else request.scored)]
+    wanted.sort(key=lambda index: requests[index].length)
+    done, total = 0, sum(requests[index].length for index in wanted)
+    for start in range(0, len(wanted), batch_size):
+        indices = wanted[start : start + batch_size]
+        batch = [requests[index] for index in indices]
+        rows = _score_seq2seq(model, batch) if seq2seq else _score_causal(model, batch, pad_to)
+        for index, row in zip(indices, rows, strict=True):
+            scores[index] = check_finite(row.cpu(), index)
+        done += sum(request.length for request in batch)
+        if on_progress is not None:
+            on_progress(done, total)
+    return scores
+
+
+def _score_causal(model: PreTrainedModel, batch: list[Request], pad_to: int | None) -> list[Tensor]:
+    ids, mask = _padded([request.context + request.target for request in batch], model.device, pad_to)
+    # 0 instead of the config's pad id: padding is masked, and some configs have none.
+    logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    rows: list[Tensor] = []
+    for row, request in enumerate(batch):
+        first = request.length - request.scored
+        log_probs = logits[row, first - 1 : request.length - 1].float().log_softmax(dim=-1)
+        rows.append(log_probs.gather(1, ids[row, first : request.length, None]).squeeze(1))
+    return rows
+
+
+def _score_seq2seq(model: PreTrainedModel, batch: list[Request]) -> list[Tensor]:
+    config: Any = model.config
+    end = config.eos_token_id if config.eos_token_id is not None else 0
+    ids, mask = _padded([request.context or (end,) for request in batch], model.device, None)
+    labels, _ = _padded([request.target for request in batch], model.device, None)
+    start = torch.full((len(batch), 1), config.decoder_start_token_id, device=model.device)
+    decoder_ids = torch.cat([start, labels[:, :-1]], dim=1)
+    logits: Tensor = model(
+        input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids, use_cache=False
+    ).logits
+    log_probs = logits.float().log_softmax(dim=-1).gather(2, labels[:, :, None]).squeeze(2)
+    return [log_probs[row, : len(request.target)] for row, request in enumerate(batch)]
+
+
+def _padded(
+    sequences: Sequence[tuple[int, ...]], device: torch.device, pad_to: int | None
+) -> tuple[Tensor, Tensor]:
+    """Right-padded ids and attention mask, both [batch, longest]."""
+    width = max(max(map(len, sequences)), pad_to or 0)
+    ids = torch.zeros(len(sequences), width, dtype=torch.long)
+    mask = torch.zeros(len(sequences), width, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    return ids.to(device), mask.to(device)
+
+
+def check_finite(log_probs: Tensor, index: int) -> Tensor:
+    """`log_probs` unchanged.
+
+    Raises:
+        ModelError: a value is NaN or infinite.
+    """
+    bad = log_probs[~log_probs.isfinite()]
+    if len(bad):
+        raise ModelError(
+            "model",
+            f"request {index}: a target log-probability is {bad[0].item()}",
+            "check the weights, or try model.dtype=float32",
+        )
+    return log_probs

@@ -1,0 +1,68 @@
+"""What is scored: token ids of a context and of the target that follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from engine.errors import ConfigError
+from engine.models import context_length
+
+Progress = Callable[[int, int], None]
+"""Called with (tokens done, tokens in all) after each batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One target to score after one context.
+
+    A decoder predicts a token from the tokens before it. So the first target token after an *empty* context
+    has no prediction and is not scored (as in the released code, which shifts labels by one), and a request
+    may have no scored token at all.
+
+    Attributes:
+        context: ids that are only read.
+        target: ids whose log-probabilities are wanted.
+    """
+
+    context: tuple[int, ...]
+    target: tuple[int, ...]
+
+    @property
+    def length(self) -> int:
+        """Tokens of context and target."""
+        return len(self.context) + len(self.target)
+
+    @property
+    def scored(self) -> int:
+        """Number of target tokens with a predecessor."""
+        return max(len(self.target) - (not self.context), 0)
+
+
+class Scorer(Protocol):
+    """Anything that scores requests."""
+
+    def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
+        """Per request a float32 CPU tensor [request.scored] of target log-probabilities in nats."""
+        ...
+
+
+def sequence_limit(config: Any, requests: Sequence[Request]) -> int:
+    """The model's context length, after checking that every request fits.
+
+    Raises:
+        ConfigError: a request is longer than the model's positions.
+    """
+    limit = context_length(config)
+    for index, request in enumerate(requests):
+        if request.length > limit:
+            raise ConfigError(
+                "k",
+                f"request {index} has {len(request.context)} context and {len(request.target)} target "
+                f"tokens, {request.length} in all, but the model has {limit} positions",
+                "use fewer or shorter demonstrations, a truncation, or a model with a longer context",
+            )
+    return limit
