@@ -8,8 +8,10 @@ from typing import Any
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import (
-    GemmaConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
     Gemma2Config,
+    GemmaConfig,
     GPT2Config,
     GPTJConfig,
     LlamaConfig,
@@ -17,7 +19,6 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
 )
-from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
 from engine.errors import ModelError
 

@@ -1,0 +1,71 @@
+"""A scoring method as a composition of orthogonal choices; one file of `conf/method` each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from engine.errors import ConfigError
+from engine.ranking import Calibration, Normalization
+from icl.prompt import Layout, Objective, choose_layout
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How options are scored.
+
+    Attributes:
+        name: the name that results carry.
+        objective: direct or channel.
+        demonstrations: False for the zero-shot methods, which ignore k.
+        calibration: what option scores are compared with.
+        null_inputs: content-free inputs of the calibration, in place of the test input; for `domain` the premise.
+        normalization: what summed NLLs are divided by.
+        layout: `auto` applies the released rule, or `newline` / `space`.
+        trained: True for models meta-trained with this method.
+    """
+
+    name: str
+    objective: Objective = Objective.DIRECT
+    demonstrations: bool = True
+    calibration: Calibration = Calibration.NONE
+    null_inputs: tuple[str, ...] = field(default=())
+    normalization: Normalization = Normalization.TOKEN_MEAN
+    layout: Literal["auto", "newline", "space"] = "auto"
+    trained: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions.
+
+        Raises:
+            ConfigError: a calibration without a null input, or one that channel scoring has no use for.
+        """
+        calibrated = self.calibration is not Calibration.NONE
+        if calibrated and not self.null_inputs:
+            raise ConfigError(
+                "method.null_inputs",
+                f"calibration {self.calibration.value!r} has no content-free input",
+                "give a list of strings, for example ['N/A']",
+            )
+        if self.calibration in (Calibration.PMI, Calibration.DOMAIN) and len(self.null_inputs) != 1:
+            raise ConfigError(
+                "method.null_inputs",
+                f"calibration {self.calibration.value!r} takes one string, got {len(self.null_inputs)}",
+                "give one, or use method.calibration=contextual",
+            )
+        if calibrated and self.objective is Objective.CHANNEL:
+            raise ConfigError(
+                "method.calibration",
+                f"{self.calibration.value!r} replaces the test input, which is the target of the channel objective",
+                "use method.objective=direct, or method.calibration=none",
+            )
+
+    def shots(self, k: int) -> int:
+        """Demonstrations in the prompt when `k` are asked for."""
+        return k if self.demonstrations else 0
+
+    def layout_for(self, model_name: str) -> Layout:
+        """The layout used with a model of this name."""
+        if self.layout == "auto":
+            return choose_layout(model_name, trained=self.trained)
+        return Layout(self.layout)
