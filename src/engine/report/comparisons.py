@@ -13,6 +13,9 @@ from engine.report.systems import METHOD_TITLES, Answers
 from engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points
 from engine.statistics import Interval, seed_values
 
+Curve = tuple[str, str, str]
+"""Setting, method, model."""
+
 
 def published_table(compared: Sequence[Compared], *, run: bool) -> Table:
     """Paper beside ours, for the cells that we have (`run`) or for those that we have not."""
@@ -136,25 +139,28 @@ def shots_table(answers: Sequence[Answers]) -> Table:
     )
 
 
-def shot_curves(answers: Sequence[Answers]) -> dict[tuple[str, str, str], dict[int, Answers]]:
-    """(setting, method, model) -> k -> system, for those with at least two values of k.
+def shot_curves(answers: Sequence[Answers]) -> dict[Curve, dict[int, Answers]]:
+    """Curve -> k -> system, for those with at least two values of k.
 
     The zero-shot method of the same objective is the point at k=0.
     """
     zero = {"direct": "zero", "pmi": "pmi_zero", "channel": "channel_zero"}
     zero |= {"metaicl": "multitask_zero", "channel_metaicl": "channel_multitask_zero"}
-    curves: dict[tuple[str, str, str], dict[int, Answers]] = {}
+    curves: dict[Curve, dict[int, Answers]] = {}
     for row in answers:
         s = row.system
         if s.method in zero.values():
             continue
-        curves.setdefault((s.setting, _method(row), s.model), {})[s.k] = row
+        key = (s.setting, _method(row) + (f" [{s.extras}]" if s.extras else ""), s.model)
+        curves.setdefault(key, {})[s.k] = row
         for other in answers:
             o = other.system
-            if (o.setting, o.model, o.extras) == (s.setting, s.model, s.extras) and o.method == zero.get(
-                s.method
+            if (
+                (o.setting, o.model) == (s.setting, s.model)
+                and o.extras in ("", s.extras)
+                and o.method == zero.get(s.method)
             ):
-                curves[s.setting, _method(row), s.model][0] = other
+                curves[key][0] = other
     return {key: curve for key, curve in curves.items() if len([k for k in curve if k > 0]) > 1}
 
 

@@ -6,12 +6,14 @@ import io
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from engine.report.comparisons import Curve
 from engine.report.systems import Answers
 from engine.statistics import seed_values
 
@@ -22,8 +24,8 @@ INK = "#1f2933"
 # on white as on black.
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
-_WIDTH_INCHES = 5.4
-_STYLE = {
+_WIDTH_INCHES = 4.8
+_STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "metashot",
     "font.size": 10,
@@ -64,7 +66,7 @@ def results_plot(setting: str, answers: Sequence[Answers]) -> Plot:
     """Mean with interval and worst seed of every system of a setting."""
     rows = list(reversed(answers))
 
-    def draw(axes: Axes) -> None:
+    def draw(figure: Figure, axes: Axes) -> None:
         places = np.arange(len(rows))
         means = np.array([100 * row.figures.mean.value for row in rows])
         lows = np.array([100 * row.figures.mean.low for row in rows])
@@ -79,7 +81,7 @@ def results_plot(setting: str, answers: Sequence[Answers]) -> Plot:
         axes.set_yticks(places, _labels(rows))
         axes.set_ylim(-0.6, len(rows) - 0.4)
         axes.set_xlabel("percent")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2)
+        figure.legend(loc="outside upper center", ncols=2)
 
     best = max(answers, key=lambda row: row.figures.mean.value)
     alternative = (
@@ -91,10 +93,10 @@ def results_plot(setting: str, answers: Sequence[Answers]) -> Plot:
     return _plot(f"results-{setting}", f"Results on {setting}", alternative, height, draw)
 
 
-def shots_plot(curves: Mapping[tuple[str, str, str], Mapping[int, Answers]]) -> Plot:
+def shots_plot(curves: Mapping[Curve, Mapping[int, Answers]]) -> Plot:
     """Mean over the number of demonstrations, with intervals."""
 
-    def draw(axes: Axes) -> None:
+    def draw(figure: Figure, axes: Axes) -> None:
         shots = sorted({k for curve in curves.values() for k in curve})
         for number, (label, curve) in enumerate(curves.items()):
             ks = sorted(curve)
@@ -103,7 +105,7 @@ def shots_plot(curves: Mapping[tuple[str, str, str], Mapping[int, Answers]]) -> 
             color = _COLORS[number % len(_COLORS)]
             axes.plot(
                 places, [100 * curve[k].figures.mean.value for k in ks], color=color,
-                marker=_MARKERS[number % len(_MARKERS)], label=_wrapped(", ".join(dict.fromkeys(label))),
+                marker=_MARKERS[number % len(_MARKERS)], label=names[label],
             )  # fmt: skip
             lows = [100 * curve[k].figures.mean.low for k in ks]
             highs = [100 * curve[k].figures.mean.high for k in ks]
@@ -111,8 +113,9 @@ def shots_plot(curves: Mapping[tuple[str, str, str], Mapping[int, Answers]]) -> 
         axes.set_xticks(range(len(shots)), [str(k) for k in shots])
         axes.set_xlabel("demonstrations k")
         axes.set_ylabel("percent")
-        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=1)
+        figure.legend(loc="outside upper center", ncols=1)
 
+    names = _curve_names(list(curves))
     parts = [
         f"{label[1]} on {label[0]} with {label[2]}: "
         + ", ".join(f"k={k} {100 * curve[k].figures.mean.value:.1f}" for k in sorted(curve))
@@ -122,13 +125,27 @@ def shots_plot(curves: Mapping[tuple[str, str, str], Mapping[int, Answers]]) -> 
     return _plot("shots", "Number of demonstrations", alternative, 3.2 + 0.25 * len(curves), draw)
 
 
+def _curve_names(curves: Sequence[Curve]) -> dict[Curve, str]:
+    """The method, and of setting and model what differs between curves."""
+    vary = [len({curve[place] for curve in curves}) > 1 for place in range(3)]
+    names: dict[Curve, str] = {}
+    for setting, method, model in curves:
+        parts = [
+            part
+            for part, show in zip((method, setting, model), (True, vary[0], vary[2]), strict=True)
+            if show
+        ]
+        names[setting, method, model] = _wrapped(", ".join(parts), 46)
+    return names
+
+
 def seeds_plot(setting: str, answers: Sequence[Answers]) -> Plot | None:
     """One dot a demonstration seed: the mean over tasks of every system; None without several seeds."""
     rows = [row for row in reversed(answers) if len(_seed_means(row)) > 1]
     if not rows:
         return None
 
-    def draw(axes: Axes) -> None:
+    def draw(figure: Figure, axes: Axes) -> None:
         for place, row in enumerate(rows):
             values = list(_seed_means(row).values())
             axes.plot([min(values), max(values)], [place, place], color=_COLORS[0], alpha=0.4)
@@ -153,10 +170,12 @@ def _seed_means(row: Answers) -> dict[int, float]:
     return {seed: float(np.mean([values[seed] for values in by_task])) for seed in sorted(common)}
 
 
-def _plot(key: str, title: str, alternative: str, height: float, draw: Callable[[Axes], None]) -> Plot:
+def _plot(
+    key: str, title: str, alternative: str, height: float, draw: Callable[[Figure, Axes], None]
+) -> Plot:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
-        draw(figure.subplots())
+        draw(figure, figure.subplots())
         svg, png = io.StringIO(), io.BytesIO()
         figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None, "Title": title})
         figure.savefig(png, format="png", dpi=200, facecolor="white", metadata={"Software": None})

@@ -42,6 +42,7 @@ def compare_pairs(
     problems: list[str] = []
     for setting in dict.fromkeys(row.system.setting for row in answers):
         rows = [row for row in answers if row.system.setting == setting]
+        several = len({row.system.model for row in rows}) > 1
         found: list[tuple[str, str, Comparison]] = []
         for one, other in itertools.combinations(rows, 2):
             if not differ_in_one_respect(one.system, other.system):
@@ -53,10 +54,10 @@ def compare_pairs(
                 )
             except ValueError as error:
                 problems.append(
-                    f"{setting}: {_name(one.system)} and {_name(other.system)} are not tested: {error}."
+                    f"{setting}: {_name(one.system, several)} and {_name(other.system, several)} are not tested: {error}."
                 )
                 continue
-            found.append((_name(better.system), _name(lesser.system), comparison))
+            found.append((_name(better.system, several), _name(lesser.system, several), comparison))
         adjusted = holm([comparison.p_value for _, _, comparison in found])
         tests += [
             PairTest(setting, first, second, comparison, p)
@@ -85,5 +86,5 @@ def differ_in_one_respect(one: System, other: System) -> bool:
     )
 
 
-def _name(system: System) -> str:
-    return f"{system.title} ({system.model})"
+def _name(system: System, with_model: bool) -> str:
+    return f"{system.title} ({system.model})" if with_model else system.title

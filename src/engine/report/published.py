@@ -31,7 +31,7 @@ class Verdict(StrEnum):
     INCOMPLETE = "incomplete"
     """Some target tasks are missing, so the two means are over different tasks."""
     OTHER_MODEL = "other model"
-    """We have the row only with another model."""
+    """We have the row only with a model that the paper did not use."""
     NOT_RUN = "not run"
     """We have no such row."""
 
@@ -121,10 +121,12 @@ def compare_with_published(
         seed: of the resampling.
     """
     compared: list[Compared] = []
+    printed_models = {cell.model for cell in published_cells()}
     for cell in published_cells():
         candidates = [row for row in answers if _same_row(row, cell)]
         exact = [row for row in candidates if row.system.model == cell.model]
-        ours = (exact or candidates or [None])[0]
+        others = [row for row in candidates if row.system.model not in printed_models]
+        ours = (exact or others or [None])[0]
         if ours is None:
             compared.append(Compared(cell, Verdict.NOT_RUN, "", None, 0, 0))
             continue

@@ -87,8 +87,15 @@ def _rescore_system(system: System, rows: pl.DataFrame) -> Iterator[Rescored]:
 
 
 def _calibrations(n_null: int) -> tuple[Calibration, ...]:
+    """The calibrations that n stored content-free inputs allow.
+
+    With one such input contextual calibration ranks as PMI does, so it is not a row of its own; with
+    several, PMI uses the first.
+    """
     if n_null == 0:
         return (Calibration.NONE,)
+    if n_null == 1:
+        return (Calibration.NONE, Calibration.PMI)
     return (Calibration.NONE, Calibration.PMI, Calibration.CONTEXTUAL)
 
 

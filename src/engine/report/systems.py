@@ -100,6 +100,11 @@ class Answers:
         """Expected tasks without a result."""
         return tuple(task for task in self.expected if task not in self.outcomes)
 
+    @property
+    def has_seeds(self) -> bool:
+        """Whether any task was answered under several seeds."""
+        return any(len(outcome.seeds) > 1 for outcome in self.outcomes.values())
+
 
 Targets = Callable[[str], Sequence[str]]
 

@@ -42,8 +42,7 @@ def interval_table(answers: Sequence[Answers], level: float) -> Table:
             *names(a.system.setting, a.system.title, a.system.model),
             percent(a.figures.mean.value),
             interval_cell(a.figures.mean),
-            percent(a.figures.worst.value),
-            interval_cell(a.figures.worst),
+            *_worst(a),
             Cell(f"{len(a.outcomes)}/{len(a.expected)}", len(a.outcomes)),
         )
         for a in answers
@@ -51,7 +50,7 @@ def interval_table(answers: Sequence[Answers], level: float) -> Table:
     label = f"{100 * level:.0f} % interval"
     note = (
         "Percentile bootstrap. The mean's interval resamples test examples and seeds, the worst's only test "
-        "examples. Tasks are those that are there, of those that the setting has."
+        "examples. A dash: one seed only. Tasks are those that are there, of those that the setting has."
     )
     columns = ("Setting", "Method", "Model", "Mean", label, "Worst", label, "Tasks")
     return Table("intervals", "Confidence intervals", note, columns, tuple(rows), 3)
@@ -97,11 +96,16 @@ def _by_setting(answers: Sequence[Answers]) -> dict[str, list[Answers]]:
     return groups
 
 
+def _worst(row: Answers) -> tuple[Cell, Cell]:
+    if not row.has_seeds:
+        return Cell("–"), Cell("–")
+    return percent(row.figures.worst.value), interval_cell(row.figures.worst)
+
+
 def _mean_worst(row: Answers | None, best: bool) -> Cell:
     if row is None:
         return Cell("–")
-    several = any(len(outcome.seeds) > 1 for outcome in row.outcomes.values())
-    worst = f"/{100 * row.figures.worst.value:.1f}" if several else ""
+    worst = f"/{100 * row.figures.worst.value:.1f}" if row.has_seeds else ""
     short = f" ({len(row.outcomes)} of {len(row.expected)} tasks)" if row.missing else ""
     mean = 100 * row.figures.mean.value
     return Cell(f"{mean:.1f}{worst}{short}", mean, best)
