@@ -1,0 +1,198 @@
+"""A loopback stand-in for a W&B server: enough for runs, tables, artifacts, sweeps and agents."""
+
+import itertools
+import json
+import re
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+ENTITY = {"id": "E", "name": "lab"}
+
+
+class Store:
+    """Everything the client sent."""
+
+    def __init__(self):
+        self.calls, self.runs, self.streams, self.uploads = [], {}, {}, {}
+        self.sweeps, self.agents, self.artifacts = {}, {}, {}
+
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args):
+        pass
+
+    def _read(self):
+        return self.rfile.read(int(self.headers.get("content-length") or 0))
+
+    def _answer(self, value, status=200):
+        body = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def do_GET(self):
+        self._answer({}, 404)
+
+    def do_PUT(self):
+        self.server.store.uploads[self.path] = self._read()
+        self._answer({})
+
+    def do_POST(self):
+        body, store = self._read(), self.server.store
+        if self.path == "/graphql":
+            return self._graphql(json.loads(body), store)
+        stream = re.match(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
+        if stream:
+            for name, part in (json.loads(body).get("files") or {}).items():
+                store.streams.setdefault(stream[1], {}).setdefault(name, []).extend(part["content"])
+        return self._answer({})  # telemetry ends here too
+
+    def _graphql(self, request, store):
+        name = re.search(r"\b(?:query|mutation)\s+(\w+)", request["query"]).group(1)
+        store.calls.append(name)
+        operation = getattr(self, f"op_{name}", None)
+        if operation is None:
+            return self._answer({"errors": [{"message": f"stub: no {name}"}]})
+        return self._answer({"data": operation(request.get("variables") or {}, store)})
+
+    def _upload_url(self, path):
+        return f"http://127.0.0.1:{self.server.server_port}/up/{path}"
+
+    def op_Viewer(self, v, store):
+        viewer = {"id": "u", "entity": "lab", "username": "lab", "email": "x@example.com", "flags": "{}"}
+        return {"viewer": viewer | {"teams": {"edges": []}}}
+
+    def op_ServerFeaturesQuery(self, v, store):
+        return {"serverInfo": {"features": []}}
+
+    def op_UpsertBucket(self, v, store):
+        name = v.get("name") or v["id"]
+        new = name not in store.runs
+        run = store.runs.setdefault(name, {})
+        run.update({key: value for key, value in v.items() if value is not None})
+        bucket = {
+            "id": f"B{name}",
+            "name": name,
+            "displayName": run.get("displayName") or name,
+            "description": None,
+            "config": run.get("config", "{}"),
+            "sweepName": run.get("sweep"),
+            "project": {"id": "P", "name": run.get("project", "p"), "entity": ENTITY},
+            "historyLineCount": 0,
+        }
+        return {"upsertBucket": {"bucket": bucket, "inserted": new}}
+
+    def op_CreateRunFiles(self, v, store):
+        files = [{"name": f, "uploadUrl": self._upload_url(f"{v['run']}/{f}")} for f in v["files"]]
+        return {"createRunFiles": {"runID": f"B{v['run']}", "uploadHeaders": [], "files": files}}
+
+    def op_RunResumeStatus(self, v, store):
+        return {"model": {"id": "P", "name": v["project"], "entity": ENTITY, "bucket": None}}
+
+    def op_UpsertSweep(self, v, store):
+        config = yaml.safe_load(v["config"])
+        parameters = config["parameters"]
+        values = [p.get("values", [p.get("value")]) for p in parameters.values()]
+        todo = [dict(zip(parameters, combination, strict=True)) for combination in itertools.product(*values)]
+        name = f"sw{len(store.sweeps)}"
+        store.sweeps[name] = {"config": v["config"], "todo": todo, "started": 0}
+        project = {"id": "P", "name": config.get("project", "p"), "entity": ENTITY}
+        return {"upsertSweep": {"sweep": {"name": name, "project": project}, "configValidationWarnings": []}}
+
+    def op_SweepWithRuns(self, v, store):
+        config = store.sweeps[v["sweep"]]["config"]
+        sweep = {"id": "S", "name": v["sweep"], "state": "RUNNING", "config": config, "runs": {"edges": []}}
+        return {"project": {"sweep": sweep}}
+
+    def op_CreateAgent(self, v, store):
+        store.agents["A"] = v["sweep"]
+        return {"createAgent": {"agent": {"id": "A"}}}
+
+    def op_Heartbeat(self, v, store):
+        sweep, commands = store.sweeps[store.agents[v["id"]]], []
+        if not json.loads(v["runState"]):
+            if sweep["todo"]:
+                sweep["started"] += 1
+                arguments = {key: {"value": value} for key, value in sweep["todo"].pop(0).items()}
+                program = yaml.safe_load(sweep["config"])["program"]
+                run_id = f"r{sweep['started']}"
+                commands = [{"type": "run", "run_id": run_id, "program": program, "args": arguments}]
+            else:
+                commands = [{"type": "exit"}]
+        return {"agentHeartbeat": {"agent": {"id": v["id"]}, "commands": json.dumps(commands)}}
+
+    def op_CreateArtifact(self, v, store):
+        name = f"ART{len(store.artifacts)}"
+        store.artifacts[name] = v["input"]
+        artifact = {"id": name, "state": "PENDING", "artifactSequence": {"latestArtifact": None}}
+        return {"createArtifact": {"artifact": artifact}}
+
+    def op_CreateArtifactManifest(self, v, store):
+        file = {"id": "F", "uploadUrl": self._upload_url("manifest"), "uploadHeaders": []}
+        return {"createArtifactManifest": {"artifactManifest": {"id": "M", "file": file}}}
+
+    def op_CreateArtifactFiles(self, v, store):
+        def node(file):
+            path = f"art/{file['name']}"
+            upload = {"uploadUrl": self._upload_url(path), "uploadHeaders": [], "uploadMultipartUrls": None}
+            return {"storagePath": path, "artifact": {"id": file["artifactID"]}} | upload
+
+        edges = [{"node": node(file)} for file in v["input"]["artifactFiles"]]
+        return {"createArtifactFiles": {"files": {"edges": edges}}}
+
+    def op_CommitArtifact(self, v, store):
+        return {"commitArtifact": {"artifact": {"id": v["artifactID"], "digest": "x"}}}
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """The client resets connections when it ends; that is no fault."""
+
+    @property
+    def environment(self):
+        """Variables that point the client here, with the running Python first on the path."""
+        return {
+            "WANDB_BASE_URL": f"http://127.0.0.1:{self.server_port}",
+            "WANDB_API_KEY": "0" * 40,
+            "WANDB_MODE": "online",
+            "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
+        }
+
+
+@pytest.fixture
+def wandb_server():
+    server = Server(("127.0.0.1", 0), Handler)
+    server.store = Store()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture
+def _wandb_home(tmp_path, monkeypatch):
+    """No credentials and no settings of the person who runs the tests; no address but this machine's.
+
+    The client reads its environment once per process, so it starts anew for each test.
+    """
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("CONFIG", "CACHE", "DATA"):
+        monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home" / name.lower()))
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()
+    yield
+    wandb.teardown()
