@@ -110,12 +110,13 @@ def load_model(spec: ModelSpec) -> LanguageModel:
     if spec.source == "tiny":
         model, tokenizer = tiny_model(spec.path or "gpt2", seed=spec.seed)
         weights_digest = state_digest(model)
-        model = model.to(_DTYPES[spec.dtype])
+        torch.nn.Module.to(model, dtype=_DTYPES[spec.dtype])
     else:
         folder = resolve_folder(spec)
         weights_digest = folder_digest(folder)
         model, tokenizer = _load_folder(folder, spec)
-    model = model.to(device).eval()
+    torch.nn.Module.to(model, device=device)
+    model.eval()
     if spec.compile:
         model.forward = torch.compile(model.forward, dynamic=True)  # pyright: ignore[reportAttributeAccessIssue]
     return LanguageModel(model, tokenizer, spec, weights_digest, tokenizer_digest(tokenizer))

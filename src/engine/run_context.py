@@ -9,8 +9,22 @@ from typing import Any
 
 from rich.console import Console
 
+from engine.config import build
 from engine.run_record import RunRecord
-from engine.tracking import Tracker
+from engine.tracking import Kind, Mode, Tracker, TrackerSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LoggerSettings:
+    """The keys of `conf/logger`; `predictions` also logs every prediction as a table."""
+
+    kind: Kind
+    project: str
+    group: str | None
+    tags: list[str]
+    mode: Mode
+    folder: Path
+    predictions: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,3 +46,25 @@ class RunContext:
     console: Console
     tracker: Tracker
     record: RunRecord
+
+
+def tracker_spec(config: Mapping[str, Any]) -> TrackerSpec:
+    """How this run is called in a dashboard, from its resolved config.
+
+    Raises:
+        ConfigError: a key of `logger` that is unknown or has a wrong type.
+    """
+    logger = build(LoggerSettings, config["logger"], "logger")
+    stage = config["stage"]
+    setting = config["setting"]["name"] if config["setting"] else config["data"]["name"]
+    name = config["name"] or f"{config['method']['name']}-{config['model']['name']}-{setting}-k{config['k']}"
+    return TrackerSpec(
+        kind=logger.kind,
+        project=logger.project,
+        group=logger.group,
+        job_type=stage if isinstance(stage, str) else "+".join(stage),
+        name=name,
+        tags=(*logger.tags, *config["tags"]),
+        mode=logger.mode,
+        folder=logger.folder,
+    )

@@ -16,10 +16,10 @@ def matmul_flops_per_second(dtype: str = "float32") -> float:
     """Floating-point operations per second of a square matrix product, measured for a third of a second."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     matrix = torch.randn(_SIZE, _SIZE, dtype=getattr(torch, dtype), device=device)
-    matrix @ matrix
+    torch.mm(matrix, matrix)
     runs, start = 0, time.perf_counter()
     while time.perf_counter() - start < _SECONDS:
-        matrix @ matrix
+        torch.mm(matrix, matrix)
         if device == "cuda":
             torch.cuda.synchronize()
         runs += 1

@@ -15,13 +15,13 @@ from data.task import TaskData, TaskType
 from engine.errors import ConfigError
 from engine.files import digest_of
 from engine.metrics import metric_of, score
-from engine.models import LanguageModel
+from engine.models import LanguageModel, LazyLanguageModel
 from engine.ranking import best_option, option_scores
 from engine.results import FinishedCell, Prediction, Result, ResultStore, RunFolder, relabel
 from engine.scoring import Scorer
 from icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
 from icl.methods import Method
-from icl.prompt import Ids, LengthLimits
+from icl.prompt import LengthLimits
 
 SCORING_VERSION = 1
 """Part of every fingerprint: raise it when a change of this code changes scores."""
@@ -71,33 +71,6 @@ class EvaluateSettings:
                 raise ConfigError(key, f"{repeated!r} stands twice", "keep one of them")
 
 
-class LazyModel(Protocol):
-    """A model whose identity is known before its weights are read."""
-
-    @property
-    def name(self) -> str:
-        """Name that results carry, which also chooses the layout."""
-        ...
-
-    @property
-    def identity(self) -> dict[str, str]:
-        """Digests of weights and tokenizer, and the dtype."""
-        ...
-
-    @property
-    def context_length(self) -> int:
-        """Positions of the model."""
-        ...
-
-    def encode(self, text: str) -> Ids:
-        """Text to ids without special tokens."""
-        ...
-
-    def load(self) -> LanguageModel:
-        """The model itself, loaded once."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class CellKey:
     """One (task, seed) with the fingerprint of all that decides its value."""
@@ -142,7 +115,7 @@ class EvaluationProgress(Protocol):
         ...
 
 
-def prompt_rules(settings: EvaluateSettings, model: LazyModel) -> PromptRules:
+def prompt_rules(settings: EvaluateSettings, model: LazyLanguageModel) -> PromptRules:
     """The rules that turn this run's examples into ids."""
     return PromptRules(
         settings.method,
@@ -181,7 +154,7 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
             yield data
 
 
-def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyModel) -> CellKey:
+def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageModel) -> CellKey:
     """Fingerprint of a cell: data, prompt rules, method and model identity, and nothing that has no effect."""
     rules = prompt_rules(settings, model)
     method = {
@@ -209,7 +182,7 @@ def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyModel) -> Ce
 def evaluate(
     settings: EvaluateSettings,
     source: TaskSource,
-    model: LazyModel,
+    model: LazyLanguageModel,
     make_scorer: Callable[[LanguageModel], Scorer],
     progress: EvaluationProgress,
 ) -> Evaluation:
@@ -223,10 +196,10 @@ def evaluate(
         OutputError: the store or the run's folder cannot be written.
         ModelError: NaN logits.
     """
+    keys = [cell_key(data, settings, model) for data in load_cells(settings, source)]
     store = ResultStore(settings.results_root)
     store.check_writable()
     folder = RunFolder(settings.output)
-    keys = [cell_key(data, settings, model) for data in load_cells(settings, source)]
     progress.start(len(keys), sum(store.get(key.fingerprint) is not None for key in keys))
     cost = EvaluationCost()
     cells: list[FinishedCell] = []
@@ -251,7 +224,7 @@ def _compute(
     key: CellKey,
     settings: EvaluateSettings,
     source: TaskSource,
-    model: LazyModel,
+    model: LazyLanguageModel,
     make_scorer: Callable[[LanguageModel], Scorer],
     progress: EvaluationProgress,
     cost: EvaluationCost,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from engine.tracking import Tracker
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -16,6 +15,7 @@ from rich.progress import (
 )
 
 from engine.results import FinishedCell
+from engine.tracking import Tracker
 from icl.evaluation import CellKey
 
 
