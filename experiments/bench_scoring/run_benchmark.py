@@ -1,15 +1,15 @@
 """Compare ways of scoring on the same model, requests and machine, side by side in one run.
 
-    python experiments/bench_scoring/bench.py                          # the cells of the table in README.md
-    python experiments/bench_scoring/bench.py --k 0 --options 4 --scorers engine,plain
-    python experiments/bench_scoring/bench.py --scorers engine,engine_bf16 --model smollm2_135m \
+    python experiments/bench_scoring/run_benchmark.py                          # the cells of the table in README.md
+    python experiments/bench_scoring/run_benchmark.py --k 0 --options 4 --scorers engine,plain
+    python experiments/bench_scoring/run_benchmark.py --scorers engine,engine_bf16 --model smollm2_135m \
         --folder <MetaICL data> --task poem_sentiment
 
 Scorers: `engine` (prefix sharing), `plain` (one padded batch of context and option at a time, padded to its
 longest), `original` (every pair padded to min(256 k, 1024), cross entropy over full logits, as the released
 code), `lm_eval` (lm-evaluation-harness, skipped when not installed), and `engine_bf16`. Each lives in a process
 of its own; they take turns, and medians over the turns are compared. All but the engine run on the first
-`--subset` requests, scaled up to all; lm_eval at the best of `--lm-eval-batches` on that subset.
+`--subset` requests, scaled up to all; lm_eval at the best of `--lm-eval-sizes` on whole inputs.
 
 Model: GPT-2-small size with random weights (no download). Columns: seconds, times slower than the engine, peak
 memory above the loaded model, tokens through the model, largest difference to the engine's scores, and for the
@@ -42,6 +42,7 @@ class Worker:
     """A scorer in its own process."""
 
     name: str
+    batch_size: int
     process: subprocess.Popen[str]
 
     @classmethod
@@ -67,7 +68,7 @@ class Worker:
             text=True,
             env=environment,
         )
-        worker = cls(name, process)
+        worker = cls(name, batch_size, process)
         worker._read()
         return worker
 
@@ -99,7 +100,9 @@ def measure(cell: Cell, workers: dict[str, Worker], arguments: argparse.Namespac
         for name, worker in workers.items():
             is_engine = name.startswith("engine")
             if is_engine or turn <= arguments.baseline_repeat:
-                subset = 0 if is_engine else arguments.subset if turn else 1
+                # lm_eval gets whole batches of whole inputs, so that it can merge what it merges.
+                whole = cell.options * worker.batch_size if name == "lm_eval" else 0
+                subset = 0 if is_engine else max(arguments.subset, whole) if turn else 1
                 command = {"cell": asdict(cell), "subset": subset, "task": arguments.task}
                 turns[name].append(worker.run({**command, "folder": arguments.folder}))
     rows: list[dict[str, Any]] = []
@@ -110,9 +113,9 @@ def measure(cell: Cell, workers: dict[str, Worker], arguments: argparse.Namespac
         seconds = statistics.median(reply[f"{arguments.clock}_seconds"] for reply in timed)
         row = {"scorer": name, "seconds": seconds, "peak_mib": max(r["peak_bytes"] for r in replies) / 2**20}
         row |= {
-            "tokens": replies[0]["tokens"],
-            "timed": replies[0]["timed"],
-            "requests": replies[0]["requests"],
+            "tokens": last["tokens"],
+            "timed": last["timed"],
+            "requests": last["requests"],
         }
         pairs = zip(last["sums"], reference["sums"], strict=False)
         row["worst_difference_nats"] = max(abs(a - b) for a, b in pairs)
@@ -143,9 +146,9 @@ def changed(means: list[float], reference: list[float], options: int) -> float:
 def best_lm_eval(cell: Cell, arguments: argparse.Namespace) -> int:
     """The fastest batch size on the subset."""
     seconds: dict[int, float] = {}
-    for batch_size in map(int, arguments.lm_eval_batches.split(",")):
+    for batch_size in arguments.lm_eval_sizes:
         worker = Worker.start("lm_eval", "lm_eval", arguments.model, "float32", arguments.threads, batch_size)
-        command = {"cell": asdict(cell), "subset": max(arguments.subset, 2 * batch_size), "task": None}
+        command = {"cell": asdict(cell), "subset": cell.options * max(arguments.lm_eval_sizes), "task": None}
         seconds[batch_size] = min(worker.run(command)[f"{arguments.clock}_seconds"] for _ in range(2))
         worker.stop()
     return min(seconds, key=lambda size: seconds[size])
@@ -171,7 +174,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--baseline-repeat", type=int, default=2)
     parser.add_argument("--subset", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=4, help="sequences per batch of plain and original")
-    parser.add_argument("--lm-eval-batches", default="1,4,8")
+    parser.add_argument("--lm-eval-sizes", default=[1, 4, 8], nargs="+", type=int)
     parser.add_argument("--output", type=Path, default=None)
     return parser.parse_args()
 
