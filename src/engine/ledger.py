@@ -123,13 +123,13 @@ class Ledger:
             OutputError: another process holds it.
         """
         lock = FileLock(self.folder / ".lock", timeout=0)
-        try:
-            with output_errors(self.folder):
+        with output_errors(self.folder):
+            try:
                 lock.acquire()
-        except Timeout:
-            raise OutputError(
-                str(self.folder), "another process runs this sweep", "wait for it, or stop it"
-            ) from None
+            except Timeout:
+                raise OutputError(
+                    str(self.folder), "another process runs this sweep", "wait for it, or stop it"
+                ) from None
         return lock
 
     def plan(self, jobs: Sequence[Job]) -> tuple[JobRecord, ...]:

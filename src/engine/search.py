@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -42,7 +42,7 @@ class SearchSpec:
         study: name of the study.
         direction: `maximize` or `minimize` what jobs return.
         n_trials: finished, pruned and failed trials in all.
-        sampler: `tpe`, `random`, `cmaes` or `grid`.
+        sampler: `tpe`, `random` or `cmaes`.
         seed: of the sampler.
         pruner: `none`, `median` or `hyperband`.
         warmup_steps: steps before a trial may be pruned.
@@ -83,8 +83,8 @@ class Search:
         space: where to search.
 
     Raises:
-        ConfigError: optuna is missing, an unknown sampler or pruner, a grid over an interval, or a study of
-            the same name over other parameters.
+        ConfigError: optuna is missing, an unknown sampler or pruner, or a study of the same name over
+            other parameters.
     """
 
     def __init__(self, spec: SearchSpec, space: Space) -> None:
@@ -96,7 +96,7 @@ class Search:
             storage=spec.storage,
             study_name=spec.study,
             direction=spec.direction,
-            sampler=self._sampler(space),
+            sampler=self._sampler(),
             pruner=make_pruner(spec.pruner, spec.warmup_steps),
             load_if_exists=True,
         )
@@ -169,13 +169,12 @@ class Search:
         names = {study.study_name: study for study in self._optuna.get_all_study_summaries(self.spec.storage)}
         return names[self.spec.study].n_trials if self.spec.study in names else 0
 
-    def _sampler(self, space: Space) -> Any:
+    def _sampler(self) -> Any:
         samplers, seed = self._optuna.samplers, self.spec.seed + self._known_trials()
         makers = {
             "tpe": lambda: samplers.TPESampler(seed=seed),
             "random": lambda: samplers.RandomSampler(seed=seed),
             "cmaes": lambda: samplers.CmaEsSampler(seed=seed),
-            "grid": lambda: samplers.GridSampler(_grid(space), seed=seed),
         }
         if self.spec.sampler not in makers:
             raise ConfigError(
@@ -184,16 +183,3 @@ class Search:
                 f"one of {', '.join(makers)}",
             )
         return makers[self.spec.sampler]()
-
-
-def _grid(space: Space) -> dict[str, Sequence[Value]]:
-    grid: dict[str, Sequence[Value]] = {}
-    for name, part in space.items():
-        if isinstance(part, Interval):
-            raise ConfigError(
-                name,
-                "a grid needs listed values, not an interval",
-                "list them, or use hydra.sweeper.sampler=tpe",
-            )
-        grid[name] = part.values
-    return grid

@@ -19,21 +19,21 @@ def shared_overrides(records: Sequence[JobRecord]) -> set[str]:
 
 
 def sweep_table(records: Sequence[JobRecord]) -> Table:
-    """One row a job: its own overrides, state, figure, and the error or the folder."""
+    """One row a job: its own overrides, state, figure and error; its folder is named by its number."""
     shared = shared_overrides(records)
     table = Table(title=f"Sweep: {counts(records)}", title_justify="left")
     table.add_column("job", justify="right")
     table.add_column("overrides", overflow="fold")
     table.add_column("state")
     table.add_column("figure", justify="right")
-    table.add_column("error or folder", overflow="fold")
+    table.add_column("error", overflow="fold")
     for record in records:
         table.add_row(
             str(record.number),
             _own(record, shared).replace("[", r"\["),
             record.state.value,
             "" if record.figure is None else f"{record.figure:.2f}",
-            (record.error or record.folder).replace("[", r"\["),
+            record.error.replace("[", r"\["),
             style=_STYLES.get(record.state),
         )
     return table
@@ -42,7 +42,7 @@ def sweep_table(records: Sequence[JobRecord]) -> Table:
 def sweep_markdown(records: Sequence[JobRecord]) -> str:
     """The same table for `summary.md` of the sweep's folder."""
     shared = shared_overrides(records)
-    lines = ["| job | overrides | state | figure | error or folder |", "| ---: | --- | --- | ---: | --- |"]
+    lines = ["| job | overrides | state | figure | error |", "| ---: | --- | --- | ---: | --- |"]
     for record in records:
         figure = "" if record.figure is None else f"{record.figure:.2f}"
         cells = (
@@ -50,7 +50,7 @@ def sweep_markdown(records: Sequence[JobRecord]) -> str:
             _own(record, shared),
             record.state,
             figure,
-            record.error or record.folder,
+            record.error,
         )
         lines.append("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |")
     return f"Sweep: {counts(records)}\n\n" + "\n".join(lines) + "\n"

@@ -1,7 +1,5 @@
 """`hydra/sweeper=ledger`: products and explicit run lists that survive a kill."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path

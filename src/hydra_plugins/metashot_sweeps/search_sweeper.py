@@ -4,8 +4,6 @@ Choices (`method=direct,channel`), ranges (`k=range(4,17,4)`) and intervals
 (`optimizer.lr=tag(log, interval(1e-5, 1e-3))`, `int(interval(1, 8))`) become the search space.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
