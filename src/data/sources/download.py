@@ -13,7 +13,6 @@ from tqdm import tqdm
 
 from data.errors import DataError
 
-_CHUNK_BYTES = 1 << 20
 _RANGE_REFUSED = 416
 _PARTIAL = 206
 
@@ -122,7 +121,8 @@ def _store(httpx: Any, answer: Any, part: Path, start: int, promised: int, url: 
         tqdm(total=total, initial=start, unit="B", unit_scale=True, disable=not limits.progress) as bar,
     ):
         try:
-            for chunk in answer.iter_bytes(_CHUNK_BYTES):
+            # Pieces as they come: larger ones would be lost when the connection breaks.
+            for chunk in answer.iter_raw():
                 received += len(chunk)
                 if start + received > limits.max_bytes:
                     raise DataError(
