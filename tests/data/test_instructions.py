@@ -11,7 +11,14 @@ import yaml
 from rich.console import Console
 
 from data.errors import DataError
-from data.instructions import Renderer, Template, choose_template, read_templates, suffix_of, training_variants
+from data.instructions import (
+    Renderer,
+    Template,
+    choose_template,
+    read_templates,
+    suffix_of,
+    training_variants,
+)
 from data.manifest import read_manifest
 from data.prepare import PrepareSettings, prepare
 from data.recipes import metric_of, task_type
@@ -20,7 +27,9 @@ from data.settings import Setting
 from data.task import TaskType
 
 
-def write_templates(root: Path, task: str, templates: dict[str, tuple[str, str | None]], subset: str = "") -> None:
+def write_templates(
+    root: Path, task: str, templates: dict[str, tuple[str, str | None]], subset: str = ""
+) -> None:
     folder = root / "promptsource" / "templates" / task / subset
     folder.mkdir(parents=True, exist_ok=True)
     lines = [f"dataset: {task}", "templates:"]
@@ -45,7 +54,10 @@ def checkout(tmp_path: Path) -> Path:
         root,
         "ag_news",
         {
-            "which_section/now": ("{{text}}\nSection? ||| {{answer_choices[label]}}", "World ||| Sports ||| Money ||| Tech"),
+            "which_section/now": (
+                "{{text}}\nSection? ||| {{answer_choices[label]}}",
+                "World ||| Sports ||| Money ||| Tech",
+            ),
             "Asked first": ("Topic of: {{text}} ||| {{answer_choices[label]}}", "w ||| s ||| m ||| t"),
             "only_sports": ("{% if label == 1 %}{{text}} ||| yes{% endif %}", None),
         },
@@ -53,7 +65,12 @@ def checkout(tmp_path: Path) -> Path:
     write_templates(
         root,
         "sick",
-        {"entailed": ("{{sentence_A}} / {{sentence_B}}? ||| {{['entailment','neutral','contradiction'][label]}}", None)},
+        {
+            "entailed": (
+                "{{sentence_A}} / {{sentence_B}}? ||| {{['entailment','neutral','contradiction'][label]}}",
+                None,
+            )
+        },
     )
     write_templates(
         root,
@@ -73,7 +90,11 @@ def checkout(tmp_path: Path) -> Path:
 
 def test_templates_are_read_sorted_and_named_with_hyphens(checkout: Path) -> None:
     for folder in (checkout, checkout / "promptsource", checkout / "promptsource" / "templates"):
-        assert [one.name for one in read_templates(folder, "ag_news")] == ["Asked first", "only_sports", "which_section/now"]
+        assert [one.name for one in read_templates(folder, "ag_news")] == [
+            "Asked first",
+            "only_sports",
+            "which_section/now",
+        ]
     assert training_variants(checkout, ["ag_news"]) == [
         "inst:ag_news:Asked-first",
         "inst:ag_news:only-sports",
@@ -134,7 +155,9 @@ def test_random_templates_are_seeded_and_marked() -> None:
     assert template.draws_at_random
     assert not Template("t", "{{answer_choices[0]}}", "choice").draws_at_random
     row = {"a": "one", "b": "two"}
-    drawn = [[Renderer(template, "inst:x:t").pair(row, number).input for number in range(40)] for _ in range(2)]
+    drawn = [
+        [Renderer(template, "inst:x:t").pair(row, number).input for number in range(40)] for _ in range(2)
+    ]
     assert drawn[0] == drawn[1]
     assert set(drawn[0]) == {"one", "two"}
 
@@ -149,8 +172,12 @@ def raw(tmp_path: Path) -> Path:
     root = tmp_path / "raw"
     tables = {
         "fancyzhx/ag_news/train.parquet": [{"text": f"news {i}", "label": i % 4} for i in range(30)],
-        "RobZamp/sick/train.parquet": [{"sentence_A": f"a{i}", "sentence_B": "b", "label": i % 3} for i in range(40)],
-        "RobZamp/sick/validation.parquet": [{"sentence_A": f"t{i}", "sentence_B": "b", "label": 1} for i in range(5)],
+        "RobZamp/sick/train.parquet": [
+            {"sentence_A": f"a{i}", "sentence_B": "b", "label": i % 3} for i in range(40)
+        ],
+        "RobZamp/sick/validation.parquet": [
+            {"sentence_A": f"t{i}", "sentence_B": "b", "label": 1} for i in range(5)
+        ],
         "jaredfern/codah/fold_0/train.parquet": [
             {"question_propmt": f"q{i}", "candidate_answers": [" yes ", "no"], "correct_answer_idx": i % 2}
             for i in range(40)

@@ -141,7 +141,9 @@ def test_an_honest_archive_unpacks(tmp_path: Path) -> None:
     assert (folder / "task/train.tsv").read_bytes() == b"x\ty\n"
 
 
-@pytest.mark.parametrize("name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:/evil.txt"])
+@pytest.mark.parametrize(
+    "name", ["../evil.txt", "/evil.txt", "a/../../evil.txt", "..\\evil.txt", "C:/evil.txt"]
+)
 def test_a_member_outside_the_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="lies outside the folder"):
         extract_zip(zip_of(tmp_path / "a.zip", {name: b"x"}), tmp_path / "deep/out")
@@ -186,7 +188,11 @@ def test_every_format_gives_the_same_rows(tmp_path: Path) -> None:
     layout = TableLayout(types=types, header=("text", "label"))
     assert list(read_rows(tmp_path / "a.tsv", layout)) == ROWS[:1]
     (tmp_path / "a.txt").write_bytes(b"one\rtwo\r\nthree")
-    assert [row["line"] for row in read_rows(tmp_path / "a.txt", TableLayout())] == ["one\n", "two\n", "three"]
+    assert [row["line"] for row in read_rows(tmp_path / "a.txt", TableLayout())] == [
+        "one\n",
+        "two\n",
+        "three",
+    ]
 
 
 def test_only_the_named_columns_are_read_from_parquet(tmp_path: Path) -> None:
@@ -207,7 +213,9 @@ def test_only_the_named_columns_are_read_from_parquet(tmp_path: Path) -> None:
         ("a.dat", b"", r'a.dat: cannot tell the format of ".dat" files'),
     ],
 )
-def test_broken_tables_are_named_with_their_line(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+def test_broken_tables_are_named_with_their_line(
+    tmp_path: Path, name: str, content: bytes, message: str
+) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(DataError, match=message):
         list(read_rows(tmp_path / name, TableLayout(types={"label": "number"})))
@@ -215,7 +223,12 @@ def test_broken_tables_are_named_with_their_line(tmp_path: Path, name: str, cont
 
 @pytest.mark.parametrize(
     "layout",
-    ["cfg/train-00000-of-00001.parquet", "cfg/train/0000.parquet", "data/train-00000-of-00001-abc.parquet", "train.jsonl"],
+    [
+        "cfg/train-00000-of-00001.parquet",
+        "cfg/train/0000.parquet",
+        "data/train-00000-of-00001-abc.parquet",
+        "train.jsonl",
+    ],
 )
 def test_hub_layouts_are_known(tmp_path: Path, layout: str) -> None:
     (tmp_path / layout).parent.mkdir(parents=True, exist_ok=True)
@@ -237,9 +250,12 @@ def test_the_datasets_library_resolves_a_repository_with_its_card(tmp_path: Path
     """The path taken for the hub, on a local repository: configurations come from the card's YAML."""
     for config in ("one", "two"):
         (tmp_path / config).mkdir()
-        pq.write_table(pa.Table.from_pylist([{"text": config}]), tmp_path / config / "train-00000-of-00001.parquet")
+        pq.write_table(
+            pa.Table.from_pylist([{"text": config}]), tmp_path / config / "train-00000-of-00001.parquet"
+        )
     card = "configs:\n" + "".join(
-        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/train-*\n" for name in ("one", "two")
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}/train-*\n"
+        for name in ("one", "two")
     )
     (tmp_path / "README.md").write_text(f"---\n{card}---\n")
     located = locate_on_hub(str(tmp_path), "two", "train", None)
