@@ -21,7 +21,11 @@ HYPOTHESIS = "Nobody met in building {}"
 def rows() -> Iterator[dict[str, object]]:
     """Rows of the length of real ones (about 20 and 10 words), made while they are read."""
     for number in range(N_ROWS):
-        yield {"premise": PREMISE.format(number), "hypothesis": HYPOTHESIS.format(number), "label": number % 3}
+        yield {
+            "premise": PREMISE.format(number),
+            "hypothesis": HYPOTHESIS.format(number),
+            "label": number % 3,
+        }
 
 
 def peak_mb() -> float:

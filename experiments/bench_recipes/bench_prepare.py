@@ -1,11 +1,14 @@
 """How much faster 20 local tasks are prepared with 2 workers than with 1, interleaved.
 
+Pure arithmetic in 1 and 2 processes is timed beside it: what the machine's other load leaves of a second core.
+
     PYTHONPATH=src python experiments/bench_recipes/bench_prepare.py
 
-Bar: at least 1.6 times (needs two free cores). The tasks are recipes over parquet files made here.
+Bar: at least 1.6 times, on two free cores. The tasks are recipes over parquet files made here.
 """
 
 import argparse
+import multiprocessing
 import statistics
 import tempfile
 import time
@@ -44,13 +47,28 @@ def make_tasks(folder: Path, n_rows: int) -> list[str]:
         for split, n in (("train", n_rows), ("test", n_rows // 10)):
             table = pa.table(
                 {
-                    "premise": [f"{name} says in sentence {i} what it always says, at some length" for i in range(n)],
+                    "premise": [
+                        f"{name} says in sentence {i} what it always says, at some length" for i in range(n)
+                    ],
                     "hypothesis": [f"{name} is silent about {i}" for i in range(n)],
                     "label": [i % 2 for i in range(n)],
                 }
             )
             pq.write_table(table, folder / f"{name}_{split}.parquet")
     return names
+
+
+def burn(_: int) -> int:
+    """A second or so of arithmetic."""
+    return sum(number * number for number in range(8_000_000))
+
+
+def burn_seconds(processes: int) -> float:
+    """Four burns over so many processes."""
+    start = time.perf_counter()
+    with multiprocessing.get_context("spawn").Pool(processes) as pool:
+        pool.map(burn, range(4), chunksize=1)
+    return time.perf_counter() - start
 
 
 def main() -> None:
@@ -60,6 +78,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
     seconds: dict[int, list[float]] = {1: [], 2: []}
+    burns: dict[int, list[float]] = {1: [], 2: []}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         names = make_tasks(folder, arguments.rows)
@@ -73,6 +92,7 @@ def main() -> None:
                     recipe_path=(str(folder),),
                     force=True,
                 )
+                burns[workers].append(burn_seconds(workers))
                 start = time.perf_counter()
                 report = prepare(request, Console(quiet=True))
                 seconds[workers].append(time.perf_counter() - start)
@@ -80,7 +100,13 @@ def main() -> None:
     best = {workers: min(times) for workers, times in seconds.items()}
     ratios = [one / two for one, two in zip(seconds[1], seconds[2], strict=True)]
     print(f"20 tasks of {arguments.rows:,} rows, both roles, seconds per round: {seconds}")
-    print(f"2 workers are {best[1] / best[2]:.2f} times faster (best rounds; median ratio {statistics.median(ratios):.2f})")
+    ceilings = [one / two for one, two in zip(burns[1], burns[2], strict=True)]
+    print(
+        f"pure arithmetic in 2 processes is {statistics.median(ceilings):.2f} times faster (median) on this machine now"
+    )
+    print(
+        f"2 workers are {best[1] / best[2]:.2f} times faster (best rounds; median ratio {statistics.median(ratios):.2f})"
+    )
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from jinja2 import BaseLoader
+from jinja2.sandbox import SandboxedEnvironment
 
 from data.errors import DataError
 from data.recipes.rows import Pair, Row, left_out, stopped
@@ -193,13 +195,6 @@ def _protected(row: Row) -> dict[str, Any]:
 
 
 def _environment(choice: Callable[[Sequence[Any]], Any]) -> Any:
-    try:
-        from jinja2 import BaseLoader
-        from jinja2.sandbox import SandboxedEnvironment
-    except ImportError as error:
-        raise DataError(
-            "prepare.promptsource", "templates need jinja2", 'pip install "metashot[hub]"'
-        ) from error
     environment: Any = SandboxedEnvironment(loader=BaseLoader())
     environment.globals["zip"] = zip
     environment.filters["choice"] = choice
