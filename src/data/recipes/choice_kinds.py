@@ -1,0 +1,198 @@
+"""The kinds of recipe that write lettered choices into the text, from which the last step cuts them again."""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from data.recipes.kinds import Generator, PairOf
+from data.recipes.rows import (
+    BadRow,
+    Pair,
+    Row,
+    compile_clean,
+    compile_text,
+    left_out,
+    lookup,
+    stopped,
+    strings,
+    text_of,
+)
+from data.recipes.spec import CauseEffect, Choices, Gold, GroupedChoices, ShuffledChoices, WrittenChoices
+
+LETTERS = string.ascii_uppercase
+NO_ANSWER = "NO ANSWER!"
+"""What the original writes for a question without a right answer; the last step drops it."""
+
+
+def choices(spec: Choices, _: Generator) -> PairOf:
+    """`question (A) one (B) two`, then ` [SEP] context` if the recipe has one."""
+    question = compile_text(spec.input, spec.clean)
+    read_choices = _choice_reader(spec.choices, [step for step in spec.clean if step.in_ == "choices"])
+    context = _context(spec.context, spec)
+
+    def pair(row: Row) -> Pair:
+        texts = read_choices(row)
+        if not spec.count[0] <= len(texts) <= spec.count[1]:
+            raise stopped(f"the number of choices is not in {spec.count[0]}..{spec.count[1]}")
+        asked = question(row)
+        if spec.stops_on is not None and spec.stops_on in asked:
+            raise stopped(f'the question holds "{spec.stops_on}"')
+        labels = list(LETTERS) if spec.letters is None else strings(lookup(row, spec.letters), spec.letters)
+        answer = _gold(spec.gold, row, texts, labels)
+        return Pair(asked + _lettered(spec.mark, labels, texts) + context(row), answer)
+
+    return pair
+
+
+def shuffled_choices(spec: ShuffledChoices, generator: Generator) -> PairOf:
+    """As `choices`, in an order drawn for each kept row."""
+    question = compile_text(spec.input, spec.clean)
+    context = _context(spec.context, spec)
+
+    def pair(row: Row) -> Pair:
+        texts = [text_of(lookup(row, field), field) for field in spec.choices]
+        generator.shuffle(texts)
+        answer = text_of(lookup(row, spec.answer), spec.answer)
+        return Pair(question(row) + _lettered(spec.mark, LETTERS, texts) + context(row), answer)
+
+    return pair
+
+
+def grouped_choices(spec: GroupedChoices, _: Generator) -> PairOf:
+    """One example of all rows of a question; expects the rows that `grouped` makes."""
+    question = compile_text(spec.input, spec.clean)
+    context = _context(spec.context, spec)
+    clean_choice = compile_clean([step for step in spec.clean if step.in_ == "choices"])
+
+    def pair(row: Row) -> Pair:
+        members: Sequence[Row] = row["rows"]
+        answers = [text_of(lookup(member, spec.choice), spec.choice) for member in members]
+        right = [
+            answer for answer, member in zip(answers, members, strict=True) if lookup(member, spec.right) == 1
+        ]
+        if len(answers) > len(LETTERS):
+            raise stopped("more than 26 answers")
+        if spec.one_right and right:
+            answers = [answer for answer in answers if answer == right[0] or answer not in right]
+        lettered = _lettered(spec.mark, LETTERS, [clean_choice(answer) for answer in answers])
+        return Pair(
+            question(members[0]) + lettered + context(members[0]), "\t".join(right) if right else NO_ANSWER
+        )
+
+    return pair
+
+
+def grouped(rows: Iterable[Row], path: str) -> Iterator[Row]:
+    """Rows that agree at `path` as one row {"rows": [...]}, in the order in which the groups first appear."""
+    groups: dict[Any, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(lookup(row, path), []).append(row)
+    for members in groups.values():
+        yield {"rows": members}
+
+
+def written_choices(spec: WrittenChoices, _: Generator) -> PairOf:
+    """The question as it is; the answer is cut out between the marks, four characters after its own.
+
+    The fixed offset loses a letter where no blank follows the mark; `repair_written` mends that later.
+    """
+    question = compile_text(spec.input, spec.clean)
+
+    def pair(row: Row) -> Pair:
+        text = question(row)
+        first, second = text.find("(A)"), text.find("(B)")
+        answer = text[first + 4 : second] if lookup(row, spec.index) == 0 else text[second + 4 :]
+        return Pair(text, answer.removesuffix("or ").strip())
+
+    return pair
+
+
+def repair_written(spec: WrittenChoices, output: str, options: Sequence[str]) -> tuple[str, list[str]]:
+    """Options without a closing ` or` or full stop, and the output made to match one of them."""
+    tidy = [option.removesuffix(" or").removesuffix(".") for option in options]
+    for _ in tidy:
+        output = output.removesuffix(".")
+    if output not in tidy and output + "or" in tidy:
+        output += "or"
+    if output not in tidy and output.endswith(" or") and output.removesuffix(" or") in tidy:
+        output = output.removesuffix(" or")
+    return spec.repairs.get(output, output) if output not in tidy else output, tidy
+
+
+def cause_effect(spec: CauseEffect, _: Generator) -> PairOf:
+    """`Effect: premise (A) Cause: one (B) Cause: two`, or the other way round."""
+
+    def pair(row: Row) -> Pair:
+        asked = lookup(row, spec.relation)
+        if asked not in ("cause", "effect"):
+            raise BadRow(f'field "{spec.relation}" holds {asked!r}', 'known: "cause", "effect"')
+        given, sought = ("Effect", "Cause") if asked == "cause" else ("Cause", "Effect")
+        premise = text_of(lookup(row, spec.premise), spec.premise).strip()
+        one, two = (f"{sought}: {text_of(lookup(row, field), field)}" for field in spec.choices)
+        return Pair(f"{given}: {premise} (A) {one} (B) {two}", one if lookup(row, spec.label) == 0 else two)
+
+    return pair
+
+
+def _lettered(mark: str, labels: Iterable[str], texts: Sequence[str]) -> str:
+    return "".join(
+        mark.replace("{letter}", label).replace("{choice}", text)
+        for label, text in zip(labels, texts, strict=False)
+    )
+
+
+def _context(template: str | None, spec: Choices | ShuffledChoices | GroupedChoices) -> Callable[[Row], str]:
+    if template is None:
+        return lambda row: ""
+    text = compile_text(template, spec.clean, whole="context")
+    return lambda row: " [SEP] " + text(row)
+
+
+def _choice_reader(source: str | list[str], steps: Sequence[Any]) -> Callable[[Row], list[str]]:
+    clean = compile_clean(steps)
+    if isinstance(source, str):
+        return lambda row: [clean(text) for text in strings(lookup(row, source), source)]
+    return lambda row: [clean(text_of(lookup(row, field), field)) for field in source]
+
+
+def _gold(gold: Gold, row: Row, texts: Sequence[str], labels: Sequence[str]) -> str:
+    if gold.text is not None:
+        return text_of(lookup(row, gold.text), gold.text)
+    if gold.label is not None:
+        position = _position(labels[: len(texts)], lookup(row, gold.label), gold.label)
+    elif gold.letter is not None:
+        position = _position(LETTERS[: len(texts)], lookup(row, gold.letter), gold.letter)
+    else:
+        position = _numbered(gold, row, len(texts))
+    return texts[position]
+
+
+def _position(labels: Sequence[str], value: Any, field: str) -> int:
+    if value in list(labels):
+        return list(labels).index(value)
+    raise _unknown(field, value, ", ".join(map(repr, labels)))
+
+
+def _numbered(gold: Gold, row: Row, n_choices: int) -> int:
+    field, base = (gold.index, 0) if gold.index is not None else (gold.number, 1)
+    assert field is not None
+    value = lookup(row, field)
+    try:
+        position = int(value) - base
+    except (TypeError, ValueError):
+        if gold.outside == "error":
+            raise _unknown(field, value, f"{base}..{n_choices - 1 + base}") from None
+        raise stopped(f'field "{field}" is no number') from None
+    if 0 <= position < n_choices:
+        return position
+    if gold.outside == "leave_out":
+        raise left_out(f'field "{field}" names no choice')
+    if gold.outside == "stopped":
+        raise stopped(f'field "{field}" names no choice')
+    raise _unknown(field, value, f"{base}..{n_choices - 1 + base}")
+
+
+def _unknown(field: str, value: Any, known: str) -> BadRow:
+    return BadRow(f'field "{field}" holds the unknown label {value!r}', f"known: {known}")

@@ -1,0 +1,260 @@
+"""Finding recipe files, checking them key by key, and answering by task name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from data.errors import DataError
+from data.recipes.recipe import Recipe
+from data.recipes.rows import template_fields
+from data.recipes.spec import (
+    SPEC_MODELS,
+    CauseEffect,
+    Choices,
+    Cloze,
+    CoinPair,
+    CommonKeys,
+    FirstAnswer,
+    GroupedChoices,
+    Labelled,
+    Majority,
+    RecipeSpec,
+    ShuffledChoices,
+    SupportingParagraphs,
+    TextAnswer,
+    Threshold,
+    WrittenChoices,
+)
+from data.yaml_files import YamlFile, read_yaml, suggestion
+
+_ADAPTER: TypeAdapter[Any] = TypeAdapter(RecipeSpec)
+_FAMILY_KEY = "tasks"
+_MODELS = {model.model_fields["kind"].annotation.__args__[0]: model for model in SPEC_MODELS}  # type: ignore[union-attr]
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """Where a task's recipe stands: its file, and its keys there (None for a file with one task)."""
+
+    file: YamlFile
+    task: str
+    content: dict[str, Any]
+    is_member: bool
+
+
+def recipe_names(path: Sequence[str | Path] = ()) -> list[str]:
+    """Names of the 142 shipped tasks, and of those in the folders on `path`, sorted.
+
+    Raises:
+        DataError: a folder is missing, a file breaks the format, or a name stands in two places.
+    """
+    return sorted(_index(tuple(str(folder) for folder in path)))
+
+
+def load_recipe(name: str, fixes: bool = False, path: Sequence[str | Path] = ()) -> Recipe:
+    """The recipe of one task.
+
+    Args:
+        name: task name, such as `glue-mnli`.
+        fixes: apply the corrections that the recipe records, instead of reproducing the published data.
+        path: folders with recipes of your own, searched besides the shipped ones.
+
+    Raises:
+        DataError: no such task, or its recipe breaks the format.
+    """
+    index = _index(tuple(str(folder) for folder in path))
+    if name not in index:
+        raise DataError("task", f'no recipe is called "{name}"', suggestion(name, index))
+    return _recipe(index[name], fixes)
+
+
+def check_recipes(path: Sequence[str | Path] = ()) -> int:
+    """Check every recipe with and without its corrections; returns how many there are.
+
+    Raises:
+        DataError: the first fault found.
+    """
+    index = _index(tuple(str(folder) for folder in path))
+    for entry in index.values():
+        _recipe(entry, False)
+        _recipe(entry, True)
+    return len(index)
+
+
+def _recipe(entry: _Entry, fixes: bool) -> Recipe:
+    spec = _parse(entry, entry.content)
+    if fixes and spec.fixes:
+        content = dict(entry.content)
+        for fix in spec.fixes:
+            content = _merged(content, fix.set)
+        spec = _parse(entry, content)
+    return Recipe(spec, fixed=fixes, path=str(entry.file.path))
+
+
+def _index(folders: tuple[str, ...]) -> Mapping[str, _Entry]:
+    index: dict[str, _Entry] = dict(_shipped())
+    for folder in folders:
+        if not Path(folder).is_dir():
+            raise DataError(
+                "data.recipe_path", f'"{folder}" is no folder', "name folders that hold *.yaml recipes"
+            )
+        for entry in _entries(Path(folder)):
+            _add(index, entry)
+    return index
+
+
+@cache
+def _shipped() -> Mapping[str, _Entry]:
+    index: dict[str, _Entry] = {}
+    for entry in _entries(Path(str(files("data.recipes") / "definitions"))):
+        _add(index, entry)
+    return index
+
+
+def _add(index: dict[str, _Entry], entry: _Entry) -> None:
+    if entry.task in index:
+        raise DataError(
+            entry.file.where(_FAMILY_KEY, entry.task) if entry.is_member else entry.file.where("name"),
+            f'the name "{entry.task}" is taken by {index[entry.task].file.path}',
+            "choose another name",
+        )
+    index[entry.task] = entry
+
+
+def _entries(folder: Path) -> Iterator[_Entry]:
+    for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]):
+        file = read_yaml(path)
+        if _FAMILY_KEY in file.content:
+            yield from _family(file)
+        elif isinstance(file.content.get("name"), str):
+            yield _Entry(file, file.content["name"], file.content, is_member=False)
+        else:
+            raise DataError(file.where("name"), "the recipe has no name", "write `name: my_task`")
+
+
+def _family(file: YamlFile) -> Iterator[_Entry]:
+    """A file with the keys that its tasks share, and under `tasks` what is each one's own."""
+    shared = {key: value for key, value in file.content.items() if key != _FAMILY_KEY}
+    members = file.content[_FAMILY_KEY]
+    if "name" in shared or not isinstance(members, dict):
+        raise DataError(
+            file.where("name" if "name" in shared else _FAMILY_KEY),
+            "a family file names its tasks under `tasks`",
+            "write `tasks:` and below it one `task_name: {its own keys}` a task",
+        )
+    for task, own in members.items():
+        yield _Entry(file, str(task), {**_merged(shared, own or {}), "name": str(task)}, is_member=True)
+
+
+def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`own` over `base`: `source` and `fields` merge key by key, notes add up, a null takes a key away."""
+    merged = dict(base)
+    for key, value in own.items():
+        if key in ("source", "fields") and isinstance(value, dict) and isinstance(base.get(key), dict):
+            merged[key] = {**base[key], **value}
+        elif key == "notes":
+            merged[key] = [*base.get(key, []), *value]
+        elif value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _parse(entry: _Entry, content: Mapping[str, Any]) -> Any:
+    try:
+        spec = _ADAPTER.validate_python(content)
+    except ValidationError as error:
+        raise _format_error(entry, error) from None
+    _check_fields(entry, spec)
+    return spec
+
+
+def _format_error(entry: _Entry, error: ValidationError) -> DataError:
+    fault = error.errors(include_url=False)[0]
+    kind = str(entry.content.get("kind"))
+    keys = [str(part) for part in fault["loc"] if str(part) != kind]
+    prefix = (_FAMILY_KEY, entry.task) if entry.is_member else ()
+    where = entry.file.where(*prefix, *keys)
+    if entry.is_member and where == entry.file.where(*prefix):
+        where = entry.file.where(*keys) if keys and entry.file.lines.get((keys[0],)) else where
+    if fault["type"] == "extra_forbidden":
+        known = _known_keys(kind, keys[:-1])
+        return DataError(
+            where, f'unknown key "{keys[-1]}" in the recipe of {entry.task}', suggestion(keys[-1], known)
+        )
+    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
+        problem = (
+            f'unknown kind "{kind}"' if "kind" in entry.content else f"the recipe of {entry.task} has no kind"
+        )
+        return DataError(entry.file.where("kind"), problem, suggestion(kind, _MODELS))
+    if fault["type"] == "missing":
+        return DataError(where, f'the recipe of {entry.task} lacks the key "{".".join(keys)}"', "add it")
+    return DataError(
+        where, f"{'.'.join(keys)}: {fault['msg']}, got {fault['input']!r}", "see the recipe format"
+    )
+
+
+def _known_keys(kind: str, parents: Sequence[str]) -> Iterable[str]:
+    model: Any = _MODELS.get(kind, CommonKeys)
+    for parent in parents:
+        names = [name for name in (parent, f"{parent}_") if name in getattr(model, "model_fields", {})]
+        annotation = model.model_fields[names[0]].annotation if names else None
+        candidates = [annotation, *getattr(annotation, "__args__", ())]
+        model = next((item for item in candidates if hasattr(item, "model_fields")), model)
+    return [field.alias or name for name, field in model.model_fields.items()]
+
+
+def _check_fields(entry: _Entry, spec: Any) -> None:
+    """Templates and keys may only name declared fields, so that a slip shows before any row is read."""
+    declared = {path.split(".")[0] for path in spec.fields}
+    for key, path in _named_fields(spec):
+        if path.split(".")[0] not in declared:
+            where = entry.file.where(_FAMILY_KEY, entry.task, key)
+            if not entry.is_member or entry.file.lines.get((_FAMILY_KEY, entry.task, key)) is None:
+                where = entry.file.where(key)
+            raise DataError(where, f'{key} names the unknown field "{path}"', suggestion(path, declared))
+
+
+def _named_fields(spec: Any) -> Iterator[tuple[str, str]]:
+    extra = {"first", "second"} if isinstance(spec, CoinPair) else {"paragraphs"}
+    for key in ("input", "context"):
+        for path in template_fields(getattr(spec, key, None) or ""):
+            if path not in extra:
+                yield key, path
+    for key in _FIELD_KEYS.get(type(spec), ()):
+        value = getattr(spec, key)
+        for path in [value] if isinstance(value, str) else value or []:
+            yield key, path
+    if isinstance(spec, Choices):
+        for key in ("label", "letter", "index", "number", "text"):
+            if getattr(spec.gold, key) is not None:
+                yield "gold", getattr(spec.gold, key)
+    places = {"input", "choices", "context"}
+    for step in spec.clean:
+        if step.in_ not in places:
+            yield "clean", step.in_
+
+
+_FIELD_KEYS: dict[type[CommonKeys], tuple[str, ...]] = {
+    Labelled: ("label",),
+    TextAnswer: ("answer",),
+    FirstAnswer: ("answers",),
+    Threshold: ("value",),
+    Majority: ("votes",),
+    CoinPair: ("wanted", "other"),
+    SupportingParagraphs: ("titles", "sentences", "supporting", "answer"),
+    Cloze: ("template", "subject", "answer"),
+    Choices: ("choices", "letters"),
+    ShuffledChoices: ("choices", "answer"),
+    GroupedChoices: ("group_by", "choice", "right"),
+    WrittenChoices: ("index",),
+    CauseEffect: ("premise", "relation", "choices", "label"),
+}

@@ -1,0 +1,218 @@
+"""A recipe at work: rows in, examples out, with a count of what was dropped and why."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from data.errors import DataError
+from data.kshot import CUT_SEED, POOL_SEED, legacy_generator
+from data.recipes import choice_kinds, kinds, unifiedqa
+from data.recipes.finalize import finish
+from data.recipes.kinds import Generator, PairOf
+from data.recipes.rows import BadRow, Dropped, Pair, Row, left_out
+from data.recipes.spec import CommonKeys, DropRule, GroupedChoices, UnifiedqaPool, UnifiedqaTarget
+from data.task import Example, TaskType
+
+CODE_VERSION = 1
+"""Raise when the meaning of a recipe key changes: it enters every fingerprint."""
+ROLES = ("train", "validation", "dev", "test")
+
+_KINDS: dict[str, Callable[[Any, Generator], PairOf]] = {
+    "labelled": kinds.labelled,
+    "text_answer": kinds.text_answer,
+    "first_answer": kinds.first_answer,
+    "threshold": kinds.threshold,
+    "majority": kinds.majority,
+    "coin_pair": kinds.coin_pair,
+    "supporting_paragraphs": kinds.supporting_paragraphs,
+    "cloze": kinds.cloze,
+    "choices": choice_kinds.choices,
+    "shuffled_choices": choice_kinds.shuffled_choices,
+    "grouped_choices": choice_kinds.grouped_choices,
+    "written_choices": choice_kinds.written_choices,
+    "cause_effect": choice_kinds.cause_effect,
+    "unifiedqa_pool": unifiedqa.unifiedqa_pool,
+    "unifiedqa_target": unifiedqa.unifiedqa_target,
+}
+
+
+@dataclass(slots=True)
+class DropCounts:
+    """Rows that became no example, by reason.
+
+    Attributes:
+        left_out: the published data leaves them out as well.
+        stopped: the original program stopped on such a row; it is dropped here.
+    """
+
+    left_out: Counter[str] = field(default_factory=Counter)
+    stopped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, dropped: Dropped) -> None:
+        """Count one row."""
+        (self.left_out if dropped.published else self.stopped)[dropped.reason] += 1
+
+    def as_dict(self) -> dict[str, dict[str, int]]:
+        """For the manifest."""
+        return {"left_out": dict(self.left_out), "original_stopped": dict(self.stopped)}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one task's examples come out of its source rows.
+
+    Attributes:
+        spec: the recipe file's content, corrections applied if `fixed`.
+        fixed: whether the recorded corrections are in force.
+        path: the file it stands in.
+    """
+
+    spec: Any
+    fixed: bool = False
+    path: str = ""
+
+    @property
+    def name(self) -> str:
+        """Task name."""
+        return self.spec.name
+
+    @property
+    def task_type(self) -> TaskType:
+        """Classification, multi-choice or free-form."""
+        return self.spec.task_type
+
+    @property
+    def is_line_based(self) -> bool:
+        """UnifiedQA's text files, which have a selection rule of their own."""
+        return isinstance(self.spec, UnifiedqaPool | UnifiedqaTarget)
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of all that decides the examples; differs between published and corrected data."""
+        text_only = {"about", "notes", "licence", "citation", "source", "fixes", "ontology"}
+        deciding = self.spec.model_dump(mode="json", exclude=text_only)
+        payload = json.dumps([CODE_VERSION, deciding], sort_keys=True, ensure_ascii=False)
+        return hashlib.sha256(payload.encode("utf-8")).hexdigest()
+
+    def generator(self) -> Any:
+        """The generator with which each split starts: seed 42, or 100 for UnifiedQA's training files."""
+        return legacy_generator(POOL_SEED if isinstance(self.spec, UnifiedqaPool) else CUT_SEED)
+
+    def pairs(
+        self,
+        rows: Iterable[Row],
+        split: str = "train",
+        drops: DropCounts | None = None,
+        generator: Generator | None = None,
+    ) -> Iterator[Pair]:
+        """Raw pairs in source order: what the k-shot selection shuffles.
+
+        Args:
+            rows: the source's rows, all of them, in order: some recipes draw one random number per row.
+            split: named in errors.
+            drops: counts the rows that become no pair.
+            generator: what random recipes draw from; a fresh one by default.
+
+        Raises:
+            DataError: a row does not fit the recipe.
+        """
+        self._check_split(split)
+        counts = DropCounts() if drops is None else drops
+        make = _KINDS[self.spec.kind](self.spec, self.generator() if generator is None else generator)
+        excluded = _compile_drops(self.spec.drop)
+        if isinstance(self.spec, GroupedChoices):
+            rows = choice_kinds.grouped(rows, self.spec.group_by)
+        for index, row in enumerate(rows):
+            try:
+                if excluded is not None:
+                    excluded(row)
+                yield make(row)
+            except Dropped as dropped:
+                counts.add(dropped)
+            except BadRow as bad:
+                raise DataError(f"{self.name}, {split} row {index}", bad.problem, bad.remedy) from None
+
+    def finish(self, pair: Pair) -> Example:
+        """The last step: one pair to one example.
+
+        Raises:
+            Dropped: the pair becomes no example.
+        """
+        if isinstance(self.spec, UnifiedqaPool):
+            return unifiedqa.finish_pool(self.spec, pair)
+        if isinstance(self.spec, UnifiedqaTarget):
+            return unifiedqa.finish_target(self.spec, pair)
+        return finish(self.spec, fixed_options(self.spec), pair)
+
+    def finished(self, pairs: Iterable[Pair], drops: DropCounts | None = None) -> Iterator[Example]:
+        """The last step over many pairs, dropped ones counted and passed over."""
+        counts = DropCounts() if drops is None else drops
+        spec = self.spec
+        options = fixed_options(spec)
+        common = not self.is_line_based
+        for pair in pairs:
+            try:
+                yield finish(spec, options, pair) if common else self.finish(pair)
+            except Dropped as dropped:
+                counts.add(dropped)
+
+    def stream(
+        self, rows: Iterable[Row], split: str = "train", drops: DropCounts | None = None
+    ) -> Iterator[Example]:
+        """Examples one at a time, in source order, in constant memory."""
+        return self.finished(self.pairs(rows, split, drops), drops)
+
+    def convert(self, rows: Iterable[Row], split: str = "train") -> list[Example]:
+        """All examples of these rows, in source order.
+
+        Args:
+            rows: raw rows of one split of the source, in source order.
+            split: `train`, `validation`, `test`, or the source's own split name.
+
+        Raises:
+            DataError: a row lacks a field or holds a label that the recipe does not know.
+        """
+        return list(self.stream(rows, split))
+
+    def _check_split(self, split: str) -> None:
+        plan = self.spec.splits
+        known = [*ROLES, *(name for name in (plan.train, plan.test) if name)]
+        if split not in known:
+            raise DataError(
+                "split", f'{self.name} has no split "{split}"', f"known: {', '.join(dict.fromkeys(known))}"
+            )
+
+
+def fixed_options(spec: CommonKeys) -> tuple[str, ...]:
+    """The recipe's own option list; empty where options come from the text or there are none."""
+    return tuple(spec.options) if isinstance(spec.options, list) else ()
+
+
+def _compile_drops(rules: list[DropRule]) -> Callable[[Row], None] | None:
+    if not rules:
+        return None
+
+    def check(row: Row) -> None:
+        for rule in rules:
+            if _matches(rule, row):
+                raise left_out(rule.why or f'rule on field "{rule.field}"')
+
+    return check
+
+
+def _matches(rule: DropRule, row: Row) -> bool:
+    if rule.missing:
+        return rule.field not in row
+    if rule.field not in row:
+        return False
+    value = row[rule.field]
+    if rule.equals is not None:
+        return value in rule.equals
+    if not isinstance(value, int | float):
+        raise BadRow(f'field "{rule.field}" holds {value!r}, not a number', "check the column")
+    return (rule.above is not None and value > rule.above) or (rule.below is not None and value < rule.below)
