@@ -31,6 +31,10 @@ class DemoSource:
         """All demo tasks."""
         return list(demo_index())
 
+    def task_type(self, task: str) -> TaskType:
+        """How a demo task is answered."""
+        return TaskType(demo_index()[task]["type"])
+
     def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
         """One evaluation cell; `dev` is the next k training examples, as in the published protocol.
 
@@ -47,7 +51,7 @@ class DemoSource:
         chosen = k_shot_split(len(train), k=k, seed=seed)
         demonstrations = tuple(train[index] for index in chosen.train)
         test = [train[index] for index in chosen.dev] if split == "dev" else self._examples(task, split)
-        return TaskData(task, seed, TaskType(demo_index()[task]["type"]), demonstrations, tuple(test))
+        return TaskData(task, seed, self.task_type(task), demonstrations, tuple(test))
 
     def pool(self, task: str, *, size: int = 16384, seed: int = 100) -> list[Example]:
         """The training file in the shuffled order of `seed`."""

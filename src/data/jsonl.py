@@ -124,7 +124,7 @@ def check_labels(examples: Iterable[Example], path: Path, task_type: TaskType | 
         DataError: the label set differs between records of a classification task.
     """
     rows = list(examples)
-    if task_type in (TaskType.MULTI_CHOICE, TaskType.FREE_FORM):
+    if task_type is not None and task_type is not TaskType.CLASSIFICATION:
         return task_type
     sets = Counter(frozenset(example.options) for example in rows)
     common, count = sets.most_common(1)[0]

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from data.errors import DataError
 from data.jsonl import available_k, check_gold, check_labels, file_name, read_examples
+from data.recipes import task_type
 from data.task import Example, TaskData, TaskType
 
 
@@ -35,7 +36,7 @@ class JsonlSource:
 
     Args:
         root: the folder.
-        task_types: declared types; tasks that it lacks are judged by their options.
+        task_types: declared types; other tasks have their recipe's type, or are judged by their options.
     """
 
     name = "jsonl"
@@ -76,8 +77,9 @@ class JsonlSource:
         path = self._split_file(folder, k, seed, split)
         test = read_examples(path)
         check_gold(test, path)
-        task_type = check_labels([*test, *demonstrations], path, self.task_types.get(task))
-        return TaskData(task, seed, task_type, tuple(demonstrations), tuple(test))
+        declared = self.task_types.get(task) or task_type(task)
+        kind = check_labels([*test, *demonstrations], path, declared)
+        return TaskData(task, seed, kind, tuple(demonstrations), tuple(test))
 
     def pool(self, task: str, *, size: int = 16384, seed: int = 100) -> list[Example]:
         """The largest training file of `seed`, cut to `size`."""

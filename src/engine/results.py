@@ -222,13 +222,13 @@ class RunFolder:
             write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
 
 
-def for_seed(cell: FinishedCell, seed: int, setting: str, method: str) -> FinishedCell:
-    """A stored cell under the labels of the run that asks for it.
+def relabel(cell: FinishedCell, *, setting: str, method: str, model: str, seed: int) -> FinishedCell:
+    """A stored cell under the names of the run that asks for it; names do not decide a value.
 
-    Without demonstrations all seeds share one fingerprint; setting and method names do not decide a value either.
+    Without demonstrations all seeds share one fingerprint, so the seed is a name as well.
     """
     return FinishedCell(
-        replace(cell.result, seed=seed, setting=setting, method=method),
+        replace(cell.result, setting=setting, method=method, model=model, seed=seed),
         tuple(replace(prediction, seed=seed) for prediction in cell.predictions),
     )
 

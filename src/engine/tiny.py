@@ -78,8 +78,10 @@ def _gemma2(vocab_size: int) -> Any:
 
 
 def _t5(vocab_size: int) -> Any:
-    return T5Config(vocab_size=vocab_size, d_model=48, d_kv=12, d_ff=96, num_layers=2, num_heads=4,
-                    decoder_start_token_id=0, pad_token_id=0, eos_token_id=1)  # fmt: skip
+    config = T5Config(vocab_size=vocab_size, d_model=48, d_kv=12, d_ff=96, num_layers=2, num_heads=4,
+                      pad_token_id=0, eos_token_id=1)  # fmt: skip
+    config.decoder_start_token_id = 0  # pyright: ignore[reportAttributeAccessIssue]
+    return config
 
 
 _CONFIGS: dict[str, Callable[[int], Any]] = {

@@ -65,6 +65,7 @@ class Cell:
         requests: what the engine scores.
         index: [1 + n_null][n_test][n_options] places in `requests`; the first layer is the real test input.
         texts: [1 + n_null][n_test][n_options] target texts without separators.
+        head_tokens: [1 + n_null][n_test][n_options] tokens of the query's first piece.
         demonstration_tokens: tokens of all demonstrations before the cut.
         kept_tokens: fewest demonstration tokens that any request keeps.
     """
@@ -72,6 +73,7 @@ class Cell:
     requests: tuple[Request, ...]
     index: Layers[int]
     texts: Layers[str]
+    head_tokens: Layers[int]
     demonstration_tokens: int
     kept_tokens: int
 
@@ -136,8 +138,9 @@ def build_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
             [tuple(requests.setdefault(request, len(requests)) for request, _ in row) for row in fitted]
         )
     texts = tuple(tuple(tuple(prompt.text for prompt in row) for row in layer) for layer in queries)
+    heads = tuple(tuple(tuple(len(prompt.head) for prompt in row) for row in layer) for layer in queries)
     total = sum(map(len, demonstrations))
-    return Cell(tuple(requests), tuple(map(tuple, index)), texts, total, max(0, min(kept)))
+    return Cell(tuple(requests), tuple(map(tuple, index)), texts, heads, total, max(0, min(kept)))
 
 
 def read_back(cell: Cell, log_probabilities: Sequence[Tensor]) -> list[OptionScores]:

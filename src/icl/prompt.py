@@ -151,13 +151,9 @@ def example_pieces(
     no_label: bool = False,
 ) -> tuple[Ids, Ids]:
     """A demonstration or training example as (first piece, second piece) ids, cut to the limit."""
-    given = {"objective": objective, "layout": layout, "first": first, "no_label": no_label}
-    input_ids, output_ids = cut_example(
-        example.task,
-        encode(input_text(example.input, **given)),
-        encode(output_text(example.output, **given)),
-        limits,
-    )
+    source = input_text(example.input, objective=objective, layout=layout, first=first, no_label=no_label)
+    answer = output_text(example.output, objective=objective, layout=layout, first=first, no_label=no_label)
+    input_ids, output_ids = cut_example(example.task, encode(source), encode(answer), limits)
     return (input_ids, output_ids) if objective is Objective.DIRECT else (output_ids, input_ids)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from engine.errors import ModelError
-from engine.scoring.request import Progress, Request, sequence_limit
+from engine.scoring.request import Progress, Request, check_requests
 
 
 class PlainScorer:
@@ -55,7 +55,7 @@ def score_plain(
     """
     seq2seq = bool(model.config.is_encoder_decoder)
     if not seq2seq:
-        sequence_limit(model.config, requests)
+        check_requests(model.config, requests)
     scores = [torch.empty(0)] * len(requests)
     wanted = [i for i, request in enumerate(requests) if (request.target if seq2seq else request.scored)]
     wanted.sort(key=lambda index: requests[index].length)

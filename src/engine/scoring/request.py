@@ -50,13 +50,13 @@ class Scorer(Protocol):
         ...
 
 
-def sequence_limit(config: Any, requests: Sequence[Request]) -> int:
-    """The model's context length, after checking that every request fits.
+def check_requests(config: Any, requests: Sequence[Request]) -> None:
+    """Check that every request fits the model.
 
     Raises:
-        ConfigError: a request is longer than the model's positions.
+        ConfigError: a request is longer than the model's positions, or has a token that it does not know.
     """
-    limit = context_length(config)
+    limit, vocabulary = context_length(config), int(config.vocab_size)
     for index, request in enumerate(requests):
         if request.length > limit:
             raise ConfigError(
@@ -65,4 +65,10 @@ def sequence_limit(config: Any, requests: Sequence[Request]) -> int:
                 f"tokens, {request.length} in all, but the model has {limit} positions",
                 "use fewer or shorter demonstrations, a truncation, or a model with a longer context",
             )
-    return limit
+        largest = max(max(request.context, default=0), max(request.target, default=0))
+        if largest >= vocabulary:
+            raise ConfigError(
+                "model",
+                f"request {index} has token {largest}, but the model knows {vocabulary} tokens",
+                "use the model's own tokenizer",
+            )

@@ -1,0 +1,206 @@
+"""The only entry point: compose the config, check it, run its stages, report.
+
+python run.py method=channel k=16 'seeds=[100,13]'
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
+"""Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
+USAGE_EXIT = 2
+
+Stage = Callable[[Any], float | None]
+
+
+@cache
+def run_id() -> str:
+    """Six characters that keep two runs of one second apart."""
+    return uuid.uuid4().hex[:6]
+
+
+def register_resolvers() -> None:
+    """`${uid:}` and `${basename:path}`."""
+    OmegaConf.register_new_resolver("uid", lambda: run_id(), replace=True)
+    OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).name, replace=True)
+
+
+def stages() -> dict[str, dict[str, Stage]]:
+    """Stage -> method family -> function. Imports torch, so only a run calls it."""
+    from icl import stages as icl
+
+    return {
+        "evaluate": {"icl": icl.evaluate_stage},
+        "plan": {"icl": icl.plan_stage},
+    }
+
+
+def chosen_stages(config: Mapping[str, Any]) -> list[Stage]:
+    """The functions of `stage=...`, in order.
+
+    Raises:
+        ConfigError: a stage that does not exist, or that the method has no use for.
+    """
+    from engine.config import suggestion
+    from engine.errors import ConfigError
+
+    known = stages()
+    asked = config["stage"] if isinstance(config["stage"], list) else [config["stage"]]
+    family = "icl"
+    functions: list[Stage] = []
+    for name in asked:
+        if name not in known:
+            raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), known))
+        functions.append(known[name][family])
+    return functions
+
+
+def execute(config: dict[str, Any], output: Path, overrides: list[str]) -> float | None:
+    """Run the stages of a resolved config; returns the last stage's figure, for sweepers."""
+    from rich.console import Console
+
+    from engine.config import check_targets
+    from engine.run_context import RunContext, tracker_spec
+    from engine.run_record import RunRecord
+    from engine.tracking import open_tracker
+
+    check_targets(config)
+    functions = chosen_stages(config)
+    tracker = open_tracker(tracker_spec(config), config)
+    record = RunRecord(output, config, overrides)
+    run = RunContext(config, output, Path(config["results_root"]), Console(), tracker, record)
+    figure: float | None = None
+    status = "failed"
+    try:
+        for function in functions:
+            figure = function(run)
+        status = "finished"
+    finally:
+        record.write(status)
+        tracker.finish("ok" if status == "finished" else "failed")
+    run.console.print(f"output folder: {output}", soft_wrap=True)
+    return figure
+
+
+@hydra.main(config_path="conf", config_name="config", version_base="1.3")
+def job(composed: DictConfig) -> float | None:
+    """One job of a run or multirun. In a multirun a mistake fails its job only; alone it ends the process."""
+    from data.errors import MetashotError
+
+    settings = HydraConfig.get()
+    output = Path(settings.runtime.output_dir)
+    try:
+        with nothing_left(output):
+            config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+            return execute(config, output, list(settings.overrides.task))  # pyright: ignore[reportArgumentType]
+    except (MetashotError, OmegaConfBaseException) as error:
+        if settings.mode is RunMode.MULTIRUN or SHOW_ALL:
+            raise
+        return fail(str(error) if isinstance(error, MetashotError) else explain(error))
+
+
+@contextmanager
+def nothing_left(output: Path) -> Generator[None]:
+    """After a user's mistake, remove an output folder that holds nothing but Hydra's own files."""
+    from data.errors import MetashotError
+
+    try:
+        yield
+    except (MetashotError, OmegaConfBaseException):
+        if output.is_dir() and all(
+            path.name == ".hydra" or path.suffix == ".log" for path in output.iterdir()
+        ):
+            shutil.rmtree(output)
+            with suppress(OSError):  # the folders of the day, unless other runs are in them
+                output.parent.rmdir()
+                output.parent.parent.rmdir()
+        raise
+
+
+def explain(error: Exception) -> str:
+    """One line for a composition error: the key, the fault, the way out."""
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        return f"{group or 'config'}: no choice {choice!r} ({hint(choice, error.options or ())})"
+    cause = next((link for link in chain(error) if isinstance(link, OmegaConfBaseException)), None)
+    if cause is None:
+        return explain_text(" ".join(str(error).split()))
+    if match := re.search(r"Missing mandatory value: ([\w.]+)", str(cause)):
+        return f"{match[1]}: is not set (give {match[1]}=<value>)"
+    key = cause.full_key or str(cause.key)
+    parent = cause.parent_node if cause.parent_node is not None else None
+    known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
+    fault = str(cause.msg or cause).split("\n")[0]
+    if "is not in struct" in fault:
+        return f"{key}: unknown key ({hint(str(cause.key), known)})"
+    return f"{key}: {fault} (correct the value)"
+
+
+def explain_text(text: str) -> str:
+    """Errors of Hydra's own parser and command line."""
+    if match := re.search(r"Ambiguous value for argument '([^']*)'", text):
+        key = match[1].split("=")[0]
+        return f"{key}: several values in {match[1]!r} (sweep with -m, or write a list: '{key}=[...]')"
+    if match := re.search(r"Error parsing override '(.*?)'", text):
+        return f"{match[1]}: cannot be parsed as an override (write key=value, and quote special characters)"
+    if match := re.search(r"Could not override '([^']*)'. No match in the defaults list", text):
+        return f"{match[1]}: no such config group ({hint(match[1], [path.name for path in (Path(__file__).parent / 'conf').iterdir() if path.is_dir()])})"
+    return f"config: {text} (see python run.py --help)"
+
+
+def hint(word: str, known: Any) -> str:
+    """`did you mean x?`, or what is known."""
+    names = sorted(str(name) for name in known)
+    near = difflib.get_close_matches(word, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'nothing'}"
+
+
+def chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An exception and what caused it."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def fail(message: str) -> NoReturn:
+    """Print the one-line error and leave with the status of a usage error."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(USAGE_EXIT)
+
+
+def main() -> None:
+    """Run, and turn a user's mistake into one line and exit status 2."""
+    register_resolvers()
+    os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException) as error:
+        if SHOW_ALL:
+            raise
+        fail(explain(error))
+    except KeyboardInterrupt:
+        print("interrupted: finished cells and checkpoints are stored, run again to go on", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""How many rows fit a memory budget, and where to cut the trie into batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from engine.scoring.plan import ModelSize
+from engine.scoring.trie import TokenTrie
+
+_CPU_BUDGET_BYTES = 256 << 20
+_CPU_ROWS = 2048
+_GPU_ROWS = 16384
+_FIXED_BYTES = 32 << 20
+
+
+def rows_for_budget(
+    config: Any, dtype: torch.dtype, device: torch.device, budget: int | None, depth: int
+) -> int:
+    """Rows of a batch whose activations, beside a path cache of `depth` tokens, stay inside the budget.
+
+    Args:
+        config: the model's transformers config.
+        dtype: of the weights.
+        device: where they are.
+        budget: bytes, or None: 256 MiB on a CPU, half of what is free on a GPU.
+        depth: longest path in tokens.
+    """
+    if budget is None:
+        budget = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _CPU_BUDGET_BYTES
+    size = ModelSize.of(config)
+    cache = 2 * size.layers * depth * size.key_value_width * dtype.itemsize
+    rows = (budget - cache - _FIXED_BYTES) // bytes_per_row(size, dtype)
+    return int(min(max(rows, 32), _GPU_ROWS if device.type == "cuda" else _CPU_ROWS))
+
+
+def bytes_per_row(size: ModelSize, dtype: torch.dtype) -> int:
+    """Activation memory that one row needs at the widest point of a layer."""
+    attention = 2 * size.attention_width + 2 * size.key_value_width
+    inner = (3 if size.gated else 2) * size.inner
+    float_parts = 4 * 2 * (size.attention_width + 2)
+    return dtype.itemsize * (4 * size.hidden + attention + inner) + float_parts
+
+
+def next_cut(trie: TokenTrie, start: int, rows: int) -> int:
+    """Where the batch from `start` on ends: batches of even size, cut at a branch near the root if close.
+
+    A cut at a shallow row keeps whole subtrees together and leaves a short path to carry on.
+    """
+    left = trie.rows - start
+    if left <= rows:
+        return trie.rows
+    target = -(-left // -(-left // rows))
+    window = max(1, target // 8)
+    candidates = trie.depths[start + target - window + 1 : start + target + 1]
+    # The last of the shallowest rows opens the next batch.
+    shallowest = len(candidates) - 1 - int(np.argmin(candidates[::-1]))
+    return start + target - window + 1 + shallowest

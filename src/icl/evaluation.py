@@ -1,0 +1,299 @@
+"""Evaluate a method on tasks: one cell per (task, seed), each computed once and stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Protocol
+
+from engine.scoring.plan import plan_requests
+
+from data.errors import DataError
+from data.source import TaskSource
+from data.task import TaskData, TaskType
+from engine.errors import ConfigError
+from engine.files import digest_of
+from engine.metrics import metric_of, score
+from engine.models import LanguageModel, LazyLanguageModel
+from engine.ranking import best_option, option_scores
+from engine.results import FinishedCell, Prediction, Result, ResultStore, RunFolder, relabel
+from engine.scoring import Scorer
+from icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
+from icl.methods import Method
+from icl.prompt import LengthLimits
+
+SCORING_VERSION = 1
+"""Part of every fingerprint: raise it when a change of this code changes scores."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateSettings:
+    """What to evaluate.
+
+    Attributes:
+        setting: name that results carry.
+        tasks: task names.
+        seeds: demonstration seeds.
+        k: demonstrations asked for; zero-shot methods use none.
+        split: `test` or `dev`.
+        method: how options are scored.
+        truncation: how demonstrations are cut.
+        limits: token limits.
+        results_root: store of finished cells.
+        output: the run's folder.
+    """
+
+    setting: str
+    tasks: tuple[str, ...]
+    seeds: tuple[int, ...]
+    k: int
+    split: str
+    method: Method
+    truncation: Truncation
+    limits: LengthLimits
+    results_root: Path
+    output: Path
+
+    def __post_init__(self) -> None:
+        """Refuse empty lists and repeated entries.
+
+        Raises:
+            ConfigError: no task or no seed, one of them twice, or a negative k.
+        """
+        if self.k < 0:
+            raise ConfigError("k", f"must be 0 or more, got {self.k}", "0 is zero-shot")
+        for key, values in (("data.tasks", self.tasks), ("seeds", self.seeds)):
+            if not values:
+                raise ConfigError(key, "is empty", "name at least one")
+            if len(set(values)) < len(values):
+                repeated = next(value for value in values if values.count(value) > 1)
+                raise ConfigError(key, f"{repeated!r} stands twice", "keep one of them")
+
+
+@dataclass(frozen=True, slots=True)
+class CellKey:
+    """One (task, seed) with the fingerprint of all that decides its value."""
+
+    task: str
+    seed: int
+    fingerprint: str
+    n: int
+
+
+@dataclass(slots=True)
+class EvaluationCost:
+    """Tokens that a run computed, and what scoring every request alone would have computed."""
+
+    computed_cells: int = 0
+    reused_cells: int = 0
+    tokens_computed: int = 0
+    tokens_naive: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Outcome of `evaluate`: finished cells in order of tasks, then seeds."""
+
+    cells: tuple[FinishedCell, ...]
+    cost: EvaluationCost
+
+
+class EvaluationProgress(Protocol):
+    """Told about every cell; draws the progress bar and feeds the tracker."""
+
+    def start(self, total: int, stored: int) -> None:
+        """Called once with the number of cells, and how many of them are stored already."""
+        ...
+
+    def tokens(self, cell: CellKey, done: int, total: int) -> None:
+        """Called after each batch inside a cell."""
+        ...
+
+    def finished(self, cell: FinishedCell, *, computed: bool) -> None:
+        """Called for each cell when its result is on disk."""
+        ...
+
+
+def prompt_rules(settings: EvaluateSettings, model: LazyLanguageModel) -> PromptRules:
+    """The rules that turn this run's examples into ids."""
+    return PromptRules(
+        settings.method,
+        settings.method.layout_for(model.name),
+        settings.truncation,
+        settings.limits,
+        model.context_length,
+    )
+
+
+def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskData]:
+    """Read and check every cell's data, one at a time.
+
+    Raises:
+        DataError: whatever is wrong with the data, or test sets that differ in size between seeds.
+        ConfigError: a free-form task, which has no options to rank.
+    """
+    shots = settings.method.shots(settings.k)
+    for task in settings.tasks:
+        sizes: dict[int, int] = {}
+        for seed in settings.seeds:
+            data = source.load(task, k=shots, seed=seed, split=settings.split)
+            if data.task_type is TaskType.FREE_FORM:
+                raise ConfigError(
+                    "data.tasks",
+                    f"{task!r} is free-form: it has no options to rank",
+                    "remove it; free-form tasks serve for meta-training",
+                )
+            sizes[seed] = len(data.test)
+            if len(set(sizes.values())) > 1:
+                raise DataError(
+                    task,
+                    f"test sets differ in size between seeds: {sizes}",
+                    "use the same test file for every seed",
+                )
+            yield data
+
+
+def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageModel) -> CellKey:
+    """Fingerprint of a cell: data, prompt rules, method and model identity, and nothing that has no effect."""
+    rules = prompt_rules(settings, model)
+    method = {
+        key: value
+        for key, value in asdict(settings.method).items()
+        if key not in ("name", "trained", "layout")
+    }
+    fingerprint = digest_of(
+        {
+            "version": SCORING_VERSION,
+            "model": model.identity,
+            "method": method,
+            "layout": rules.layout,
+            "truncation": rules.truncation if data.demonstrations else None,
+            "limits": asdict(rules.limits),
+            "context_length": rules.context_length,
+            "task_type": data.task_type,
+            "demonstrations": [asdict(example) for example in data.demonstrations],
+            "test": [asdict(example) for example in data.test],
+        }
+    )
+    return CellKey(data.task, data.seed, fingerprint, len(data.test))
+
+
+def evaluate(
+    settings: EvaluateSettings,
+    source: TaskSource,
+    model: LazyLanguageModel,
+    make_scorer: Callable[[LanguageModel], Scorer],
+    progress: EvaluationProgress,
+) -> Evaluation:
+    """Evaluate every cell that the store lacks, and write all of them to the run's folder.
+
+    A cell is stored as soon as it is finished, so a run that is killed loses at most one cell. Data and output
+    folders are checked before the model is loaded.
+
+    Raises:
+        DataError, ConfigError: bad data, or prompts that cannot fit.
+        OutputError: the store or the run's folder cannot be written.
+        ModelError: NaN logits.
+    """
+    keys = [cell_key(data, settings, model) for data in load_cells(settings, source)]
+    store = ResultStore(settings.results_root)
+    store.check_writable()
+    folder = RunFolder(settings.output)
+    progress.start(len(keys), sum(store.get(key.fingerprint) is not None for key in keys))
+    cost = EvaluationCost()
+    cells: list[FinishedCell] = []
+    for key in keys:
+        with store.lock(key.fingerprint):
+            stored = store.get(key.fingerprint)
+            cell = stored or _compute(key, settings, source, model, make_scorer, progress, cost)
+            if stored is None:
+                store.put(cell)
+        cost.reused_cells += stored is not None
+        cost.computed_cells += stored is None
+        cell = relabel(
+            cell, setting=settings.setting, method=settings.method.name, model=model.name, seed=key.seed
+        )
+        folder.add(cell)
+        cells.append(cell)
+        progress.finished(cell, computed=stored is None)
+    return Evaluation(tuple(cells), cost)
+
+
+def _compute(
+    key: CellKey,
+    settings: EvaluateSettings,
+    source: TaskSource,
+    model: LazyLanguageModel,
+    make_scorer: Callable[[LanguageModel], Scorer],
+    progress: EvaluationProgress,
+    cost: EvaluationCost,
+) -> FinishedCell:
+    data = source.load(key.task, k=settings.method.shots(settings.k), seed=key.seed, split=settings.split)
+    cell = build_cell(data, model.encode, prompt_rules(settings, model))
+    scorer = make_scorer(model.load())
+    scores = scorer.score(cell.requests, on_progress=lambda done, total: progress.tokens(key, done, total))
+    cost.tokens_computed += plan_requests(cell.requests).tokens_computed
+    cost.tokens_naive += tokens_alone(cell)
+    return finish_cell(key, data, read_back(cell, scores), settings, model.name)
+
+
+def finish_cell(
+    key: CellKey, data: TaskData, answers: Sequence[OptionScores], settings: EvaluateSettings, model_name: str
+) -> FinishedCell:
+    """Rank the options and measure the cell."""
+    predictions = tuple(
+        predict(example.output, example.options, answer, settings.method, key, index)
+        for index, (example, answer) in enumerate(zip(data.test, answers, strict=True))
+    )
+    metric = metric_of(data.task_type)
+    value = score(metric, [row.gold for row in predictions], [row.prediction for row in predictions])
+    result = Result(
+        setting=settings.setting,
+        method=settings.method.name,
+        model=model_name,
+        task=key.task,
+        seed=key.seed,
+        k=len(data.demonstrations),
+        metric=metric.value,
+        value=value,
+        n=len(predictions),
+        fingerprint=key.fingerprint,
+    )
+    return FinishedCell(result, predictions)
+
+
+def predict(
+    gold: str, options: tuple[str, ...], answer: OptionScores, method: Method, key: CellKey, index: int
+) -> Prediction:
+    """One test example's line of `predictions.jsonl`."""
+    nll = option_scores(
+        answer.sum_nll[0],
+        answer.counts[0],
+        answer.sum_nll[1:],
+        answer.counts[1:],
+        calibration=method.calibration,
+        normalization=method.normalization,
+    )
+    counts = answer.counts[0]
+    return Prediction(
+        task=key.task,
+        seed=key.seed,
+        index=index,
+        gold=gold,
+        prediction=options[best_option(nll)],
+        options=options,
+        nll=tuple(nll),
+        sum_nll=answer.sum_nll[0],
+        n_tokens=tuple(count.tokens for count in counts),
+        n_chars=tuple(count.chars for count in counts),
+        n_bytes=tuple(count.bytes for count in counts),
+        null_sum_nll=answer.sum_nll[1:],
+        null_n_tokens=tuple(tuple(count.tokens for count in row) for row in answer.counts[1:]),
+        fingerprint=key.fingerprint,
+    )
+
+
+def tokens_alone(cell: Cell) -> int:
+    """Tokens of scoring every (test example, option, null input) by itself."""
+    return sum(cell.requests[place].length for layer in cell.index for row in layer for place in row)

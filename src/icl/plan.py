@@ -1,0 +1,157 @@
+"""What an evaluation would run and cost, before any weights are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from engine.scoring.plan import ModelSize, Plan, plan_requests
+from rich.console import Console
+from rich.table import Table
+
+from data.source import TaskSource
+from data.task import TaskData
+from engine.models import LazyLanguageModel, load_config
+from engine.throughput import matmul_flops_per_second
+from icl.cell import Cell, build_cell
+from icl.evaluation import EvaluateSettings, load_cells, prompt_rules, tokens_alone
+from icl.preview import preview
+
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ENGINE_OVERHEAD = 1.5
+"""Measured engine time over the pure arithmetic of its tokens (experiments/bench_scoring)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanSettings:
+    """What `stage=plan` shows.
+
+    Attributes:
+        show: number of test examples whose prompts are printed, per task.
+    """
+
+    show: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CellPlan:
+    """Exact counts of one cell.
+
+    Attributes:
+        task: task name.
+        seed: demonstration seed.
+        examples: test examples.
+        k: demonstrations asked for and read.
+        longest: tokens of the longest request after truncation.
+        kept_fraction: share of the demonstration tokens that survive the cut.
+        tokens_alone: tokens of scoring every option by itself.
+        plan: the engine's counts.
+    """
+
+    task: str
+    seed: int
+    examples: int
+    k: int
+    longest: int
+    kept_fraction: float
+    tokens_alone: int
+    plan: Plan
+
+
+def plan_cell(data: TaskData, cell: Cell) -> CellPlan:
+    """Count one cell."""
+    kept = cell.kept_tokens / cell.demonstration_tokens if cell.demonstration_tokens else 1.0
+    counts = plan_requests(cell.requests)
+    return CellPlan(
+        data.task,
+        data.seed,
+        len(data.test),
+        len(data.demonstrations),
+        counts.longest,
+        kept,
+        tokens_alone(cell),
+        counts,
+    )
+
+
+def plan_evaluation(
+    settings: EvaluateSettings,
+    source: TaskSource,
+    model: LazyLanguageModel,
+    show: PlanSettings,
+    console: Console,
+) -> list[CellPlan]:
+    """Print the plan of an evaluation and return its cells. Loads tokenizer and config, no weights."""
+    rules = prompt_rules(settings, model)
+    plans: list[CellPlan] = []
+    for data in load_cells(settings, source):
+        cell = build_cell(data, model.encode, rules)
+        plans.append(plan_cell(data, cell))
+        if data.seed == settings.seeds[0]:
+            _show_prompts(data, cell, model, settings, show.show, console)
+    console.print(_table(plans, settings, model.name))
+    config = load_config(model.spec)
+    console.print(estimate_line(plans, config, model.spec.dtype), soft_wrap=True)
+    return plans
+
+
+def estimate_line(plans: list[CellPlan], config: Any, dtype: str) -> str:
+    """Tokens with and without sharing, and estimates of time and memory on this machine."""
+    shared = sum(cell.plan.tokens_computed for cell in plans)
+    alone = sum(cell.tokens_alone for cell in plans)
+    seconds = (
+        sum(cell.plan.flops(config) for cell in plans) / matmul_flops_per_second(dtype) * _ENGINE_OVERHEAD
+    )
+    size = ModelSize.of(config)
+    weights = (size.layers * size.layer_weights + size.head_weights) * _BYTES[dtype]
+    return (
+        f"{len(plans)} cells: {shared:,} tokens to compute with sharing, {alone:,} without "
+        f"({alone / max(shared, 1):.1f} times as many); about {_duration(seconds)} on this machine; "
+        f"{weights / 2**20:,.0f} MB of weights and up to 325 MB of working memory"
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def _table(plans: list[CellPlan], settings: EvaluateSettings, model_name: str) -> Table:
+    title = f"{settings.method.name}, {model_name}, {settings.setting}: {settings.method.layout_for(model_name)} layout, truncation={settings.truncation}"
+    table = Table(title=title, title_justify="left")
+    for column in (
+        "task",
+        "seed",
+        "examples",
+        "k",
+        "longest prompt",
+        "demonstrations kept",
+        "tokens, shared",
+        "alone",
+    ):
+        table.add_column(column, justify="left" if column == "task" else "right", no_wrap=column == "task")
+    for cell in plans:
+        table.add_row(
+            cell.task, str(cell.seed), str(cell.examples), str(cell.k), f"{cell.longest}", f"{cell.kept_fraction:.0%}",
+            f"{cell.plan.tokens_computed:,}", f"{cell.tokens_alone:,}",
+        )  # fmt: skip
+    return table
+
+
+def _show_prompts(
+    data: TaskData,
+    cell: Cell,
+    model: LazyLanguageModel,
+    settings: EvaluateSettings,
+    count: int,
+    console: Console,
+) -> None:
+    rules = prompt_rules(settings, model)
+    for example in range(min(count, len(data.test))):
+        for option, text in enumerate(data.test[example].options):
+            head = f"task {data.task}, seed {data.seed}, test example {example}, option {text!r}"
+            console.print(f"--- {head}", markup=False, highlight=False, soft_wrap=True)
+            for segment in preview(data, cell, model.encode, model.decode, rules, example, option):
+                line = f"[{segment.label}, {segment.tokens} tokens]{segment.text}"
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
