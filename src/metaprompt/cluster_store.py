@@ -22,7 +22,7 @@ from data.corpus import CorpusSpec, read_documents
 from data.sentences import SentenceRules, SentenceStore, build_sentences, open_sentences
 from engine.errors import DataError
 from engine.files import digest_of, output_errors, write_atomic, write_json
-from engine.models import cache_folder
+from engine.gguf import cache_folder
 from metaprompt.clustering import Clustering, ClusterSpec, cluster_vectors, quality_report
 from metaprompt.embedding import Encode, EncoderSpec, embed_sentences, encoder_digest, load_encoder
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from engine.checkpoint import CheckpointStore, read_checkpoint
 from engine.errors import CheckpointError, ConfigError
-from engine.files import digest_of, write_json
+from engine.files import write_json
 from engine.loop import (
     LoopSettings,
     MetricSink,
@@ -365,7 +365,7 @@ def meta_train(
     """
     learner = MetaLearner(settings, language_model, store, loop.steps)
     identity = {
-        "supmer": digest_of(asdict(settings)),
+        **{f"supmer.{key}": value for key, value in asdict(settings).items()},
         "model": language_model.weights_digest,
         "tokenizer": language_model.tokenizer_digest,
         "corpus": store.digest,
