@@ -97,11 +97,18 @@ def _sampled_p(pairs: Sequence[_Pair], observed: float, permutations: int, seed:
     generator = np.random.default_rng(seed)
     total = np.zeros(permutations)
     for pair in pairs:
-        swaps = generator.binomial(pair.free, 0.5, size=(permutations, pair.free.size))
-        total += _difference(pair, swaps.astype(np.float64))
+        total += _difference(pair, _random_swaps(pair.free, permutations, generator))
     extreme = np.abs(total) / len(pairs) >= abs(observed) - _TIE
     # The observed labelling is one of the permutations, so p is never 0.
     return (1 + int(extreme.sum())) / (1 + permutations)
+
+
+def _random_swaps(free: Codes, permutations: int, generator: np.random.Generator) -> Floats:
+    """How many copies of each pattern are swapped: [permutations, m]."""
+    coins = (generator.random((permutations, free.size), dtype=np.float32) < 0.5).astype(np.float64)
+    several = free > 1
+    coins[:, several] = generator.binomial(free[several], 0.5, size=(permutations, int(several.sum())))
+    return coins
 
 
 def _pair(first: TaskOutcomes, second: TaskOutcomes) -> _Pair:

@@ -1,0 +1,195 @@
+"""The report stage: from output folders to tables, tests, plots and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from data.errors import DataError
+from data.settings import load_setting
+from engine.errors import ConfigError
+from engine.files import write_atomic
+from engine.report import comparisons, formats, tables
+from engine.report.figures import Plot, results_plot, seeds_plot, shots_plot
+from engine.report.html import page
+from engine.report.pair_tests import compare_pairs
+from engine.report.published import Verdict, compare_with_published
+from engine.report.reading import Outputs, read_outputs
+from engine.report.rescoring import rescore
+from engine.report.systems import Answers, collect_answers
+from engine.report.table import Table
+
+FORMATS = ("console", "markdown", "latex", "csv", "plots", "html")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings:
+    """`conf/config.yaml`, node `report`.
+
+    Attributes:
+        runs: output folders, or folders above them.
+        output: where the report is written.
+        formats: any of `console`, `markdown`, `latex`, `csv`, `plots`, `html`.
+        draws: bootstrap resamplings.
+        permutations: sampled permutations of a paired test.
+        level: confidence level.
+        seed: of resampling and permutation.
+    """
+
+    runs: tuple[Path, ...]
+    output: Path
+    formats: tuple[str, ...] = FORMATS
+    draws: int = 1000
+    permutations: int = 2000
+    level: float = 0.95
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Check values.
+
+        Raises:
+            ConfigError: an unknown format, or a number out of range.
+        """
+        unknown = [name for name in self.formats if name not in FORMATS]
+        if unknown:
+            raise ConfigError(
+                "report.formats", f"unknown format {unknown[0]!r}", f"any of {', '.join(FORMATS)}"
+            )
+        if not 0 < self.level < 1:
+            raise ConfigError("report.level", f"must lie between 0 and 1, got {self.level}", "use 0.95")
+        for name, value in (("draws", self.draws), ("permutations", self.permutations)):
+            if value < 1:
+                raise ConfigError(f"report.{name}", f"must be at least 1, got {value}", "use 1000")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Report:
+    """What was computed.
+
+    Attributes:
+        tables: in reading order; empty ones are left out.
+        plots: in reading order.
+        problems: sentences about what was left out.
+        facts: (name, value) pairs about the whole.
+        files: what was written.
+    """
+
+    tables: tuple[Table, ...]
+    plots: tuple[Plot, ...]
+    problems: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    files: tuple[Path, ...]
+
+
+def write_report(settings: ReportSettings, console: Console) -> Report:
+    """Read the runs, compute everything, write and print it.
+
+    Raises:
+        OutputError: no results, results of mixed formats, or the output folder cannot be written.
+    """
+    outputs = read_outputs(settings.runs)
+    draws, level, seed = settings.draws, settings.level, settings.seed
+    answers, left_out = collect_answers(outputs, _targets, draws=draws, level=level, seed=seed)
+    tests, untested = compare_pairs(answers, settings.permutations, seed)
+    compared = compare_with_published(answers, _scope_tasks, draws=draws, level=level, seed=seed)
+    every = [
+        tables.main_table(answers),
+        tables.interval_table(answers, level),
+        comparisons.published_table(compared, run=True),
+        comparisons.test_table(tests),
+        comparisons.shots_table(answers),
+        comparisons.variant_table(answers),
+        comparisons.sensitivity_table(answers),
+        *tables.task_tables(answers),
+        comparisons.rescoring_table(rescore(outputs)),
+        comparisons.published_table(compared, run=False),
+    ]
+    shown = tuple(table for table in every if table.rows)
+    problems = (*outputs.problems, *left_out, *untested)
+    plots = _plots(answers) if {"plots", "html"} & set(settings.formats) else ()
+    facts = _facts(outputs, answers, sum(c.verdict != Verdict.NOT_RUN for c in compared), len(compared))
+    report = Report(shown, plots, problems, facts, ())
+    files = _write(report, settings)
+    if "console" in settings.formats:
+        _print(report, files, console)
+    return Report(shown, plots, problems, facts, files)
+
+
+def _plots(answers: Sequence[Answers]) -> tuple[Plot, ...]:
+    plots: list[Plot] = []
+    curves = comparisons.shot_curves(answers)
+    if curves:
+        plots.append(shots_plot(curves))
+    for setting in dict.fromkeys(row.system.setting for row in answers):
+        rows = [row for row in answers if row.system.setting == setting]
+        plots.append(results_plot(setting, rows))
+        seeds = seeds_plot(setting, rows)
+        if seeds is not None:
+            plots.append(seeds)
+    return tuple(plots)
+
+
+def _write(report: Report, settings: ReportSettings) -> tuple[Path, ...]:
+    title = "metashot report"
+    writers: dict[str, Callable[[], dict[str, str | bytes]]] = {
+        "markdown": lambda: {"report.md": formats.markdown(report.tables, report.problems)},
+        "latex": lambda: {f"tables/{t.key}.tex": formats.latex(t) for t in report.tables},
+        "csv": lambda: {f"tables/{t.key}.csv": formats.comma_separated(t) for t in report.tables},
+        "plots": lambda: {
+            f"plots/{plot.key}.{end}": content
+            for plot in report.plots
+            for end, content in (("svg", plot.svg), ("png", plot.png))
+        },
+        "html": lambda: {
+            "report.html": page(title, report.facts, report.tables, report.plots, report.problems)
+        },
+    }
+    written: list[Path] = []
+    for name in settings.formats:
+        for relative, content in writers[name]().items() if name in writers else ():
+            path = settings.output / relative
+            write_atomic(path, content)
+            written.append(path)
+    return tuple(written)
+
+
+def _print(report: Report, files: Sequence[Path], console: Console) -> None:
+    for problem in report.problems:
+        console.print(f"problem: {problem}", style="yellow", markup=False)
+    for table in report.tables:
+        if not table.folded:
+            console.print(formats.console(table))
+    pages = [path for path in files if path.suffix in (".html", ".md")]
+    if pages:
+        console.print("written: " + ", ".join(map(str, pages)), markup=False)
+
+
+def _facts(
+    outputs: Outputs, answers: Sequence[Answers], compared: int, published: int
+) -> tuple[tuple[str, str], ...]:
+    models = sorted({row.system.model for row in answers})
+    settings = sorted({row.system.setting for row in answers})
+    return (
+        ("Runs", str(len(outputs.runs))),
+        ("Cells", f"{outputs.results.height:,}"),
+        ("Predictions", f"{outputs.predictions.height:,}"),
+        ("Models", ", ".join(models)),
+        ("Settings", ", ".join(settings)),
+        ("Published cells covered", f"{compared} of {published}"),
+    )
+
+
+def _targets(setting: str) -> Sequence[str]:
+    """Target tasks of a shipped setting, sorted; empty for data that has no setting."""
+    return _scope_tasks(setting, "all")
+
+
+def _scope_tasks(setting: str, scope: str) -> Sequence[str]:
+    try:
+        loaded = load_setting(setting)
+    except DataError:
+        return ()
+    return tuple(sorted(loaded.test if scope == "all" else loaded.unseen_domain_test))

@@ -1,0 +1,184 @@
+"""stage=compare: two runs side by side: config, tasks with significance, and flipped examples."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from engine.config_difference import Change, config_changes, read_run
+from engine.errors import OutputError
+from engine.files import write_atomic
+from engine.permutation import paired_permutation_test
+from engine.report import formats
+from engine.report.reading import read_outputs
+from engine.report.systems import Answers, collect_answers
+from engine.report.table import Cell, Table, names, p_value, percent, points
+from engine.statistics import TaskOutcomes, holm, seed_values
+
+_NOT_COMPARED = ("logger", "hydra", "results_root", "name", "tags")
+
+
+@dataclass(frozen=True, slots=True)
+class CompareSettings:
+    """Which runs to compare, and how.
+
+    Attributes:
+        first: output folder of a run.
+        second: output folder of another.
+        output: where `compare.md` is written.
+        flipped: how many flipped examples are listed.
+        permutations: sampled permutations of a test.
+        seed: of the permutations.
+    """
+
+    first: Path
+    second: Path
+    output: Path
+    flipped: int = 20
+    permutations: int = 10_000
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class RunComparison:
+    """What was found: changed config keys, and the tables `overall`, `tasks` and `flipped`."""
+
+    changes: tuple[Change, ...]
+    tables: tuple[Table, ...]
+
+
+def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
+    """Compare two runs, print and write the outcome.
+
+    Raises:
+        OutputError: a folder holds no results or several systems, or the runs share no task and seed.
+    """
+    first, second = _only_system(settings.first), _only_system(settings.second)
+    before, after = read_run(settings.first).config, read_run(settings.second).config
+    changes = config_changes(before, after, _NOT_COMPARED)
+    shared = [task for task in first.outcomes if task in second.outcomes]
+    try:
+        overall = paired_permutation_test(
+            list(first.outcomes.values()),
+            list(second.outcomes.values()),
+            settings.permutations,
+            settings.seed,
+        )
+    except ValueError as error:
+        raise OutputError("runs", str(error), "compare runs over the same tasks and seeds") from None
+    tables = (
+        _changes_table(changes, settings),
+        Table(
+            "overall",
+            "Overall",
+            "Means over the tasks that both have, in percent; difference first minus second, in points.",
+            ("Tasks", "First", "Second", "Difference", "p"),
+            (
+                (
+                    Cell(", ".join(shared) if len(shared) < 6 else f"{len(shared)} tasks"),
+                    percent(_mean(first, shared)),
+                    percent(_mean(second, shared)),
+                    points(100 * overall.difference),
+                    p_value(overall.p_value),
+                ),
+            ),
+        ),
+        _tasks_table(first, second, shared, settings),
+        flipped_table(first.outcomes, second.outcomes, settings.flipped),
+    )
+    shown = tuple(table for table in tables if table.rows)
+    write_atomic(settings.output / "compare.md", formats.markdown(shown, ()))
+    for table in shown:
+        console.print(formats.console(table))
+    if not changes:
+        console.print("the two configs are equal")
+    return RunComparison(changes, shown)
+
+
+def _only_system(folder: Path) -> Answers:
+    answers, problems = collect_answers(
+        read_outputs([folder]), lambda setting: (), draws=1, level=0.95, seed=0
+    )
+    if len(answers) != 1:
+        found = ", ".join(f"{row.system.setting}/{row.system.method}" for row in answers) or "; ".join(
+            problems
+        )
+        raise OutputError(str(folder), f"holds {len(answers)} systems ({found})", "give one run's folder")
+    return answers[0]
+
+
+def _mean(row: Answers, tasks: list[str]) -> float:
+    return float(np.mean([seed_values(row.outcomes[task]).mean() for task in tasks]))
+
+
+def _changes_table(changes: tuple[Change, ...], settings: CompareSettings) -> Table:
+    rows = tuple(names(change.key, change.before, change.after) for change in changes)
+    note = f"First: {settings.first}. Second: {settings.second}."
+    return Table("changes", "Config", note, ("Key", "First", "Second"), rows, 3)
+
+
+def _tasks_table(first: Answers, second: Answers, shared: list[str], settings: CompareSettings) -> Table:
+    tests = [
+        paired_permutation_test(
+            [first.outcomes[t]], [second.outcomes[t]], settings.permutations, settings.seed
+        )
+        for t in shared
+    ]
+    adjusted = holm([test.p_value for test in tests])
+    rows = [
+        (
+            Cell(task),
+            percent(_mean(first, [task])),
+            percent(_mean(second, [task])),
+            points(100 * test.difference),
+            p_value(test.p_value),
+            p_value(corrected),
+        )
+        for task, test, corrected in zip(shared, tests, adjusted, strict=True)
+    ]
+    note = "Percent, mean over seeds. Paired permutation tests, Holm's correction over tasks."
+    columns = ("Task", "First", "Second", "Difference", "p", "p (Holm)")
+    return Table("tasks", "Tasks", note, columns, tuple(rows))
+
+
+def flipped_table(first: Mapping[str, TaskOutcomes], second: Mapping[str, TaskOutcomes], limit: int) -> Table:
+    """Test examples that one run answers rightly and the other wrongly, most seeds first.
+
+    Args:
+        first: outcomes by task.
+        second: outcomes by task.
+        limit: rows at most.
+    """
+    found: list[tuple[int, str, int, str]] = []
+    total = {"first": 0, "second": 0}
+    for task, ours in first.items():
+        theirs = second.get(task)
+        if theirs is None or ours.gold.shape[1] != theirs.gold.shape[1]:
+            continue
+        pairs = [(ours.seeds.index(s), theirs.seeds.index(s)) for s in ours.seeds if s in theirs.seeds]
+        if not pairs:
+            continue
+        right = [
+            [outcome.gold[row] == outcome.prediction[row] for row in rows]
+            for outcome, rows in zip((ours, theirs), zip(*pairs, strict=True), strict=True)
+        ]
+        gained = (np.array(right[0]) & ~np.array(right[1])).sum(axis=0)
+        lost = (np.array(right[1]) & ~np.array(right[0])).sum(axis=0)
+        total["first"] += int(gained.sum())
+        total["second"] += int(lost.sum())
+        for counts, winner in ((gained, "first"), (lost, "second")):
+            found += [(int(counts[i]), task, int(i), winner) for i in np.flatnonzero(counts)]
+    found.sort(key=lambda row: (-row[0], row[1], row[2]))
+    rows = [
+        (*names(task, winner), Cell(str(index), index), Cell(str(seeds), seeds))
+        for seeds, task, index, winner in found[:limit]
+    ]
+    note = (
+        f"{total['first']} answers are right in the first run only, {total['second']} in the second only. Index is "
+        "the place in the test file, from 0; seeds is under how many seeds the answer flips."
+    )
+    return Table("flipped", "Flipped examples", note, ("Task", "Right in", "Index", "Seeds"), tuple(rows), 2)

@@ -1,0 +1,206 @@
+"""The report's other tables: paper beside ours, tests, number of demonstrations, variants, sensitivity."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from engine.report.pair_tests import PairTest
+from engine.report.published import Compared, Verdict, published_source
+from engine.report.rescoring import Rescored
+from engine.report.systems import METHOD_TITLES, Answers
+from engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points
+from engine.statistics import Interval, seed_values
+
+Curve = tuple[str, str, str]
+"""Setting, method, model."""
+
+
+def published_table(compared: Sequence[Compared], *, run: bool) -> Table:
+    """Paper beside ours, for the cells that we have (`run`) or for those that we have not."""
+    source, notes = published_source()
+    chosen = [cell for cell in compared if (cell.verdict != Verdict.NOT_RUN) == run]
+    rows = [
+        (
+            *names(
+                c.published.table,
+                c.published.setting + ("" if c.published.scope == "all" else " (unseen domains)"),
+                _published_method(c),
+                c.published.model,
+                c.model,
+            ),
+            _paper_cell(c.published.mean, c.published.worst, c.published.approximate),
+            Cell("–") if c.ours is None else _figures_cell(c.ours.mean, c.ours.worst.value),
+            points(c.difference),
+            Cell(f"{c.found}/{c.expected}" if c.expected else "", float(c.found)),
+            Cell(c.verdict.value),
+        )
+        for c in chosen
+    ]
+    columns = ("Source", "Setting", "Method", "Paper model", "Our model", "Paper", "Ours", "Difference", "Tasks", "Verdict")  # fmt: skip
+    note = (
+        f"Percent, mean/worst; difference of means in points. Agrees: the paper's mean lies in our interval. {source}. "
+        + " ".join(f"{table}: {text}" for table, text in notes.items())
+    )
+    if run:
+        return Table("published", "Paper versus ours", note, columns, tuple(rows), 5)
+    title = "Published cells that were not run"
+    return Table("published-not-run", title, note, columns, tuple(rows), 5, True)
+
+
+def test_table(tests: Sequence[PairTest]) -> Table:
+    """Paired permutation tests with Holm's correction inside each setting."""
+    rows = [
+        (
+            *names(t.setting, t.first, t.second),
+            points(100 * t.comparison.difference),
+            p_value(t.comparison.p_value),
+            p_value(t.adjusted),
+            Cell(str(t.comparison.n_tasks), t.comparison.n_tasks),
+            Cell(str(t.comparison.n_examples), t.comparison.n_examples),
+            Cell("exact" if t.comparison.exact else "sampled"),
+        )
+        for t in tests
+    ]
+    note = (
+        "Difference of means in points, first minus second, over the tasks that both have. Two-sided paired "
+        "permutation test on the same test examples; Holm's correction over all tests of a setting. Pairs differ "
+        "in one respect (method, model, k or variant)."
+    )
+    columns = ("Setting", "First", "Second", "Difference", "p", "p (Holm)", "Tasks", "Examples", "Test")
+    return Table("tests", "Differences between methods", note, columns, tuple(rows), 3)
+
+
+def sensitivity_table(answers: Sequence[Answers]) -> Table:
+    """How much the demonstrations (seeds) move each system."""
+    rows: list[tuple[Cell, ...]] = []
+    for row in answers:
+        values = {task: seed_values(o) for task, o in row.outcomes.items() if len(o.seeds) > 1}
+        if not values:
+            continue
+        spread = {task: float(v.max() - v.min()) for task, v in values.items()}
+        deviation = float(np.mean([v.std(ddof=1) for v in values.values()]))
+        most = max(spread, key=lambda task: spread[task])
+        rows.append(
+            (
+                *names(row.system.setting, row.system.title, row.system.model),
+                percent(deviation),
+                percent(float(np.mean(list(spread.values())))),
+                percent(row.figures.mean.value - row.figures.worst.value),
+                Cell(f"{most} ({100 * spread[most]:.1f})", 100 * spread[most]),
+            )
+        )
+    note = (
+        "Points, over demonstration seeds (which set both the choice and the order of demonstrations): standard "
+        "deviation and range per task, averaged over tasks; mean minus worst; the task with the widest range."
+    )
+    columns = ("Setting", "Method", "Model", "Deviation", "Range", "Mean - worst", "Most sensitive task")
+    return Table("sensitivity", "Sensitivity to demonstrations", note, columns, tuple(rows), 3)
+
+
+def variant_table(answers: Sequence[Answers]) -> Table:
+    """Demonstration lab: runs of one method that differ in condition or config only."""
+    groups: dict[tuple[object, ...], list[Answers]] = {}
+    for row in answers:
+        s = row.system
+        groups.setdefault((s.setting, s.method, s.model, s.k), []).append(row)
+    rows = [
+        (
+            *names(row.system.setting, _method(row), row.system.model, row.system.extras or "(as named)"),
+            Cell(str(row.system.k), row.system.k),
+            percent(row.figures.mean.value),
+            interval_cell(row.figures.mean),
+            percent(row.figures.worst.value),
+            points(100 * (row.figures.mean.value - group[0].figures.mean.value)),
+        )
+        for group in groups.values()
+        if len(group) > 1
+        for row in group
+    ]
+    note = "Percent. The difference is to the first row of the same method, in points."
+    columns = ("Setting", "Method", "Model", "What differs", "k", "Mean", "Interval", "Worst", "Difference")
+    return Table(
+        "variants", "Variants: selection, order, labels and other changes", note, columns, tuple(rows), 4
+    )
+
+
+def shots_table(answers: Sequence[Answers]) -> Table:
+    """Mean by number of demonstrations, for methods that were run with several."""
+    curves = shot_curves(answers)
+    shots = sorted({k for curve in curves.values() for k in curve})
+    rows = [
+        (*names(*label), *(percent(curve[k].figures.mean.value) if k in curve else Cell("–") for k in shots))
+        for label, curve in curves.items()
+    ]
+    columns = ("Setting", "Method", "Model", *(f"k={k}" for k in shots))
+    return Table(
+        "shots", "Number of demonstrations", "Percent, mean over seeds and tasks.", columns, tuple(rows), 3
+    )
+
+
+def shot_curves(answers: Sequence[Answers]) -> dict[Curve, dict[int, Answers]]:
+    """Curve -> k -> system, for those with at least two values of k.
+
+    The zero-shot method of the same objective is the point at k=0.
+    """
+    zero = {"direct": "zero", "pmi": "pmi_zero", "channel": "channel_zero"}
+    zero |= {"metaicl": "multitask_zero", "channel_metaicl": "channel_multitask_zero"}
+    curves: dict[Curve, dict[int, Answers]] = {}
+    for row in answers:
+        s = row.system
+        if s.method in zero.values():
+            continue
+        key = (s.setting, _method(row) + (f" [{s.extras}]" if s.extras else ""), s.model)
+        curves.setdefault(key, {})[s.k] = row
+        for other in answers:
+            o = other.system
+            if (
+                (o.setting, o.model) == (s.setting, s.model)
+                and o.extras in ("", s.extras)
+                and o.method == zero.get(s.method)
+            ):
+                curves[key][0] = other
+    return {key: curve for key, curve in curves.items() if len([k for k in curve if k > 0]) > 1}
+
+
+def rescoring_table(rescored: Sequence[Rescored]) -> Table:
+    """Calibration and normalization, recomputed from stored log-probabilities."""
+    rows = [
+        (
+            *names(
+                r.system.setting, r.system.title, r.system.model, r.calibration.value, r.normalization.value
+            ),
+            percent(r.mean),
+            percent(r.worst),
+            Cell("yes" if r.as_run else ""),
+        )
+        for r in rescored
+    ]
+    note = (
+        "Percent. The same model answers ranked by other rules; no model was run again. As run: the rule gives "
+        "the predictions that the run stored."
+    )
+    columns = ("Setting", "Method", "Model", "Calibration", "Normalization", "Mean", "Worst", "As run")
+    return Table("rescoring", "Calibration and normalization", note, columns, tuple(rows), 5, True)
+
+
+def _method(row: Answers) -> str:
+    return METHOD_TITLES.get(row.system.method, row.system.method)
+
+
+def _figures_cell(mean: Interval, worst: float) -> Cell:
+    text = f"{100 * mean.value:.1f}/{100 * worst:.1f} ({100 * mean.low:.1f} to {100 * mean.high:.1f})"
+    return Cell(text, 100 * mean.value)
+
+
+def _paper_cell(mean: float, worst: float | None, approximate: bool) -> Cell:
+    about = "~" if approximate else ""
+    return Cell(f"{about}{mean:.1f}" + ("" if worst is None else f"/{worst:.1f}"), mean)
+
+
+def _published_method(compared: Compared) -> str:
+    cell = compared.published
+    shots = f", k={cell.k}" if cell.table == "Figure 1" else ""
+    extra = f" [{cell.condition}]" if cell.condition else ""
+    return METHOD_TITLES.get(cell.method, cell.method) + shots + extra

@@ -1,0 +1,122 @@
+"""Tables as console text, Markdown, LaTeX and CSV."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from rich.table import Table as ConsoleTable
+
+from engine.report.table import Cell, Table
+
+_LATEX = str.maketrans(
+    {
+        "&": r"\&",
+        "%": r"\%",
+        "$": r"\$",
+        "#": r"\#",
+        "_": r"\_",
+        "{": r"\{",
+        "}": r"\}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "\\": r"\textbackslash{}",
+        "–": "--",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+    }
+)
+
+
+def console(table: Table) -> ConsoleTable:
+    """The table for a terminal."""
+    shown = ConsoleTable(title=table.title, title_justify="left", caption=table.note, caption_justify="left")
+    for place, name in enumerate(table.columns):
+        shown.add_column(name, justify="left" if place < table.n_labels else "right", overflow="fold")
+    for row in table.rows:
+        shown.add_row(*(f"[bold]{_plain(cell)}[/bold]" if cell.best else _plain(cell) for cell in row))
+    return shown
+
+
+def _plain(cell: Cell) -> str:
+    return cell.text.replace("[", r"\[")
+
+
+def markdown(tables: Sequence[Table], problems: Sequence[str]) -> str:
+    """All tables as one Markdown page."""
+    parts = ["# Report", *(_problems_markdown(problems))]
+    for table in tables:
+        heads = [_cell_markdown(Cell(name)) for name in table.columns]
+        rule = ["---" if place < table.n_labels else "---:" for place in range(len(heads))]
+        lines = [_line(heads), _line(rule)]
+        lines += [_line([_cell_markdown(cell) for cell in row]) for row in table.rows]
+        parts += [f"## {table.title}", "\n".join(lines), table.note]
+    return "\n\n".join(parts) + "\n"
+
+
+def _problems_markdown(problems: Sequence[str]) -> list[str]:
+    return ["## Problems", "\n".join(f"- {problem}" for problem in problems)] if problems else []
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _cell_markdown(cell: Cell) -> str:
+    text = cell.text.replace("|", r"\|").replace("\n", " ")
+    return f"**{text}**" if cell.best else text
+
+
+def latex(table: Table) -> str:
+    """One booktabs table, ready to be included in a paper."""
+    layout = "l" * table.n_labels + "r" * (len(table.columns) - table.n_labels)
+    heads = " & ".join(name.translate(_LATEX) for name in table.columns)
+    body = "\n".join(" & ".join(_cell_latex(cell) for cell in row) + r" \\" for row in table.rows)
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}",
+            r"\centering",
+            rf"\begin{{tabular}}{{{layout}}}",
+            r"\toprule",
+            heads + r" \\",
+            r"\midrule",
+            body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            rf"\caption{{{table.title.translate(_LATEX)}. {table.note.translate(_LATEX)}}}",
+            rf"\label{{tab:{table.key}}}",
+            r"\end{table}",
+            "",
+        ]
+    )
+
+
+def _cell_latex(cell: Cell) -> str:
+    text = cell.text.translate(_LATEX)
+    return rf"\textbf{{{text}}}" if cell.best else text
+
+
+def comma_separated(table: Table) -> str:
+    """The table as CSV; a cell with a number gives it in full, followed by the text as shown.
+
+    Number columns become two: `<name>` with the value and `<name> (shown)` with the text.
+    """
+    numeric = [any(row[place].value is not None for row in table.rows) for place in range(len(table.columns))]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        part
+        for name, number in zip(table.columns, numeric, strict=True)
+        for part in ((name, f"{name} (shown)") if number else (name,))
+    )
+    for row in table.rows:
+        writer.writerow(
+            part
+            for cell, number in zip(row, numeric, strict=True)
+            for part in (
+                ("" if cell.value is None else repr(cell.value), cell.text) if number else (cell.text,)
+            )
+        )
+    return text.getvalue()

@@ -1,0 +1,170 @@
+"""One row of a results table: a method with its model, setting and k, and everything it answered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from engine.metrics import Metric
+from engine.report.reading import SYSTEM, Outputs
+from engine.report.variants import with_variants
+from engine.statistics import MeanAndWorst, TaskOutcomes, bootstrap_mean, task_outcomes
+
+METHOD_ORDER = (
+    "zero", "pmi_zero", "channel_zero", "direct", "pmi", "channel", "calibrated",
+    "multitask_zero", "channel_multitask_zero", "metaicl", "channel_metaicl", "soft_prompt", "supmer",
+)  # fmt: skip
+"""Order of rows, as in the paper's tables."""
+
+METHOD_TITLES = {
+    "zero": "0-shot",
+    "pmi_zero": "PMI 0-shot",
+    "channel_zero": "Channel 0-shot",
+    "direct": "In-context",
+    "pmi": "PMI In-context",
+    "channel": "Channel In-context",
+    "calibrated": "Calibrated In-context",
+    "multitask_zero": "Multi-task 0-shot",
+    "channel_multitask_zero": "Channel Multi-task 0-shot",
+    "metaicl": "MetaICL",
+    "channel_metaicl": "Channel MetaICL",
+    "soft_prompt": "Prompt tuning",
+    "supmer": "SUPMER",
+    "fine_tune": "Fine-tune",
+    "fine_tune_meta_trained": "Fine-tune w/ meta-train",
+    "random": "Random",
+}
+"""Names as the papers print them."""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """What produced a set of answers.
+
+    Attributes:
+        setting: task setting or data group.
+        method: method name.
+        model: model name.
+        k: demonstrations.
+        condition: what the experiment says it changed, for example `test_labels=replaced`.
+        variant: config difference to other runs of the same name, or empty.
+    """
+
+    setting: str
+    method: str
+    model: str
+    k: int
+    condition: str
+    variant: str
+
+    @property
+    def extras(self) -> str:
+        """Condition and variant in one string."""
+        return ", ".join(part for part in (self.condition, self.variant) if part)
+
+    @property
+    def title(self) -> str:
+        """Method, k and extras, as a row's name."""
+        name = METHOD_TITLES.get(self.method, self.method)
+        shots = f", k={self.k}" if self.k else ""
+        return f"{name}{shots}" + (f" [{self.extras}]" if self.extras else "")
+
+    @property
+    def order(self) -> tuple[int, str, str, int, str]:
+        """Sort key: methods as in the paper."""
+        known = self.method in METHOD_ORDER
+        rank = METHOD_ORDER.index(self.method) if known else len(METHOD_ORDER)
+        return rank, self.method, self.model, self.k, self.extras
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Answers:
+    """A system with its outcomes and figures.
+
+    Attributes:
+        system: what produced them.
+        outcomes: per task, in alphabetical order.
+        expected: the target tasks of the setting, as far as they are known.
+        figures: mean and worst over the tasks that are there, 0..1.
+    """
+
+    system: System
+    outcomes: Mapping[str, TaskOutcomes]
+    expected: tuple[str, ...]
+    figures: MeanAndWorst
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Expected tasks without a result."""
+        return tuple(task for task in self.expected if task not in self.outcomes)
+
+    @property
+    def has_seeds(self) -> bool:
+        """Whether any task was answered under several seeds."""
+        return any(len(outcome.seeds) > 1 for outcome in self.outcomes.values())
+
+
+Targets = Callable[[str], Sequence[str]]
+
+
+def collect_answers(
+    outputs: Outputs, targets: Targets, *, draws: int, level: float, seed: int
+) -> tuple[list[Answers], list[str]]:
+    """Group the outputs by system, with bootstrap intervals.
+
+    Args:
+        outputs: from `read_outputs`.
+        targets: target tasks of a setting; empty when the setting has no list.
+        draws: bootstrap resamplings.
+        level: confidence level.
+        seed: of the resampling.
+
+    Returns:
+        The systems in table order, and sentences about what could not be used.
+    """
+    kept = with_variants(outputs.results, outputs.runs)
+    key = ["run", "fingerprint", "task", "seed"]
+    joined = (
+        kept.select([*SYSTEM, *key, "metric"])
+        .join(outputs.predictions.select([*key, "index", "gold", "prediction"]), on=key, how="inner")
+        .sort([*SYSTEM, "task", "seed", "index"])
+    )
+    problems: list[str] = []
+    answers: list[Answers] = []
+    for values, frame in joined.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
+        system = System(*values)
+        outcomes = _outcomes(system, frame, problems)
+        if outcomes:
+            figures = bootstrap_mean(list(outcomes.values()), draws, level, seed)
+            answers.append(Answers(system, outcomes, tuple(targets(system.setting)), figures))
+    answers = _with_expected(answers)
+    return sorted(answers, key=lambda a: (a.system.setting, a.system.order)), problems
+
+
+def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[str, TaskOutcomes]:
+    outcomes: dict[str, TaskOutcomes] = {}
+    for (task,), rows in frame.partition_by(["task"], maintain_order=True, as_dict=True).items():
+        by_seed = {
+            int(seed): (part["gold"].to_list(), part["prediction"].to_list())
+            for (seed,), part in rows.partition_by(["seed"], maintain_order=True, as_dict=True).items()
+        }
+        try:
+            outcomes[str(task)] = task_outcomes(str(task), Metric(rows["metric"][0]), by_seed)
+        except ValueError as error:
+            problems.append(f"{system.setting}, {system.title}: {error}; left out of every figure.")
+    return outcomes
+
+
+def _with_expected(answers: Sequence[Answers]) -> list[Answers]:
+    """Where a setting has no task list, expect what any of its systems answered."""
+    seen: dict[str, set[str]] = {}
+    for row in answers:
+        seen.setdefault(row.system.setting, set()).update(row.outcomes)
+    return [
+        Answers(
+            row.system, row.outcomes, row.expected or tuple(sorted(seen[row.system.setting])), row.figures
+        )
+        for row in answers
+    ]

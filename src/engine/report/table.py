@@ -1,0 +1,82 @@
+"""A table that every output format is written from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from engine.statistics import Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        text: as shown.
+        value: what sorting and CSV use; None where there is no number.
+        best: whether the cell is the best of its column.
+    """
+
+    text: str
+    value: float | None = None
+    best: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A titled table; the first `n_labels` columns are names, the rest numbers.
+
+    Attributes:
+        key: file name stem and anchor.
+        title: heading.
+        note: how to read it.
+        columns: column heads.
+        rows: cells, as many as columns.
+        n_labels: leading text columns.
+        folded: whether a page shows it closed at first.
+    """
+
+    key: str
+    title: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    n_labels: int = 1
+    folded: bool = False
+
+
+def names(*texts: str) -> tuple[Cell, ...]:
+    """Text cells."""
+    return tuple(Cell(text) for text in texts)
+
+
+def percent(value: float | None, best: bool = False) -> Cell:
+    """A value in 0..1 as percent with one decimal."""
+    return Cell("", None) if value is None else Cell(f"{100 * value:.1f}", 100 * value, best)
+
+
+def points(value: float | None) -> Cell:
+    """A difference in percentage points with its sign."""
+    return Cell("", None) if value is None else Cell(f"{value:+.1f}", value)
+
+
+def p_value(value: float) -> Cell:
+    """A p-value with three decimals, or `<0.001`."""
+    return Cell("<0.001" if value < 0.001 else f"{value:.3f}", value)
+
+
+def mark_best(columns: Sequence[Sequence[float | None]]) -> list[list[bool]]:
+    """For each column of values, which are the highest (none when fewer than two are there)."""
+    marks: list[list[bool]] = []
+    for values in columns:
+        present = [value for value in values if value is not None]
+        top = max(present) if len(present) > 1 else None
+        marks.append([value is not None and value == top for value in values])
+    return marks
+
+
+def interval_cell(interval: Interval) -> Cell:
+    """An interval of a value in 0..1 in percent, sorted by its width."""
+    low, high = 100 * interval.low, 100 * interval.high
+    return Cell(f"{low:.1f} to {high:.1f}", high - low)

@@ -1,0 +1,64 @@
+"""Tell apart runs that have the same setting, method, model and k but another config.
+
+Where two runs give one cell different fingerprints, something else differs (a selection strategy, a
+truncation rule, a checkpoint); the config keys in which the runs differ become the variant's name. All k
+of a method are named alike, so that curves over k stay together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from engine.report.reading import CELL, Run
+
+_GROUP = ["setting", "method", "model", "condition"]
+
+_LABEL_KEYS = {
+    "k", "stage", "seeds", "setting", "experiment", "results_root", "debug", "condition", "method.name",
+    "data.tasks",
+}  # fmt: skip
+_LABEL_NODES = ("logger.", "hydra.", "report.", "plan.", "sweep.", "scorer.")
+"""Keys that decide no value, or that have a column of their own."""
+
+
+def with_variants(results: pl.DataFrame, runs: Sequence[Run]) -> pl.DataFrame:
+    """Add the column `variant`, then keep each cell once.
+
+    Args:
+        results: from `read_outputs`.
+        runs: the runs that its `run` column counts.
+    """
+    fingerprints = (
+        results.group_by([*_GROUP, "k", "task", "seed"]).agg(pl.col("fingerprint").n_unique().alias("kinds"))
+    )  # fmt: skip
+    mixed = fingerprints.filter(pl.col("kinds") > 1).select(_GROUP).unique()
+    names: list[tuple[Any, ...]] = []
+    for group in mixed.iter_rows():
+        in_group = pl.lit(True)
+        for name, value in zip(_GROUP, group, strict=True):
+            in_group &= pl.col(name) == value
+        numbers = results.filter(in_group)["run"].unique().sort().to_list()
+        labels = variant_names([runs[number] for number in numbers])
+        names += [(*group, number, label) for number, label in zip(numbers, labels, strict=True)]
+    schema = {name: results.schema[name] for name in (*_GROUP, "run")} | {"variant": pl.String}
+    table = pl.DataFrame(names, schema=schema, orient="row")
+    named = results.join(table, on=[*_GROUP, "run"], how="left", maintain_order="left")
+    return named.with_columns(pl.col("variant").fill_null("")).unique(
+        subset=list(CELL), keep="first", maintain_order=True
+    )
+
+
+def variant_names(runs: Sequence[Run]) -> list[str]:
+    """One name a run, from the config keys in which these runs differ; else from their folders."""
+    keys = sorted({key for run in runs for key in run.config if not _is_label(key)})
+    different = [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]
+    if not different:
+        return [run.folder.name for run in runs]
+    return [", ".join(f"{key}={run.config.get(key)}" for key in different) for run in runs]
+
+
+def _is_label(key: str) -> bool:
+    return key in _LABEL_KEYS or key.startswith(_LABEL_NODES)
