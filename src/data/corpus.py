@@ -136,6 +136,7 @@ def _jsonl(spec: CorpusSpec) -> Iterator[str]:
 def _hub(spec: CorpusSpec) -> Iterator[str]:
     from datasets import load_dataset
 
+    assert spec.path is not None
     try:
         rows = load_dataset(spec.path, spec.config, split=spec.split, streaming=True)
     except Exception as error:

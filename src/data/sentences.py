@@ -36,7 +36,7 @@ class SentenceRules:
 
 def split_sentences(document: str, rules: SentenceRules) -> list[str]:
     """The sentences of a document that `rules` keep, in order, whitespace normalized."""
-    from sentencex import segment
+    from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
 
     kept: list[str] = []
     for raw in segment(rules.language, document):

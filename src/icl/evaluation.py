@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engine.scoring.plan import plan_requests
-
 from data.errors import DataError
 from data.source import TaskSource
 from data.task import TaskData, TaskType
@@ -19,6 +17,7 @@ from engine.models import LanguageModel, LazyLanguageModel
 from engine.ranking import best_option, option_scores
 from engine.results import FinishedCell, Prediction, Result, ResultStore, RunFolder, relabel
 from engine.scoring import Scorer
+from engine.scoring.plan import plan_requests
 from icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
 from icl.methods import Method
 from icl.prompt import LengthLimits

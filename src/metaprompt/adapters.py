@@ -24,7 +24,7 @@ def peft_prompt_model(language_model: LanguageModel, prompt: Tensor) -> Any:
         num_transformer_submodules=1,
         base_model_name_or_path=language_model.spec.path or language_model.spec.name,
     )
-    model = get_peft_model(language_model.model, config)
+    model: Any = get_peft_model(language_model.model, config)
     weight: Tensor = model.prompt_encoder["default"].embedding.weight
     with torch.no_grad():
         weight.copy_(prompt)

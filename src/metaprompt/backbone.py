@@ -62,8 +62,10 @@ class Backbone(Protocol):
         """Logits at the target positions, [B, T, V]."""
         ...
 
-    def interpolate(self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool) -> Encoding:
-        """weight * first + (1 - weight) * second, weight [B]; the ends are exact unless `mix_padding`."""
+    def interpolate(
+        self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool
+    ) -> Encoding:
+        """Weight * first + (1 - weight) * second, weight [B]; the ends are exact unless `mix_padding`."""
         ...
 
 
@@ -141,7 +143,9 @@ class EncoderDecoderBackbone:
         )
         return output.logits.float()
 
-    def interpolate(self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool) -> Encoding:
+    def interpolate(
+        self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool
+    ) -> Encoding:
         """Mix encoder states position by position."""
         states, mask = mix_states(
             first.states, first.mask, second.states, second.mask, weight, mix_padding=mix_padding
@@ -178,7 +182,9 @@ class DecoderOnlyBackbone:
         cap = getattr(model.config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
 
-    def interpolate(self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool) -> Encoding:
+    def interpolate(
+        self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool
+    ) -> Encoding:
         """Mix the two states at the answer position; there is no padding there."""
         assert first.answer is not None
         assert second.answer is not None

@@ -56,9 +56,7 @@ def collate(
         target_ids[row, :answer] = torch.tensor(example.target_ids, dtype=torch.long)
         mask[row, :size] = True
         target_mask[row, :answer] = True
-    return PromptBatch(
-        input_ids.to(device), mask.to(device), target_ids.to(device), target_mask.to(device)
-    )
+    return PromptBatch(input_ids.to(device), mask.to(device), target_ids.to(device), target_mask.to(device))
 
 
 def bucket_by_length(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:

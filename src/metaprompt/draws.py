@@ -140,7 +140,7 @@ def _choice(
     anchor: str, right: str, wrong: Sequence[str], place: int | None, generator: np.random.Generator
 ) -> Record:
     place = int(generator.integers(len(wrong) + 1)) if place is None else place
-    shuffled = [wrong[index] for index in generator.permutation(len(wrong))]
+    shuffled: list[str] = [wrong[int(index)] for index in generator.permutation(len(wrong))]
     return Record({"anchor": anchor}, (*shuffled[:place], right, *shuffled[place:]), place)
 
 

@@ -146,6 +146,4 @@ def _write_block(folder: Path, vectors: NDArray[np.float32], start: int, shape: 
     target = np.memmap(path, dtype=np.float32, mode="w+" if fresh else "r+", shape=shape)
     target[start : start + len(vectors)] = vectors
     target.flush()
-    write_json(
-        folder / _PROGRESS, {"done": start + len(vectors), "total": shape[0], "width": shape[1]}
-    )
+    write_json(folder / _PROGRESS, {"done": start + len(vectors), "total": shape[0], "width": shape[1]})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -104,7 +104,9 @@ def load_format(name: str) -> TaskFormat:
     wanted = set(TaskFormat.__dataclass_fields__)
     if set(file.content) != wanted:
         odd = sorted(set(file.content) ^ wanted)
-        raise DataError(str(path), f"missing or unknown keys: {', '.join(odd)}", "compare with formats/*.yaml")
+        raise DataError(
+            str(path), f"missing or unknown keys: {', '.join(odd)}", "compare with formats/*.yaml"
+        )
     return _parse(str(path), dict(file.content))
 
 
@@ -121,6 +123,19 @@ def _parse(where: str, row: dict[str, Any]) -> TaskFormat:
     for key in ("encoder_decoder", "decoder_only"):
         row[key] = parse_segments(row[key], row["options"], f"{where}: {key}")
     return TaskFormat(**row)
+
+
+def resize(format_: TaskFormat, examples_per_set: int | None) -> TaskFormat:
+    """The format with other counts of support and query examples; None leaves it as its file says."""
+    if examples_per_set is None:
+        return format_
+    if examples_per_set < max(2, format_.options):
+        raise ConfigError(
+            "supmer.examples_per_set",
+            f"{examples_per_set} examples cannot hold every answer of {format_.name}",
+            f"give at least {max(2, format_.options)}",
+        )
+    return replace(format_, support=examples_per_set, query=examples_per_set)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,7 +71,7 @@ def support_pass(
     states = prompts.new_zeros(prompts.shape[0], backbone.width)
     losses = prompts.new_zeros(prompts.shape[0])
     # Fused attention has no second derivative; the plain formula has.
-    backends = [SDPBackend.MATH] if second_order else list(_ALL_BACKENDS)
+    backends: list[SDPBackend] = [SDPBackend.MATH] if second_order else [*_ALL_BACKENDS]
     with sdpa_kernel(backends):
         for owner, share, batch in _batches(backbone, prompts, supports, rules):
             encoding = backbone.encode(prompts[owner], batch)
@@ -197,9 +197,7 @@ def _batches(
 ) -> list[tuple[Tensor, Tensor, PromptBatch]]:
     """(task of each row, 1 / size of its task, batch) over all tasks, in buckets of similar length."""
     flat = [(task, example) for task, group in enumerate(groups) for example in group]
-    lengths = [
-        prompts.shape[1] + max(len(example.input_ids), rules.pad_to or 0) for _, example in flat
-    ]
+    lengths = [prompts.shape[1] + max(len(example.input_ids), rules.pad_to or 0) for _, example in flat]
     batches: list[tuple[Tensor, Tensor, PromptBatch]] = []
     for indices in bucket_by_length(lengths, rules.max_batch_tokens):
         chosen = [flat[index] for index in indices]
@@ -214,6 +212,6 @@ def _collate(backbone: Backbone, examples: Sequence[PromptExample], length: int 
     return collate(examples, pad_id=pad_id(model.tokenizer.pad_token_id), device=model.device, length=length)
 
 
-def pad_id(token_id: int | list[int] | None) -> int:
+def pad_id(token_id: object) -> int:
     """A padding id for any tokenizer; padded positions are masked, so any id does."""
     return token_id if isinstance(token_id, int) else 0

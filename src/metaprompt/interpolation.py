@@ -15,7 +15,7 @@ _SMALLEST_RATIO = 1e-7
 
 
 def curriculum_ratio(similarity: float, base: float) -> float:
-    """c = (m^s - 1) / (m - 1) + 1e-7: 0 -> 0 (no mixing), 1 -> 1 (uniform mixing).
+    """C = (m^s - 1) / (m - 1) + 1e-7: 0 -> 0 (no mixing), 1 -> 1 (uniform mixing).
 
     Args:
         similarity: running gradient similarity s in [0, 1].
@@ -32,7 +32,7 @@ def draw_mixing_weights(
 
 
 def mix(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
-    """weight * first + (1 - weight) * second; exactly `first` at 1 and `second` at 0."""
+    """Weight * first + (1 - weight) * second; exactly `first` at 1 and `second` at 0."""
     return weight * first + (1 - weight) * second
 
 

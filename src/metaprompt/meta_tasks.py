@@ -71,7 +71,10 @@ class TaskStream:
         chosen = domains[part * self.tasks_per_step : (part + 1) * self.tasks_per_step]
         return [
             self._task(
-                self.train, renderer, own, np.random.default_rng([self.seed, _TRAIN_STREAM, draw, part, index])
+                self.train,
+                renderer,
+                own,
+                np.random.default_rng([self.seed, _TRAIN_STREAM, draw, part, index]),
             )
             for index, own in enumerate(chosen)
         ]
@@ -92,9 +95,7 @@ class TaskStream:
         eligible = np.asarray(domains.eligible)
         width = clusters_per_task(format_)
         if width > 1:
-            return [
-                tuple(map(int, generator.choice(eligible, width, replace=False))) for _ in range(count)
-            ]
+            return [tuple(map(int, generator.choice(eligible, width, replace=False))) for _ in range(count)]
         rounds = -(-count // len(eligible))
         order = np.concatenate([generator.permutation(eligible) for _ in range(rounds)])[:count]
         return [(int(cluster),) for cluster in order]

@@ -88,7 +88,7 @@ def mixing_weights(
     rules: OuterRules,
     generator: np.random.Generator,
 ) -> list[list[float]]:
-    """lambda of each query example: one draw for every `query_batch` examples of a task."""
+    """Lambda of each query example: one draw for every `query_batch` examples of a task."""
     ratio = curriculum_ratio(similarity, rules.curriculum_base)
     weights: list[list[float]] = []
     for task, size in zip(tasks, query_batch, strict=True):

@@ -110,6 +110,8 @@ def load_rows(task: PromptTask, source: str, root: str | None) -> TaskRows:
         DataError: a file, a field or a label is missing.
         ConfigError: the task is not on the hub, or an unknown source.
     """
+    train: Sequence[Row]
+    test: Sequence[Row]
     if source == "folder":
         if not root:
             raise ConfigError("tuning.data_root", "is not set", "give the folder of the task folders")
@@ -131,7 +133,7 @@ def _read(path: Path) -> list[Row]:
         raise DataError(str(path), f"cannot be read: {error}", "one JSON object a line") from error
 
 
-def _hub(task: PromptTask) -> tuple[list[Row], list[Row]]:
+def _hub(task: PromptTask) -> tuple[Sequence[Row], Sequence[Row]]:
     if task.hub is None:
         raise ConfigError(
             "tuning.data_source", f"task {task.name!r} is not on the hub", "set tuning.data_source=folder"
@@ -139,7 +141,7 @@ def _hub(task: PromptTask) -> tuple[list[Row], list[Row]]:
     from datasets import load_dataset
 
     try:
-        data = load_dataset(task.hub["path"], task.hub["config"])
+        data: Any = load_dataset(task.hub["path"], task.hub["config"])
     except Exception as error:
         raise DataError(
             f"task {task.name}", f"cannot open {task.hub['path']!r}: {error}", "check the network"

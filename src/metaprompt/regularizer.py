@@ -177,7 +177,7 @@ class GradientRegularizer(nn.Module):
         self.output = nn.Linear(config.coefficient_width, 1)
 
     def coefficient(self, state: Tensor) -> Tensor:
-        """z = sigmoid(w2 ReLU(W1 e + b1) + b2): [..., d] -> [...], each in (0, 1)."""
+        """Z = sigmoid(w2 ReLU(W1 e + b1) + b2): [..., d] -> [...], each in (0, 1)."""
         return torch.sigmoid(self.output(torch.relu(self.hidden(state)))).squeeze(-1)
 
     def direction(self, gradient: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from engine.optimizers import OptimizerSettings
 from metaprompt.cluster_store import PrepareSettings
 from metaprompt.clustering import ClusterSpec
 from metaprompt.embedding import EncoderSpec
-from metaprompt.meta_training import MetaSettings
-from metaprompt.prompt_tuning import TuneSettings
+from metaprompt.meta_settings import MetaSettings
 from metaprompt.regularizer import RegularizerConfig
 from metaprompt.tunable import TuningMethod
+from metaprompt.tune_settings import TuneSettings
 from metaprompt.tuning import TrainRules
 
 
@@ -37,7 +37,9 @@ def meta_settings(supmer: Mapping[str, Any]) -> MetaSettings:
     """The group `supmer` without `loop` and `checkpoints`, which belong to the trainer."""
     nested = ("regularizer", "prompt_optimizer", "regularizer_optimizer")
     optimizers = {
-        key: build(OptimizerSettings, supmer.get(key), f"supmer.{key}") for key in nested if key != "regularizer"
+        key: build(OptimizerSettings, supmer.get(key), f"supmer.{key}")
+        for key in nested
+        if key != "regularizer"
     }
     return build(
         MetaSettings,

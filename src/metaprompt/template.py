@@ -65,15 +65,16 @@ def word_id(tokenizer: PreTrainedTokenizerBase, word: str, where: str) -> int:
     Raises:
         DataError: the word is not one token; its pieces are named.
     """
-    pieces: list[str] = []
+    shown: list[str] = []
     for text in (f" {word}", word):
         ids = tokenizer.encode(text, add_special_tokens=False)
         pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens(ids)]
+        shown = shown or pieces
         if len(ids) == 1 and ids[0] != tokenizer.unk_token_id and pieces[0].lstrip("▁Ġ") == word:
             return ids[0]
     raise DataError(
         where,
-        f"verbalizer {word!r} is {len(pieces)} tokens for this tokenizer: {' '.join(pieces)}",
+        f"verbalizer {word!r} is {len(shown)} tokens for this tokenizer: {' '.join(shown)}",
         "choose a word that is one token",
     )
 
@@ -94,7 +95,9 @@ def sentinel_id(tokenizer: PreTrainedTokenizerBase, index: int) -> int:
     """
     if SENTINELS[index] not in tokenizer.get_vocab():
         raise DataError(
-            "model", f"its tokenizer has no {SENTINELS[index]}", "use a T5 model for encoder-decoder templates"
+            "model",
+            f"its tokenizer has no {SENTINELS[index]}",
+            "use a T5 model for encoder-decoder templates",
         )
     return bare_id(tokenizer, SENTINELS[index])
 
@@ -134,7 +137,12 @@ class Limits:
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, segments: Sequence[Segment], fill: Fill, limits: Limits, *, spaced: bool
+    tokenizer: PreTrainedTokenizerBase,
+    segments: Sequence[Segment],
+    fill: Fill,
+    limits: Limits,
+    *,
+    spaced: bool,
 ) -> tuple[int, ...]:
     """Context ids of a filled template, cut to its limits.
 

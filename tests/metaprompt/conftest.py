@@ -16,12 +16,12 @@ from metaprompt.cluster_store import ClusterStore
 
 WORDS = "yes no maybe A B C D E F terrible bad okay good great subjective objective Yes No true false"
 TOPICS = {
-    "river": "water boat fish bank flood stream bridge mud reed tide".split(),
-    "bread": "flour oven dough yeast crust salt baker loaf butter crumb".split(),
-    "chess": "king queen rook pawn knight board check mate move clock".split(),
-    "storm": "wind rain cloud thunder hail sky gust front sleet fog".split(),
-    "piano": "key string chord hammer pedal tune scale note tempo rest".split(),
-    "train": "rail track signal engine coach station guard whistle steam platform".split(),
+    "river": ["water", "boat", "fish", "bank", "flood", "stream", "bridge", "mud", "reed", "tide"],
+    "bread": ["flour", "oven", "dough", "yeast", "crust", "salt", "baker", "loaf", "butter", "crumb"],
+    "chess": ["king", "queen", "rook", "pawn", "knight", "board", "check", "mate", "move", "clock"],
+    "storm": ["wind", "rain", "cloud", "thunder", "hail", "sky", "gust", "front", "sleet", "fog"],
+    "piano": ["key", "string", "chord", "hammer", "pedal", "tune", "scale", "note", "tempo", "rest"],
+    "train": ["rail", "track", "signal", "engine", "coach", "station", "guard", "whistle", "steam", "platform"],
 }
 
 
@@ -47,7 +47,11 @@ def build_model(architecture: str, dropout: float = 0.0) -> LanguageModel:
                 if parameter.dim() > 1:
                     parameter.mul_(4.0)
     return LanguageModel(
-        model, tokenizer, ModelSpec(f"tiny-{architecture}", "tiny"), state_digest(model), tokenizer_digest(tokenizer)
+        model,
+        tokenizer,
+        ModelSpec(f"tiny-{architecture}", "tiny"),
+        state_digest(model),
+        tokenizer_digest(tokenizer),
     )
 
 
@@ -70,7 +74,8 @@ def topic_documents(per_topic: int = 8, sentences: int = 6) -> list[str]:
     generator = np.random.default_rng(0)
     return [
         " ".join(
-            "The " + " ".join(generator.choice(words, 4, replace=False)) + f" of {topic} came." for _ in range(sentences)
+            "The " + " ".join(generator.choice(words, 4, replace=False)) + f" of {topic} came."
+            for _ in range(sentences)
         )
         for topic, words in TOPICS.items()
         for _ in range(per_topic)
@@ -83,5 +88,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ClusterStore:
     folder: Path = tmp_path_factory.mktemp("sentences")
     sentences = build_sentences(folder, topic_documents(), SentenceRules("en", 5, 2, 400, 2))
     topics = list(TOPICS)
-    labels = [next(i for i, t in enumerate(topics) if f"of {t} " in sentences[n]) for n in range(len(sentences))]
-    return ClusterStore(sentences, np.asarray(labels, dtype=np.int32), np.eye(len(topics), dtype=np.float32), "toy", {})
+    labels = [
+        next(i for i, t in enumerate(topics) if f"of {t} " in sentences[n]) for n in range(len(sentences))
+    ]
+    return ClusterStore(
+        sentences, np.asarray(labels, dtype=np.int32), np.eye(len(topics), dtype=np.float32), "toy", {}
+    )
