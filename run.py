@@ -89,13 +89,14 @@ def execute(config: dict[str, Any], output: Path, overrides: list[str]) -> float
     from rich.console import Console
 
     from engine.config import check_targets
+    from engine.pruning import watched
     from engine.run_context import RunContext, tracker_spec
     from engine.run_record import RunRecord
     from engine.tracking import open_tracker
 
     check_targets(config)
     functions = chosen_stages(config)
-    tracker = open_tracker(tracker_spec(config), config)
+    tracker = watched(open_tracker(tracker_spec(config), config))
     record = RunRecord(output, config, overrides)
     run = RunContext(config, output, Path(config["results_root"]), Console(), tracker, record)
     figure: float | None = None

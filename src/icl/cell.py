@@ -203,6 +203,9 @@ def _fitter(
             f"task {task!r} has a test example of {longest} tokens, the sequence limit is {limit}",
             "lower prompt.max_length_per_example, raise prompt.max_length, or use a model with a longer context",
         )
+    if rules.truncation is Truncation.PER_OPTION and k:
+        released = min(sequence_limit(k, rules.limits), rules.context_length)
+        return lambda p: Request(drop_left(joined + p.head, released - len(p.target)), p.target)
     room = limit - longest
     if k and min(len(joined), room) < min(map(len, demonstrations)):
         raise ConfigError(
@@ -211,7 +214,4 @@ def _fitter(
             f"limit of {limit} less the longest test example ({longest}) leaves {room}, not one whole demonstration",
             "lower k, raise prompt.max_length, or use a model with a longer context",
         )
-    if rules.truncation is Truncation.PER_OPTION and k:
-        released = min(sequence_limit(k, rules.limits), rules.context_length)
-        return lambda p: Request(drop_left(joined + p.head, released - len(p.target)), p.target)
     return lambda p: Request(drop_left(joined, room) + p.head, p.target)

@@ -16,7 +16,7 @@ from engine.files import write_atomic, write_json
 from engine.models import LanguageModel, LazyLanguageModel, ModelSpec
 from engine.results import FinishedCell
 from engine.run_context import RunContext
-from engine.scoring import PlainScorer, Scorer
+from engine.scoring import PlainScorer, PrefixScorer, Scorer
 from engine.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
 from icl.cell import Truncation
 from icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
@@ -154,7 +154,10 @@ def _ranked(source: TaskSource, task: str) -> bool:
 
 def make_scorer(model: LanguageModel, settings: ScorerSettings) -> Scorer:
     """The scoring engine that the config names."""
-    return PlainScorer(model.model, settings.batch_size)
+    if settings.kind == "plain":
+        return PlainScorer(model.model, settings.batch_size)
+    budget = None if settings.memory_mb is None else settings.memory_mb << 20
+    return PrefixScorer(model.model, budget, plain_batch_size=settings.batch_size)
 
 
 def cost_line(cost: EvaluationCost) -> str:

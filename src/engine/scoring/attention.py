@@ -1,8 +1,8 @@
 """Attention in a cascade: partial attention over parts of the keys, merged by their log-sum-exp.
 
 For key sets A and B with partial results o_A, o_B and log-sum-exps l_A, l_B of the scores, attention over
-both is `o_A + w (o_B - o_A)` with `w = sigmoid(l_B - l_A)`, and its log-sum-exp is `logaddexp(l_A, l_B)`. No cache
-is copied or expanded, and no part needs to know the others.
+both is `o_A + w (o_B - o_A)` with `w = sigmoid(l_B - l_A)`, and its log-sum-exp is `logaddexp(l_A, l_B)`.
+No cache is copied or expanded, and no part needs to know the others.
 
 Shapes: b clusters, h query heads, g key heads, q queries, k keys, e head size.
 """

@@ -124,6 +124,8 @@ class LayoutBuilder:
     ) -> LayoutBuilder:
         """The batch of trie rows `start .. stop - 1`."""
         ends = np.minimum(trie.ends[start:stop], stop) - start
+        # float16 cannot hold the masking value; float32 masks suit the kernels that take float16.
+        dtype = torch.float32 if dtype == torch.float16 else dtype
         return cls(trie.depths[start:stop], trie.parents[start:stop] - start, ends, device, dtype)
 
     def build(self, selected: Ints, window: int | None) -> Layout:

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from engine.errors import ConfigError, ModelError
 from engine.scoring.architecture import Architecture
-from engine.scoring.attention import cascade_attention
-from engine.scoring.batches import next_cut, rows_for_budget
-from engine.scoring.layout import Layout, LayoutBuilder
-from engine.scoring.path import PathCache
-from engine.scoring.plain import PlainScorer, check_finite
+from engine.scoring.execution import TriePass
+from engine.scoring.plain import PlainScorer, check_finite, score_plain
 from engine.scoring.plan import Plan, plan_requests
 from engine.scoring.request import Progress, Request, check_requests
 from engine.scoring.support import find_architecture
-from engine.scoring.trie import Ints, TokenTrie, build_trie
-from engine.scoring.vocabulary import token_log_probs
+from engine.scoring.trie import build_trie
 
 _logger = logging.getLogger(__name__)
 
-_PENDING_POSITIONS = 512
+_PROBE_TOKENS = 12
+_PROBE_TOLERANCE_NATS = {torch.float32: 1e-3}
+_PROBE_HALF_TOLERANCE_NATS = 1.0
 
 
 class PrefixScorer:
@@ -37,7 +33,8 @@ class PrefixScorer:
     options, demonstrations and option over all test inputs, or nothing. Numbers equal those of `score_plain`
     up to rounding, whatever the order, grouping and batch size.
 
-    Models that the engine does not know are scored by `score_plain`, which is said once in the log.
+    Models that the engine does not know, or whose numbers it fails to match on a short probe, are scored by
+    `score_plain`, which is said once in the log.
 
     Args:
         model: a transformers language model.
@@ -60,13 +57,14 @@ class PrefixScorer:
     ) -> None:
         self.model = model
         self.memory_budget_bytes = memory_budget_bytes
-        found = find_architecture(model)
-        if isinstance(found, str):
-            if force:
-                raise ConfigError("scorer", found, "use scorer=plain, or a supported model")
-            _logger.warning("scoring without prefix sharing: %s", found)
-        self._architecture = None if isinstance(found, str) else found
         self._plain = PlainScorer(model, plain_batch_size)
+        found = find_architecture(model)
+        reason = found if isinstance(found, str) else _probe(model, found)
+        if reason is not None:
+            if force:
+                raise ConfigError("scorer", reason, "use scorer=plain, or a supported model")
+            _logger.warning("scoring without prefix sharing: %s", reason)
+        self._architecture = None if reason is not None or isinstance(found, str) else found
 
     @property
     def shares_prefixes(self) -> bool:
@@ -95,150 +93,42 @@ class PrefixScorer:
         if self._architecture is None:
             return self._plain.score(requests, on_progress)
         check_requests(self.model.config, requests)
-        trie = build_trie(requests)
-        log_probs = _Run(self.model, self._architecture, trie, self.memory_budget_bytes).execute(on_progress)
-        scores = [
-            log_probs[start:stop].clone()
-            for start, stop in zip(trie.offsets[:-1], trie.offsets[1:], strict=True)
-        ]
+        scores = _score_shared(
+            self.model, self._architecture, requests, self.memory_budget_bytes, on_progress
+        )
         return [check_finite(score, index) for index, score in enumerate(scores)]
 
 
-@dataclass(slots=True)
-class _Pending:
-    """Final states [positions, d] whose vocabulary is still to come, and the pairs that read them."""
-
-    hidden: list[Tensor]
-    rows: list[Ints]
-    pairs: list[Ints]
-    count: int = 0
-
-
-class _Run:
-    """One pass over one trie."""
-
-    def __init__(
-        self, model: PreTrainedModel, architecture: Architecture, trie: TokenTrie, budget: int | None
-    ) -> None:
-        self._architecture = architecture
-        self._trie = trie
-        self._device, self._dtype = model.device, model.dtype
-        self._head = architecture.head()
-        self._path = PathCache(architecture.layers)
-        self._pending = _Pending([], [], [])
-        self._pair_order = np.argsort(trie.pair_rows, kind="stable")
-        self._sorted_pair_rows = trie.pair_rows[self._pair_order]
-        self._log_probs = torch.empty(len(trie.pair_rows), dtype=torch.float32)
-        depth = int(trie.depths.max(initial=0)) + 1
-        self._rows = rows_for_budget(model.config, model.dtype, model.device, budget, depth)
-
-    def execute(self, on_progress: Progress | None) -> Tensor:
-        """Float32 [pairs] on the CPU."""
-        start, total = 0, self._trie.rows
-        while start < total:
-            stop = next_cut(self._trie, start, self._rows)
-            try:
-                self._batch(start, stop)
-            except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
-                    raise
-                self._shrink(stop - start, error)
-                continue
-            start = stop
-            if self._pending.count >= _PENDING_POSITIONS or start == total:
-                self._flush()
-            if on_progress is not None:
-                on_progress(start, total)
-        return self._log_probs
-
-    def _shrink(self, rows: int, error: BaseException) -> None:
-        self._path.roll_back()
-        if self._device.type == "cuda":
-            torch.cuda.empty_cache()
-        if rows <= 1:
-            raise ModelError(
-                "model",
-                "out of memory while scoring a single token",
-                "use a smaller model, model.dtype=bfloat16 or a device with more memory",
-            ) from error
-        self._rows = rows // 2
-        _logger.warning("out of memory with %d tokens at a time: going on with %d", rows, self._rows)
-
-    def _batch(self, start: int, stop: int) -> None:
-        """Run rows `start .. stop - 1` through all layers, and leave the next batch's path in the cache."""
-        walk, trie, device = self._architecture, self._trie, self._device
-        first, last = np.searchsorted(self._sorted_pair_rows, [start, stop])
-        scored, pair_positions = np.unique(self._sorted_pair_rows[first:last] - start, return_inverse=True)
-        kept, position = self._next_path(start, stop)
-        layouts = _Layouts(trie, start, stop, scored, device, self._dtype)
-        kept_rows, scored_rows = (torch.from_numpy(rows).to(device) for rows in (kept, scored))
-
-        positions = torch.from_numpy(trie.depths[start:stop]).to(device)
-        hidden = walk.embed(torch.from_numpy(trie.tokens[start:stop]).to(device), positions)
-        rotation = walk.rotation(hidden, positions)
-        for layer in range(walk.layers):
-            is_last = layer == walk.layers - 1
-            normed = walk.attention_input(layer, hidden)
-            keys, values = walk.keys_values(layer, normed, rotation)
-            path = self._path.layer(layer, keys)
-            if is_last:
-                hidden, normed = hidden[scored_rows], normed[scored_rows]
-                rotation = (rotation[0][scored_rows], rotation[1][scored_rows])
-            if len(hidden):
-                queries = walk.queries(layer, normed, rotation)
-                layout = layouts.get(walk.window(layer), is_last=is_last)
-                attention = cascade_attention(layout, queries, keys, values, path, walk.kernel(layer))
-                hidden = walk.finish(layer, hidden, normed, attention)
-            self._path.extend(layer, position, keys[kept_rows], values[kept_rows])
-        if len(hidden):
-            hidden = walk.final_norm(hidden)
-        self._path.commit(position + len(kept))
-        self._pending.hidden.append(hidden)
-        self._pending.rows.append(pair_positions + self._pending.count)
-        self._pending.pairs.append(self._pair_order[first:last])
-        self._pending.count += len(scored)
-
-    def _next_path(self, start: int, stop: int) -> tuple[Ints, int]:
-        """The batch's rows on the next batch's path, and the position of the first of them."""
-        trie = self._trie
-        if stop == trie.rows:
-            return np.zeros(0, dtype=np.int64), 0
-        ancestors: list[int] = []
-        row = int(trie.parents[stop])
-        while row >= start:
-            ancestors.append(row - start)
-            row = int(trie.parents[row])
-        return np.array(ancestors[::-1], dtype=np.int64), int(trie.depths[stop]) - len(ancestors)
-
-    def _flush(self) -> None:
-        """Log-probabilities of everything pending."""
-        pending, self._pending = self._pending, _Pending([], [], [])
-        pairs = np.concatenate(pending.pairs)
-        rows = torch.from_numpy(np.concatenate(pending.rows)).to(self._device)
-        tokens = torch.from_numpy(self._trie.pair_tokens[pairs]).to(self._device)
-        log_probs = token_log_probs(self._head, torch.cat(pending.hidden), rows, tokens)
-        self._log_probs[torch.from_numpy(pairs)] = log_probs.cpu()
+def _score_shared(
+    model: PreTrainedModel,
+    architecture: Architecture,
+    requests: Sequence[Request],
+    budget: int | None,
+    on_progress: Progress | None = None,
+) -> list[Tensor]:
+    trie = build_trie(requests)
+    log_probs = TriePass(model, architecture, trie, budget).execute(on_progress)
+    return [part.clone() for part in log_probs.split([request.scored for request in requests])]
 
 
-class _Layouts:
-    """The layouts of one batch, built when a layer asks: of all rows, or in the last layer of the scored."""
+@torch.inference_mode()
+def _probe(model: PreTrainedModel, architecture: Architecture) -> str | None:
+    """Why the walk does not do what the model does, by a short example; None if it does.
 
-    def __init__(
-        self, trie: TokenTrie, start: int, stop: int, scored: Ints, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self._builder = LayoutBuilder.of(trie, start, stop, device, dtype)
-        self._selected = {False: np.arange(stop - start), True: scored}
-        self._built: dict[tuple[int | None, bool], Layout] = {}
-
-    def get(self, window: int | None, *, is_last: bool) -> Layout:
-        """The layout for a window."""
-        if (window, is_last) not in self._built:
-            self._built[window, is_last] = self._builder.build(self._selected[is_last], window)
-        return self._built[window, is_last]
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch's CPU allocator only says so in words."""
-    words = ("not enough memory", "out of memory", "can't allocate memory")
-    is_named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return is_named or any(word in str(error).lower() for word in words)
+    Guards against versions of transformers and options of a config that the walk does not know.
+    """
+    vocabulary = int(model.config.vocab_size)
+    tokens = tuple(7919 * (index + 1) % vocabulary for index in range(_PROBE_TOKENS))
+    requests = [Request(tokens[:4], tokens[4:]), Request(tokens[:5], tokens[:5])]
+    try:
+        ours = torch.cat(_score_shared(model, architecture, requests, None))
+    except (AttributeError, TypeError) as error:
+        return f"{type(model).__name__} is built in a way that the engine does not know ({error})"
+    try:
+        plain = torch.cat(score_plain(model, requests))
+    except ModelError:
+        return None  # NaN weights: `score` says which request.
+    difference = float((ours - plain).abs().max())
+    if difference <= _PROBE_TOLERANCE_NATS.get(model.dtype, _PROBE_HALF_TOLERANCE_NATS):
+        return None
+    return f"on a probe the engine differs from {type(model).__name__} by {difference:.2g} nats"

@@ -1,4 +1,4 @@
-"""Which models the engine walks itself, and the proof by example that it walks them right."""
+"""Which models the engine walks itself."""
 
 from __future__ import annotations
 

@@ -1,0 +1,1 @@
+"""Hydra sweepers of metashot: `ledger` (resumable products and run lists) and `search` (Optuna)."""

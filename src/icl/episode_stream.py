@@ -1,0 +1,81 @@
+"""The sequences of any optimizer step, built on the fly from (seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from data.episodes import EpisodeSampler, bucketed_batches, split_over_ranks
+from icl.collate import Batching
+from icl.piece_cache import PieceCache
+from icl.sequences import SequenceRules, TrainingSequence, build_sequences
+
+
+class EpisodeStream:
+    """Batches by step number; holds one window of sequences, whatever the number of steps.
+
+    Args:
+        sampler: which examples.
+        cache: their ids.
+        rules: how they become sequences.
+        batching: bucketed batches come from windows of many batches, the others from the drawn order.
+        batch_size: sequences of an optimizer step, over all ranks.
+        bucket_batches: batches of a window under `Batching.BUCKETED`.
+    """
+
+    def __init__(
+        self,
+        sampler: EpisodeSampler,
+        cache: PieceCache,
+        rules: SequenceRules,
+        *,
+        batching: Batching,
+        batch_size: int,
+        bucket_batches: int,
+    ) -> None:
+        self._sampler = sampler
+        self._cache = cache
+        self._rules = rules
+        self._batching = batching
+        self._batch_size = batch_size
+        self._bucket_batches = bucket_batches if batching is Batching.BUCKETED else 1
+        self._window = -1
+        self._batches: list[list[TrainingSequence]] = []
+
+    def step(self, step: int) -> list[TrainingSequence]:
+        """All sequences of the 0-based optimizer step, over all ranks; longest first unless padded."""
+        window, place = divmod(step, self._bucket_batches)
+        if window != self._window:
+            self._batches = self._build(window)
+            self._window = window
+        return self._batches[place]
+
+    def micro_batches(
+        self, step: int, world_size: int, rank: int, micro_batch_size: int
+    ) -> list[list[TrainingSequence]]:
+        """This rank's share of a step, in forward passes of at most `micro_batch_size` sequences."""
+        sequences = self.step(step)
+        places = split_over_ranks(range(len(sequences)), world_size, rank, micro_batch_size)
+        return [[sequences[place] for place in part] for part in places]
+
+    def _build(self, window: int) -> list[list[TrainingSequence]]:
+        count = self._bucket_batches * self._batch_size
+        episodes = [self._sampler.episode(index) for index in range(window * count, (window + 1) * count)]
+        sequences = build_sequences(episodes, self._cache, self._rules)
+        if self._batching is Batching.PADDED:
+            return [sequences]
+        lengths = [len(sequence.ids) for sequence in sequences]
+        order = bucketed_batches(lengths, self._batch_size, self._sampler.seed, window)
+        return [[sequences[place] for place in batch] for batch in order]
+
+
+def batch_identity(
+    step: int, sequences: Sequence[TrainingSequence], task_names: Sequence[str]
+) -> dict[str, object]:
+    """What finds a batch again: its step, and task and episode number of each sequence."""
+    return {
+        "step": step,
+        "episodes": [
+            {"task": task_names[sequence.task], "episode": sequence.index, "tokens": len(sequence.ids)}
+            for sequence in sequences
+        ],
+    }

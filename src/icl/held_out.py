@@ -1,0 +1,95 @@
+"""Quick evaluation while training: mean metric over a few held-out target tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from transformers import PreTrainedModel
+
+from data.source import TaskSource
+from data.task import TaskData
+from engine.metrics import accuracy, metric_of, score
+from engine.models import LanguageModel
+from engine.ranking import option_scores
+from engine.ranks import rank, sum_over_ranks, world_size
+from engine.scoring import Scorer
+from icl.cell import OptionScores, PromptRules, build_cell, read_back
+from icl.methods import Method
+from icl.piece_cache import batch_encoder
+from icl.prompt import Ids
+
+MakeScorer = Callable[[PreTrainedModel], Scorer]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOutSettings:
+    """`trainer.held_out` keys.
+
+    Attributes:
+        tasks: target tasks; empty takes all targets of the setting.
+        k: demonstrations.
+        seeds: demonstration seeds.
+        test_examples: at most so many test examples of each task.
+    """
+
+    tasks: tuple[str, ...] = ()
+    k: int = 16
+    seeds: tuple[int, ...] = (100,)
+    test_examples: int = 50
+
+
+def load_held_out(
+    source: TaskSource, tasks: Sequence[str], settings: HeldOutSettings, k: int
+) -> list[TaskData]:
+    """The cells (task, seed) to evaluate, cut to `test_examples`."""
+    cells = [source.load(task, k=k, seed=seed) for task in tasks for seed in settings.seeds]
+    return [replace(cell, test=cell.test[: settings.test_examples]) for cell in cells]
+
+
+def held_out_metrics(
+    language_model: LanguageModel, cells: Sequence[TaskData], rules: PromptRules, make_scorer: MakeScorer
+) -> dict[str, float]:
+    """`accuracy` and `metric` (macro-F1 or accuracy, as MetaICL reports it), means over the cells.
+
+    Ranks share the cells; every rank returns the same numbers.
+    """
+    scorer = make_scorer(language_model.model)
+    encode = _encode_one(language_model)
+    sums = [0.0, 0.0, 0.0]
+    for cell in cells[rank() :: world_size()]:
+        gold, predicted = predict(cell, scorer, encode, rules)
+        value = score(metric_of(cell.task_type), gold, predicted)
+        sums = [sums[0] + accuracy(gold, predicted), sums[1] + value, sums[2] + 1.0]
+    total_accuracy, total_metric, count = sum_over_ranks(sums, language_model.model.device)
+    return {"accuracy": total_accuracy / max(1.0, count), "metric": total_metric / max(1.0, count)}
+
+
+def predict(
+    data: TaskData, scorer: Scorer, encode: Callable[[str], Ids], rules: PromptRules
+) -> tuple[list[str], list[str]]:
+    """Gold and predicted answers of one cell."""
+    cell = build_cell(data, encode, rules)
+    answers = read_back(cell, scorer.score(cell.requests))
+    predicted = [
+        _best(answer, example.options, rules.method)
+        for answer, example in zip(answers, data.test, strict=True)
+    ]
+    return [example.output for example in data.test], predicted
+
+
+def _best(answer: OptionScores, options: Sequence[str], method: Method) -> str:
+    scores = option_scores(
+        answer.sum_nll[0],
+        answer.counts[0],
+        answer.sum_nll[1:],
+        answer.counts[1:],
+        calibration=method.calibration,
+        normalization=method.normalization,
+    )
+    return options[min(range(len(scores)), key=scores.__getitem__)]
+
+
+def _encode_one(language_model: LanguageModel) -> Callable[[str], Ids]:
+    encode = batch_encoder(language_model.tokenizer)
+    return lambda text: tuple(encode([text])[0])

@@ -1,0 +1,262 @@
+"""MetaICL meta-training: many tasks, k demonstrations and a query each, loss on the query's target.
+
+With k = 0 this is the multi-task zero-shot baseline; with the channel objective input and label change places.
+Source: MetaICL paper, section 3; released code (facts/metaicl.md sections 2 to 4).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.episodes import EpisodeSampler, check_pools
+from data.source import TaskSource
+from data.task import Example
+from engine.checkpoint import CheckpointStore
+from engine.errors import ConfigError
+from engine.loop import MetricSink, StepReport, TrainingOutcome, ensure_finite, run_training
+from engine.models import LanguageModel
+from engine.randomness import seed_everything
+from engine.ranks import max_over_ranks, rank, world_size
+from engine.scoring import PlainScorer
+from engine.trainable import TrainableModel
+from icl.cell import PromptRules, Truncation
+from icl.collate import Batching, collate
+from icl.episode_stream import EpisodeStream, batch_identity
+from icl.held_out import MakeScorer, held_out_metrics, load_held_out
+from icl.objective import TargetLoss
+from icl.piece_cache import PieceCache, batch_encoder
+from icl.prompt import Layout
+from icl.sequences import SequenceRules
+from icl.training_settings import EpisodeSettings, MetaTrainSettings, run_identity, trained_for
+
+
+def train(
+    settings: MetaTrainSettings,
+    language_model: LanguageModel,
+    source: TaskSource,
+    train_tasks: Sequence[str],
+    target_tasks: Sequence[str],
+    output: Path,
+    sink: MetricSink | None = None,
+    make_scorer: MakeScorer = PlainScorer,
+) -> TrainingOutcome:
+    """Meta-train `language_model` in place; checkpoints go to `<output>/checkpoints`.
+
+    Args:
+        settings: how.
+        language_model: float32 weights on their device.
+        source: training pools and held-out cells.
+        train_tasks: tasks to train on (`data.episodes.check_disjoint` is the caller's, who knows the setting).
+        target_tasks: tasks for evaluation while training.
+        output: the run's folder.
+        sink: where metrics go.
+        make_scorer: scores held-out cells.
+
+    Raises:
+        ConfigError, DataError, CheckpointError: see `run_training`, `check_pools` and `TrainableModel`.
+        DivergedError: the loss is NaN or infinite.
+    """
+    _check(settings)
+    seed_everything(settings.seed + rank())
+    tasks = chosen_tasks(train_tasks, settings.episodes.training_tasks, settings.seed)
+    pools = load_pools(source, tasks, settings.episodes)
+    check_pools({task: len(pool) for task, pool in pools.items()}, settings.shots)
+    learner = MetaLearner(settings, language_model, pools, source, target_tasks, make_scorer)
+    store = CheckpointStore(
+        output / "checkpoints",
+        identity=run_identity(settings, language_model, pools),
+        method=trained_for(settings),
+        keep_last=settings.keep_last,
+        keep_best=settings.keep_best,
+    )
+    return run_training(learner, settings.loop, store, sink)
+
+
+def _check(settings: MetaTrainSettings) -> None:
+    episodes = settings.episodes
+    if not settings.method.trained:
+        raise ConfigError(
+            "method",
+            f"{settings.method.name!r} needs no training",
+            "use metaicl, multitask_zero or their channel_ forms",
+        )
+    if settings.k < 0:
+        raise ConfigError("k", f"{settings.k} is negative", "0 or more")
+    share, rest = divmod(episodes.batch_size, world_size())
+    if rest or share < 1:
+        raise ConfigError(
+            "trainer.batch_size",
+            f"{episodes.batch_size} sequences cannot be shared evenly by {world_size()} processes",
+            "make it a multiple",
+        )
+    if episodes.micro_batch_size < 1:
+        raise ConfigError("trainer.micro_batch_size", f"{episodes.micro_batch_size} is not positive", "try 8")
+    if not 0 < episodes.pool_fraction <= 1:
+        raise ConfigError("trainer.pool_fraction", f"{episodes.pool_fraction} is not in (0, 1]", "use 1.0")
+
+
+def chosen_tasks(tasks: Sequence[str], count: int | None, seed: int) -> list[str]:
+    """All `tasks`, or `count` of them drawn with `seed`, in their order (facts section 9: 7, 15, 30, 61).
+
+    Raises:
+        ConfigError: more asked for than there are.
+    """
+    if count is None:
+        return list(tasks)
+    if not 1 <= count <= len(tasks):
+        raise ConfigError(
+            "trainer.training_tasks",
+            f"{count} of {len(tasks)} tasks",
+            f"1 to {len(tasks)}, or null for all",
+        )
+    drawn = np.random.default_rng([seed, 4]).choice(len(tasks), size=count, replace=False)
+    return [tasks[int(number)] for number in sorted(drawn)]
+
+
+def load_pools(
+    source: TaskSource, tasks: Sequence[str], episodes: EpisodeSettings
+) -> dict[str, list[Example]]:
+    """Training examples by task, cut to `pool_size` and `pool_fraction`."""
+    pools: dict[str, list[Example]] = {}
+    for number, task in enumerate(tasks):
+        pool = source.pool(task, size=episodes.pool_size, seed=episodes.pool_seed)
+        if episodes.pool_fraction < 1:
+            rng = np.random.default_rng([episodes.pool_seed, 5, number])
+            kept = rng.choice(
+                len(pool), size=max(1, round(len(pool) * episodes.pool_fraction)), replace=False
+            )
+            pool = [pool[index] for index in sorted(kept.tolist())]
+        pools[task] = pool
+    return pools
+
+
+class MetaLearner:
+    """The `engine.loop.Learner` of MetaICL."""
+
+    def __init__(
+        self,
+        settings: MetaTrainSettings,
+        language_model: LanguageModel,
+        pools: Mapping[str, Sequence[Example]],
+        source: TaskSource,
+        target_tasks: Sequence[str],
+        make_scorer: MakeScorer,
+    ) -> None:
+        self._settings = settings
+        self._language_model = language_model
+        self._task_names = list(pools)
+        self._make_scorer = make_scorer
+        self._rules = PromptRules(
+            settings.method,
+            Layout.NEWLINE,
+            Truncation.SHARED,
+            settings.episodes.limits,
+            language_model.context_length,
+        )
+        self._stream = _stream(settings, language_model, pools)
+        held_out = settings.held_out
+        evaluates = settings.loop.evaluate_every > 0
+        wanted = held_out.tasks or target_tasks
+        shots = settings.method.shots(held_out.k)
+        self._cells = load_held_out(source, wanted, held_out, shots) if evaluates else []
+        self._trainable = TrainableModel(
+            language_model, TargetLoss, settings.trainable, settings.optimizer, settings.loop.steps
+        )
+
+    @property
+    def device(self) -> torch.device:
+        """This process' device."""
+        return self._trainable.device
+
+    def train_step(self, step: int) -> StepReport:
+        """One optimizer step: forward and backward of this rank's micro-batches, then the update."""
+        episodes = self._settings.episodes
+        everything = self._stream.step(step)
+        # A sequence without a scored target (an empty input in channel training) has no mean to take part with.
+        counted = max(1, sum(sequence.target_tokens > 0 for sequence in everything))
+        micro_batches = self._stream.micro_batches(step, world_size(), rank(), episodes.micro_batch_size)
+        pad_to = self._pad_to() if episodes.batching is Batching.PADDED else 0
+        loss = torch.zeros((), device=self.device)
+        for place, sequences in enumerate(micro_batches):
+            # DDP and FSDP average gradients over ranks, the loss is a mean over all of them: hence the factor.
+            batch = collate(sequences, episodes.batching, counted / world_size(), pad_to).to(self.device)
+            loss += self._trainable.loss_backward(batch, last=place == len(micro_batches) - 1)
+        value = float(loss)
+        mine = [sequence for part in micro_batches for sequence in part]
+        if max_over_ranks(not np.isfinite(value), self.device):
+            ensure_finite(
+                value if not np.isfinite(value) else float("nan"),
+                batch_identity(step, mine, self._task_names),
+            )
+        report = self._trainable.updater.apply(step)
+        return StepReport(value, len(mine), sum(sequence.target_tokens for sequence in mine), report)
+
+    def _pad_to(self) -> int:
+        limits = self._settings.episodes.limits
+        longest = limits.sequence if self._settings.shots else limits.per_example
+        return min(longest, self._language_model.context_length)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Mean metrics over the held-out cells."""
+        del step
+        model = self._trainable.model
+        model.eval()
+        try:
+            return held_out_metrics(self._language_model, self._cells, self._rules, self._make_scorer)
+        finally:
+            model.train()
+
+    def weights(self) -> dict[str, Tensor]:
+        """The model's weights."""
+        return self._trainable.weights()
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put weights back."""
+        self._trainable.load_weights(weights)
+
+    def state(self) -> Any:
+        """Optimizer and loss-scale state."""
+        return self._trainable.state()
+
+    def load_state(self, state: Any) -> None:
+        """Put the state back."""
+        self._trainable.load_state(state)
+
+    def export(self, folder: Path) -> None:
+        """Config and tokenizer, so that the checkpoint loads as `model=local`."""
+        self._trainable.export(folder)
+
+
+def _stream(
+    settings: MetaTrainSettings, language_model: LanguageModel, pools: Mapping[str, Sequence[Example]]
+) -> EpisodeStream:
+    episodes = settings.episodes
+    objective = settings.method.objective
+    sampler = EpisodeSampler(
+        tuple(len(pool) for pool in pools.values()), settings.shots, settings.seed, episodes.task_sampling
+    )
+    cache = PieceCache(
+        list(pools.values()), batch_encoder(language_model.tokenizer), objective, Layout.NEWLINE
+    )
+    rules = SequenceRules(
+        objective,
+        episodes.limits,
+        language_model.context_length,
+        episodes.demonstration_labels,
+        episodes.no_masking,
+        settings.seed,
+    )
+    return EpisodeStream(
+        sampler,
+        cache,
+        rules,
+        batching=episodes.batching,
+        batch_size=episodes.batch_size,
+        bucket_batches=episodes.bucket_batches,
+    )

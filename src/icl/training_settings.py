@@ -1,0 +1,137 @@
+"""The settings of meta-training, and what identifies a run."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from data.episodes import TaskSampling
+from data.task import Example
+from engine.loop import LoopSettings
+from engine.models import LanguageModel
+from engine.optimizers import OptimizerSettings
+from engine.trainable import TrainableSettings
+from icl.collate import Batching
+from icl.held_out import HeldOutSettings
+from icl.methods import Method
+from icl.prompt import Layout, LengthLimits
+from icl.sequences import DemonstrationLabels
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeSettings:
+    """Where sequences come from and how they are put together (`trainer` keys).
+
+    Attributes:
+        task_sampling: `proportional` (released code) or `uniform` (paper).
+        pool_size: most examples of a training task.
+        pool_seed: seed of the training files.
+        pool_fraction: share of each pool that is kept (released code: 0.1 with demonstrations and 0.5 without, in
+            the all-instructions setting).
+        training_tasks: train on this many tasks drawn with `seed`, or None for all.
+        demonstration_labels: the label ablation.
+        no_masking: every token is a target.
+        batching: `bucketed`, `packed` or `padded`.
+        batch_size: sequences of an optimizer step, over all processes.
+        micro_batch_size: sequences of one forward pass; the rest of a step is accumulated.
+        bucket_batches: batches among which lengths are sorted.
+        limits: token limits.
+    """
+
+    task_sampling: TaskSampling = TaskSampling.PROPORTIONAL
+    pool_size: int = 16384
+    pool_seed: int = 100
+    pool_fraction: float = 1.0
+    training_tasks: int | None = None
+    demonstration_labels: DemonstrationLabels = DemonstrationLabels.GOLD
+    no_masking: bool = False
+    batching: Batching = Batching.BUCKETED
+    batch_size: int = 8
+    micro_batch_size: int = 8
+    bucket_batches: int = 16
+    limits: LengthLimits = field(default_factory=LengthLimits)
+
+
+@dataclass(frozen=True, slots=True)
+class MetaTrainSettings:
+    """Everything `train` needs besides model and data.
+
+    Attributes:
+        method: what to train for; `method.trained` must be true.
+        k: demonstrations (ignored by methods without).
+        seed: of data order, dropout and LoRA weights.
+        episodes: sequences and batches.
+        optimizer: optimizer and schedule.
+        trainable: precision, LoRA, ...
+        loop: steps, evaluation, saving.
+        held_out: evaluation while training.
+        keep_last: newest checkpoints to keep.
+        keep_best: best checkpoints to keep besides.
+    """
+
+    method: Method
+    k: int = 16
+    seed: int = 1
+    episodes: EpisodeSettings = field(default_factory=EpisodeSettings)
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    trainable: TrainableSettings = field(default_factory=TrainableSettings)
+    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=30_000))
+    held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
+    keep_last: int = 2
+    keep_best: int = 1
+
+    @property
+    def shots(self) -> int:
+        """Demonstrations of each training sequence."""
+        return self.method.shots(self.k)
+
+
+def trained_for(settings: MetaTrainSettings) -> dict[str, Any]:
+    """What a checkpoint's manifest says of its method; evaluation must agree with it."""
+    method = settings.method
+    return {
+        "name": method.name,
+        "objective": method.objective.value,
+        "demonstrations": method.demonstrations,
+        "k": settings.shots,
+        "layout": Layout.NEWLINE.value,
+        "calibration": method.calibration.value,
+        "normalization": method.normalization.value,
+        "trained": True,
+    }
+
+
+def run_identity(
+    settings: MetaTrainSettings, language_model: LanguageModel, pools: Mapping[str, Sequence[Example]]
+) -> dict[str, Any]:
+    """What must be equal for a run to continue a checkpoint, by dotted config key."""
+    identity: dict[str, Any] = {
+        "model.weights": language_model.weights_digest,
+        "model.tokenizer": language_model.tokenizer_digest,
+        "data.pools": pools_digest(pools),
+        "k": settings.shots,
+        "seed": settings.seed,
+        "trainer.steps": settings.loop.steps,
+        "trainer.evaluate_every": settings.loop.evaluate_every,
+    }
+    groups = {
+        "method": trained_for(settings),
+        "trainer": {**asdict(settings.episodes), **asdict(settings.trainable)},
+        "optimizer": asdict(settings.optimizer),
+        "trainer.held_out": asdict(settings.held_out),
+    }
+    for prefix, values in groups.items():
+        identity |= {f"{prefix}.{key}": value for key, value in values.items()}
+    return identity
+
+
+def pools_digest(pools: Mapping[str, Sequence[Example]]) -> str:
+    """sha256 over all training examples, in order."""
+    digest = hashlib.sha256()
+    for task, pool in pools.items():
+        digest.update(f"{task}\n{len(pool)}\n".encode())
+        for example in pool:
+            digest.update("\x1f".join((example.input, example.output, *example.options)).encode() + b"\x1e")
+    return digest.hexdigest()

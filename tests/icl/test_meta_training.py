@@ -1,0 +1,242 @@
+"""Meta-training end to end on tiny models: exact resume, refusals, precision, LoRA, and a folder that loads."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from data.errors import DataError
+from engine.checkpoint import checkpoint_folders, read_checkpoint, verify
+from engine.errors import CheckpointError, ConfigError
+from engine.loop import DivergedError
+from engine.models import ModelSpec, load_model
+from engine.trainable import LoraSettings, TrainableSettings
+from icl.collate import Batching
+from icl.held_out import HeldOutSettings
+from icl.meta_training import MetaLearner, chosen_tasks, train
+from icl.prompt import Objective
+from icl.training_settings import pools_digest
+
+_spec = importlib.util.spec_from_file_location("kit", Path(__file__).with_name("training_helpers.py"))
+assert _spec is not None
+assert _spec.loader is not None
+kit: Any = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(kit)
+
+TRAIN, TARGETS = kit.SOURCE.training_tasks(), kit.SOURCE.testing_tasks()
+
+
+def run(output: Path, architecture: str = "gpt2", **changes: Any) -> Any:
+    return train(kit.settings(**changes), kit.tiny(architecture), kit.SOURCE, TRAIN, TARGETS, output)
+
+
+def final_files(outcome: Any) -> dict[str, Any]:
+    return verify(outcome.checkpoint)["files"]
+
+
+def stopping_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    original = MetaLearner.train_step
+
+    def train_step(self: MetaLearner, number: int) -> Any:
+        report = original(self, number)
+        if number + 1 == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return report
+
+    monkeypatch.setattr(MetaLearner, "train_step", train_step)
+
+
+# 48 pool examples and 4 a step: an epoch ends after step 12, so all of 1..39 lie in its middle but 12, 24 and 36.
+LONG: dict[str, Any] = {"loop": {"steps": 40, "evaluate_every": 15}}
+HELD_OUT = HeldOutSettings(k=2, test_examples=2)
+
+
+def check_resume(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, expected: Any, **changes: Any
+) -> None:
+    with monkeypatch.context() as patch:
+        stopping_at(patch, step)
+        stopped = run(tmp_path, held_out=HELD_OUT, **changes)
+    assert (stopped.stopped_by, stopped.step) == ("SIGTERM", step)
+    assert final_files(run(tmp_path, held_out=HELD_OUT, **changes)) == expected
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    return final_files(run(tmp_path_factory.mktemp("whole"), held_out=HELD_OUT, **LONG))
+
+
+@pytest.mark.parametrize("step", [1, 12, 29])
+def test_resume_with_dropout_accumulation_and_mid_epoch_is_bit_identical(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, Any], step: int
+) -> None:
+    check_resume(tmp_path, monkeypatch, step, uninterrupted, **LONG)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("step", range(1, 40))
+def test_resume_at_every_step_is_bit_identical(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, uninterrupted: dict[str, Any], step: int
+) -> None:
+    check_resume(tmp_path, monkeypatch, step, uninterrupted, **LONG)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"trainable": TrainableSettings(precision="bfloat16")},
+        {"trainable": TrainableSettings(lora=LoraSettings(dropout=0.1))},
+        {"optimizer": {"name": "adam8bit", "betas": (0.9, 0.995)}},
+        {"optimizer": {"name": "adafactor"}},
+        {"episodes": {"batching": Batching.PACKED}},
+        {"objective": Objective.CHANNEL, "demonstrations": False},
+    ],
+    ids=["bfloat16", "lora", "adam8bit", "adafactor", "packed", "channel_zero"],
+)
+def test_every_way_of_training_resumes_bit_identical(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any]
+) -> None:
+    whole = final_files(run(tmp_path / "whole", held_out=HELD_OUT, **changes))
+    check_resume(tmp_path / "stopped", monkeypatch, 4, whole, **changes)
+
+
+def test_training_lowers_the_loss_on_a_repeated_pool(tmp_path: Path) -> None:
+    class Losses:
+        seen: list[float] = []  # noqa: RUF012
+
+        def log(self, metrics: Any, step: int) -> None:
+            self.seen.append(metrics["train/loss"])
+
+    sink = Losses()
+    settings = kit.settings(loop={"steps": 60, "log_every": 10}, optimizer={"learning_rate": 1e-2})
+    train(settings, kit.tiny(), kit.SOURCE, TRAIN, TARGETS, tmp_path, sink)
+    assert sink.seen[-1] < 0.6 * sink.seen[0]
+
+
+@pytest.mark.parametrize("lora", [None, LoraSettings()], ids=["full", "lora"])
+def test_a_checkpoint_folder_loads_as_a_local_model_with_the_trained_weights(
+    tmp_path: Path, lora: LoraSettings | None
+) -> None:
+    language_model = kit.tiny()
+    before = {name: tensor.clone() for name, tensor in language_model.model.state_dict().items()}
+    settings = kit.settings(trainable=TrainableSettings(lora=lora))
+    outcome = train(settings, language_model, kit.SOURCE, TRAIN, TARGETS, tmp_path)
+    loaded = load_model(ModelSpec("trained", "local", str(outcome.checkpoint), device="cpu"))
+    assert loaded.tokenizer("yes no").input_ids == language_model.tokenizer("yes no").input_ids
+    ids = torch.arange(20)[None]
+    assert not torch.equal(loaded.model.state_dict()["transformer.h.0.attn.c_attn.weight"],
+                           before["transformer.h.0.attn.c_attn.weight"])  # fmt: skip
+    language_model.model.eval()
+    with torch.no_grad():
+        here, there = language_model.model(ids).logits, loaded.model(ids).logits
+    torch.testing.assert_close(there, here, atol=0 if lora is None else 1e-4, rtol=0)
+
+
+def test_gradient_checkpointing_changes_no_weight(tmp_path: Path) -> None:
+    ends = [
+        read_checkpoint(
+            run(tmp_path / str(flag), trainable=TrainableSettings(gradient_checkpointing=flag)).checkpoint
+        )
+        for flag in (False, True)
+    ]
+    for name, tensor in ends[0].weights.items():
+        torch.testing.assert_close(ends[1].weights[name], tensor, atol=1e-6, rtol=1e-5)
+
+
+def test_accumulation_changes_no_weight_without_dropout(tmp_path: Path) -> None:
+    ends = []
+    for size in (1, 4):
+        model = kit.tiny("llama")
+        settings = kit.settings(episodes={"micro_batch_size": size})
+        ends.append(
+            read_checkpoint(
+                train(settings, model, kit.SOURCE, TRAIN, TARGETS, tmp_path / str(size)).checkpoint
+            )
+        )
+    for name, tensor in ends[0].weights.items():
+        torch.testing.assert_close(ends[1].weights[name], tensor, atol=1e-5, rtol=1e-4)
+
+
+def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
+    run(tmp_path)
+    settings = kit.settings()
+    other = load_model(ModelSpec("tiny", "tiny", "gpt2", device="cpu", seed=3))
+    with pytest.raises(CheckpointError, match=r"model\.weights is '[0-9a-f]+' there"):
+        train(settings, other, kit.SOURCE, TRAIN, TARGETS, tmp_path)
+
+
+def test_a_changed_config_is_refused_by_its_keys(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(CheckpointError, match=r"optimizer\.learning_rate is 0\.001 there, 0\.002 here"):
+        run(tmp_path, optimizer={"learning_rate": 2e-3})
+
+
+def test_a_nan_loss_names_step_and_episodes(tmp_path: Path) -> None:
+    model = kit.tiny()
+    with torch.no_grad():
+        model.model.get_output_embeddings().weight.fill_(float("nan"))  # pyright: ignore
+    with pytest.raises(DivergedError):
+        train(kit.settings(), model, kit.SOURCE, TRAIN, TARGETS, tmp_path)
+    text = (tmp_path / "checkpoints" / "diverged.json").read_text()
+    assert '"step": 0' in text
+    assert '"task": "synthetic-' in text
+
+
+def test_a_pool_smaller_than_k_plus_one_is_named(tmp_path: Path) -> None:
+    settings = replace(kit.settings(), k=8)
+    with pytest.raises(
+        DataError, match=r"synthetic-\w+-0000: its training pool has 8 examples, k=8 needs at least 9"
+    ):
+        train(settings, kit.tiny(), kit.SOURCE, TRAIN, TARGETS, tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"trainable": TrainableSettings(precision="float16")}, "float16 training needs a GPU"),
+        ({"trainable": TrainableSettings(precision="fp8")}, "unknown value 'fp8'"),
+        ({"trainable": TrainableSettings(lora=LoraSettings(r=0))}, "trainer.lora.r: 0 is not positive"),
+        ({"optimizer": {"name": "adam8bit", "paged": True}}, "needs a CUDA GPU"),
+        ({"episodes": {"micro_batch_size": 0}}, "micro_batch_size: 0 is not positive"),
+        ({"episodes": {"pool_fraction": 0.0}}, "is not in"),
+        ({"episodes": {"training_tasks": 7}}, "7 of 6 tasks"),
+    ],
+)
+def test_settings_that_cannot_be_fulfilled_are_named(tmp_path: Path, changes: Any, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        run(tmp_path, **changes)
+
+
+def test_a_method_that_needs_no_training_is_refused(tmp_path: Path) -> None:
+    settings = kit.settings()
+    raw = replace(settings, method=replace(settings.method, name="direct", trained=False))
+    with pytest.raises(ConfigError, match="'direct' needs no training"):
+        train(raw, kit.tiny(), kit.SOURCE, TRAIN, TARGETS, tmp_path)
+
+
+def test_the_manifest_says_what_was_trained(tmp_path: Path) -> None:
+    outcome = run(tmp_path, objective=Objective.CHANNEL)
+    method = verify(outcome.checkpoint)["method"]
+    assert (method["objective"], method["k"], method["layout"]) == ("channel", 2, "newline")
+    assert len(checkpoint_folders(tmp_path / "checkpoints")) == 1
+
+
+def test_fewer_training_tasks_are_drawn_by_seed() -> None:
+    assert chosen_tasks(TRAIN, 3, 1) == chosen_tasks(TRAIN, 3, 1)
+    assert {tuple(chosen_tasks(TRAIN, 3, seed)) for seed in range(9)} != {tuple(chosen_tasks(TRAIN, 3, 1))}
+    assert chosen_tasks(TRAIN, None, 1) == TRAIN
+
+
+def test_one_changed_training_text_changes_the_digest() -> None:
+    pools = {task: kit.SOURCE.pool(task, size=4) for task in TRAIN}
+    before = pools_digest(pools)
+    pools[TRAIN[0]][0] = replace(pools[TRAIN[0]][0], input="another")
+    assert pools_digest(pools) != before

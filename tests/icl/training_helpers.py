@@ -1,0 +1,47 @@
+"""Small pools, models and settings that the meta-training tests share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from data.synthetic import SyntheticSource
+from data.task import Example
+from engine.loop import LoopSettings
+from engine.models import LanguageModel, ModelSpec, load_model
+from engine.optimizers import OptimizerSettings
+from icl.methods import Method
+from icl.prompt import LengthLimits, Objective
+from icl.training_settings import EpisodeSettings, MetaTrainSettings
+
+SOURCE = SyntheticSource(train_tasks=6, target_tasks=4, test_size=4)
+
+
+def tiny(architecture: str = "gpt2") -> LanguageModel:
+    return load_model(ModelSpec("tiny", "tiny", architecture, device="cpu"))
+
+
+def pools(size: int = 8) -> list[list[Example]]:
+    return [SOURCE.pool(task, size=size) for task in SOURCE.training_tasks()]
+
+
+def settings(**changes: Any) -> MetaTrainSettings:
+    objective = changes.pop("objective", Objective.DIRECT)
+    demonstrations = changes.pop("demonstrations", True)
+    loop = {"steps": 6, "save_every": 0, "log_every": 3, "progress": False, **changes.pop("loop", {})}
+    episodes = {
+        "pool_size": 8,
+        "batch_size": 4,
+        "micro_batch_size": 2,
+        "bucket_batches": 3,
+        "limits": LengthLimits(64, 256),
+        **changes.pop("episodes", {}),
+    }
+    optimizer = {"learning_rate": 1e-3, **changes.pop("optimizer", {})}
+    return MetaTrainSettings(
+        method=Method("metaicl", objective, demonstrations, trained=True),
+        k=2,
+        loop=LoopSettings(**loop),
+        episodes=EpisodeSettings(**episodes),
+        optimizer=OptimizerSettings(**optimizer),
+        **changes,
+    )
