@@ -89,7 +89,7 @@ def test_prepare_then_doctor_then_checks(tmp_path: Path) -> None:
 
 def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
     run, _ = context(tmp_path, config(tmp_path, only=["piqa"]))
-    with pytest.raises(DataError, match="piqa: no task could be prepared"):
+    with pytest.raises(DataError, match="none of 1 tasks could be prepared"):
         prepare_stage(run)
 
 
