@@ -167,11 +167,12 @@ def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageMode
             "model": model.identity,
             "method": method,
             "layout": rules.layout,
-            "truncation": rules.truncation if data.demonstrations else None,
+            "truncation": rules.truncation if data.shots else None,
             "limits": asdict(rules.limits),
             "context_length": rules.context_length,
             "task_type": data.task_type,
             "demonstrations": [asdict(example) for example in data.demonstrations],
+            **({"neighbours": [[asdict(e) for e in row] for row in data.neighbours]} if data.neighbours else {}),
             "test": [asdict(example) for example in data.test],
         }
     )
@@ -253,7 +254,7 @@ def finish_cell(
         model=model_name,
         task=key.task,
         seed=key.seed,
-        k=len(data.demonstrations),
+        k=data.shots,
         metric=metric.value,
         value=value,
         n=len(predictions),

@@ -66,7 +66,7 @@ def plan_cell(data: TaskData, cell: Cell) -> CellPlan:
         data.task,
         data.seed,
         len(data.test),
-        len(data.demonstrations),
+        data.shots,
         counts.longest,
         kept,
         tokens_alone(cell),
