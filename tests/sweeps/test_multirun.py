@@ -71,7 +71,7 @@ def test_explicit_runs_are_crossed_with_the_command_line(program, sweep_of):
 
 
 def test_an_experiment_file_sweeps_and_the_command_line_overrides_it(program, sweep_of):
-    done = program('hydra.sweeper.params={x:"5,6",y:"a,b"}', "y=c")
+    done = program('+hydra.sweeper.params={x:"5,6",y:"a,b"}', "y=c")
     assert done.returncode == 0, done.stderr
     folder, _ = sweep_of()
     assert sorted(values(folder).values()) == [(5, "c", 10), (6, "c", 10)]
