@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Literal
 
-from data.demo import DemoSource
-from data.settings import load_setting
-from data.source import JsonlSource, TaskSource
-from data.task import TaskType
+from data.source import TaskSource
 from engine.config import build, convert
-from engine.errors import ConfigError
 from engine.files import write_atomic, write_json
 from engine.models import LanguageModel, LazyLanguageModel, ModelSpec
 from engine.results import FinishedCell
 from engine.run_context import RunContext
 from engine.scoring import PlainScorer, PrefixScorer, Scorer
 from engine.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
+from engine.task_source import choose_tasks
 from icl.cell import Truncation
 from icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
 from icl.methods import Method
@@ -54,30 +51,10 @@ class ScorerSettings:
     batch_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class DataSettings:
-    """Where tasks come from (`data.*`).
-
-    Attributes:
-        name: `demo` or `jsonl`.
-        root: the folder of `jsonl`.
-        tasks: which tasks; null means the targets of the setting, or all tasks without a setting.
-        task_types: declared types of tasks that no recipe knows.
-        fixes: corrected labels instead of the published ones, where recipes have corrections.
-    """
-
-    name: str
-    root: str | None
-    tasks: list[str] | None
-    task_types: dict[str, str]
-    fixes: bool
-
-
 def evaluate_stage(run: RunContext) -> float:
     """Evaluate, write every file of the output folder, print the table; returns the mean in percent."""
-    config = run.config
     source, settings, model = _evaluation_parts(run)
-    scorer = build(ScorerSettings, config["scorer"], "scorer")
+    scorer = build(ScorerSettings, run.config["scorer"], "scorer")
     with CellProgress(run.console, run.tracker) as progress:
         outcome = evaluate(settings, source, model, lambda loaded: make_scorer(loaded, scorer), progress)
     summary = summarize(outcome.cells)
@@ -98,13 +75,11 @@ def plan_stage(run: RunContext) -> None:
 
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
     config = run.config
-    data = build(DataSettings, config["data"], "data")
-    source = open_source(data)
-    setting, tasks = choose_tasks(config["setting"], data, source)
+    tasks = choose_tasks(config)
     limits = build(PromptSettings, config["prompt"], "prompt")
     settings = EvaluateSettings(
-        setting=setting,
-        tasks=tuple(tasks),
+        setting=tasks.setting,
+        tasks=tasks.targets,
         seeds=convert(tuple[int, ...], config["seeds"], "seeds"),
         k=convert(int, config["k"], "k"),
         split=convert(Literal["test", "dev"], config["split"], "split"),
@@ -114,42 +89,7 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         results_root=run.results_root,
         output=run.output,
     )
-    return source, settings, LazyLanguageModel(build(ModelSpec, config["model"], "model"))
-
-
-def open_source(data: DataSettings) -> TaskSource:
-    """The source that a data group names.
-
-    Raises:
-        ConfigError: unknown name, or `jsonl` without a root.
-    """
-    openers: dict[str, Callable[[], TaskSource]] = {"demo": DemoSource, "jsonl": lambda: _jsonl(data)}
-    if data.name not in openers:
-        raise ConfigError("data.name", f"unknown value {data.name!r}", f"one of {', '.join(openers)}")
-    return openers[data.name]()
-
-
-def _jsonl(data: DataSettings) -> JsonlSource:
-    if data.root is None:
-        raise ConfigError("data.root", "is not set", "give the folder that holds one folder a task")
-    return JsonlSource(data.root, data.task_types)
-
-
-def choose_tasks(
-    setting: Mapping[str, Any] | None, data: DataSettings, source: TaskSource
-) -> tuple[str, Sequence[str]]:
-    """The setting's name for results, and the tasks to evaluate."""
-    if setting is not None:
-        loaded = load_setting(str(setting["name"]))
-        return loaded.name, data.tasks if data.tasks is not None else loaded.test
-    tasks = (
-        data.tasks if data.tasks is not None else [task for task in source.tasks() if _ranked(source, task)]
-    )
-    return data.name, tasks
-
-
-def _ranked(source: TaskSource, task: str) -> bool:
-    return not isinstance(source, DemoSource) or source.task_type(task) is not TaskType.FREE_FORM
+    return tasks.source, settings, LazyLanguageModel(build(ModelSpec, config["model"], "model"))
 
 
 def make_scorer(model: LanguageModel, settings: ScorerSettings) -> Scorer:
