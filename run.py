@@ -48,10 +48,15 @@ def register_resolvers() -> None:
 
 def stages() -> dict[str, dict[str, Stage]]:
     """Stage -> method family -> function. Imports torch, so only a run calls it."""
+    from engine import data_stages
     from engine import stages as common
     from icl import stages as icl
+    from icl import training_stage as training
 
     return {
+        "prepare": {"icl": data_stages.prepare_stage},
+        "doctor": {"icl": data_stages.doctor_stage},
+        "train": {"icl": training.train_stage},
         "evaluate": {"icl": icl.evaluate_stage},
         "plan": {"icl": icl.plan_stage},
         "report": {"icl": common.report_stage},

@@ -83,7 +83,9 @@ BAD = [
 ]
 
 
-@pytest.mark.parametrize(("overrides", "message"), BAD, ids=lambda value: value[0] if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("overrides", "message"), BAD, ids=lambda value: value[0] if isinstance(value, list) else ""
+)
 def test_a_mistake_is_one_line_and_status_2_and_leaves_nothing(run, tmp_path, overrides, message):
     done = run("model=tiny", *overrides) if not overrides[0].startswith("model=") else run(*overrides)
     assert done.returncode == 2, done.stdout + done.stderr

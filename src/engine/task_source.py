@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from data.demo import DemoSource
-from data.settings import load_setting
+from data.recipes import recipe_names, task_type
+from data.settings import load_setting, published_overlap
 from data.source import JsonlSource, TaskSource
 from data.synthetic import SyntheticSource
 from data.task import TaskType
@@ -99,6 +100,48 @@ class JsonlData:
 
 
 @dataclass(frozen=True, slots=True)
+class HubData:
+    """`data=hub`: what `stage=prepare` wrote into `root`.
+
+    Attributes:
+        name: of the group.
+        root: folder of the prepared files.
+        tasks: tasks to evaluate.
+        train_tasks: tasks to train on when no setting is given.
+        task_types: declared types of tasks that no recipe describes.
+        fixes: prepare with corrected labels.
+        raw: folder with source files of your own.
+        recipe_path: folders with recipes of your own.
+    """
+
+    name: str
+    root: str
+    tasks: list[str] | None
+    train_tasks: list[str]
+    task_types: dict[str, str]
+    fixes: bool
+    raw: str | None
+    recipe_path: list[str]
+
+    def open(self) -> TaskSource:
+        """The prepared folder."""
+        own = {
+            task: kind.value
+            for task in recipe_names(self.recipe_path)
+            if (kind := task_type(task, self.recipe_path))
+        }
+        return JsonlSource(self.root, {**own, **self.task_types})
+
+    def targets(self, source: TaskSource) -> list[str]:
+        """Every task of the folder."""
+        return source.tasks()
+
+    def training(self, source: TaskSource) -> list[str]:
+        """The list of the config."""
+        return self.train_tasks
+
+
+@dataclass(frozen=True, slots=True)
 class SyntheticData:
     """`data=synthetic`: procedural tasks; see `data.synthetic.SyntheticSource` for the numbers."""
 
@@ -127,8 +170,9 @@ class SyntheticData:
         return self.open().training_tasks()
 
 
-_GROUPS: dict[str, type[DemoData] | type[JsonlData] | type[SyntheticData]] = {
+_GROUPS: dict[str, type[DemoData] | type[JsonlData] | type[HubData] | type[SyntheticData]] = {
     "demo": DemoData,
+    "hub": HubData,
     "jsonl": JsonlData,
     "synthetic": SyntheticData,
 }
@@ -143,12 +187,14 @@ class TaskChoice:
         source: where examples come from.
         targets: tasks to evaluate.
         training: tasks to train on; empty when neither setting nor config names any.
+        overlap: tasks that the published setting has on both sides.
     """
 
     setting: str
     source: TaskSource
     targets: tuple[str, ...]
     training: tuple[str, ...]
+    overlap: tuple[str, ...] = ()
 
 
 def choose_tasks(config: Mapping[str, Any]) -> TaskChoice:
@@ -168,4 +214,6 @@ def choose_tasks(config: Mapping[str, Any]) -> TaskChoice:
         return TaskChoice(group.name, source, tuple(targets), tuple(group.training(source)))
     setting = load_setting(str(config["setting"]["name"]))
     targets = group.tasks if group.tasks is not None else setting.test
-    return TaskChoice(setting.name, source, tuple(targets), tuple(setting.train))
+    return TaskChoice(
+        setting.name, source, tuple(targets), tuple(setting.train), tuple(published_overlap(setting))
+    )

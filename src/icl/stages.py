@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Literal
 
+from data.checks import check_setting
+from data.settings import load_setting
 from data.source import TaskSource
 from engine.config import build, convert
 from engine.files import write_atomic, write_json
@@ -21,6 +24,7 @@ from icl.methods import Method
 from icl.plan import PlanSettings, plan_evaluation
 from icl.progress import CellProgress
 from icl.prompt import LengthLimits
+from icl.training_stage import check_method, trained_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,21 @@ def evaluate_stage(run: RunContext) -> float:
 def plan_stage(run: RunContext) -> None:
     """Print what `evaluate` would run and cost."""
     source, settings, model = _evaluation_parts(run)
+    _show_data_checks(run, settings)
     plan_evaluation(settings, source, model, build(PlanSettings, run.config["plan"], "plan"), run.console)
+
+
+def _show_data_checks(run: RunContext, settings: EvaluateSettings) -> None:
+    """Leakage, balance, lengths and duplicates of a prepared setting."""
+    config = run.config
+    if config["setting"] is None or not config["data"].get("root"):
+        return
+    keys = config["prepare"]
+    check = check_setting(
+        Path(str(config["data"]["root"])).expanduser(), load_setting(str(config["setting"]["name"])), keys["k"],
+        settings.seeds[0], keys["pool_k"],
+    )  # fmt: skip
+    run.console.print(check.tables())
 
 
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
@@ -89,7 +107,36 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         results_root=run.results_root,
         output=run.output,
     )
-    return tasks.source, settings, LazyLanguageModel(build(ModelSpec, config["model"], "model"))
+    return tasks.source, settings, LazyLanguageModel(_model_spec(run, settings))
+
+
+def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelSpec:
+    """The config's model, with the weights of `checkpoint` or of this run's training in its place.
+
+    Raises:
+        ConfigError: the method contradicts what the checkpoint was trained for.
+    """
+    spec = build(ModelSpec, run.config["model"], "model")
+    folder = _checkpoint(run)
+    if folder is not None:
+        spec = replace(spec, source="local", path=str(folder))
+    if spec.source == "local" and spec.path is not None:
+        check_method(spec.path, settings.method, settings.k)
+    elif settings.method.trained:
+        run.console.print(
+            f"note: method {settings.method.name} is for a meta-trained model; {spec.name} is scored as it is "
+            "(give checkpoint=<run or checkpoint folder>, or run 'stage=[train,evaluate]')",
+            soft_wrap=True,
+        )
+    return spec
+
+
+def _checkpoint(run: RunContext) -> Path | None:
+    stage, given = run.config["stage"], run.config["checkpoint"]
+    if given is None:
+        return trained_folder(run.output) if isinstance(stage, list) and "train" in stage else None
+    folder = Path(str(given)).expanduser()
+    return folder if (folder / "manifest.json").is_file() else trained_folder(folder)
 
 
 def make_scorer(model: LanguageModel, settings: ScorerSettings) -> Scorer:
