@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from data.checks import check_setting
+from data.selected_source import Labels, SelectedSource, Selection, Strategy
 from data.settings import load_setting
 from data.source import TaskSource
 from engine.config import build, convert
@@ -16,6 +17,7 @@ from engine.models import LanguageModel, LazyLanguageModel, ModelSpec
 from engine.results import FinishedCell
 from engine.run_context import RunContext
 from engine.scoring import PlainScorer, PrefixScorer, Scorer
+from engine.sentence_encoder import load_sentence_encoder
 from engine.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
 from engine.task_source import choose_tasks
 from icl.cell import Truncation
@@ -24,6 +26,7 @@ from icl.methods import Method
 from icl.plan import PlanSettings, plan_evaluation
 from icl.progress import CellProgress
 from icl.prompt import LengthLimits
+from icl.sequences import english_words
 from icl.training_stage import check_method, trained_folder
 
 
@@ -94,6 +97,7 @@ def _show_data_checks(run: RunContext, settings: EvaluateSettings) -> None:
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
     config = run.config
     tasks = choose_tasks(config)
+    source = select(tasks.source, build(Selection, config["selection"], "selection"))
     limits = build(PromptSettings, config["prompt"], "prompt")
     settings = EvaluateSettings(
         setting=tasks.setting,
@@ -107,7 +111,7 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         results_root=run.results_root,
         output=run.output,
     )
-    return tasks.source, settings, LazyLanguageModel(_model_spec(run, settings))
+    return source, settings, LazyLanguageModel(_model_spec(run, settings))
 
 
 def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelSpec:
@@ -137,6 +141,16 @@ def _checkpoint(run: RunContext) -> Path | None:
         return trained_folder(run.output) if isinstance(stage, list) and "train" in stage else None
     folder = Path(str(given)).expanduser()
     return folder if (folder / "manifest.json").is_file() else trained_folder(folder)
+
+
+def select(source: TaskSource, selection: Selection) -> TaskSource:
+    """`source` with the demonstrations of the lab; itself when the selection changes nothing."""
+    if selection.changes_nothing:
+        return source
+    nearest = selection.strategy is Strategy.NEAREST
+    embed = load_sentence_encoder(selection.encoder) if nearest else None
+    words = english_words() if selection.labels is Labels.RANDOM_WORDS else ()
+    return SelectedSource(source, selection, embed, words)
 
 
 def make_scorer(model: LanguageModel, settings: ScorerSettings) -> Scorer:
