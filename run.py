@@ -52,15 +52,16 @@ def stages() -> dict[str, dict[str, Stage]]:
     from engine import stages as common
     from icl import stages as icl
     from icl import training_stage as training
+    from metaprompt import stages as prompt
 
     return {
-        "prepare": {"icl": data_stages.prepare_stage},
+        "prepare": {"icl": data_stages.prepare_stage, "prompt": prompt.prepare_stage},
         "doctor": {"icl": data_stages.doctor_stage},
-        "train": {"icl": training.train_stage},
-        "evaluate": {"icl": icl.evaluate_stage},
+        "train": {"icl": training.train_stage, "prompt": prompt.train_stage},
+        "evaluate": {"icl": icl.evaluate_stage, "prompt": prompt.evaluate_stage},
         "plan": {"icl": icl.plan_stage},
-        "report": {"icl": common.report_stage},
-        "compare": {"icl": common.compare_stage},
+        "report": {"icl": common.report_stage, "prompt": common.report_stage},
+        "compare": {"icl": common.compare_stage, "prompt": common.compare_stage},
     }
 
 
@@ -75,11 +76,18 @@ def chosen_stages(config: Mapping[str, Any]) -> list[Stage]:
 
     known = stages()
     asked = config["stage"] if isinstance(config["stage"], list) else [config["stage"]]
-    family = "icl"
+    family = "prompt" if "tuning" in config["method"] else "icl"
     functions: list[Stage] = []
     for name in asked:
         if name not in known:
             raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), known))
+        if family not in known[name]:
+            useful = [stage for stage, functions_ in known.items() if family in functions_]
+            raise ConfigError(
+                "stage",
+                f"method {config['method']['name']!r} has no stage {name!r}",
+                f"one of {', '.join(useful)}",
+            )
         functions.append(known[name][family])
     return functions
 

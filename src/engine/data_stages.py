@@ -1,104 +1,111 @@
-"""`stage=prepare` and `stage=doctor`: config nodes to the data layer's functions."""
+"""The data stages of `run.py`: prepare a setting's files, see whether a folder is whole, show data checks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data.checks import check_setting
 from data.doctor import doctor
+from data.errors import DataError
 from data.prepare import PrepareSettings, prepare
 from data.settings import Setting, load_setting
-from engine.config import build
+from engine.config import build, convert
 from engine.errors import ConfigError
+from engine.files import write_json
 from engine.run_context import RunContext
 
-
-@dataclass(frozen=True, slots=True)
-class PrepareKeys:
-    """The config node `prepare`; see `data.prepare.PrepareSettings`."""
-
-    roles: tuple[str, ...]
-    only: tuple[str, ...]
-    k: int
-    seeds: tuple[int, ...]
-    pool_k: int
-    pool_seeds: tuple[int, ...]
-    workers: int
-    source: str
-    prepared: str
-    cache: Path
-    online: bool
-    timeout_seconds: float
-    promptsource: Path | None
-    force: bool
+REPORT_FILE = "prepare.json"
 
 
-def prepare_stage(run: RunContext) -> float:
-    """Make the files of the setting below `data.root`; returns the share of tasks that are there, in percent.
+def prepare_stage(run: RunContext) -> None:
+    """Make the files of the setting and write what became of each task to the output folder.
 
     Raises:
-        ConfigError: no setting and no `prepare.only`, or a data group without a root.
-        DataError: a request that cannot be met.
+        DataError: not one task could be had. Otherwise failed tasks stand in the printed table.
     """
-    keys = build(PrepareKeys, run.config["prepare"], "prepare")
-    data: Mapping[str, Any] = run.config["data"]
-    report = prepare(
-        PrepareSettings(
-            root=_root(data),
-            setting=_setting(run.config, keys),
-            roles=keys.roles,
-            only=keys.only,
-            k=keys.k,
-            seeds=keys.seeds,
-            pool_k=keys.pool_k,
-            pool_seeds=keys.pool_seeds,
-            workers=keys.workers,
-            source=keys.source,
-            prepared=keys.prepared,
-            raw=None if data.get("raw") is None else Path(str(data["raw"])),
-            cache=keys.cache,
-            online=keys.online,
-            timeout_seconds=keys.timeout_seconds,
-            recipe_path=tuple(data.get("recipe_path", ())),
-            fixes=bool(data["fixes"]),
-            promptsource=keys.promptsource,
-            force=keys.force,
-        ),
-        run.console,
-    )
-    there = len(report.with_status("ok")) + len(report.with_status("skipped"))
-    return 100.0 * there / max(1, len(report.outcomes))
-
-
-def doctor_stage(run: RunContext) -> float:
-    """Compare `data.root` with its manifest and the setting; returns the number of faults."""
-    keys = build(PrepareKeys, run.config["prepare"], "prepare")
-    report = doctor(
-        _root(run.config["data"]),
-        _setting(run.config, keys),
-        keys.k,
-        keys.seeds,
-        keys.roles,
-        keys.pool_k,
-        keys.pool_seeds[0],
-        run.console,
-    )
-    return float(len(report.findings))
-
-
-def _root(data: Mapping[str, Any]) -> Path:
-    if not data.get("root"):
-        raise ConfigError("data.root", "is not set", "choose data=hub and give data.root=<folder>")
-    return Path(str(data["root"])).expanduser()
-
-
-def _setting(config: Mapping[str, Any], keys: PrepareKeys) -> Setting:
-    if config["setting"] is not None:
-        return load_setting(str(config["setting"]["name"]))
-    if not keys.only:
-        raise ConfigError(
-            "setting", "is not set", "choose setting=<name>, or name tasks: 'prepare.only=[<task>]'"
+    settings = prepare_settings(run.config)
+    report = prepare(settings, run.console)
+    rows = [
+        {"task": one.task, "role": one.role, "status": one.status, "reason": one.reason}
+        for one in report.outcomes
+    ]
+    write_json(run.output / REPORT_FILE, rows)
+    failed = report.with_status("failed")
+    if report.outcomes and len(failed) == len(report.outcomes):
+        raise DataError(
+            failed[0].task, f"no task could be prepared; the first: {failed[0].reason}", "see the table"
         )
-    return Setting("selection", list(keys.only), list(keys.only), [])
+
+
+def doctor_stage(run: RunContext) -> None:
+    """Compare the prepared folder with its manifest and the setting.
+
+    Raises:
+        DataError: files are missing, truncated, changed or of unknown origin.
+    """
+    settings = prepare_settings(run.config)
+    report = doctor(
+        settings.root,
+        settings.setting,
+        k=settings.k,
+        seeds=settings.seeds,
+        roles=settings.roles,
+        pool_k=settings.pool_k,
+        pool_seed=settings.pool_seeds[0],
+        console=run.console,
+    )
+    if not report.is_healthy:
+        raise DataError(
+            str(report.root),
+            f"{len(report.findings)} faults in {report.n_files} files",
+            "run stage=prepare: it makes what is missing",
+        )
+
+
+def show_data_checks(run: RunContext) -> None:
+    """Balance, lengths, duplicates and leakage of the chosen setting, for `stage=plan`; nothing without files."""
+    data = run.config["data"]
+    if run.config["setting"] is None or data.get("root") is None:
+        return
+    settings = prepare_settings(run.config)
+    seed = settings.seeds[0]
+    run.console.print(
+        check_setting(
+            settings.root, settings.setting, k=settings.k, seed=seed, pool_k=settings.pool_k
+        ).tables()
+    )
+
+
+def prepare_settings(config: Mapping[str, Any]) -> PrepareSettings:
+    """`prepare.*`, with the folder, recipes and corrections of `data.*` and the task lists of `setting`.
+
+    Raises:
+        ConfigError: an unknown key or wrong type, no `data.root`, or neither a setting nor `data.tasks`.
+    """
+    data = config["data"]
+    if data.get("root") is None:
+        raise ConfigError(
+            "data.root", "is not set", "choose data=hub data.root=<folder for the prepared files>"
+        )
+    return build(
+        PrepareSettings,
+        config["prepare"],
+        "prepare",
+        root=Path(data["root"]).expanduser(),
+        setting=_setting(config),
+        raw=convert(Path | None, data.get("raw"), "data.raw"),
+        recipe_path=convert(tuple[str, ...], data.get("recipe_path", []), "data.recipe_path"),
+        fixes=convert(bool, data["fixes"], "data.fixes"),
+    )
+
+
+def _setting(config: Mapping[str, Any]) -> Setting:
+    tasks = convert(list[str] | None, config["data"]["tasks"], "data.tasks")
+    if config["setting"] is None:
+        if not tasks:
+            raise ConfigError("setting", "is not set", "choose setting=<name>, or name data.tasks=[...]")
+        return Setting("data.tasks", [], tasks, [])
+    setting = load_setting(str(config["setting"]["name"]))
+    return setting if tasks is None else Setting(setting.name, setting.train, tasks, [], setting.title)

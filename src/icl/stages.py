@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from data.checks import check_setting
 from data.selected_source import Labels, SelectedSource, Selection, Strategy
-from data.settings import load_setting
 from data.source import TaskSource
 from engine.config import build, convert
+from engine.data_stages import show_data_checks
 from engine.files import write_atomic, write_json
 from engine.models import LanguageModel, LazyLanguageModel, ModelSpec
 from engine.results import FinishedCell
@@ -77,21 +76,8 @@ def evaluate_stage(run: RunContext) -> float:
 def plan_stage(run: RunContext) -> None:
     """Print what `evaluate` would run and cost."""
     source, settings, model = _evaluation_parts(run)
-    _show_data_checks(run, settings)
+    show_data_checks(run)
     plan_evaluation(settings, source, model, build(PlanSettings, run.config["plan"], "plan"), run.console)
-
-
-def _show_data_checks(run: RunContext, settings: EvaluateSettings) -> None:
-    """Leakage, balance, lengths and duplicates of a prepared setting."""
-    config = run.config
-    if config["setting"] is None or not config["data"].get("root"):
-        return
-    keys = config["prepare"]
-    check = check_setting(
-        Path(str(config["data"]["root"])).expanduser(), load_setting(str(config["setting"]["name"])), keys["k"],
-        settings.seeds[0], keys["pool_k"],
-    )  # fmt: skip
-    run.console.print(check.tables())
 
 
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:

@@ -12,6 +12,7 @@ from data.errors import DataError
 CONVERSION = "refs/convert/parquet"
 """Branch on which the hub keeps its own parquet copy of script-only datasets."""
 _REMOTE = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>refs/convert/[^/]+|[^/]+)/(?P<name>.+)")
+_REASON_CHARACTERS = 120
 _SUFFIXES = ("parquet", "jsonl", "json", "csv", "tsv")
 
 
@@ -108,5 +109,5 @@ def _fetch(repo: str, revision: str, name: str, where: str) -> Path:
 
 
 def _reason(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0] or type(error).__name__
-    return f"{type(error).__name__}: {text[:200]}"
+    text = str(error).strip().split("\n")[0]
+    return f"{type(error).__name__}: {text[:_REASON_CHARACTERS]}" if text else type(error).__name__
