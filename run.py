@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -28,6 +29,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 """Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
 USAGE_EXIT = 2
+LOG_WIDTH = 120
 
 Stage = Callable[[Any], float | None]
 
@@ -46,11 +48,20 @@ def register_resolvers() -> None:
 
 def stages() -> dict[str, dict[str, Stage]]:
     """Stage -> method family -> function. Imports torch, so only a run calls it."""
+    from engine import data_stages
+    from engine import stages as common
     from icl import stages as icl
+    from icl import training_stage as training
+    from metaprompt import stages as prompt
 
     return {
-        "evaluate": {"icl": icl.evaluate_stage},
+        "prepare": {"icl": data_stages.prepare_stage, "prompt": prompt.prepare_stage},
+        "doctor": {"icl": data_stages.doctor_stage},
+        "train": {"icl": training.train_stage, "prompt": prompt.train_stage},
+        "evaluate": {"icl": icl.evaluate_stage, "prompt": prompt.evaluate_stage},
         "plan": {"icl": icl.plan_stage},
+        "report": {"icl": common.report_stage, "prompt": common.report_stage},
+        "compare": {"icl": common.compare_stage, "prompt": common.compare_stage},
     }
 
 
@@ -65,11 +76,18 @@ def chosen_stages(config: Mapping[str, Any]) -> list[Stage]:
 
     known = stages()
     asked = config["stage"] if isinstance(config["stage"], list) else [config["stage"]]
-    family = "icl"
+    family = "prompt" if "tuning" in config["method"] else "icl"
     functions: list[Stage] = []
     for name in asked:
         if name not in known:
             raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), known))
+        if family not in known[name]:
+            useful = [stage for stage, functions_ in known.items() if family in functions_]
+            raise ConfigError(
+                "stage",
+                f"method {config['method']['name']!r} has no stage {name!r}",
+                f"one of {', '.join(useful)}",
+            )
         functions.append(known[name][family])
     return functions
 
@@ -79,15 +97,17 @@ def execute(config: dict[str, Any], output: Path, overrides: list[str]) -> float
     from rich.console import Console
 
     from engine.config import check_targets
+    from engine.pruning import watched
     from engine.run_context import RunContext, tracker_spec
     from engine.run_record import RunRecord
     from engine.tracking import open_tracker
 
     check_targets(config)
     functions = chosen_stages(config)
-    tracker = open_tracker(tracker_spec(config), config)
+    tracker = watched(open_tracker(tracker_spec(config), config))
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     record = RunRecord(output, config, overrides)
-    run = RunContext(config, output, Path(config["results_root"]), Console(), tracker, record)
+    run = RunContext(config, output, Path(config["results_root"]), console, tracker, record)
     figure: float | None = None
     status = "failed"
     try:
@@ -110,12 +130,39 @@ def job(composed: DictConfig) -> float | None:
     output = Path(settings.runtime.output_dir)
     try:
         with nothing_left(output):
+            overrides = list(settings.overrides.task)
+            if composed.stage == "rerun":
+                composed, overrides = replay(composed, overrides)
             config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-            return execute(config, output, list(settings.overrides.task))  # pyright: ignore[reportArgumentType]
+            return execute(config, output, overrides)  # pyright: ignore[reportArgumentType]
     except (MetashotError, OmegaConfBaseException) as error:
         if settings.mode is RunMode.MULTIRUN or SHOW_ALL:
             raise
         return fail(str(error) if isinstance(error, MetashotError) else explain(error))
+
+
+def replay(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:
+    """The config of `run=<folder>` composed again from its overrides, with today's files and further overrides.
+
+    Prints in which keys it differs from what the run recorded.
+
+    Raises:
+        ConfigError: no `run`, or a run that was itself a replay without overrides of its own.
+        OutputError: the folder holds no run.
+    """
+    from engine.config_difference import config_changes, read_run
+    from engine.errors import ConfigError
+
+    if composed.run is None:
+        raise ConfigError("run", "is not set", "stage=rerun run=<output folder of a run>")
+    saved = read_run(Path(composed.run))
+    further = [text for text in overrides if text.partition("=")[0] not in ("stage", "run")]
+    again = [*saved.overrides, *further]
+    config = compose("config", overrides=again)
+    today: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
+    changes = config_changes(saved.config, today, ignore=("results_root", "logger.folder"))
+    print("\n".join(map(str, changes)) or "the config is the same as then")
+    return config, again
 
 
 @contextmanager

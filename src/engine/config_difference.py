@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from engine.errors import OutputError
-from engine.run_record import RUN_FILE
+from engine.results import RUN_FILE
 from engine.tracking import flatten
 
 _ABSENT = "(absent)"

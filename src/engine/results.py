@@ -20,6 +20,7 @@ from engine.files import append_lines, output_errors, read_lines, write_atomic
 FORMAT_VERSION = 1
 RESULTS_FILE = "results.jsonl"
 PREDICTIONS_FILE = "predictions.jsonl"
+RUN_FILE = "run.json"
 
 
 @dataclass(frozen=True, slots=True)

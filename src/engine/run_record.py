@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from engine.files import write_json
+from engine.results import RUN_FILE
 
 _PACKAGES = (
     "metashot",
@@ -25,7 +26,6 @@ _PACKAGES = (
     "omegaconf",
     "safetensors",
 )
-RUN_FILE = "run.json"
 
 
 class RunRecord:

@@ -122,8 +122,13 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def import_extra(package: str, where: str) -> Any:
+def import_extra(package: str, where: str, extra: str | None = None) -> Any:
     """Import an optional package.
+
+    Args:
+        package: what to import.
+        where: the config choice that needs it.
+        extra: metashot's extra that installs it; the package's own name where None.
 
     Raises:
         ConfigError: it is not installed.
@@ -134,7 +139,7 @@ def import_extra(package: str, where: str) -> Any:
         raise ConfigError(
             where,
             f"needs the package {package}, which is not installed",
-            f"pip install 'metashot[{package}]', or choose logger=jsonl",
+            f"pip install 'metashot[{extra or package}]'",
         ) from error
 
 

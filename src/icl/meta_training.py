@@ -91,18 +91,14 @@ def _check(settings: MetaTrainSettings) -> None:
     share, rest = divmod(episodes.batch_size, world_size())
     if rest or share < 1:
         raise ConfigError(
-            "trainer.episodes.batch_size",
+            "trainer.batch_size",
             f"{episodes.batch_size} sequences cannot be shared evenly by {world_size()} processes",
             "make it a multiple",
         )
     if episodes.micro_batch_size < 1:
-        raise ConfigError(
-            "trainer.episodes.micro_batch_size", f"{episodes.micro_batch_size} is not positive", "try 8"
-        )
+        raise ConfigError("trainer.micro_batch_size", f"{episodes.micro_batch_size} is not positive", "try 8")
     if not 0 < episodes.pool_fraction <= 1:
-        raise ConfigError(
-            "trainer.episodes.pool_fraction", f"{episodes.pool_fraction} is not in (0, 1]", "use 1.0"
-        )
+        raise ConfigError("trainer.pool_fraction", f"{episodes.pool_fraction} is not in (0, 1]", "use 1.0")
 
 
 def chosen_tasks(tasks: Sequence[str], count: int | None, seed: int) -> list[str]:
@@ -115,7 +111,7 @@ def chosen_tasks(tasks: Sequence[str], count: int | None, seed: int) -> list[str
         return list(tasks)
     if not 1 <= count <= len(tasks):
         raise ConfigError(
-            "trainer.episodes.training_tasks",
+            "trainer.training_tasks",
             f"{count} of {len(tasks)} tasks",
             f"1 to {len(tasks)}, or null for all",
         )
@@ -252,7 +248,7 @@ def _stream(
         objective,
         episodes.limits,
         language_model.context_length,
-        episodes.labels,
+        episodes.demonstration_labels,
         episodes.no_masking,
         settings.seed,
     )

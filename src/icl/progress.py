@@ -31,6 +31,7 @@ class CellProgress:
         self._tracker = tracker
         self._console = console
         self._done = 0
+        self._total = 0.0
         self._bar = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -72,7 +73,12 @@ class CellProgress:
         self._done += 1
         self._bar.update(self._task, completed=self._done)
         result = cell.result
+        self._total += result.value
         self._tracker.log(
-            {f"{result.task}/{result.metric}": result.value, "cells/computed": float(computed)},
+            {
+                f"{result.task}/{result.metric}": result.value,
+                "running_mean": self._total / self._done,
+                "cells/computed": float(computed),
+            },
             step=self._done,
         )

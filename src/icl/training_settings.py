@@ -22,7 +22,7 @@ from icl.sequences import DemonstrationLabels
 
 @dataclass(frozen=True, slots=True)
 class EpisodeSettings:
-    """Where sequences come from and how they are put together (`trainer.episodes` keys).
+    """Where sequences come from and how they are put together (`trainer` keys).
 
     Attributes:
         task_sampling: `proportional` (released code) or `uniform` (paper).
@@ -31,7 +31,7 @@ class EpisodeSettings:
         pool_fraction: share of each pool that is kept (released code: 0.1 with demonstrations and 0.5 without, in
             the all-instructions setting).
         training_tasks: train on this many tasks drawn with `seed`, or None for all.
-        labels: the label ablation.
+        demonstration_labels: the label ablation.
         no_masking: every token is a target.
         batching: `bucketed`, `packed` or `padded`.
         batch_size: sequences of an optimizer step, over all processes.
@@ -45,7 +45,7 @@ class EpisodeSettings:
     pool_seed: int = 100
     pool_fraction: float = 1.0
     training_tasks: int | None = None
-    labels: DemonstrationLabels = DemonstrationLabels.GOLD
+    demonstration_labels: DemonstrationLabels = DemonstrationLabels.GOLD
     no_masking: bool = False
     batching: Batching = Batching.BUCKETED
     batch_size: int = 8
@@ -118,9 +118,8 @@ def run_identity(
     }
     groups = {
         "method": trained_for(settings),
-        "trainer.episodes": asdict(settings.episodes),
+        "trainer": {**asdict(settings.episodes), **asdict(settings.trainable)},
         "optimizer": asdict(settings.optimizer),
-        "trainer": asdict(settings.trainable),
         "trainer.held_out": asdict(settings.held_out),
     }
     for prefix, values in groups.items():

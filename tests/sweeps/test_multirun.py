@@ -1,0 +1,123 @@
+"""Multirun with a ledger: failures, resumption, run lists, launchers and search, in real processes."""
+
+import json
+
+import pytest
+
+pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+
+
+def values(folder):
+    """(x, y) of every finished job's file, by job folder."""
+    files = folder.glob("*/value.json")
+    return {int(path.parent.name): tuple(json.loads(path.read_text())[:3]) for path in files}
+
+
+def started(program):
+    return (program.folder / "started").read_text().splitlines()
+
+
+def test_a_failed_job_stops_no_other_and_is_retried_alone(program, sweep_of):
+    arguments = ("x=1,2,3", "y=good,bad")
+    first = program(*arguments)
+    assert first.returncode == 1
+    assert first.stderr.strip().splitlines()[-1].startswith("error: sweep: 6 jobs: 5 finished, 1 failed")
+    folder, records = sweep_of()
+    (failed,) = [record for record in records if record["state"] == "failed"]
+    assert failed["overrides"] == ["x=2", "y=bad"]
+    assert failed["error"] == "ValueError: x=2 does not go with y=bad"
+    assert "x=2 does not go with y=bad" in (folder / str(failed["number"]) / "main.log").read_text()
+    assert "ValueError: x=2 does not go with y=bad" in (folder / "summary.md").read_text()
+
+    (program.folder / "mended").touch()
+    second = program(*reversed(arguments))
+    assert second.returncode == 0, second.stderr
+    assert "5 of 6 jobs are finished already and are not run again" in second.stdout
+    _, records = sweep_of()
+    assert [record["state"] for record in records] == ["finished"] * 6
+    assert [record["attempts"] for record in records] == [1, 1, 1, 2, 1, 1]
+    assert len(started(program)) == 7
+    assert len(values(folder)) == 6
+
+
+def test_nothing_runs_when_all_is_finished(program, sweep_of):
+    program("x=1,2")
+    again = program("x=1,2")
+    assert again.returncode == 0
+    assert len(started(program)) == 2
+    assert [record["figure"] for record in sweep_of()[1]] == [10.0, 20.0]
+
+
+def test_a_changed_config_is_refused(program):
+    assert program("x=1,2").returncode == 0
+    config = program.folder / "conf" / "config.yaml"
+    config.write_text(config.read_text().replace("base: 10", "base: 11"))
+    refused = program("x=1,2")
+    assert refused.returncode != 0
+    assert "its config has changed since this sweep began: base: 10 -> 11" in refused.stderr
+    assert len(started(program)) == 2
+
+
+def test_a_mistake_in_one_job_is_found_before_any_starts(program):
+    assert program("x=1,2", "nosuch=1").returncode != 0
+    assert not (program.folder / "started").exists()
+
+
+def test_explicit_runs_are_crossed_with_the_command_line(program, sweep_of):
+    done = program('hydra.sweeper.runs=[["x=5","y=a"],["x=7"]]', "base=1,2")
+    assert done.returncode == 0, done.stderr
+    folder, _ = sweep_of()
+    assert sorted(values(folder).values()) == [(5, "a", 1), (5, "a", 2), (7, "good", 1), (7, "good", 2)]
+
+
+def test_an_experiment_file_sweeps_and_the_command_line_overrides_it(program, sweep_of):
+    done = program('+hydra.sweeper.params={x:"5,6",y:"a,b"}', "y=c")
+    assert done.returncode == 0, done.stderr
+    folder, _ = sweep_of()
+    assert sorted(values(folder).values()) == [(5, "c", 10), (6, "c", 10)]
+
+
+def test_an_unknown_key_of_the_sweeper_is_refused(program):
+    refused = program("x=1,2", 'hydra.sweeper.rows=[["x=5"]]')
+    assert refused.returncode != 0
+    assert "rows" in refused.stderr
+
+
+def test_the_ledger_of_another_program_is_refused(program):
+    program("x=1,2", "hydra.sweep.dir=here")
+    (program.folder / "here" / "ledger" / "ledger.json").write_text('{"project": "other"}')
+    refused = program("x=1,2", "hydra.sweep.dir=here")
+    assert refused.returncode != 0
+    assert "is not a ledger of metashot" in refused.stderr
+
+
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_other_launchers_keep_the_same_ledger(program, sweep_of, launcher):
+    arguments = ("x=1,2,3", "y=good,bad", f"hydra/launcher={launcher}")
+    if launcher == "joblib":
+        arguments += ("hydra.launcher.n_jobs=2",)
+    assert program(*arguments).returncode == 1
+    folder, records = sweep_of()
+    assert [record["state"] for record in records].count("failed") == 1
+    (program.folder / "mended").touch()
+    again = program(*arguments)
+    assert again.returncode == 0, again.stderr
+    assert len(started(program)) == 7
+    assert len(values(folder)) == 6
+    assert {record["folder"] for record in records} == {str(folder / str(number)) for number in range(6)}
+
+
+def test_a_search_asks_tells_and_resumes(program, sweep_of):
+    pytest.importorskip("optuna")
+    arguments = ("x=int(interval(1,50))", "y=good,fine", "hydra.sweep.dir=found")
+    first = program(*arguments, "hydra.sweeper.search.n_trials=4")
+    assert first.returncode == 0, first.stderr
+    assert "best: x=" in first.stdout
+    second = program(*arguments, "hydra.sweeper.search.n_trials=7", "hydra.sweeper.search.batch=2")
+    assert second.returncode == 0, second.stderr
+    _, records = sweep_of()
+    assert len(records) <= 7
+    assert len(started(program)) == len(records)
+    assert all(record["state"] == "finished" for record in records)
+    best = max(record["figure"] for record in records)
+    assert f"-> {best:.4g}" in second.stdout
