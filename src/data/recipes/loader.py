@@ -249,8 +249,7 @@ def _named_fields(spec: Any) -> Iterator[tuple[str, str]]:
                 yield "gold", getattr(spec.gold, key)
     places = {"input", "choices", "context"}
     for step in spec.clean:
-        if step.in_ not in places:
-            yield "clean", step.in_
+        yield from (("clean", place) for place in step.places if place not in places)
 
 
 _FIELD_KEYS: dict[type[CommonKeys], tuple[str, ...]] = {

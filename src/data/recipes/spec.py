@@ -23,10 +23,10 @@ class Strict(BaseModel):
 class CleanStep(Strict):
     """One text change; the steps of a recipe run in the order in which they are written."""
 
-    in_: str = Field(alias="in")
-    """A field name, `choices` (each choice), or `input` (the finished text of the template)."""
-    replace: str | None = None
-    """Text to look for (plain, not a pattern) ..."""
+    in_: str | list[str] = Field(alias="in")
+    """Field names, `choices` (each choice), `context` or `input` (the finished text of these templates)."""
+    replace: str | list[str] = []
+    """Texts to look for (plain, not patterns), one after the other ..."""
     with_: str = Field(default="", alias="with")
     """... and what stands there afterwards."""
     delete: list[str] = []
@@ -35,6 +35,16 @@ class CleanStep(Strict):
     """Take white space off both ends."""
     drop_prefix: str | None = None
     """Take this off the start, once."""
+
+    @property
+    def places(self) -> list[str]:
+        """Where the step works."""
+        return [self.in_] if isinstance(self.in_, str) else self.in_
+
+    @property
+    def wanted(self) -> list[str]:
+        """What it replaces."""
+        return [self.replace] if isinstance(self.replace, str) else self.replace
 
 
 class DropRule(Strict):
