@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from data.errors import DataError
+from data.recipes.keys import CommonKeys
 from data.recipes.recipe import Recipe
 from data.recipes.rows import template_fields
 from data.recipes.spec import (
@@ -20,7 +21,6 @@ from data.recipes.spec import (
     Choices,
     Cloze,
     CoinPair,
-    CommonKeys,
     FirstAnswer,
     GroupedChoices,
     Labelled,
