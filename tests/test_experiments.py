@@ -1,13 +1,16 @@
 """Every file of `conf/experiment` composes, binds to the code, and runs two steps on random weights."""
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from engine.config import build
+from data.selected_source import Selection
+from data.settings import diversity_names, setting_names
+from engine.config import build, check_targets
 from engine.models import ModelSpec
 from engine.run_context import tracker_spec
 from icl.methods import Method
@@ -28,6 +31,11 @@ def program():
     return module
 
 
+SWEPT = [
+    name for name in EXPERIMENTS if "sweeper:" in (REPOSITORY / f"conf/experiment/{name}.yaml").read_text()
+]
+
+
 def composed(*overrides):
     with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
         config = compose("config", overrides=list(overrides))
@@ -41,6 +49,8 @@ def test_an_experiment_composes_and_binds(program, tmp_path, name):
         "tuning.data_root=nowhere", "tuning.prompt_path=nowhere",
     )  # fmt: skip
     assert program.chosen_stages(config)
+    check_targets(config)
+    build(Selection, config["selection"], "selection")
     assert tracker_spec(config).name
     build(ModelSpec, config["model"], "model")
     if "tuning" in config["method"]:
@@ -53,6 +63,40 @@ def test_an_experiment_composes_and_binds(program, tmp_path, name):
         settings = training_settings(config)
         assert settings.method == method
         assert "train" not in config["stage"] or method.trained
+
+
+def test_every_table_of_the_paper_has_an_experiment():
+    raw = {
+        "table5_raw",
+        "table7_raw",
+        "table8_raw",
+        "table10_raw",
+        "table11_raw",
+        "table13_raw",
+        "figure1_raw",
+    }
+    assert raw <= set(EXPERIMENTS)
+    for method in ("metaicl", "channel_metaicl", "multitask_zero", "channel_multitask_zero"):
+        assert {f"{method}_{setting}" for setting in (*setting_names(), *diversity_names())} <= set(
+            EXPERIMENTS
+        )
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_names_its_command(name):
+    head = (REPOSITORY / f"conf/experiment/{name}.yaml").read_text().split("defaults:")[0]
+    assert head.startswith("# @package _global_\n")
+    assert re.search(rf"python run.py (-m )?experiment={name}\b", head) or "Another name of" in head
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_every_swept_value_of_an_experiment_composes(program, name):
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        arguments = [f"experiment={name}", "data.root=nowhere"]
+        sweeper = compose("config", overrides=arguments, return_hydra_config=True).hydra.sweeper
+    rows = [[f"{key}={value}"] for key, values in sweeper.params.items() for value in values.split(",")]
+    for row in [*rows, *sweeper.get("runs", [])]:
+        assert composed(*arguments, "logger.folder=folder", *row)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
