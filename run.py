@@ -29,6 +29,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 """Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
 USAGE_EXIT = 2
+GROUP_NULL = "Config group override must be"
 LOG_WIDTH = 120
 
 Stage = Callable[[Any], float | None]
@@ -211,6 +212,8 @@ def explain_text(text: str) -> str:
         return f"{match[1]}: cannot be parsed as an override (write key=value, and quote special characters)"
     if match := re.search(r"Could not override '([^']*)'. No match in the defaults list", text):
         return f"{match[1]}: no such config group ({hint(match[1], [path.name for path in (Path(__file__).parent / 'conf').iterdir() if path.is_dir()])})"
+    if text.startswith(GROUP_NULL):
+        return "config: a config group cannot be set to null (leave the override out, or drop the group with ~group)"
     return f"config: {text} (see python run.py --help)"
 
 
@@ -240,8 +243,8 @@ def main() -> None:
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
     try:
         job()
-    except (HydraException, OmegaConfBaseException) as error:
-        if SHOW_ALL:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if SHOW_ALL or (isinstance(error, ValueError) and not str(error).startswith(GROUP_NULL)):
             raise
         fail(explain(error))
     except KeyboardInterrupt:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data.kshot import CUT_SEED, legacy_generator
-from data.recipes.spec import SplitPlan
+from data.recipes.keys import SplitPlan
 
 Indices = np.ndarray
 """One-dimensional integer array of entry numbers, in the order in which they are written."""
