@@ -21,7 +21,18 @@ TOPICS = {
     "chess": ["king", "queen", "rook", "pawn", "knight", "board", "check", "mate", "move", "clock"],
     "storm": ["wind", "rain", "cloud", "thunder", "hail", "sky", "gust", "front", "sleet", "fog"],
     "piano": ["key", "string", "chord", "hammer", "pedal", "tune", "scale", "note", "tempo", "rest"],
-    "train": ["rail", "track", "signal", "engine", "coach", "station", "guard", "whistle", "steam", "platform"],
+    "train": [
+        "rail",
+        "track",
+        "signal",
+        "engine",
+        "coach",
+        "station",
+        "guard",
+        "whistle",
+        "steam",
+        "platform",
+    ],
 }
 
 
@@ -94,3 +105,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ClusterStore:
     return ClusterStore(
         sentences, np.asarray(labels, dtype=np.int32), np.eye(len(topics), dtype=np.float32), "toy", {}
     )
+
+
+@pytest.fixture
+def make_model():
+    """`build_model(architecture, dropout)`, for tests that need several copies."""
+    return build_model
