@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Literal
 
-from data.demo import DemoSource
 from data.selected_source import Labels, SelectedSource, Selection, Strategy
-from data.settings import load_setting
-from data.source import JsonlSource, TaskSource
-from data.task import TaskType
+from data.source import TaskSource
 from engine.config import build, convert
-from engine.errors import ConfigError
+from engine.data_stages import show_data_checks
 from engine.files import write_atomic, write_json
 from engine.models import LanguageModel, LazyLanguageModel, ModelSpec
 from engine.results import FinishedCell
@@ -20,6 +18,7 @@ from engine.run_context import RunContext
 from engine.scoring import PlainScorer, PrefixScorer, Scorer
 from engine.sentence_encoder import load_sentence_encoder
 from engine.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
+from engine.task_source import choose_tasks
 from icl.cell import Truncation
 from icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
 from icl.methods import Method
@@ -27,6 +26,7 @@ from icl.plan import PlanSettings, plan_evaluation
 from icl.progress import CellProgress
 from icl.prompt import LengthLimits
 from icl.sequences import english_words
+from icl.training_stage import check_method, trained_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,30 +57,10 @@ class ScorerSettings:
     batch_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class DataSettings:
-    """Where tasks come from (`data.*`).
-
-    Attributes:
-        name: `demo` or `jsonl`.
-        root: the folder of `jsonl`.
-        tasks: which tasks; null means the targets of the setting, or all tasks without a setting.
-        task_types: declared types of tasks that no recipe knows.
-        fixes: corrected labels instead of the published ones, where recipes have corrections.
-    """
-
-    name: str
-    root: str | None
-    tasks: list[str] | None
-    task_types: dict[str, str]
-    fixes: bool
-
-
 def evaluate_stage(run: RunContext) -> float:
     """Evaluate, write every file of the output folder, print the table; returns the mean in percent."""
-    config = run.config
     source, settings, model = _evaluation_parts(run)
-    scorer = build(ScorerSettings, config["scorer"], "scorer")
+    scorer = build(ScorerSettings, run.config["scorer"], "scorer")
     with CellProgress(run.console, run.tracker) as progress:
         outcome = evaluate(settings, source, model, lambda loaded: make_scorer(loaded, scorer), progress)
     summary = summarize(outcome.cells)
@@ -96,19 +76,18 @@ def evaluate_stage(run: RunContext) -> float:
 def plan_stage(run: RunContext) -> None:
     """Print what `evaluate` would run and cost."""
     source, settings, model = _evaluation_parts(run)
+    show_data_checks(run)
     plan_evaluation(settings, source, model, build(PlanSettings, run.config["plan"], "plan"), run.console)
 
 
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
     config = run.config
-    data = build(DataSettings, config["data"], "data")
-    source = open_source(data)
-    setting, tasks = choose_tasks(config["setting"], data, source)
-    source = select(source, build(Selection, config["selection"], "selection"))
+    tasks = choose_tasks(config)
+    source = select(tasks.source, build(Selection, config["selection"], "selection"))
     limits = build(PromptSettings, config["prompt"], "prompt")
     settings = EvaluateSettings(
-        setting=setting,
-        tasks=tuple(tasks),
+        setting=tasks.setting,
+        tasks=tasks.targets,
         seeds=convert(tuple[int, ...], config["seeds"], "seeds"),
         k=convert(int, config["k"], "k"),
         split=convert(Literal["test", "dev"], config["split"], "split"),
@@ -118,19 +97,36 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         results_root=run.results_root,
         output=run.output,
     )
-    return source, settings, LazyLanguageModel(build(ModelSpec, config["model"], "model"))
+    return source, settings, LazyLanguageModel(_model_spec(run, settings))
 
 
-def open_source(data: DataSettings) -> TaskSource:
-    """The source that a data group names.
+def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelSpec:
+    """The config's model, with the weights of `checkpoint` or of this run's training in its place.
 
     Raises:
-        ConfigError: unknown name, or `jsonl` without a root.
+        ConfigError: the method contradicts what the checkpoint was trained for.
     """
-    openers: dict[str, Callable[[], TaskSource]] = {"demo": DemoSource, "jsonl": lambda: _jsonl(data)}
-    if data.name not in openers:
-        raise ConfigError("data.name", f"unknown value {data.name!r}", f"one of {', '.join(openers)}")
-    return openers[data.name]()
+    spec = build(ModelSpec, run.config["model"], "model")
+    folder = _checkpoint(run)
+    if folder is not None:
+        spec = replace(spec, source="local", path=str(folder))
+    if spec.source == "local" and spec.path is not None:
+        check_method(spec.path, settings.method, settings.k)
+    elif settings.method.trained:
+        run.console.print(
+            f"note: method {settings.method.name} is for a meta-trained model; {spec.name} is scored as it is "
+            "(give checkpoint=<run or checkpoint folder>, or run 'stage=[train,evaluate]')",
+            soft_wrap=True,
+        )
+    return spec
+
+
+def _checkpoint(run: RunContext) -> Path | None:
+    stage, given = run.config["stage"], run.config["checkpoint"]
+    if given is None:
+        return trained_folder(run.output) if isinstance(stage, list) and "train" in stage else None
+    folder = Path(str(given)).expanduser()
+    return folder if (folder / "manifest.json").is_file() else trained_folder(folder)
 
 
 def select(source: TaskSource, selection: Selection) -> TaskSource:
@@ -141,29 +137,6 @@ def select(source: TaskSource, selection: Selection) -> TaskSource:
     embed = load_sentence_encoder(selection.encoder) if nearest else None
     words = english_words() if selection.labels is Labels.RANDOM_WORDS else ()
     return SelectedSource(source, selection, embed, words)
-
-
-def _jsonl(data: DataSettings) -> JsonlSource:
-    if data.root is None:
-        raise ConfigError("data.root", "is not set", "give the folder that holds one folder a task")
-    return JsonlSource(data.root, data.task_types)
-
-
-def choose_tasks(
-    setting: Mapping[str, Any] | None, data: DataSettings, source: TaskSource
-) -> tuple[str, Sequence[str]]:
-    """The setting's name for results, and the tasks to evaluate."""
-    if setting is not None:
-        loaded = load_setting(str(setting["name"]))
-        return loaded.name, data.tasks if data.tasks is not None else loaded.test
-    tasks = (
-        data.tasks if data.tasks is not None else [task for task in source.tasks() if _ranked(source, task)]
-    )
-    return data.name, tasks
-
-
-def _ranked(source: TaskSource, task: str) -> bool:
-    return not isinstance(source, DemoSource) or source.task_type(task) is not TaskType.FREE_FORM
 
 
 def make_scorer(model: LanguageModel, settings: ScorerSettings) -> Scorer:

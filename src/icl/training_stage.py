@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from data.episodes import check_disjoint
-from data.settings import load_setting, published_overlap
-from data.source import TaskSource
-from data.synthetic import SyntheticSource
 from engine.checkpoint import best_checkpoint, verify
 from engine.config import build, convert, unknown_key
 from engine.errors import ConfigError
@@ -18,6 +15,7 @@ from engine.loop import LoopSettings, TrainingOutcome
 from engine.models import ModelSpec, load_model
 from engine.optimizers import OptimizerSettings
 from engine.run_context import RunContext
+from engine.task_source import TaskChoice, choose_tasks
 from engine.trainable import LoraSettings, TrainableSettings
 from icl.held_out import HeldOutSettings
 from icl.meta_training import train
@@ -29,20 +27,7 @@ _GROUPS = (LoopSettings, EpisodeSettings, TrainableSettings)
 _OWN_KEYS = ("name", "seed", "held_out", "keep_last", "keep_best", "lora")
 
 
-@dataclass(frozen=True, slots=True)
-class TrainingTasks:
-    """Which tasks train and which are held out.
-
-    Attributes:
-        train: meta-training tasks.
-        targets: target tasks.
-    """
-
-    train: tuple[str, ...]
-    targets: tuple[str, ...]
-
-
-def train_stage(run: RunContext, source: TaskSource) -> float:
+def train_stage(run: RunContext) -> float:
     """Meta-train, say where the checkpoint is; returns the last held-out metric in percent (0 without any).
 
     Raises:
@@ -50,9 +35,10 @@ def train_stage(run: RunContext, source: TaskSource) -> float:
     """
     config = run.config
     settings = training_settings(config)
-    tasks = training_tasks(config, source)
+    tasks = choose_tasks(config)
+    _check_tasks(tasks)
     model = load_model(build(ModelSpec, config["model"], "model"))
-    outcome = train(settings, model, source, tasks.train, tasks.targets, run.output, run.tracker)
+    outcome = train(settings, model, tasks.source, tasks.training, tasks.targets, run.output, run.tracker)
     _tell(run, outcome)
     return 100.0 * outcome.metrics.get("metric", 0.0)
 
@@ -109,26 +95,14 @@ def _refuse_unknown(node: Mapping[str, Any]) -> None:
             raise ConfigError(f"trainer.{key}", "is missing", f"set trainer.{key}=<value>")
 
 
-def training_tasks(config: Mapping[str, Any], source: TaskSource) -> TrainingTasks:
-    """Tasks of the setting, or of the synthetic source itself; `data.tasks` replaces the targets.
-
-    Raises:
-        ConfigError: no setting, so nothing says what to train on.
-        DataError: a task on both sides, unless the published setting has it.
-    """
-    chosen: Sequence[str] | None = config["data"].get("tasks")
-    if config["setting"] is not None:
-        setting = load_setting(str(config["setting"]["name"]))
-        train_tasks, targets, allowed = setting.train, setting.test, published_overlap(setting)
-    elif isinstance(source, SyntheticSource):
-        train_tasks, targets, allowed = source.training_tasks(), source.testing_tasks(), []
-    else:
+def _check_tasks(tasks: TaskChoice) -> None:
+    if not tasks.training:
         raise ConfigError(
-            "setting", "is not set, so no task is for training", "choose setting=... or data=synthetic"
+            "setting",
+            "is not set, so no task is for training",
+            "choose setting=..., data.train_tasks or data=synthetic",
         )
-    targets = list(chosen) if chosen is not None else targets
-    check_disjoint(train_tasks, targets, allowed)
-    return TrainingTasks(tuple(train_tasks), tuple(targets))
+    check_disjoint(tasks.training, tasks.targets, tasks.overlap)
 
 
 def trained_folder(output: Path) -> Path:
