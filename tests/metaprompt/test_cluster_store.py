@@ -103,7 +103,10 @@ def test_too_few_sentences_and_empty_clusters_are_said(settings: PrepareSettings
     ):
         prepare(replace(settings, clusters=replace(CLUSTERS, min_sentences=20)), CountingEncoder())
     vectors = np.asarray([[1.0, 0.0]] * 6, dtype=np.float32)
-    with pytest.warns(Warning), pytest.raises(DataError, match=r"cluster \d is empty"):
+    with (
+        pytest.warns(UserWarning, match="distinct clusters"),
+        pytest.raises(DataError, match=r"cluster \d is empty"),
+    ):
         cluster_vectors(vectors, replace(CLUSTERS, min_sentences=1))
 
 
