@@ -15,10 +15,10 @@ Generator = np.random.Generator
 
 _ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z")
 _VOWELS = ("a", "e", "i", "o", "u")
-CATEGORIES = 12
-WORDS_PER_CATEGORY = 8
-LABEL_WORDS = 32
-LARGEST_NUMBER = 30
+CATEGORIES = 8
+WORDS_PER_CATEGORY = 4
+LABEL_WORDS = 16
+LARGEST_NUMBER = 20
 
 
 def made_up_words() -> tuple[str, ...]:
@@ -156,7 +156,7 @@ def _number(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
 
 def _threshold(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     """Whether a number reaches the task's threshold."""
-    limit = int(rng.integers(8, LARGEST_NUMBER - 6))
+    limit = int(rng.integers(6, LARGEST_NUMBER - 5))
 
     def draw(rng: Generator) -> tuple[str, int]:
         label = int(rng.integers(2))

@@ -25,6 +25,10 @@ class ScratchSize:
         heads: attention heads.
         positions: longest sequence in tokens.
         dropout: in all places where GPT-2 has it.
+        initial_scale: standard deviation of the random weights; GPT-2's 0.02 is too small for narrow models.
+        matched_attention: scale of query weights that start equal to the key weights, so that equal tokens attend to
+            each other from the first step; 0 for GPT-2's own start. Source: Trockman and Kolter, Mimetic
+            Initialization of Self-Attention Layers, 2023.
     """
 
     layers: int = 4
@@ -32,6 +36,8 @@ class ScratchSize:
     heads: int = 4
     positions: int = 512
     dropout: float = 0.0
+    initial_scale: float = 0.02
+    matched_attention: float = 0.0
 
 
 def word_tokenizer(words: Iterable[str]) -> PreTrainedTokenizerFast:
@@ -61,13 +67,25 @@ def write_scratch_model(folder: Path, words: Iterable[str], size: ScratchSize, s
         resid_pdrop=size.dropout,
         embd_pdrop=size.dropout,
         attn_pdrop=size.dropout,
+        initializer_range=size.initial_scale,
         bos_token_id=0,
         eos_token_id=0,
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = GPT2LMHeadModel(config)
+        if size.matched_attention:
+            _match_queries_to_keys(model, size)
     with output_errors(folder):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     return folder
+
+
+def _match_queries_to_keys(model: GPT2LMHeadModel, size: ScratchSize) -> None:
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith("c_attn.weight"):
+                shared = torch.randn(size.width, size.width) * size.matched_attention / size.width**0.5
+                weight[:, : size.width] = shared
+                weight[:, size.width : 2 * size.width] = shared

@@ -51,7 +51,10 @@ def test_import_and_round_trip_change_no_logit(tmp_path: Path, prefix: str) -> N
 
 
 def test_causal_mask_buffers_of_old_files_are_passed_over(tmp_path: Path) -> None:
-    extra = {"transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4), "transformer.h.0.attn.masked_bias": torch.zeros(())}
+    extra = {
+        "transformer.h.0.attn.bias": torch.ones(1, 1, 4, 4),
+        "transformer.h.0.attn.masked_bias": torch.zeros(()),
+    }
     gpt2_file(tmp_path / "model.pt", **extra)
     load_released_checkpoint(tmp_path / "model.pt")
 
