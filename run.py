@@ -47,9 +47,12 @@ def register_resolvers() -> None:
 def stages() -> dict[str, dict[str, Stage]]:
     """Stage -> method family -> function. Imports torch, so only a run calls it."""
     from icl import stages as icl
+    from metaprompt import stages as prompt
 
     return {
-        "evaluate": {"icl": icl.evaluate_stage},
+        "prepare": {"prompt": prompt.prepare_stage},
+        "train": {"prompt": prompt.train_stage},
+        "evaluate": {"icl": icl.evaluate_stage, "prompt": prompt.evaluate_stage},
         "plan": {"icl": icl.plan_stage},
     }
 
@@ -65,11 +68,18 @@ def chosen_stages(config: Mapping[str, Any]) -> list[Stage]:
 
     known = stages()
     asked = config["stage"] if isinstance(config["stage"], list) else [config["stage"]]
-    family = "icl"
+    family = "prompt" if "tuning" in config["method"] else "icl"
     functions: list[Stage] = []
     for name in asked:
         if name not in known:
             raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), known))
+        if family not in known[name]:
+            useful = [stage for stage, functions_ in known.items() if family in functions_]
+            raise ConfigError(
+                "stage",
+                f"method {config['method']['name']!r} has no stage {name!r}",
+                f"one of {', '.join(useful)}",
+            )
         functions.append(known[name][family])
     return functions
 

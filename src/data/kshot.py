@@ -7,7 +7,6 @@ legacy generator, whose stream numpy has frozen, so these indices are the same w
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -23,14 +22,6 @@ POOL_SEED = 100
 """The only seed with which meta-training pools are made."""
 CUT_SEED = 42
 """Seed of the train/test cut that some tasks make themselves, before any k-shot selection."""
-
-
-class Shuffler(Protocol):
-    """The part of numpy's legacy generator that a row selection draws from."""
-
-    def permutation(self, x: int, /) -> np.ndarray:
-        """Indices 0..x-1 in random order."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,11 +40,6 @@ class KShotSplit:
 def legacy_generator(seed: int) -> np.random.RandomState:
     """Numpy's legacy MT19937 generator, seeded the way `np.random.seed(seed)` seeds the global one."""
     return np.random.RandomState(seed)
-
-
-def shuffled_indices(n: int, generator: Shuffler) -> list[int]:
-    """0..n-1 after the original's in-place shuffle, which draws from the last position down."""
-    return [int(index) for index in generator.permutation(n)]
 
 
 def k_shot_split(n: int, k: int = TARGET_K, seed: int = POOL_SEED) -> KShotSplit:
@@ -75,5 +61,5 @@ def k_shot_split(n: int, k: int = TARGET_K, seed: int = POOL_SEED) -> KShotSplit
         raise DataError("k", f"cannot choose k={k} of n={n} rows", "give numbers from 0 up")
     if not 0 <= seed < 2**32:
         raise DataError("seeds", f"seed {seed} is outside 0..4294967295", "give a seed in that range")
-    order = shuffled_indices(n, legacy_generator(seed))
-    return KShotSplit(train=order[:k], dev=order[k : 2 * k])
+    order = legacy_generator(seed).permutation(n)
+    return KShotSplit(train=order[:k].tolist(), dev=order[k : 2 * k].tolist())

@@ -45,6 +45,7 @@ class TaskData:
         task_type: decides the metric.
         demonstrations: the k training examples, in prompt order.
         test: the test examples.
+        neighbours: instead of shared demonstrations, those of each test example; as many as test examples.
     """
 
     task: str
@@ -52,6 +53,12 @@ class TaskData:
     task_type: TaskType
     demonstrations: tuple[Example, ...]
     test: tuple[Example, ...]
+    neighbours: tuple[tuple[Example, ...], ...] = ()
+
+    @property
+    def shots(self) -> int:
+        """Demonstrations in each prompt."""
+        return len(self.neighbours[0]) if self.neighbours else len(self.demonstrations)
 
 
 def infer_task_type(examples: Sequence[Example]) -> TaskType:

@@ -111,16 +111,51 @@ class PromptRules:
 
 
 def build_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
-    """Serialize, tokenize and cut one cell.
+    """Serialize, tokenize and cut one cell; test examples with neighbours of their own are cut one by one.
 
     Raises:
         DataError: an output longer than an example may be.
         ConfigError: the demonstrations leave no room, or nothing of a demonstration survives the cut.
     """
     encode = lru_cache(maxsize=None)(encode)
+    if not data.neighbours:
+        return _shared_cell(data, encode, rules)
+    return join_cells(
+        [
+            _shared_cell(TaskData(data.task, data.seed, data.task_type, shown, (test,)), encode, rules)
+            for shown, test in zip(data.neighbours, data.test, strict=True)
+        ]
+    )
+
+
+def join_cells(cells: Sequence[Cell]) -> Cell:
+    """One cell with the test examples of all `cells`, in order; equal requests stand once."""
+    requests: dict[Request, int] = {}
+    index: list[list[tuple[int, ...]]] = [[] for _ in cells[0].index]
+    for cell in cells:
+        places = [requests.setdefault(request, len(requests)) for request in cell.requests]
+        for layer, rows in zip(index, cell.index, strict=True):
+            layer.extend(tuple(places[place] for place in row) for row in rows)
+    n_layers = range(len(index))
+    return Cell(
+        tuple(requests),
+        tuple(map(tuple, index)),
+        tuple(tuple(row for cell in cells for row in cell.texts[layer]) for layer in n_layers),
+        tuple(tuple(row for cell in cells for row in cell.head_tokens[layer]) for layer in n_layers),
+        max(cell.demonstration_tokens for cell in cells),
+        min(cell.kept_tokens for cell in cells),
+    )
+
+
+def _shared_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
     objective = rules.method.objective
     demonstrations = demonstration_ids(
-        data.demonstrations, encode, objective=objective, layout=rules.layout, limits=rules.limits
+        data.demonstrations,
+        encode,
+        objective=objective,
+        layout=rules.layout,
+        limits=rules.limits,
+        no_label=shows_no_label(data.demonstrations),
     )
     first = not demonstrations
     queries = [
@@ -141,6 +176,11 @@ def build_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
     heads = tuple(tuple(tuple(len(prompt.head) for prompt in row) for row in layer) for layer in queries)
     total = sum(map(len, demonstrations))
     return Cell(tuple(requests), tuple(map(tuple, index)), texts, heads, total, max(0, min(kept)))
+
+
+def shows_no_label(demonstrations: Sequence[Example]) -> bool:
+    """Whether labels are left out: every output is empty (the released code looks at the options likewise)."""
+    return bool(demonstrations) and not any(example.output for example in demonstrations)
 
 
 def read_back(cell: Cell, log_probabilities: Sequence[Tensor]) -> list[OptionScores]:

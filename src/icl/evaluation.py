@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from engine.scoring.plan import plan_requests
-
 from data.errors import DataError
 from data.source import TaskSource
 from data.task import TaskData, TaskType
@@ -19,6 +17,7 @@ from engine.models import LanguageModel, LazyLanguageModel
 from engine.ranking import best_option, option_scores
 from engine.results import FinishedCell, Prediction, Result, ResultStore, RunFolder, relabel
 from engine.scoring import Scorer
+from engine.scoring.plan import plan_requests
 from icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
 from icl.methods import Method
 from icl.prompt import LengthLimits
@@ -168,11 +167,12 @@ def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageMode
             "model": model.identity,
             "method": method,
             "layout": rules.layout,
-            "truncation": rules.truncation if data.demonstrations else None,
+            "truncation": rules.truncation if data.shots else None,
             "limits": asdict(rules.limits),
             "context_length": rules.context_length,
             "task_type": data.task_type,
             "demonstrations": [asdict(example) for example in data.demonstrations],
+            **({"neighbours": [[asdict(e) for e in row] for row in data.neighbours]} if data.neighbours else {}),
             "test": [asdict(example) for example in data.test],
         }
     )
@@ -254,7 +254,7 @@ def finish_cell(
         model=model_name,
         task=key.task,
         seed=key.seed,
-        k=len(data.demonstrations),
+        k=data.shots,
         metric=metric.value,
         value=value,
         n=len(predictions),

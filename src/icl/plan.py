@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from engine.scoring.plan import ModelSize, Plan, plan_requests
 from rich.console import Console
 from rich.table import Table
 
 from data.source import TaskSource
 from data.task import TaskData
 from engine.models import LazyLanguageModel, load_config
+from engine.scoring.plan import ModelSize, Plan, plan_requests
 from engine.throughput import matmul_flops_per_second
 from icl.cell import Cell, build_cell
 from icl.evaluation import EvaluateSettings, load_cells, prompt_rules, tokens_alone
@@ -66,7 +66,7 @@ def plan_cell(data: TaskData, cell: Cell) -> CellPlan:
         data.task,
         data.seed,
         len(data.test),
-        len(data.demonstrations),
+        data.shots,
         counts.longest,
         kept,
         tokens_alone(cell),

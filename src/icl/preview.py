@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from data.task import TaskData
-from icl.cell import Cell, PromptRules
+from icl.cell import Cell, PromptRules, shows_no_label
 from icl.prompt import Encode, Ids, Objective, example_pieces
 
 
@@ -38,7 +38,8 @@ def preview(
     request = cell.requests[cell.index[0][example][option]]
     names = ("input", "output") if rules.method.objective is Objective.DIRECT else ("label", "input")
     pieces: list[tuple[str, Ids]] = []
-    for number, demonstration in enumerate(data.demonstrations, start=1):
+    demonstrations = data.neighbours[example] if data.neighbours else data.demonstrations
+    for number, demonstration in enumerate(demonstrations, start=1):
         ids = example_pieces(
             demonstration,
             encode,
@@ -46,6 +47,7 @@ def preview(
             layout=rules.layout,
             first=number == 1,
             limits=rules.limits,
+            no_label=shows_no_label(demonstrations),
         )
         pieces += [(f"demonstration {number} {name}", piece) for name, piece in zip(names, ids, strict=True)]
     head = cell.head_tokens[0][example][option]

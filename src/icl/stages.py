@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from data.demo import DemoSource
+from data.selected_source import Labels, SelectedSource, Selection, Strategy
 from data.settings import load_setting
 from data.source import JsonlSource, TaskSource
 from data.task import TaskType
@@ -17,6 +18,7 @@ from engine.models import LanguageModel, LazyLanguageModel, ModelSpec
 from engine.results import FinishedCell
 from engine.run_context import RunContext
 from engine.scoring import PlainScorer, PrefixScorer, Scorer
+from engine.sentence_encoder import load_sentence_encoder
 from engine.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
 from icl.cell import Truncation
 from icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
@@ -24,6 +26,7 @@ from icl.methods import Method
 from icl.plan import PlanSettings, plan_evaluation
 from icl.progress import CellProgress
 from icl.prompt import LengthLimits
+from icl.sequences import english_words
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +104,7 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
     data = build(DataSettings, config["data"], "data")
     source = open_source(data)
     setting, tasks = choose_tasks(config["setting"], data, source)
+    source = select(source, build(Selection, config["selection"], "selection"))
     limits = build(PromptSettings, config["prompt"], "prompt")
     settings = EvaluateSettings(
         setting=setting,
@@ -127,6 +131,16 @@ def open_source(data: DataSettings) -> TaskSource:
     if data.name not in openers:
         raise ConfigError("data.name", f"unknown value {data.name!r}", f"one of {', '.join(openers)}")
     return openers[data.name]()
+
+
+def select(source: TaskSource, selection: Selection) -> TaskSource:
+    """`source` with the demonstrations of the lab; itself when the selection changes nothing."""
+    if selection.changes_nothing:
+        return source
+    nearest = selection.strategy is Strategy.NEAREST
+    embed = load_sentence_encoder(selection.encoder) if nearest else None
+    words = english_words() if selection.labels is Labels.RANDOM_WORDS else ()
+    return SelectedSource(source, selection, embed, words)
 
 
 def _jsonl(data: DataSettings) -> JsonlSource:

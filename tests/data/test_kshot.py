@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from data.errors import DataError
-from data.kshot import CUT_SEED, KShotSplit, k_shot_split, legacy_generator, shuffled_indices
+from data.kshot import CUT_SEED, KShotSplit, k_shot_split
 
 SHARED = Path(os.environ.get("METASHOT_SHARED", Path(__file__).parents[2] / "../shared"))
 PUBLISHED_60 = {  # facts/kshot_protocol.md section 6: 60 rows, k = 16
@@ -36,7 +36,7 @@ def test_every_split_of_the_original_is_reproduced(case: str) -> None:
     golden = json.loads(path.read_text())["target_k16"][case]
     rows = list(range(golden["n_train_rows"]))
     if case.startswith("trec"):
-        order = shuffled_indices(len(rows), legacy_generator(CUT_SEED))
+        order = k_shot_split(len(rows), k=len(rows), seed=CUT_SEED).train
         rows, test = order[: int(0.8 * len(order))], order[int(0.8 * len(order)) :]
     for seed, expected in golden["by_seed"].items():
         split = k_shot_split(len(rows), k=golden["k"], seed=int(seed))
@@ -47,7 +47,7 @@ def test_every_split_of_the_original_is_reproduced(case: str) -> None:
 
 
 @given(n=st.integers(0, 300), seed=st.integers(0, 2**32 - 1))
-def test_shuffled_indices_equal_the_written_out_shuffle(n: int, seed: int) -> None:
+def test_the_shuffle_equals_the_written_out_one(n: int, seed: int) -> None:
     """Section 3's description in plain Python: mask, reject, swap from the last position down."""
     draw = np.random.RandomState(seed)
     expected = list(range(n))
@@ -56,7 +56,7 @@ def test_shuffled_indices_equal_the_written_out_shuffle(n: int, seed: int) -> No
         while (j := int(draw.randint(0, 2**32, dtype=np.uint32)) & mask) > i:
             pass
         expected[i], expected[j] = expected[j], expected[i]
-    assert shuffled_indices(n, legacy_generator(seed)) == expected
+    assert k_shot_split(n, k=n, seed=seed) == KShotSplit(train=expected, dev=[])
 
 
 @pytest.mark.parametrize(("n", "train", "dev"), [(40, 16, 16), (20, 16, 4), (10, 10, 0), (0, 0, 0)])

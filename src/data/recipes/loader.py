@@ -133,10 +133,18 @@ def _entries(folder: Path) -> Iterator[_Entry]:
         file = read_yaml(path)
         if _FAMILY_KEY in file.content:
             yield from _family(file)
+        elif _is_setting(file):
+            continue
         elif isinstance(file.content.get("name"), str):
             yield _Entry(file, file.content["name"], file.content, is_member=False)
         else:
             raise DataError(file.where("name"), "the recipe has no name", "write `name: my_task`")
+
+
+def _is_setting(file: YamlFile) -> bool:
+    """Settings of one's own may lie among the recipes."""
+    keys = set(file.content)
+    return bool(keys & {"train", "test"}) and keys <= {"name", "title", "train", "test", "unseen_domain_test"}
 
 
 def _family(file: YamlFile) -> Iterator[_Entry]:
@@ -178,7 +186,9 @@ def _parse(entry: _Entry, content: Mapping[str, Any]) -> Any:
 
 
 def _format_error(entry: _Entry, error: ValidationError) -> DataError:
-    fault = error.errors(include_url=False)[0]
+    faults = error.errors(include_url=False)
+    # A misspelt key is also a missing one; its own error is the one that helps.
+    fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     kind = str(entry.content.get("kind"))
     keys = [str(part) for part in fault["loc"] if str(part) != kind]
     prefix = (_FAMILY_KEY, entry.task) if entry.is_member else ()

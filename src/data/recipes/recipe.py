@@ -57,6 +57,10 @@ class DropCounts:
         """Count one row."""
         (self.left_out if dropped.published else self.stopped)[dropped.reason] += 1
 
+    def total(self) -> int:
+        """All rows counted."""
+        return self.left_out.total() + self.stopped.total()
+
     def as_dict(self) -> dict[str, dict[str, int]]:
         """For the manifest."""
         return {"left_out": dict(self.left_out), "original_stopped": dict(self.stopped)}

@@ -5,7 +5,6 @@ Source: the released config files (facts/settings.json); diversity lists: MetaIC
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -74,11 +73,6 @@ def published_overlap(setting: Setting) -> list[str]:
 def base_task(task: str) -> str:
     """`wiki_qa` for `wiki_qa`, `inst:wiki_qa` and `inst:wiki_qa:Decide-good-answer`."""
     return task.split(":", 2)[1] if task.startswith("inst:") else task
-
-
-def all_task_names(settings: Iterable[Setting]) -> list[str]:
-    """Every task of these settings once, in order of first mention."""
-    return list(dict.fromkeys(task for setting in settings for task in (*setting.train, *setting.test)))
 
 
 @cache

@@ -1,0 +1,99 @@
+"""Data files written whole or not at all, with their row count and checksum taken on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from data.errors import DataError
+
+_COPY_CHUNK_BYTES = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """What the manifest keeps of a file."""
+
+    rows: int
+    bytes: int
+    sha256: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return asdict(self)
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> FileRecord:
+    """Write one line each, streaming, through a temporary file, fsync and rename.
+
+    Raises:
+        DataError: the folder cannot be written or the disk is full; an older `path` is untouched.
+    """
+    digest, rows, size = hashlib.sha256(), 0, 0
+    with _replacing(path) as stream:
+        for line in lines:
+            encoded = line.encode("utf-8") + b"\n"
+            digest.update(encoded)
+            stream.write(encoded)
+            rows += 1
+            size += len(encoded)
+    return FileRecord(rows, size, digest.hexdigest())
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy bytes; `target` appears whole."""
+    with _replacing(target) as stream, source.open("rb") as original:
+        shutil.copyfileobj(original, stream, _COPY_CHUNK_BYTES)
+
+
+def write_json_file(path: Path, value: Any) -> None:
+    """Indented JSON, written whole."""
+    with _replacing(path) as stream:
+        stream.write((json.dumps(value, indent=1, ensure_ascii=False) + "\n").encode("utf-8"))
+
+
+def record_of(path: Path) -> FileRecord:
+    """Rows (lines), size and checksum of a file that is there."""
+    digest, rows, size = hashlib.sha256(), 0, 0
+    with path.open("rb") as stream:
+        while chunk := stream.read(_COPY_CHUNK_BYTES):
+            digest.update(chunk)
+            rows += chunk.count(b"\n")
+            size += len(chunk)
+    return FileRecord(rows, size, digest.hexdigest())
+
+
+@contextmanager
+def _replacing(path: Path) -> Generator[BinaryIO, None, None]:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            yield stream
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _cannot_write(path: Path, error: OSError) -> DataError:
+    return DataError(
+        str(path),
+        f"cannot be written: {error.strerror or error}",
+        "free the disk or choose another data.root",
+    )

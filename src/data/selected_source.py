@@ -1,0 +1,218 @@
+"""A task source with other demonstrations than its own: the demonstration lab around any data group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+from data.errors import DataError
+from data.selection import (
+    add_label_noise,
+    choose_balanced,
+    choose_fixed,
+    choose_random,
+    flip_labels,
+    inputs_only,
+    labels_only,
+    nearest,
+    rename_labels,
+    reorder,
+    word_map,
+)
+from data.source import TaskSource
+from data.task import Example, TaskData, TaskType
+
+Embed = Callable[[list[str]], NDArray[np.float32]]
+"""Sentences to vectors [n, d]."""
+
+
+class Strategy(StrEnum):
+    """How demonstrations are chosen."""
+
+    PROTOCOL = "protocol"
+    """The published k-shot draw of the seed."""
+    RANDOM = "random"
+    """Another uniform draw, from the training pool."""
+    BALANCED = "balanced"
+    """Equally many of each label, from the training pool."""
+    FIXED = "fixed"
+    """The places `selection.indices` of the training pool."""
+    NEAREST = "nearest"
+    """For each test example its nearest neighbours by sentence embedding, from the training pool."""
+
+
+class Labels(StrEnum):
+    """Which labels demonstrations show."""
+
+    GOLD = "gold"
+    FLIPPED = "flipped"
+    """Every label is consistently another one."""
+    RANDOM_WORDS = "random_words"
+    """Labels of demonstrations and options are random English words, one map per (task, seed)."""
+
+
+class Shown(StrEnum):
+    """Which part of a demonstration is shown."""
+
+    ALL = "all"
+    LABELS = "labels"
+    INPUTS = "inputs"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """`conf/config.yaml`, node `selection`.
+
+    Attributes:
+        strategy: how demonstrations are chosen.
+        indices: places in the pool, for `fixed`.
+        order: 0 keeps the order, n draws permutation n.
+        label_noise: share of demonstrations with a wrong label, 0 to 1.
+        labels: which labels are shown.
+        shown: which part is shown.
+        encoder: sentence encoder of `nearest`.
+    """
+
+    strategy: Strategy = Strategy.PROTOCOL
+    indices: tuple[int, ...] = ()
+    order: int = 0
+    label_noise: float = 0.0
+    labels: Labels = Labels.GOLD
+    shown: Shown = Shown.ALL
+    encoder: str = "all-MiniLM-L6-v2"
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions.
+
+        Raises:
+            DataError: a share outside 0 to 1, a negative order, or indices without `fixed` and vice versa.
+        """
+        if not 0 <= self.label_noise <= 1:
+            raise DataError(
+                "selection.label_noise", f"must lie in 0 to 1, got {self.label_noise}", "0.5 is half"
+            )
+        if self.order < 0:
+            raise DataError("selection.order", f"must be 0 or more, got {self.order}", "0 keeps the order")
+        if (self.strategy is Strategy.FIXED) != bool(self.indices):
+            raise DataError(
+                "selection.indices",
+                f"{len(self.indices)} given with strategy {self.strategy.value!r}",
+                "indices belong to selection.strategy=fixed, which needs them",
+            )
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether this is the published protocol."""
+        return self == replace(Selection(), encoder=self.encoder)
+
+
+class SelectedSource:
+    """`source` with demonstrations as `selection` says.
+
+    Args:
+        source: any data group.
+        selection: what to change.
+        embed: sentence encoder; used by `nearest` only, called once per task for the pool and once per cell.
+        words: English words; used by `random_words` only.
+    """
+
+    def __init__(
+        self, source: TaskSource, selection: Selection, embed: Embed | None = None, words: Sequence[str] = ()
+    ) -> None:
+        self._source, self._selection = source, selection
+        self._embed, self._words = embed, words
+        self.name = source.name
+
+    def tasks(self) -> list[str]:
+        """The source's tasks."""
+        return self._source.tasks()
+
+    def pool(self, task: str, *, size: int = 16384, seed: int = 100) -> list[Example]:
+        """The source's pool, unchanged."""
+        return self._source.pool(task, size=size, seed=seed)
+
+    def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
+        """One cell with the selected demonstrations.
+
+        Raises:
+            DataError: a pool that is too small, or a selection that the task cannot have.
+        """
+        fixed = self._selection.strategy is Strategy.FIXED
+        if fixed and k not in (0, len(self._selection.indices)):
+            raise DataError(
+                "k", f"k={k}, but selection.indices names {len(self._selection.indices)}", "make them equal"
+            )
+        protocol = self._selection.strategy is Strategy.PROTOCOL
+        data = self._source.load(task, k=k if protocol else 0, seed=seed, split=split)
+        generator = np.random.default_rng(_seed_of(task, seed))
+        if k and not protocol:
+            data = self._choose(data, k, generator)
+        return self._rename(self._change(data, generator), generator)
+
+    def _choose(self, data: TaskData, k: int, generator: np.random.Generator) -> TaskData:
+        selection = self._selection
+        pool = self._source.pool(data.task, seed=data.seed)
+        if selection.strategy is Strategy.NEAREST:
+            return replace(data, demonstrations=(), neighbours=self._neighbours(data, pool, k))
+        if selection.strategy is Strategy.FIXED:
+            return replace(data, demonstrations=choose_fixed(pool, selection.indices))
+        choose = choose_balanced if selection.strategy is Strategy.BALANCED else choose_random
+        return replace(data, demonstrations=choose(pool, k, generator))
+
+    def _neighbours(self, data: TaskData, pool: Sequence[Example], k: int) -> tuple[tuple[Example, ...], ...]:
+        if self._embed is None:
+            raise ValueError("selection.strategy=nearest needs a sentence encoder")
+        vectors = self._embed([example.input for example in [*pool, *data.test]])
+        places = nearest(vectors[len(pool) :], vectors[: len(pool)], k)
+        return tuple(tuple(pool[place] for place in row) for row in places)
+
+    def _change(self, data: TaskData, generator: np.random.Generator) -> TaskData:
+        selection = self._selection
+
+        def changed(demonstrations: tuple[Example, ...]) -> tuple[Example, ...]:
+            demonstrations = reorder(demonstrations, selection.order)
+            if selection.label_noise:
+                demonstrations = add_label_noise(demonstrations, selection.label_noise, generator)
+            if selection.labels is Labels.FLIPPED:
+                demonstrations = flip_labels(demonstrations)
+            return demonstrations
+
+        return replace(
+            data,
+            demonstrations=changed(data.demonstrations),
+            neighbours=tuple(map(changed, data.neighbours)),
+        )
+
+    def _rename(self, data: TaskData, generator: np.random.Generator) -> TaskData:
+        if self._selection.labels is Labels.RANDOM_WORDS:
+            if data.task_type is not TaskType.CLASSIFICATION:
+                raise DataError(
+                    "selection.labels",
+                    f"random_words needs one label set, task {data.task!r} is {data.task_type.value}",
+                    "leave it out of data.tasks",
+                )
+            names = word_map(sorted(set(data.test[0].options)), self._words, generator)
+            data = replace(
+                data,
+                test=rename_labels(data.test, names),
+                demonstrations=rename_labels(data.demonstrations, names),
+                neighbours=tuple(rename_labels(row, names) for row in data.neighbours),
+            )
+        if self._selection.shown is Shown.ALL:
+            return data
+        show = labels_only if self._selection.shown is Shown.LABELS else inputs_only
+        return replace(
+            data,
+            demonstrations=show(data.demonstrations),
+            neighbours=tuple(map(show, data.neighbours)),
+        )
+
+
+def _seed_of(task: str, seed: int) -> int:
+    """A seed per (task, seed), whatever tasks come before it."""
+    return int.from_bytes(hashlib.sha256(f"{task}\0{seed}".encode()).digest()[:8], "big")

@@ -1,0 +1,1 @@
+"""Where source rows come from: table files, downloads, archives and the hub."""

@@ -1,0 +1,211 @@
+"""From a recipe's source to rows: tries today's place, then each fallback, and says what went wrong with each."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import urlsplit
+
+from data.errors import DataError
+from data.recipes import Recipe
+from data.recipes.spec import Place
+from data.sources.archive import extract_zip
+from data.sources.download import Limits, download, is_address
+from data.sources.hub import Located, locate_in_folder, locate_on_hub
+from data.sources.tables import TableLayout, class_names, format_of, read_rows
+from data.yaml_files import suggestion
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What may be used to get at source files.
+
+    Attributes:
+        raw: folder with source files of your own: `<raw>/<hub id>/...` laid out like the hub, or the paths that
+            a recipe's `files` name.
+        cache: folder for downloads.
+        online: whether the hub and web addresses may be asked.
+        limits: patience and size limits of downloads.
+    """
+
+    raw: Path | None = None
+    cache: Path = Path("downloads")
+    online: bool = True
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True, slots=True)
+class SplitRows:
+    """The rows of one split, readable more than once.
+
+    Attributes:
+        located: files and revision.
+        place: the place of the recipe that answered.
+        layout: how the files are read.
+    """
+
+    located: Located
+    place: Place
+    layout: TableLayout
+
+    def __iter__(self) -> Iterator[Row]:
+        adapt = _adapter(self.place, self.located.paths[0], self.layout)
+        for path in self.located.paths:
+            for row in read_rows(path, self.layout):
+                yield adapt(row) if adapt is not None else row
+
+
+def open_split(recipe: Recipe, split: str, reach: Reach) -> SplitRows:
+    """Rows of one split of a task's source, from the first place that has them.
+
+    Raises:
+        DataError: no place has them; lists each place with its reason.
+    """
+    reasons: list[str] = []
+    source = recipe.spec.source
+    for place in (source, *source.fallbacks):
+        filled = _filled(place, recipe.name)
+        try:
+            located = _locate(recipe, filled, split, reach)
+        except DataError as error:
+            reasons.append(f"{error.where}: {error.problem}")
+            continue
+        layout = _layout(recipe, filled)
+        return SplitRows(located, filled, layout)
+    raise DataError(
+        f"{recipe.name}, split {split}",
+        "no source could be reached: " + "; ".join(reasons),
+        "put the files into data.raw, or use prepared data (prepare.source)",
+    )
+
+
+def _filled(place: Place, task: str) -> Place:
+    """`{task}` and `{short_name}` (the name behind its last colon) stand in family files."""
+    short = task.rsplit(":", 1)[-1]
+    files = {
+        split: file.replace("{task}", task).replace("{short_name}", short)
+        for split, file in place.files.items()
+    }
+    return place.model_copy(update={"files": files})
+
+
+def _locate(recipe: Recipe, place: Place, split: str, reach: Reach) -> Located:
+    if place.files:
+        return _locate_file(recipe, place, split, reach)
+    if place.hub is None:
+        raise DataError(f"source of {recipe.name}", "names neither hub nor files", "add one of them")
+    if reach.raw is not None:
+        found = locate_in_folder(reach.raw / place.hub, place.config, split)
+        if found is not None:
+            return found
+    if not reach.online:
+        raise DataError(place.hub, "not in data.raw, and the hub may not be asked", "set prepare.online=true")
+    return locate_on_hub(place.hub, place.config, split, place.revision)
+
+
+def _locate_file(recipe: Recipe, place: Place, split: str, reach: Reach) -> Located:
+    if split not in place.files:
+        raise DataError(
+            f"source of {recipe.name}", f'names no file for split "{split}"', suggestion(split, place.files)
+        )
+    name = place.files[split]
+    if place.archive is not None:
+        return _locate_in_archive(place, place.archive, name, reach)
+    if not is_address(name):
+        return _local(name, recipe, reach)
+    if not reach.online:
+        raise DataError(name, "web addresses may not be asked", "set prepare.online=true")
+    path = download(name, _cached(name, reach), place.sha256.get(split), reach.limits)
+    return Located((path,), "", name)
+
+
+def _local(name: str, recipe: Recipe, reach: Reach) -> Located:
+    path = Path(name).expanduser()
+    candidates = [path] if path.is_absolute() else [Path(recipe.path).parent / path]
+    if reach.raw is not None and not path.is_absolute():
+        candidates.append(reach.raw / path)
+    for candidate in candidates:
+        if candidate.is_file():
+            return Located((candidate,), "", str(candidate))
+    tried = " and ".join(str(candidate) for candidate in candidates)
+    raise DataError(
+        name, f"no such file (tried {tried})", "paths start at the recipe's folder or at data.raw"
+    )
+
+
+def _locate_in_archive(place: Place, archive: str, name: str, reach: Reach) -> Located:
+    if is_address(archive):
+        if not reach.online:
+            raise DataError(archive, "web addresses may not be asked", "set prepare.online=true")
+        local = download(archive, _cached(archive, reach), place.sha256.get("archive"), reach.limits)
+    else:
+        local = Path(archive).expanduser()
+    folder = extract_zip(local, reach.cache / "unpacked" / _key(archive))
+    path = folder / name
+    if not path.is_file():
+        members = [str(found.relative_to(folder)) for found in folder.rglob("*") if found.is_file()]
+        raise DataError(archive, f'holds no "{name}"', suggestion(name, members))
+    return Located((path,), "", archive)
+
+
+def _cached(url: str, reach: Reach) -> Path:
+    return reach.cache / _key(url) / (PurePosixPath(urlsplit(url).path).name or "file")
+
+
+def _key(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]
+
+
+def _layout(recipe: Recipe, place: Place) -> TableLayout:
+    back = {new: old for old, new in place.rename.items()}
+    fields: dict[str, str] = recipe.spec.fields
+    roots = dict.fromkeys(path.split(".")[0] for path in fields)
+    return TableLayout(
+        format=place.format,
+        delimiter=place.delimiter,
+        header=tuple(place.header),
+        types=fields,
+        columns=tuple(back.get(root, root) for root in roots),
+    )
+
+
+def _adapter(place: Place, first: Path, layout: TableLayout) -> Any:
+    """Renames columns and renumbers classes by name; None where nothing is to be done."""
+    if not place.rename and not place.by_class_name:
+        return None
+    numbers = _renumbering(place, first, layout)
+
+    def adapt(row: Row) -> Row:
+        renamed = {place.rename.get(column, column): value for column, value in row.items()}
+        for column, mapping in numbers.items():
+            if column in renamed:
+                renamed[column] = mapping.get(renamed[column], renamed[column])
+        return renamed
+
+    return adapt
+
+
+def _renumbering(place: Place, first: Path, layout: TableLayout) -> Mapping[str, dict[Any, int]]:
+    """Per column: today's number, or the class name itself, to the original's number."""
+    stored = class_names(first) if format_of(first, layout) == "parquet" else {}
+    by_new_name = {place.rename.get(column, column): names for column, names in stored.items()}
+    numbers: dict[str, dict[Any, int]] = {}
+    for column, original in place.by_class_name.items():
+        names = by_new_name.get(column)
+        if names is None and format_of(first, layout) == "parquet":
+            raise DataError(
+                str(first),
+                f'column "{column}" has no class names',
+                "the file must carry the hub's class names",
+            )
+        unknown = [name for name in names or [] if name not in original]
+        if unknown:
+            raise DataError(str(first), f'class "{unknown[0]}" is unknown', suggestion(unknown[0], original))
+        numbers[column] = dict(original)
+        numbers[column].update({number: original[name] for number, name in enumerate(names or [])})
+    return numbers

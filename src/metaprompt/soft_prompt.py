@@ -1,0 +1,100 @@
+"""Soft prompts: how they start, how they are stored, and the words they are nearest to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+from torch.nn import functional
+
+from engine.errors import CheckpointError, ConfigError
+from engine.files import write_atomic
+from engine.models import LanguageModel
+from metaprompt.backbone import input_embeddings
+from metaprompt.released import load_released_prompt
+
+_TENSOR_NAME = "prompt"
+_RANDOM_STD = 0.01
+_FREQUENT_IDS = 5000
+
+
+class PromptInit(StrEnum):
+    """How a soft prompt starts when no file is given."""
+
+    RANDOM = "random"
+    """N(0, 1e-4) entries (variance)."""
+    VOCABULARY = "vocabulary"
+    """Embeddings of tokens drawn with replacement from the first 5000 ids."""
+
+
+@dataclass(frozen=True, slots=True)
+class NearestToken:
+    """A vocabulary token near a prompt vector: its piece and cosine."""
+
+    piece: str
+    cosine: float
+
+
+def initial_prompt(language_model: LanguageModel, length: int, init: str, seed: int) -> Tensor:
+    """A new soft prompt [length, d] in float32; a pure function of its arguments.
+
+    Raises:
+        ConfigError: length below 1 or an unknown `init`.
+    """
+    if length < 1:
+        raise ConfigError("prompt.length", f"{length} prompt tokens", "give at least 1")
+    if init not in tuple(PromptInit):
+        raise ConfigError("prompt.init", f"unknown value {init!r}", f"one of {', '.join(PromptInit)}")
+    table = input_embeddings(language_model).detach()
+    generator = torch.Generator().manual_seed(seed)
+    if init == PromptInit.RANDOM:
+        return torch.randn(length, table.shape[1], generator=generator) * _RANDOM_STD
+    ids = torch.randint(min(_FREQUENT_IDS, table.shape[0]), (length,), generator=generator)
+    return table[ids.to(table.device)].float().cpu().clone()
+
+
+def save_prompt(path: Path, prompt: Tensor) -> None:
+    """Write a prompt [P, d] as safetensors, atomically."""
+    write_atomic(path, save({_TENSOR_NAME: prompt.detach().float().cpu().contiguous()}))
+
+
+def load_prompt(path: Path, width: int | None = None) -> Tensor:
+    """A prompt [P, d] from our safetensors file or a published `.pt`.
+
+    Args:
+        path: the file.
+        width: the model's embedding width, checked when given.
+
+    Raises:
+        CheckpointError: missing, damaged, or of another width.
+    """
+    if path.suffix == ".pt":
+        return load_released_prompt(path, width)
+    try:
+        prompt = load_file(path)[_TENSOR_NAME]
+    except (FileNotFoundError, SafetensorError, KeyError) as error:
+        raise CheckpointError(str(path), f"no readable prompt: {error}", "give a prompt file") from error
+    if width is not None and prompt.shape[1] != width:
+        raise CheckpointError(
+            str(path),
+            f"prompt of width {prompt.shape[1]}, but the model's embeddings have width {width}",
+            "choose the model that the prompt was made for, or another prompt",
+        )
+    return prompt
+
+
+def nearest_tokens(language_model: LanguageModel, prompt: Tensor, count: int) -> list[list[NearestToken]]:
+    """The `count` vocabulary tokens of highest cosine for each prompt vector, best first."""
+    table = functional.normalize(input_embeddings(language_model).detach().float(), dim=-1)
+    rows = functional.normalize(prompt.detach().float().to(table.device), dim=-1)
+    values, ids = (rows @ table.T).topk(min(count, table.shape[0]), dim=-1)
+    pieces = language_model.tokenizer.convert_ids_to_tokens
+    return [
+        [NearestToken(str(pieces(int(i))), float(v)) for i, v in zip(row_ids, row_values, strict=True)]
+        for row_ids, row_values in zip(ids, values, strict=True)
+    ]

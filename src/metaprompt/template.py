@@ -1,0 +1,196 @@
+"""Templates as data: a list of segments that turns named texts into ids for either kind of model.
+
+Segments are tokenized one by one and joined as ids, as the released code does. Kinds, one key each in YAML:
+`slot` (the user's text), `text` (template words), `piece` (one vocabulary piece, glued to what stands before),
+`label` (the option's letter), `pseudo` (a cluster's pseudo-token), `answer` (the sentinel), `side` (start of the
+second side, for one truncation rule) and `each_option` (segments repeated for every option).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from transformers import PreTrainedTokenizerBase
+
+from data.errors import DataError
+from metaprompt.truncation import (
+    Ids,
+    Truncation,
+    cut_right,
+    keep_ending,
+    longer_side,
+    longest_slot,
+    proportional,
+)
+
+SENTINELS = ("<extra_id_0>", "<extra_id_1>")
+_KINDS = ("slot", "text", "piece", "label", "pseudo", "answer", "side")
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One segment: its kind, and the text, slot name or option index that it carries."""
+
+    kind: str
+    value: str = ""
+    option: int | None = None
+
+
+def parse_segments(rows: Sequence[Mapping[str, Any]], options: int, where: str) -> tuple[Segment, ...]:
+    """Segments of a YAML list, with `each_option` written out for `options` options.
+
+    Raises:
+        DataError: an unknown kind or a segment with more than one key.
+    """
+    segments: list[Segment] = []
+    for row in rows:
+        if len(row) != 1 or next(iter(row)) not in (*_KINDS, "each_option"):
+            raise DataError(
+                where, f"segment {dict(row)}", f"give one of {', '.join((*_KINDS, 'each_option'))}"
+            )
+        kind, value = next(iter(row.items()))
+        if kind == "each_option":
+            inner = parse_segments(value, 0, where)
+            segments += [Segment(s.kind, s.value, index) for index in range(options) for s in inner]
+        else:
+            segments.append(Segment(kind, str(value)))
+    return tuple(segments)
+
+
+def word_id(tokenizer: PreTrainedTokenizerBase, word: str, where: str) -> int:
+    """The id of `word` as the start of a new word (`▁yes`, `Ġyes`), never `<unk>`.
+
+    Raises:
+        DataError: the word is not one token; its pieces are named.
+    """
+    shown: list[str] = []
+    for text in (f" {word}", word):
+        ids = tokenizer.encode(text, add_special_tokens=False)
+        pieces = [str(piece) for piece in tokenizer.convert_ids_to_tokens(ids)]
+        shown = shown or pieces
+        if len(ids) == 1 and ids[0] != tokenizer.unk_token_id and pieces[0].lstrip("▁Ġ") == word:
+            return ids[0]
+    raise DataError(
+        where,
+        f"verbalizer {word!r} is {len(shown)} tokens for this tokenizer: {' '.join(shown)}",
+        "choose a word that is one token",
+    )
+
+
+def bare_id(tokenizer: PreTrainedTokenizerBase, piece: str) -> int:
+    """The id of a bare vocabulary piece, `<unk>` when there is none (what the released code looks up)."""
+    found = tokenizer.convert_tokens_to_ids(piece)
+    if isinstance(found, int):
+        return found
+    return tokenizer.unk_token_id if isinstance(tokenizer.unk_token_id, int) else 0
+
+
+def sentinel_id(tokenizer: PreTrainedTokenizerBase, index: int) -> int:
+    """The id of `<extra_id_{index}>`.
+
+    Raises:
+        DataError: the tokenizer has no sentinels.
+    """
+    if SENTINELS[index] not in tokenizer.get_vocab():
+        raise DataError(
+            "model",
+            f"its tokenizer has no {SENTINELS[index]}",
+            "use a T5 model for encoder-decoder templates",
+        )
+    return bare_id(tokenizer, SENTINELS[index])
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """What fills a template.
+
+    Attributes:
+        slots: texts by slot name.
+        options: text (or cluster, for a pseudo-token) of each option.
+        label_ids: id of each label piece.
+    """
+
+    slots: Mapping[str, str]
+    options: Sequence[str | int]
+    label_ids: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long a context may become, and how it is cut.
+
+    Attributes:
+        max_tokens: most tokens of the context, prompt not counted.
+        slot_tokens: most tokens by slot name, cut first (`option` for all options).
+        rule: the truncation rule.
+        ending: segments that `keep_ending` keeps.
+        counted: template tokens counted by `proportional`.
+    """
+
+    max_tokens: int
+    slot_tokens: Mapping[str, int]
+    rule: Truncation
+    ending: int = 0
+    counted: int = 0
+
+
+def render(
+    tokenizer: PreTrainedTokenizerBase,
+    segments: Sequence[Segment],
+    fill: Fill,
+    limits: Limits,
+    *,
+    spaced: bool,
+) -> tuple[int, ...]:
+    """Context ids of a filled template, cut to its limits.
+
+    Args:
+        tokenizer: the model's own.
+        segments: the template.
+        fill: texts and label ids.
+        limits: lengths and truncation rule.
+        spaced: put a space before a slot that is not the first segment; byte-level tokenizers need it to see
+            the start of a word, sentencepiece adds it by itself.
+    """
+    parts: list[Ids] = []
+    free: list[bool] = []
+    side = None
+    for position, segment in enumerate(segments):
+        if segment.kind == "side":
+            side = len(parts)
+            continue
+        parts.append(_ids(tokenizer, segment, fill, limits, spaced=spaced and position > 0))
+        free.append(segment.kind == "slot")
+    if limits.rule is Truncation.PROPORTIONAL:
+        parts = proportional(parts, free, limits.max_tokens, limits.counted)
+    elif limits.rule is Truncation.RIGHT:
+        parts = cut_right(parts, limits.max_tokens)
+    elif limits.rule is Truncation.KEEP_ENDING:
+        parts = keep_ending(parts, limits.ending, limits.max_tokens)
+    elif limits.rule is Truncation.LONGER_SIDE:
+        parts = longer_side(parts, free, len(parts) if side is None else side, limits.max_tokens)
+    else:
+        parts = longest_slot(parts, free, limits.max_tokens)
+    return tuple(token for part in parts for token in part)
+
+
+def _ids(
+    tokenizer: PreTrainedTokenizerBase, segment: Segment, fill: Fill, limits: Limits, *, spaced: bool
+) -> Ids:
+    if segment.kind == "answer":
+        return [sentinel_id(tokenizer, 0)]
+    if segment.kind == "piece":
+        return [bare_id(tokenizer, segment.value)]
+    if segment.kind == "label":
+        assert segment.option is not None
+        return [fill.label_ids[segment.option]]
+    if segment.kind == "pseudo":
+        assert segment.option is not None
+        return [-int(fill.options[segment.option]) - 1]
+    if segment.kind == "text":
+        return tokenizer.encode(segment.value, add_special_tokens=False)
+    text = fill.slots[segment.value] if segment.option is None else str(fill.options[segment.option])
+    ids = tokenizer.encode(f" {text}" if spaced else text, add_special_tokens=False)
+    return ids[: limits.slot_tokens.get(segment.value, len(ids))]

@@ -1,0 +1,202 @@
+"""The demonstration lab: choices, orders and label changes as properties; a source around any source."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from data.errors import DataError
+from data.selected_source import Labels, SelectedSource, Selection, Shown, Strategy
+from data.selection import (
+    add_label_noise,
+    choose_balanced,
+    choose_fixed,
+    choose_random,
+    flip_labels,
+    inputs_only,
+    labels_only,
+    nearest,
+    rename_labels,
+    reorder,
+    word_map,
+)
+from data.task import Example, TaskData, TaskType
+
+OPTIONS = ("no", "yes", "maybe")
+POOL = [Example("t", f"input {i}", OPTIONS[0 if i < 12 else 1 + i % 2], OPTIONS) for i in range(20)]
+SEEDS = st.integers(0, 2**32)
+
+
+def generator(seed=0):
+    return np.random.default_rng(seed)
+
+
+@given(SEEDS, st.integers(0, 20))
+def test_a_random_choice_repeats_nothing_and_follows_the_seed(seed, k):
+    chosen = choose_random(POOL, k, generator(seed))
+    assert len(set(chosen)) == len(chosen) == k
+    assert chosen == choose_random(POOL, k, generator(seed))
+
+
+@given(SEEDS, st.integers(1, 12))
+def test_a_balanced_choice_has_equal_counts(seed, k):
+    """The pool has 12, 4 and 4 of its labels, so counts differ by one at most while k <= 12."""
+    chosen = choose_balanced(POOL, k, generator(seed))
+    counts = [sum(example.output == option for example in chosen) for option in OPTIONS]
+    assert max(counts) - min(counts) <= 1
+    assert len(set(chosen)) == k
+
+
+def test_a_balanced_choice_takes_what_there_is():
+    chosen = choose_balanced(POOL, 15, generator())
+    assert [sum(e.output == option for e in chosen) for option in OPTIONS] == [7, 4, 4]
+
+
+def test_fixed_places_keep_their_order():
+    assert choose_fixed(POOL, [3, 0]) == (POOL[3], POOL[0])
+    with pytest.raises(DataError, match=r"selection.indices: no example 20 in a pool of 20"):
+        choose_fixed(POOL, [20])
+
+
+def test_a_pool_that_is_too_small_is_refused():
+    with pytest.raises(DataError, match=r"k: 't' has a pool of 20 examples, k=21 asked"):
+        choose_random(POOL, 21, generator())
+
+
+def test_the_nearest_neighbour_stands_last():
+    """On the unit circle at 0, 30, 80 and 180 degrees; the query at 10 degrees."""
+    angles = np.radians([0, 30, 80, 180])
+    pool = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    query = 5 * np.array([[np.cos(np.radians(10)), np.sin(np.radians(10))]])
+    assert nearest(query, pool, 3).tolist() == [[2, 1, 0]]
+    assert nearest(query, np.array([[1.0, 0], [1.0, 0]]), 2).tolist() == [[1, 0]]
+    with pytest.raises(DataError, match="pool holds 4 examples, k=5"):
+        nearest(query, pool, 5)
+
+
+@given(st.integers(0, 1000))
+def test_orders_are_permutations_and_order_0_is_the_same(order):
+    changed = reorder(POOL, order)
+    assert sorted(changed, key=POOL.index) == POOL
+    assert order or list(changed) == POOL
+
+
+@given(SEEDS, st.floats(0, 1))
+def test_label_noise_makes_exactly_its_share_wrong(seed, share):
+    noisy = add_label_noise(POOL, share, generator(seed))
+    wrong = [new for old, new in zip(POOL, noisy, strict=True) if new.output != old.output]
+    assert len(wrong) == round(share * len(POOL))
+    assert all(example.output in OPTIONS for example in wrong)
+    assert [example.input for example in noisy] == [example.input for example in POOL]
+
+
+def test_an_example_with_one_option_cannot_be_wrong():
+    with pytest.raises(DataError, match="no label is wrong"):
+        add_label_noise([Example("t", "x", "a", ("a",))], 1.0, generator())
+
+
+def test_flipping_is_consistent_and_never_right():
+    flipped = flip_labels(POOL)
+    assert {(old.output, new.output) for old, new in zip(POOL, flipped, strict=True)} == {
+        ("maybe", "no"),
+        ("no", "yes"),
+        ("yes", "maybe"),
+    }
+
+
+def test_parts_can_be_hidden():
+    assert {(e.input, e.output) for e in labels_only(POOL[:1])} == {("", "no")}
+    assert {(e.input, e.output) for e in inputs_only(POOL[:1])} == {("input 0", "")}
+
+
+@given(SEEDS)
+def test_words_are_distinct_and_answers_keep_their_places(seed):
+    names = word_map(OPTIONS, [f"w{i}" for i in range(5)], generator(seed))
+    assert len(set(names.values())) == 3
+    for old, new in zip(POOL, rename_labels(POOL, names), strict=True):
+        assert new.options.index(new.output) == old.options.index(old.output)
+
+
+@dataclass
+class Source:
+    """Twenty examples a task; the protocol takes the first k."""
+
+    name: str = "made"
+    task_type: TaskType = TaskType.CLASSIFICATION
+
+    def tasks(self):
+        return ["t"]
+
+    def load(self, task, *, k, seed, split="test"):
+        test = tuple(Example(task, f"test {i}", "yes", OPTIONS) for i in range(3))
+        return TaskData(task, seed, self.task_type, tuple(POOL[:k]), test)
+
+    def pool(self, task, *, size=16384, seed=100):
+        return list(POOL)
+
+
+def load(k=4, seed=1, source=None, **changes):
+    def embed(sentences):
+        return np.stack([[len(text), int(text.split()[-1])] for text in sentences]).astype(np.float32)
+
+    words = [f"word{i}" for i in range(50)]
+    return SelectedSource(source or Source(), Selection(**changes), embed, words).load("t", k=k, seed=seed)
+
+
+def test_the_protocol_is_left_alone():
+    assert load().demonstrations == tuple(POOL[:4])
+    assert Selection().changes_nothing
+    assert not Selection(order=1).changes_nothing
+
+
+def test_selected_cells_depend_on_task_and_seed_only():
+    one, again, other = (load(seed=seed, strategy=Strategy.RANDOM) for seed in (1, 1, 2))
+    assert one == again
+    assert one.demonstrations != other.demonstrations
+    assert one.test == other.test
+
+
+def test_neighbours_belong_to_test_examples():
+    data = load(k=2, strategy=Strategy.NEAREST)
+    assert data.demonstrations == ()
+    assert (len(data.neighbours), data.shots) == (3, 2)
+    assert data.neighbours[0][-1].input == "input 0"
+
+
+@pytest.mark.parametrize("strategy", [Strategy.PROTOCOL, Strategy.BALANCED, Strategy.NEAREST])
+def test_changes_apply_to_every_strategy(strategy):
+    data = load(strategy=strategy, labels=Labels.FLIPPED, shown=Shown.LABELS)
+    rows = data.neighbours or (data.demonstrations,)
+    assert all(example.input == "" for row in rows for example in row)
+    assert data.test[0].output == "yes"
+
+
+def test_random_words_replace_labels_everywhere():
+    data = load(labels=Labels.RANDOM_WORDS)
+    assert all(option.startswith("word") for example in data.test for option in example.options)
+    assert {e.output for e in data.demonstrations} <= set(data.test[0].options)
+    assert data.test[0].options != load(seed=2, labels=Labels.RANDOM_WORDS).test[0].options
+    with pytest.raises(DataError, match="random_words needs one label set"):
+        load(source=Source(task_type=TaskType.MULTI_CHOICE), labels=Labels.RANDOM_WORDS)
+
+
+def test_fixed_places_decide_k():
+    assert load(k=2, strategy=Strategy.FIXED, indices=(5, 7)).demonstrations == (POOL[5], POOL[7])
+    with pytest.raises(DataError, match=r"k=4, but selection.indices names 2"):
+        load(k=4, strategy=Strategy.FIXED, indices=(5, 7))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"label_noise": 1.5}, "selection.label_noise: must lie in 0 to 1"),
+        ({"order": -1}, "selection.order: must be 0 or more"),
+        ({"indices": (1,)}, "selection.indices: 1 given with strategy 'protocol'"),
+        ({"strategy": Strategy.FIXED}, "selection.indices: 0 given with strategy 'fixed'"),
+    ],
+)
+def test_contradictions_are_refused(changes, message):
+    with pytest.raises(DataError, match=message):
+        Selection(**changes)
