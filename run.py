@@ -47,11 +47,12 @@ def register_resolvers() -> None:
 def stages() -> dict[str, dict[str, Stage]]:
     """Stage -> method family -> function. Imports torch, so only a run calls it."""
     from icl import stages as icl
+    from icl import training_stage as icl_training
     from metaprompt import stages as prompt
 
     return {
         "prepare": {"prompt": prompt.prepare_stage},
-        "train": {"prompt": prompt.train_stage},
+        "train": {"icl": icl_training.train_stage, "prompt": prompt.train_stage},
         "evaluate": {"icl": icl.evaluate_stage, "prompt": prompt.evaluate_stage},
         "plan": {"icl": icl.plan_stage},
     }

@@ -58,7 +58,7 @@ class Difficulty:
 
 
 DIFFICULTIES: Mapping[str, Difficulty] = {
-    "easy": Difficulty(labels=2, distractors=0, keys=4),
+    "easy": Difficulty(labels=2, distractors=0, keys=2),
     "medium": Difficulty(labels=3, distractors=1, keys=6),
     "hard": Difficulty(labels=4, distractors=2, keys=12),
 }
@@ -128,6 +128,19 @@ def _keyed_first(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
 def _keyed_last(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     """A lookup by the last word."""
     return _keyed(rng, difficulty, key_first=False)
+
+
+def _word_lookup(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
+    """A few words have a label each."""
+    pool = [word for words in _CATEGORY_WORDS for word in words]
+    keys = [pool[index] for index in rng.choice(len(pool), size=difficulty.keys, replace=False)]
+    labels = rng.permutation(np.arange(len(keys)) % difficulty.labels)
+
+    def draw(rng: Generator) -> tuple[str, int]:
+        index = int(rng.integers(len(keys)))
+        return keys[index], int(labels[index])
+
+    return draw, difficulty.labels
 
 
 def _lookup(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
@@ -205,6 +218,7 @@ def _contains(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
 
 
 TRAIN_FAMILIES: Mapping[str, Rule] = {
+    "word": _word_lookup,
     "category": _category,
     "keyed_first": _keyed_first,
     "keyed_last": _keyed_last,

@@ -172,7 +172,11 @@ def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageMode
             "context_length": rules.context_length,
             "task_type": data.task_type,
             "demonstrations": [asdict(example) for example in data.demonstrations],
-            **({"neighbours": [[asdict(e) for e in row] for row in data.neighbours]} if data.neighbours else {}),
+            **(
+                {"neighbours": [[asdict(e) for e in row] for row in data.neighbours]}
+                if data.neighbours
+                else {}
+            ),
             "test": [asdict(example) for example in data.test],
         }
     )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 from data.demo import DemoSource
 from data.selected_source import Labels, SelectedSource, Selection, Strategy
 from data.settings import load_setting
 from data.source import JsonlSource, TaskSource
+from data.synthetic import SyntheticSource
 from data.task import TaskType
 from engine.config import build, convert
 from engine.errors import ConfigError
@@ -27,6 +28,7 @@ from icl.plan import PlanSettings, plan_evaluation
 from icl.progress import CellProgress
 from icl.prompt import LengthLimits
 from icl.sequences import english_words
+from icl.trained import check_method, checkpoint_folder, trained_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +103,7 @@ def plan_stage(run: RunContext) -> None:
 
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
     config = run.config
-    data = build(DataSettings, config["data"], "data")
-    source = open_source(data)
+    data, source = open_data(config["data"])
     setting, tasks = choose_tasks(config["setting"], data, source)
     source = select(source, build(Selection, config["selection"], "selection"))
     limits = build(PromptSettings, config["prompt"], "prompt")
@@ -118,7 +119,32 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         results_root=run.results_root,
         output=run.output,
     )
-    return source, settings, LazyLanguageModel(build(ModelSpec, config["model"], "model"))
+    return source, settings, LazyLanguageModel(evaluated_model(run, settings))
+
+
+def evaluated_model(run: RunContext, settings: EvaluateSettings) -> ModelSpec:
+    """The model of the config; for a method that needs training, its checkpoint if this config has trained one.
+
+    Raises:
+        ConfigError: the model is a checkpoint that was trained for another method.
+    """
+    spec = build(ModelSpec, run.config["model"], "model")
+    if settings.method.trained and spec.source != "local":
+        folder = trained_folder(checkpoint_folder(run))
+        spec = spec if folder is None else replace(spec, source="local", path=str(folder))
+    if spec.source == "local" and spec.path is not None:
+        check_method(spec.path, settings.method, settings.k)
+    return spec
+
+
+def open_data(node: Mapping[str, Any]) -> tuple[DataSettings, TaskSource]:
+    """The settings and the source of a data group."""
+    if node["name"] != "synthetic":
+        data = build(DataSettings, node, "data")
+        return data, open_source(data)
+    source = build(SyntheticSource, {key: node[key] for key in node if key != "tasks"}, "data")
+    tasks = convert(list[str] | None, node["tasks"], "data.tasks")
+    return DataSettings("synthetic", None, tasks or source.testing_tasks(), {}, fixes=False), source
 
 
 def open_source(data: DataSettings) -> TaskSource:

@@ -27,7 +27,7 @@ def test_tasks_are_spread_over_families_and_named_apart() -> None:
     names = SOURCE.training_tasks()
     assert len(set(names)) == 14
     families = Counter(name.split("-")[1] for name in names)
-    assert max(families.values()) - min(families.values()) == 1
+    assert max(families.values()) - min(families.values()) <= 1
 
 
 @pytest.mark.parametrize("difficulty", list(DIFFICULTIES))
