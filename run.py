@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
+from hydra import compose
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -28,6 +29,8 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 """Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
 USAGE_EXIT = 2
+GROUP_NULL = "Config group override must be"
+LOG_WIDTH = 120
 
 Stage = Callable[[Any], float | None]
 
@@ -46,15 +49,20 @@ def register_resolvers() -> None:
 
 def stages() -> dict[str, dict[str, Stage]]:
     """Stage -> method family -> function. Imports torch, so only a run calls it."""
+    from engine import data_stages
+    from engine import stages as common
     from icl import stages as icl
-    from icl import training_stage as icl_training
+    from icl import training_stage as training
     from metaprompt import stages as prompt
 
     return {
-        "prepare": {"prompt": prompt.prepare_stage},
-        "train": {"icl": icl_training.train_stage, "prompt": prompt.train_stage},
+        "prepare": {"icl": data_stages.prepare_stage, "prompt": prompt.prepare_stage},
+        "doctor": {"icl": data_stages.doctor_stage},
+        "train": {"icl": training.train_stage, "prompt": prompt.train_stage},
         "evaluate": {"icl": icl.evaluate_stage, "prompt": prompt.evaluate_stage},
         "plan": {"icl": icl.plan_stage},
+        "report": {"icl": common.report_stage, "prompt": common.report_stage},
+        "compare": {"icl": common.compare_stage, "prompt": common.compare_stage},
     }
 
 
@@ -98,8 +106,9 @@ def execute(config: dict[str, Any], output: Path, overrides: list[str]) -> float
     check_targets(config)
     functions = chosen_stages(config)
     tracker = watched(open_tracker(tracker_spec(config), config))
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
     record = RunRecord(output, config, overrides)
-    run = RunContext(config, output, Path(config["results_root"]), Console(), tracker, record)
+    run = RunContext(config, output, Path(config["results_root"]), console, tracker, record)
     figure: float | None = None
     status = "failed"
     try:
@@ -122,12 +131,39 @@ def job(composed: DictConfig) -> float | None:
     output = Path(settings.runtime.output_dir)
     try:
         with nothing_left(output):
+            overrides = list(settings.overrides.task)
+            if composed.stage == "rerun":
+                composed, overrides = replay(composed, overrides)
             config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
-            return execute(config, output, list(settings.overrides.task))  # pyright: ignore[reportArgumentType]
+            return execute(config, output, overrides)  # pyright: ignore[reportArgumentType]
     except (MetashotError, OmegaConfBaseException) as error:
         if settings.mode is RunMode.MULTIRUN or SHOW_ALL:
             raise
         return fail(str(error) if isinstance(error, MetashotError) else explain(error))
+
+
+def replay(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:
+    """The config of `run=<folder>` composed again from its overrides, with today's files and further overrides.
+
+    Prints in which keys it differs from what the run recorded.
+
+    Raises:
+        ConfigError: no `run`, or a run that was itself a replay without overrides of its own.
+        OutputError: the folder holds no run.
+    """
+    from engine.config_difference import config_changes, read_run
+    from engine.errors import ConfigError
+
+    if composed.run is None:
+        raise ConfigError("run", "is not set", "stage=rerun run=<output folder of a run>")
+    saved = read_run(Path(composed.run))
+    further = [text for text in overrides if text.partition("=")[0] not in ("stage", "run")]
+    again = [*saved.overrides, *further]
+    config = compose("config", overrides=again)
+    today: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
+    changes = config_changes(saved.config, today, ignore=("results_root", "logger.folder"))
+    print("\n".join(map(str, changes)) or "the config is the same as then")
+    return config, again
 
 
 @contextmanager
@@ -176,6 +212,8 @@ def explain_text(text: str) -> str:
         return f"{match[1]}: cannot be parsed as an override (write key=value, and quote special characters)"
     if match := re.search(r"Could not override '([^']*)'. No match in the defaults list", text):
         return f"{match[1]}: no such config group ({hint(match[1], [path.name for path in (Path(__file__).parent / 'conf').iterdir() if path.is_dir()])})"
+    if text.startswith(GROUP_NULL):
+        return "config: a config group cannot be set to null (leave the override out, or drop the group with ~group)"
     return f"config: {text} (see python run.py --help)"
 
 
@@ -205,8 +243,8 @@ def main() -> None:
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
     try:
         job()
-    except (HydraException, OmegaConfBaseException) as error:
-        if SHOW_ALL:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if SHOW_ALL or (isinstance(error, ValueError) and not str(error).startswith(GROUP_NULL)):
             raise
         fail(explain(error))
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Nothing may download, and nothing may be left in the user's folders, while tests run."""
+"""Nothing may download while tests run."""
 
 import os
 from pathlib import Path

@@ -22,7 +22,7 @@ from data.jsonl import file_name, to_line
 from data.manifest import RoleRecord
 from data.recipes import DropCounts, load_recipe
 from data.recipes.rows import Dropped, Row, stopped
-from data.selection import k_shot_entries, parts
+from data.row_selection import k_shot_entries, parts
 from data.settings import base_task
 from data.sources.place import Reach, open_split
 from data.task import Example

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +26,7 @@ from data.work_pool import run_jobs
 from data.yaml_files import suggestion
 
 Status = Literal["ok", "skipped", "failed"]
+LOCK_NAME = ".prepare.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,16 @@ def prepare(settings: PrepareSettings, console: Console | None = None) -> Prepar
     """
     shown = console or Console()
     jobs = _jobs(settings)
+    with _alone_in(settings.root, shown):
+        report = _prepare(settings, jobs, shown)
+    shown.print(report.table())
+    shown.print(
+        ", ".join(f"{len(report.with_status(status))} {status}" for status in ("ok", "skipped", "failed"))
+    )
+    return report
+
+
+def _prepare(settings: PrepareSettings, jobs: Sequence[Job], shown: Console) -> PrepareReport:
     manifest = read_manifest(settings.root)
     ready = {
         (job.task, job.role): manifest.get(job.task, job.role) for job in jobs if _is_ready(job, manifest)
@@ -154,12 +167,28 @@ def prepare(settings: PrepareSettings, console: Console | None = None) -> Prepar
             outcomes[key] = Outcome(*key, status="ok", record=result)
         else:
             outcomes[key] = Outcome(*key, status="failed", reason=result)
-    report = PrepareReport(tuple(outcomes[job.task, job.role] for job in jobs))
-    shown.print(report.table())
-    shown.print(
-        ", ".join(f"{len(report.with_status(status))} {status}" for status in ("ok", "skipped", "failed"))
-    )
-    return report
+    return PrepareReport(tuple(outcomes[job.task, job.role] for job in jobs))
+
+
+@contextmanager
+def _alone_in(root: Path, shown: Console) -> Generator[None, None, None]:
+    """One preparation a folder: a second one waits, then finds the files made."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / LOCK_NAME)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            shown.print(f"waiting for another preparation in {root}")
+            lock.acquire()
+    except OSError as error:
+        raise DataError(
+            "data.root", f"{root} cannot be written: {error.strerror or error}", "choose another"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _jobs(settings: PrepareSettings) -> list[Job]:

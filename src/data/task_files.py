@@ -16,7 +16,7 @@ from data.kshot import legacy_generator
 from data.manifest import RoleRecord
 from data.recipes import DropCounts, Recipe
 from data.recipes.rows import Pair, Row
-from data.selection import drawn_entries, k_shot_entries, parts
+from data.row_selection import drawn_entries, k_shot_entries, parts
 from data.sources.place import Reach, SplitRows, open_split
 
 Role = Literal["train", "test"]

@@ -35,7 +35,9 @@ def prepare_stage(run: RunContext) -> None:
     failed = report.with_status("failed")
     if report.outcomes and len(failed) == len(report.outcomes):
         raise DataError(
-            failed[0].task, f"no task could be prepared; the first: {failed[0].reason}", "see the table"
+            "stage=prepare",
+            f"none of {len(failed)} tasks could be prepared",
+            f"the reasons stand above and in {run.output / REPORT_FILE}",
         )
 
 

@@ -89,6 +89,29 @@ class LanguageModel:
         return context_length(self.model.config)
 
 
+_HUB_IDS = {
+    "gpt2": "openai-community/gpt2",
+    "gpt2_medium": "openai-community/gpt2-medium",
+    "gpt2_large": "openai-community/gpt2-large",
+    "gpt2_xl": "openai-community/gpt2-xl",
+    "gptj_6b": "EleutherAI/gpt-j-6b",
+}
+"""The hub models of `conf/model`, for use from Python; a test holds the two equal."""
+
+
+def named_model(name: str) -> ModelSpec:
+    """A model of `conf/model` by its name, a folder or GGUF file by its path, or else a hub id."""
+    if name == "smollm2_135m":
+        return ModelSpec(name, "embedded")
+    if name == "tiny":
+        return ModelSpec(name, "tiny", "gpt2")
+    if name in _HUB_IDS:
+        return ModelSpec(name, "hub", _HUB_IDS[name])
+    if Path(name).expanduser().exists():
+        return ModelSpec(Path(name).name, "local", name)
+    return ModelSpec(name, "hub", name)
+
+
 def context_length(config: Any) -> int:
     """Longest sequence of a transformers config, in tokens (GPT-2 says `n_positions`)."""
     for key in ("max_position_embeddings", "n_positions"):

@@ -50,7 +50,7 @@ def make_pruner(name: str, warmup_steps: int) -> object:
     Raises:
         ConfigError: no such pruner.
     """
-    pruners = import_extra("optuna", "hydra/sweeper=search", "sweep").pruners
+    pruners = import_extra("optuna", "hydra.sweeper.search", "sweep").pruners
     makers = {
         "none": pruners.NopPruner,
         "median": lambda: pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=warmup_steps),
@@ -58,7 +58,7 @@ def make_pruner(name: str, warmup_steps: int) -> object:
     }
     if name not in makers:
         raise ConfigError(
-            "hydra.sweeper.pruner", f"no pruner is called {name!r}", f"one of {', '.join(makers)}"
+            "hydra.sweeper.search.pruner", f"no pruner is called {name!r}", f"one of {', '.join(makers)}"
         )
     return makers[name]()
 
@@ -78,7 +78,7 @@ class PruningTracker:
     """
 
     def __init__(self, tracker: Tracker, address: TrialAddress) -> None:
-        optuna = import_extra("optuna", "hydra/sweeper=search", "sweep")
+        optuna = import_extra("optuna", "hydra.sweeper.search", "sweep")
         study = optuna.load_study(
             study_name=address.study,
             storage=address.storage,

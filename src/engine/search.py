@@ -35,7 +35,7 @@ Space = Mapping[str, Choice | Interval]
 
 @dataclass(frozen=True, slots=True)
 class SearchSpec:
-    """A search (`hydra.sweeper`).
+    """A search (`hydra.sweeper.search`).
 
     Attributes:
         storage: Optuna storage URL.
@@ -88,7 +88,7 @@ class Search:
     """
 
     def __init__(self, spec: SearchSpec, space: Space) -> None:
-        self._optuna = import_extra("optuna", "hydra/sweeper=search", "sweep")
+        self._optuna = import_extra("optuna", "hydra.sweeper.search", "sweep")
         self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
         self.spec = spec
         self._space = {name: self._distribution(part) for name, part in space.items()}
@@ -151,7 +151,7 @@ class Search:
         for trial in self._study.get_trials(deepcopy=False):
             if trial.params and set(trial.params) != set(self._space):
                 raise ConfigError(
-                    "hydra.sweeper.study",
+                    "hydra.sweeper.search.study",
                     f"study {self.spec.study!r} searches {sorted(trial.params)}, not {sorted(self._space)}",
                     "choose another study name",
                 )
@@ -178,7 +178,7 @@ class Search:
         }
         if self.spec.sampler not in makers:
             raise ConfigError(
-                "hydra.sweeper.sampler",
+                "hydra.sweeper.search.sampler",
                 f"no sampler is called {self.spec.sampler!r}",
                 f"one of {', '.join(makers)}",
             )

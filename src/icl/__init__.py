@@ -1,1 +1,5 @@
 """In-context learning: prompts, scoring methods, meta-training and evaluation."""
+
+from icl.classifier import InContextClassifier
+
+__all__ = ["InContextClassifier"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from engine.config import suggestion
 from engine.errors import ConfigError
 from engine.ranking import Calibration, Normalization
 from icl.prompt import Layout, Objective, choose_layout
@@ -69,3 +70,35 @@ class Method:
         if self.layout == "auto":
             return choose_layout(model_name, trained=self.trained)
         return Layout(self.layout)
+
+
+_CHANNEL = Objective.CHANNEL
+NAMED_METHODS = {
+    method.name: method
+    for method in (
+        Method("zero", demonstrations=False),
+        Method("pmi_zero", demonstrations=False, calibration=Calibration.PMI, null_inputs=("N/A",)),
+        Method("channel_zero", _CHANNEL, demonstrations=False),
+        Method("direct"),
+        Method("pmi", calibration=Calibration.PMI, null_inputs=("N/A",)),
+        Method("channel", _CHANNEL),
+        Method("calibrated", calibration=Calibration.CONTEXTUAL, null_inputs=("N/A", "", "[MASK]")),
+        Method("domain_pmi", calibration=Calibration.DOMAIN, null_inputs=("Answer:",)),
+        Method("multitask_zero", demonstrations=False, trained=True),
+        Method("channel_multitask_zero", _CHANNEL, demonstrations=False, trained=True),
+        Method("metaicl", trained=True),
+        Method("channel_metaicl", _CHANNEL, trained=True),
+    )
+}
+"""The files of `conf/method`, for use from Python; a test holds the two equal."""
+
+
+def named_method(name: str) -> Method:
+    """A method of `conf/method`.
+
+    Raises:
+        ConfigError: no such method.
+    """
+    if name not in NAMED_METHODS:
+        raise ConfigError("method", f"no method is called {name!r}", suggestion(name, NAMED_METHODS))
+    return NAMED_METHODS[name]

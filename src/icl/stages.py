@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from pathlib import Path
+from typing import Literal
 
-from data.demo import DemoSource
 from data.selected_source import Labels, SelectedSource, Selection, Strategy
-from data.settings import load_setting
-from data.source import JsonlSource, TaskSource
-from data.synthetic import SyntheticSource
-from data.task import TaskType
+from data.source import TaskSource
 from engine.config import build, convert
-from engine.errors import ConfigError
+from engine.data_stages import show_data_checks
 from engine.files import write_atomic, write_json
 from engine.models import LanguageModel, LazyLanguageModel, ModelSpec
 from engine.results import FinishedCell
@@ -21,6 +18,7 @@ from engine.run_context import RunContext
 from engine.scoring import PlainScorer, PrefixScorer, Scorer
 from engine.sentence_encoder import load_sentence_encoder
 from engine.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
+from engine.task_source import choose_tasks
 from icl.cell import Truncation
 from icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
 from icl.methods import Method
@@ -28,7 +26,7 @@ from icl.plan import PlanSettings, plan_evaluation
 from icl.progress import CellProgress
 from icl.prompt import LengthLimits
 from icl.sequences import english_words
-from icl.trained import check_method, checkpoint_folder, trained_folder
+from icl.training_stage import check_method, trained_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,30 +57,10 @@ class ScorerSettings:
     batch_size: int
 
 
-@dataclass(frozen=True, slots=True)
-class DataSettings:
-    """Where tasks come from (`data.*`).
-
-    Attributes:
-        name: `demo` or `jsonl`.
-        root: the folder of `jsonl`.
-        tasks: which tasks; null means the targets of the setting, or all tasks without a setting.
-        task_types: declared types of tasks that no recipe knows.
-        fixes: corrected labels instead of the published ones, where recipes have corrections.
-    """
-
-    name: str
-    root: str | None
-    tasks: list[str] | None
-    task_types: dict[str, str]
-    fixes: bool
-
-
 def evaluate_stage(run: RunContext) -> float:
     """Evaluate, write every file of the output folder, print the table; returns the mean in percent."""
-    config = run.config
     source, settings, model = _evaluation_parts(run)
-    scorer = build(ScorerSettings, config["scorer"], "scorer")
+    scorer = build(ScorerSettings, run.config["scorer"], "scorer")
     with CellProgress(run.console, run.tracker) as progress:
         outcome = evaluate(settings, source, model, lambda loaded: make_scorer(loaded, scorer), progress)
     summary = summarize(outcome.cells)
@@ -98,18 +76,18 @@ def evaluate_stage(run: RunContext) -> float:
 def plan_stage(run: RunContext) -> None:
     """Print what `evaluate` would run and cost."""
     source, settings, model = _evaluation_parts(run)
+    show_data_checks(run)
     plan_evaluation(settings, source, model, build(PlanSettings, run.config["plan"], "plan"), run.console)
 
 
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
     config = run.config
-    data, source = open_data(config["data"])
-    setting, tasks = choose_tasks(config["setting"], data, source)
-    source = select(source, build(Selection, config["selection"], "selection"))
+    tasks = choose_tasks(config)
+    source = select(tasks.source, build(Selection, config["selection"], "selection"))
     limits = build(PromptSettings, config["prompt"], "prompt")
     settings = EvaluateSettings(
-        setting=setting,
-        tasks=tuple(tasks),
+        setting=tasks.setting,
+        tasks=tasks.targets,
         seeds=convert(tuple[int, ...], config["seeds"], "seeds"),
         k=convert(int, config["k"], "k"),
         split=convert(Literal["test", "dev"], config["split"], "split"),
@@ -119,44 +97,36 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         results_root=run.results_root,
         output=run.output,
     )
-    return source, settings, LazyLanguageModel(evaluated_model(run, settings))
+    return source, settings, LazyLanguageModel(_model_spec(run, settings))
 
 
-def evaluated_model(run: RunContext, settings: EvaluateSettings) -> ModelSpec:
-    """The model of the config; for a method that needs training, its checkpoint if this config has trained one.
+def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelSpec:
+    """The config's model, with the weights of `checkpoint` or of this run's training in its place.
 
     Raises:
-        ConfigError: the model is a checkpoint that was trained for another method.
+        ConfigError: the method contradicts what the checkpoint was trained for.
     """
     spec = build(ModelSpec, run.config["model"], "model")
-    if settings.method.trained and spec.source != "local":
-        folder = trained_folder(checkpoint_folder(run))
-        spec = spec if folder is None else replace(spec, source="local", path=str(folder))
+    folder = _checkpoint(run)
+    if folder is not None:
+        spec = replace(spec, source="local", path=str(folder))
     if spec.source == "local" and spec.path is not None:
         check_method(spec.path, settings.method, settings.k)
+    elif settings.method.trained:
+        run.console.print(
+            f"note: method {settings.method.name} is for a meta-trained model; {spec.name} is scored as it is "
+            "(give checkpoint=<run or checkpoint folder>, or run 'stage=[train,evaluate]')",
+            soft_wrap=True,
+        )
     return spec
 
 
-def open_data(node: Mapping[str, Any]) -> tuple[DataSettings, TaskSource]:
-    """The settings and the source of a data group."""
-    if node["name"] != "synthetic":
-        data = build(DataSettings, node, "data")
-        return data, open_source(data)
-    source = build(SyntheticSource, {key: node[key] for key in node if key != "tasks"}, "data")
-    tasks = convert(list[str] | None, node["tasks"], "data.tasks")
-    return DataSettings("synthetic", None, tasks or source.testing_tasks(), {}, fixes=False), source
-
-
-def open_source(data: DataSettings) -> TaskSource:
-    """The source that a data group names.
-
-    Raises:
-        ConfigError: unknown name, or `jsonl` without a root.
-    """
-    openers: dict[str, Callable[[], TaskSource]] = {"demo": DemoSource, "jsonl": lambda: _jsonl(data)}
-    if data.name not in openers:
-        raise ConfigError("data.name", f"unknown value {data.name!r}", f"one of {', '.join(openers)}")
-    return openers[data.name]()
+def _checkpoint(run: RunContext) -> Path | None:
+    stage, given = run.config["stage"], run.config["checkpoint"]
+    if given is None:
+        return trained_folder(run.output) if isinstance(stage, list) and "train" in stage else None
+    folder = Path(str(given)).expanduser()
+    return folder if (folder / "manifest.json").is_file() else trained_folder(folder)
 
 
 def select(source: TaskSource, selection: Selection) -> TaskSource:
@@ -167,29 +137,6 @@ def select(source: TaskSource, selection: Selection) -> TaskSource:
     embed = load_sentence_encoder(selection.encoder) if nearest else None
     words = english_words() if selection.labels is Labels.RANDOM_WORDS else ()
     return SelectedSource(source, selection, embed, words)
-
-
-def _jsonl(data: DataSettings) -> JsonlSource:
-    if data.root is None:
-        raise ConfigError("data.root", "is not set", "give the folder that holds one folder a task")
-    return JsonlSource(data.root, data.task_types)
-
-
-def choose_tasks(
-    setting: Mapping[str, Any] | None, data: DataSettings, source: TaskSource
-) -> tuple[str, Sequence[str]]:
-    """The setting's name for results, and the tasks to evaluate."""
-    if setting is not None:
-        loaded = load_setting(str(setting["name"]))
-        return loaded.name, data.tasks if data.tasks is not None else loaded.test
-    tasks = (
-        data.tasks if data.tasks is not None else [task for task in source.tasks() if _ranked(source, task)]
-    )
-    return data.name, tasks
-
-
-def _ranked(source: TaskSource, task: str) -> bool:
-    return not isinstance(source, DemoSource) or source.task_type(task) is not TaskType.FREE_FORM
 
 
 def make_scorer(model: LanguageModel, settings: ScorerSettings) -> Scorer:

@@ -2,44 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
+from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 from data.episodes import check_disjoint
-from data.settings import load_setting, published_overlap
-from data.source import TaskSource
-from data.synthetic import SyntheticSource
+from engine.checkpoint import best_checkpoint, verify
 from engine.config import build, convert, unknown_key
 from engine.errors import ConfigError
 from engine.loop import LoopSettings, TrainingOutcome
 from engine.models import ModelSpec, load_model
 from engine.optimizers import OptimizerSettings
 from engine.run_context import RunContext
+from engine.task_source import TaskChoice, choose_tasks
 from engine.trainable import LoraSettings, TrainableSettings
 from icl.held_out import HeldOutSettings
 from icl.meta_training import train
 from icl.methods import Method
 from icl.prompt import LengthLimits
-from icl.stages import open_data
-from icl.trained import checkpoint_folder
 from icl.training_settings import EpisodeSettings, MetaTrainSettings
 
 _GROUPS = (LoopSettings, EpisodeSettings, TrainableSettings)
-_OWN_KEYS = ("folder", "name", "seed", "held_out", "keep_last", "keep_best", "lora")
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingTasks:
-    """Which tasks train and which are held out.
-
-    Attributes:
-        train: meta-training tasks.
-        targets: target tasks.
-    """
-
-    train: tuple[str, ...]
-    targets: tuple[str, ...]
+_OWN_KEYS = ("name", "seed", "held_out", "keep_last", "keep_best", "lora")
 
 
 def train_stage(run: RunContext) -> float:
@@ -50,11 +35,10 @@ def train_stage(run: RunContext) -> float:
     """
     config = run.config
     settings = training_settings(config)
-    source = open_data(config["data"])[1]
-    tasks = training_tasks(config, source)
+    tasks = choose_tasks(config)
+    _check_tasks(tasks)
     model = load_model(build(ModelSpec, config["model"], "model"))
-    folder = checkpoint_folder(run)
-    outcome = train(settings, model, source, tasks.train, tasks.targets, folder, run.tracker)
+    outcome = train(settings, model, tasks.source, tasks.training, tasks.targets, run.output, run.tracker)
     _tell(run, outcome)
     return 100.0 * outcome.metrics.get("metric", 0.0)
 
@@ -111,23 +95,61 @@ def _refuse_unknown(node: Mapping[str, Any]) -> None:
             raise ConfigError(f"trainer.{key}", "is missing", f"set trainer.{key}=<value>")
 
 
-def training_tasks(config: Mapping[str, Any], source: TaskSource) -> TrainingTasks:
-    """Tasks of the setting, or of the synthetic source itself; `data.tasks` replaces the targets.
+def _check_tasks(tasks: TaskChoice) -> None:
+    if not tasks.training:
+        raise ConfigError(
+            "setting",
+            "is not set, so no task is for training",
+            "choose setting=..., data.train_tasks or data=synthetic",
+        )
+    check_disjoint(tasks.training, tasks.targets, tasks.overlap)
+
+
+def trained_folder(output: Path) -> Path:
+    """The checkpoint of a finished training that evaluation should use: the best one, else the newest.
 
     Raises:
-        ConfigError: no setting, so nothing says what to train on.
-        DataError: a task on both sides, unless the published setting has it.
+        ConfigError: there is none.
     """
-    chosen: Sequence[str] | None = config["data"].get("tasks")
-    if config["setting"] is not None:
-        setting = load_setting(str(config["setting"]["name"]))
-        train_tasks, targets, allowed = setting.train, setting.test, published_overlap(setting)
-    elif isinstance(source, SyntheticSource):
-        train_tasks, targets, allowed = source.training_tasks(), source.testing_tasks(), []
-    else:
+    folder = best_checkpoint(output / "checkpoints")
+    if folder is None:
+        raise ConfigError("stage", f"no whole checkpoint below {str(output)!r}", "run stage=train first")
+    return folder
+
+
+def trained_method(folder: str | Path) -> dict[str, Any] | None:
+    """What a checkpoint folder was meta-trained for (see `training_settings.trained_for`), or None.
+
+    Raises:
+        CheckpointError: the folder has a manifest but is damaged.
+    """
+    path = Path(folder).expanduser()
+    if not (path / "manifest.json").is_file():
+        return None
+    method: dict[str, Any] = verify(path)["method"]
+    return method or None
+
+
+def check_method(folder: str | Path, method: Method, k: int) -> None:
+    """Raise ConfigError when `method` contradicts what the checkpoint in `folder` was trained for.
+
+    The number of demonstrations may differ (accuracy over k is a result of the paper), their presence may not.
+    """
+    trained = trained_method(folder)
+    if trained is None:
+        return
+    asked = {
+        "objective": method.objective.value,
+        "demonstrations": method.demonstrations,
+        "layout": method.layout_for(Path(folder).name).value,
+    }
+    differing = [key for key, value in asked.items() if trained.get(key) != value]
+    if differing:
+        told = ", ".join(f"{key} is {trained.get(key)!r} there, {asked[key]!r} here" for key in differing)
         raise ConfigError(
-            "setting", "is not set, so no task is for training", "choose setting=... or data=synthetic"
+            "method",
+            f"{method.name!r} contradicts the checkpoint, which was trained for {trained['name']!r}: {told}",
+            f"use method={trained['name']}",
         )
-    targets = list(chosen) if chosen is not None else targets
-    check_disjoint(train_tasks, targets, allowed)
-    return TrainingTasks(tuple(train_tasks), tuple(targets))
+    if method.demonstrations and k == 0:
+        raise ConfigError("k", f"0, but {trained['name']!r} was trained with demonstrations", "use k=16")

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from rich.console import Console
 
 from data.errors import DataError
@@ -16,6 +17,7 @@ from data.recipes import check_recipes, load_recipe, metric_of, recipe_names, ta
 from data.settings import Setting, load_setting
 from data.task import TaskType
 
+README = Path(__file__).parents[2] / "README.md"
 RECIPE = """\
 name: tickets
 about: Which team should answer the support ticket?
@@ -67,6 +69,14 @@ def test_the_readme_example_prepares_and_loads(tmp_path: Path, folder: Path) -> 
     data = HubSource(settings).load("tickets", k=4, seed=13)
     assert (len(data.demonstrations), len(data.test)) == (4, 5)
     assert data.task_type is TaskType.CLASSIFICATION
+
+
+def test_the_readme_shows_this_example() -> None:
+    readme = README.read_text(encoding="utf-8") if README.is_file() else ""
+    if "`my_tasks/tickets.yaml`" not in readme:
+        pytest.skip("the README has no section on tasks of your own yet")
+    block = readme.split("`my_tasks/tickets.yaml`", 1)[1].split("```yaml\n", 1)[1].split("```", 1)[0]
+    assert yaml.safe_load(block) == yaml.safe_load(RECIPE)
 
 
 def test_the_source_prepares_on_demand_and_keeps_older_seeds(tmp_path: Path, folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Preparing a setting from local files: the right lines, in the right files, once."""
 
 import json
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,53 @@ def test_two_workers_give_the_same_files_as_one(tmp_path: Path, raw: Path) -> No
     alone = read_manifest(tmp_path / "out").tasks
     run(settings(tmp_path, raw, tasks, tasks, force=True, workers=2))
     assert read_manifest(tmp_path / "out").tasks == alone
+
+
+def test_unifiedqa_pools_draw_windows_before_the_permutation(
+    tmp_path: Path, raw: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One generator, seeded once with 100, serves the windows in file order and then the choice of rows."""
+    words = [f"w{i}" for i in range(300)]
+    answers = ["w10", "w150", "w290", "w120"]
+    lines = [f"where? \\n {' '.join(words)}\t{answer}\n" for answer in answers]
+    (raw / "unifiedqa:drop").mkdir()
+    (raw / "unifiedqa:drop/train.tsv").write_text("".join(lines), encoding="utf-8")
+    draw = np.random.RandomState(100)
+    pieces = ["", *words]
+    length = 200 - 2 - 1  # the question "where? " counts two pieces, the joint one
+    expected = []
+    for answer in answers:
+        window: list[str] = []
+        while answer not in " ".join(window):
+            start = draw.randint(0, len(pieces) - length + 1)
+            window = pieces[start : start + length]
+        expected.append("where?  \\t " + " ".join(window))
+    order = draw.permutation(4)
+    for held in (100, 1):
+        monkeypatch.setattr(task_files, "HELD_ENTRIES", held)
+        run(settings(tmp_path, raw, ["unifiedqa:drop"], [], force=True))
+        made = inputs(tmp_path / "out/unifiedqa:drop/unifiedqa:drop_16384_100_train.jsonl")
+        assert made == [expected[index] for index in order]
+
+
+def test_unifiedqa_tasks_have_one_role(tmp_path: Path, raw: Path) -> None:
+    report = run(settings(tmp_path, raw, ["unifiedqa:mctest"], ["unifiedqa:drop"]))
+    assert [
+        "gives it the test role only" in report.outcomes[0].reason,
+        "train role only" in report.outcomes[1].reason,
+    ] == [True, True]
+
+
+def test_a_second_preparation_waits_for_the_first(tmp_path: Path, raw: Path) -> None:
+    request = settings(tmp_path, raw, [], ["glue-mnli", "sms_spam"])
+    reports: list[PrepareReport] = []
+    threads = [threading.Thread(target=lambda: reports.append(run(request))) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    statuses = sorted(outcome.status for report in reports for outcome in report.outcomes)
+    assert statuses == ["ok", "ok", "skipped", "skipped"]
 
 
 def test_what_is_there_is_skipped_and_a_changed_request_is_made_anew(tmp_path: Path, raw: Path) -> None:

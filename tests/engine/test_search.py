@@ -100,8 +100,8 @@ def test_outside_a_search_a_tracker_is_left_alone(monkeypatch):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"sampler": "magic"}, "hydra.sweeper.sampler: no sampler is called 'magic'"),
-        ({"pruner": "magic"}, "hydra.sweeper.pruner: no pruner is called 'magic'"),
+        ({"sampler": "magic"}, "hydra.sweeper.search.sampler: no sampler is called 'magic'"),
+        ({"pruner": "magic"}, "hydra.sweeper.search.pruner: no pruner is called 'magic'"),
     ],
 )
 def test_bad_keys_are_refused(tmp_path, changes, message):

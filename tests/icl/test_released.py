@@ -18,7 +18,7 @@ from engine.tiny import tiny_model
 from icl.methods import Method
 from icl.prompt import Objective
 from icl.released import ReleasedName, import_released, load_released_checkpoint, method_of, parse_name
-from icl.trained import check_method, trained_method
+from icl.training_stage import check_method, trained_method
 
 
 def gpt2_file(path: Path, prefix: str = "", **extra: Any) -> Any:

@@ -74,7 +74,7 @@ def test_one_command_trains_and_evaluates_and_a_contradicting_method_is_refused(
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr
     assert "4 steps, finished" in done.stdout
-    (folder,) = (tmp_path / "trained").glob("channel_metaicl-*/checkpoints/step-00000004")
-    refused = run(tmp_path, "stage=evaluate", "method=metaicl", "model=local", f"model.path={folder}")
+    (folder,) = tmp_path.glob("runs/*/*/checkpoints/step-00000004")
+    refused = run(tmp_path, "stage=evaluate", "method=metaicl", f"checkpoint={folder}")
     assert refused.returncode == 2
     assert "objective is 'channel' there, 'direct' here (use method=channel_metaicl)" in refused.stderr

@@ -21,7 +21,18 @@ TOPICS = {
     "chess": ["king", "queen", "rook", "pawn", "knight", "board", "check", "mate", "move", "clock"],
     "storm": ["wind", "rain", "cloud", "thunder", "hail", "sky", "gust", "front", "sleet", "fog"],
     "piano": ["key", "string", "chord", "hammer", "pedal", "tune", "scale", "note", "tempo", "rest"],
-    "train": ["rail", "track", "signal", "engine", "coach", "station", "guard", "whistle", "steam", "platform"],
+    "train": [
+        "rail",
+        "track",
+        "signal",
+        "engine",
+        "coach",
+        "station",
+        "guard",
+        "whistle",
+        "steam",
+        "platform",
+    ],
 }
 
 

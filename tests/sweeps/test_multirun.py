@@ -70,6 +70,13 @@ def test_explicit_runs_are_crossed_with_the_command_line(program, sweep_of):
     assert sorted(values(folder).values()) == [(5, "a", 1), (5, "a", 2), (7, "good", 1), (7, "good", 2)]
 
 
+def test_an_experiment_file_sweeps_and_the_command_line_overrides_it(program, sweep_of):
+    done = program('+hydra.sweeper.params={x:"5,6",y:"a,b"}', "y=c")
+    assert done.returncode == 0, done.stderr
+    folder, _ = sweep_of()
+    assert sorted(values(folder).values()) == [(5, "c", 10), (6, "c", 10)]
+
+
 def test_an_unknown_key_of_the_sweeper_is_refused(program):
     refused = program("x=1,2", 'hydra.sweeper.rows=[["x=5"]]')
     assert refused.returncode != 0
@@ -102,11 +109,11 @@ def test_other_launchers_keep_the_same_ledger(program, sweep_of, launcher):
 
 def test_a_search_asks_tells_and_resumes(program, sweep_of):
     pytest.importorskip("optuna")
-    arguments = ("hydra/sweeper=search", "x=int(interval(1,50))", "y=good,fine", "hydra.sweep.dir=found")
-    first = program(*arguments, "hydra.sweeper.n_trials=4")
+    arguments = ("x=int(interval(1,50))", "y=good,fine", "hydra.sweep.dir=found")
+    first = program(*arguments, "hydra.sweeper.search.n_trials=4")
     assert first.returncode == 0, first.stderr
     assert "best: x=" in first.stdout
-    second = program(*arguments, "hydra.sweeper.n_trials=7", "hydra.sweeper.batch=2")
+    second = program(*arguments, "hydra.sweeper.search.n_trials=7", "hydra.sweeper.search.batch=2")
     assert second.returncode == 0, second.stderr
     _, records = sweep_of()
     assert len(records) <= 7

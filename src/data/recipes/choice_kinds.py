@@ -29,7 +29,7 @@ NO_ANSWER = "NO ANSWER!"
 def choices(spec: Choices, _: Generator) -> PairOf:
     """`question (A) one (B) two`, then ` [SEP] context` if the recipe has one."""
     question = compile_text(spec.input, spec.clean)
-    read_choices = _choice_reader(spec.choices, [step for step in spec.clean if step.in_ == "choices"])
+    read_choices = _choice_reader(spec.choices, [step for step in spec.clean if "choices" in step.places])
     context = _context(spec.context, spec)
 
     def pair(row: Row) -> Pair:
@@ -64,7 +64,7 @@ def grouped_choices(spec: GroupedChoices, _: Generator) -> PairOf:
     """One example of all rows of a question; expects the rows that `grouped` makes."""
     question = compile_text(spec.input, spec.clean)
     context = _context(spec.context, spec)
-    clean_choice = compile_clean([step for step in spec.clean if step.in_ == "choices"])
+    clean_choice = compile_clean([step for step in spec.clean if "choices" in step.places])
 
     def pair(row: Row) -> Pair:
         members: Sequence[Row] = row["rows"]

@@ -9,8 +9,9 @@ import string
 from collections.abc import Iterable
 
 from data.recipes.choice_kinds import NO_ANSWER, repair_written
+from data.recipes.keys import CommonKeys, OptionMarks
 from data.recipes.rows import Pair, left_out, stopped
-from data.recipes.spec import CommonKeys, GroupedChoices, OptionMarks, WrittenChoices
+from data.recipes.spec import GroupedChoices, WrittenChoices
 from data.task import Example
 
 SEPARATOR = "[SEP]"

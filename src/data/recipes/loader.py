@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from data.errors import DataError
+from data.recipes.keys import CommonKeys
 from data.recipes.recipe import Recipe
 from data.recipes.rows import template_fields
 from data.recipes.spec import (
@@ -20,7 +21,6 @@ from data.recipes.spec import (
     Choices,
     Cloze,
     CoinPair,
-    CommonKeys,
     FirstAnswer,
     GroupedChoices,
     Labelled,
@@ -249,8 +249,7 @@ def _named_fields(spec: Any) -> Iterator[tuple[str, str]]:
                 yield "gold", getattr(spec.gold, key)
     places = {"input", "choices", "context"}
     for step in spec.clean:
-        if step.in_ not in places:
-            yield "clean", step.in_
+        yield from (("clean", place) for place in step.places if place not in places)
 
 
 _FIELD_KEYS: dict[type[CommonKeys], tuple[str, ...]] = {

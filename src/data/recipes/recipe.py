@@ -13,9 +13,10 @@ from data.errors import DataError
 from data.kshot import CUT_SEED, POOL_SEED, legacy_generator
 from data.recipes import choice_kinds, kinds, unifiedqa
 from data.recipes.finalize import finish
+from data.recipes.keys import CommonKeys, DropRule
 from data.recipes.kinds import Generator, PairOf
 from data.recipes.rows import BadRow, Dropped, Pair, Row, left_out
-from data.recipes.spec import CommonKeys, DropRule, GroupedChoices, UnifiedqaPool, UnifiedqaTarget
+from data.recipes.spec import GroupedChoices, UnifiedqaPool, UnifiedqaTarget
 from data.task import Example, TaskType
 
 CODE_VERSION = 1

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
-from data.recipes.spec import CleanStep
+from data.recipes.keys import CleanStep
 
 Row = Mapping[str, Any]
 """One raw row of a source: column to value."""
 TextOf = Callable[[Row], str]
+TextChange = Callable[[str], str]
 
 _SLOT = re.compile(r"\{([^{}]+)\}")
 
@@ -113,8 +115,8 @@ def compile_text(template: str, clean: Iterable[CleanStep], whole: str = "input"
     steps = list(clean)
     parts = _SLOT.split(template)
     literals, paths = parts[::2], parts[1::2]
-    readers = [_field_reader(path, [step for step in steps if step.in_ == path]) for path in paths]
-    finish = compile_clean([step for step in steps if step.in_ == whole])
+    readers = [_field_reader(path, [step for step in steps if path in step.places]) for path in paths]
+    finish = compile_clean([step for step in steps if whole in step.places])
     if len(readers) == 1 and not any(literals):
         only = readers[0]
         return lambda row: finish(only(row))
@@ -129,29 +131,39 @@ def compile_text(template: str, clean: Iterable[CleanStep], whole: str = "input"
     return render
 
 
-def compile_clean(steps: Sequence[CleanStep]) -> Callable[[str], str]:
+def compile_clean(steps: Sequence[CleanStep]) -> TextChange:
     """One function that runs the steps in order."""
-    if not steps:
+    changes = [change for step in steps for change in _changes(step)]
+    if not changes:
         return lambda text: text
+    if len(changes) == 1:
+        return changes[0]
 
     def run(text: str) -> str:
-        for step in steps:
-            text = _apply(step, text)
+        for change in changes:
+            text = change(text)
         return text
 
     return run
 
 
-def _apply(step: CleanStep, text: str) -> str:
+def _changes(step: CleanStep) -> Iterator[TextChange]:
     if step.strip:
-        text = text.strip()
-    if step.replace is not None:
-        text = text.replace(step.replace, step.with_)
+        yield str.strip
+    for wanted in step.wanted:
+        yield partial(_replaced, wanted, step.with_)
     for unwanted in step.delete:
-        text = text.replace(unwanted, "")
+        yield partial(_replaced, unwanted, "")
     if step.drop_prefix is not None:
-        text = text.removeprefix(step.drop_prefix)
-    return text
+        yield partial(_without_prefix, step.drop_prefix)
+
+
+def _replaced(old: str, new: str, text: str) -> str:
+    return text.replace(old, new)
+
+
+def _without_prefix(prefix: str, text: str) -> str:
+    return text.removeprefix(prefix)
 
 
 def _field_reader(path: str, steps: Sequence[CleanStep]) -> TextOf:

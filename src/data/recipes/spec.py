@@ -1,154 +1,17 @@
-"""The recipe format: what a task's YAML file may hold, checked key by key.
+"""The recipe format: one model per kind of recipe, picked by `kind` and checked key by key.
 
-One model per kind of recipe; `kind` picks it. The keys that every kind shares stand in `CommonKeys`.
+The keys that every kind shares stand in `data.recipes.keys`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from data.task import TaskType
+from data.recipes.keys import CommonKeys, Strict
 
 LabelValue = bool | int | str
-
-
-class Strict(BaseModel):
-    """Unknown keys are errors, values never change."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
-
-
-class CleanStep(Strict):
-    """One text change; the steps of a recipe run in the order in which they are written."""
-
-    in_: str = Field(alias="in")
-    """A field name, `choices` (each choice), or `input` (the finished text of the template)."""
-    replace: str | None = None
-    """Text to look for (plain, not a pattern) ..."""
-    with_: str = Field(default="", alias="with")
-    """... and what stands there afterwards."""
-    delete: list[str] = []
-    """Texts to take out without a trace."""
-    strip: bool = False
-    """Take white space off both ends."""
-    drop_prefix: str | None = None
-    """Take this off the start, once."""
-
-
-class DropRule(Strict):
-    """Rows that the published data leaves out; exactly one condition, on one field."""
-
-    field: str
-    equals: list[Any] | None = None
-    above: float | None = None
-    below: float | None = None
-    missing: bool = False
-    """The row lacks the field altogether."""
-    why: str = ""
-
-
-class Cut(Strict):
-    """Train and test parts of one source split, shuffled with numpy seed 42 after mapping and filtering.
-
-    Floats are fractions of the number of entries (`int(fraction * n)`), integers are row numbers.
-    """
-
-    train: tuple[int | float, int | float] = (0.0, 0.8)
-    test: tuple[int | float, int | float] = (0.8, 1.0)
-
-
-class SplitPlan(Strict):
-    """Which split of the source feeds which role."""
-
-    train: str = "train"
-    test: str | None = "validation"
-    """None for tasks that only ever train."""
-    cut: Cut | None = None
-    """Set when train and test come out of one source split."""
-    test_sample: float | None = None
-    """Keep this fraction of the test split: shuffled with numpy seed 42, then the first int(fraction * n)."""
-
-
-class Place(Strict):
-    """One place where the rows of a task can be had."""
-
-    hub: str | None = None
-    """Dataset id with its namespace."""
-    config: str | None = None
-    revision: str | None = None
-    """Branch, tag or commit; `refs/convert/parquet` is the hub's own conversion of script-only datasets."""
-    files: dict[str, str] = {}
-    """Split name to file path or address, where the source is not on the hub."""
-    sha256: dict[str, str] = {}
-    """Split name to the checksum of its file."""
-    archive: str | None = None
-    """Address of a zip that holds `files`."""
-    format: Literal["parquet", "csv", "tsv", "jsonl", "json", "lines"] | None = None
-    """File format, where the ending does not tell it; `lines` gives one row {"line": ...} a line."""
-    delimiter: str | None = None
-    header: list[str] = []
-    """Column names of a CSV or TSV file without a header line."""
-    rename: dict[str, str] = {}
-    """Today's column name to the name that the recipe uses."""
-    by_class_name: dict[str, dict[str, int]] = {}
-    """Column to {class name: number in the original}: for sources that renumbered their classes."""
-    note: str = ""
-
-
-class Source(Place):
-    """Where the data lives today, what the original called, and where else to look."""
-
-    original: str = ""
-    """Name in the years-old hub that MetaICL's scripts used."""
-    state: Literal["parquet", "script_only", "files", "unknown"] = "unknown"
-    """How the hub keeps it: current libraries refuse datasets that are script-only."""
-    fallbacks: list[Place] = []
-
-
-class OptionMarks(Strict):
-    """Options are cut out of the built text, as in the original."""
-
-    cut_at: Literal[" (A) ", "(A)"]
-    """The first mark; the following ones go through the alphabet until one is not found."""
-    or_at: Literal[" (1) "] | None = None
-    """A second try, with numbers, when no letter was found."""
-
-
-class Fix(Strict):
-    """A correction that `data.fixes=true` applies: other values for some of the recipe's keys."""
-
-    why: str
-    set: dict[str, Any]
-
-
-class CommonKeys(Strict):
-    """Keys of every recipe."""
-
-    name: str
-    about: str
-    """One line: what is asked."""
-    task_type: TaskType
-    ontology: str
-    """Ability asked for: sentiment, nli, paraphrase, qa, ..."""
-    metric: Literal["macro_f1", "accuracy"] | None = None
-    """Derived from the task type when absent."""
-    source: Source
-    splits: SplitPlan = SplitPlan()
-    fields: dict[str, str]
-    """Column to its type in words."""
-    drop: list[DropRule] = []
-    clean: list[CleanStep] = []
-    options: list[str] | OptionMarks = []
-    context_first: bool = False
-    """Texts with `question [SEP] context` are turned round to context + question."""
-    context_joint: str = ""
-    """What stands between context and question after turning round; the original puts nothing."""
-    notes: list[str] = []
-    fixes: list[Fix] = []
-    licence: str = "see the source"
-    citation: str = ""
 
 
 class Labelled(CommonKeys):

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from data.errors import DataError
 from data.recipes import Recipe
-from data.recipes.spec import Place
+from data.recipes.keys import Place
 from data.sources.archive import extract_zip
 from data.sources.download import Limits, download, is_address
 from data.sources.hub import Located, locate_in_folder, locate_on_hub

@@ -91,7 +91,7 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
         flipped_table(first.outcomes, second.outcomes, settings.flipped),
     )
     shown = tuple(table for table in tables if table.rows)
-    write_atomic(settings.output / "compare.md", formats.markdown(shown, ()))
+    write_atomic(settings.output / "compare.md", formats.markdown(shown, (), "Comparison"))
     for table in shown:
         console.print(formats.console(table))
     if not changes:

@@ -43,9 +43,9 @@ def _plain(cell: Cell) -> str:
     return cell.text.replace("[", r"\[")
 
 
-def markdown(tables: Sequence[Table], problems: Sequence[str]) -> str:
+def markdown(tables: Sequence[Table], problems: Sequence[str], title: str = "Report") -> str:
     """All tables as one Markdown page."""
-    parts = ["# Report", *(_problems_markdown(problems))]
+    parts = [f"# {title}", *(_problems_markdown(problems))]
     for table in tables:
         heads = [_cell_markdown(Cell(name)) for name in table.columns]
         rule = ["---" if place < table.n_labels else "---:" for place in range(len(heads))]

@@ -1,1 +1,1 @@
-"""Hydra sweepers of metashot: `ledger` (resumable products and run lists) and `search` (Optuna)."""
+"""Hydra sweeper of metashot: products, run lists and searches that survive a kill."""

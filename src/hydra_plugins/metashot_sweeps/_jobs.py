@@ -20,7 +20,7 @@ from rich.console import Console
 
 from engine.files import write_atomic
 from engine.ledger import Job, JobRecord, JobState, Ledger
-from engine.pruning import TRIAL_VARIABLE, Pruned
+from engine.pruning import Pruned
 from engine.sweep_summary import counts, sweep_markdown, sweep_table
 
 log = logging.getLogger(__name__)
@@ -58,47 +58,71 @@ class LedgerTask:
         return figure
 
 
-def compose_job(context: HydraContext, config: DictConfig, overrides: Sequence[str]) -> Job:
-    """Compose a job without running it; a bad override raises here, before any job starts."""
-    composed = context.config_loader.load_sweep_config(config, list(overrides))
-    with open_dict(composed):
-        for node in ("hydra", "logger"):  # they speak of a folder that only a running job has
-            composed.pop(node, None)
-    plain = OmegaConf.to_container(composed, resolve=True)
-    return Job(tuple(overrides), dict(plain))  # pyright: ignore[reportArgumentType, reportCallIssue]
+@dataclass(frozen=True, slots=True)
+class Jobs:
+    """Composes and launches the jobs of one sweep.
 
-
-def launch(
-    launcher: Launcher,
-    folder: Path,
-    records: Sequence[JobRecord],
-    environment: Sequence[Mapping[str, str]] = (),
-) -> None:
-    """Run these jobs, each in a folder that its number names.
-
-    Args:
+    Attributes:
+        context: Hydra's.
+        config: the sweep's config.
         launcher: Hydra's, whichever was chosen.
         folder: the sweep's folder.
-        records: jobs to run.
-        environment: variables per job, as many as jobs, or none.
     """
-    jobs: list[list[str]] = []
-    for place, record in enumerate(records):
-        variables = environment[place] if environment else {}
-        # Workers compose the config again: what was chosen here must not be chosen anew there.
-        pinned = [
-            f"hydra.sweep.dir={quoted(str(folder))}",
-            f"hydra.sweep.subdir={quoted(str(record.number))}",
-        ]
-        pinned += [f"+hydra.job.env_set.{name}={quoted(value)}" for name, value in variables.items()]
-        jobs.append([*record.overrides, *pinned])
-    if jobs:
-        launcher.launch(jobs, initial_job_idx=records[0].number)
+
+    context: HydraContext
+    config: DictConfig
+    launcher: Launcher
+    folder: Path
+
+    def compose(self, overrides: Sequence[str]) -> Job:
+        """Compose a job without running it; a bad override raises here, before any job starts."""
+        composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        with open_dict(composed):
+            for node in ("hydra", "logger"):  # they speak of a folder that only a running job has
+                composed.pop(node, None)
+        plain: Any = OmegaConf.to_container(composed, resolve=True)
+        return Job(tuple(overrides), plain)
+
+    def launch(self, records: Sequence[JobRecord], environment: Sequence[Mapping[str, str]] = ()) -> None:
+        """Run these jobs, each in a folder that its number names.
+
+        Args:
+            records: jobs to run.
+            environment: variables of each job, as many as jobs, or none.
+        """
+        launched: list[list[str]] = []
+        for place, record in enumerate(records):
+            variables = environment[place] if environment else {}
+            # Workers compose the config again: what was chosen here must not be chosen anew there.
+            pinned = [f"hydra.sweep.dir={quoted(str(self.folder))}", f"hydra.sweep.subdir='{record.number}'"]
+            pinned += [f"+hydra.job.env_set.{name}={quoted(value)}" for name, value in variables.items()]
+            launched.append([*record.overrides, *pinned])
+        if launched:
+            self.launcher.launch(launched, initial_job_idx=records[0].number)
 
 
-def trial_variable(text: str) -> dict[str, str]:
-    """The variable by which a job finds its trial."""
-    return {TRIAL_VARIABLE: text}
+def run_all(jobs: Jobs, rows: Sequence[Sequence[str]]) -> list[JobRecord]:
+    """Compose every job, run those that are left, print the summary.
+
+    Args:
+        jobs: composes and launches.
+        rows: overrides of every job.
+
+    Raises:
+        ConfigError: a job's config has changed since the sweep began.
+        SystemExit: with status 1 when a job failed.
+    """
+    composed = [jobs.compose(row) for row in rows]
+    ledger = Ledger(jobs.folder)
+    with ledger.lock():
+        left = ledger.plan(composed)
+        keys = list(dict.fromkeys(job.key for job in composed))
+        console = Console()
+        if len(left) < len(keys):
+            done = len(keys) - len(left)
+            console.print(f"{done} of {len(keys)} jobs are finished already and are not run again")
+        jobs.launch(left)
+        return conclude(ledger, jobs.folder, keys, console)
 
 
 def conclude(ledger: Ledger, folder: Path, keys: Sequence[str], console: Console) -> list[JobRecord]:

@@ -51,7 +51,7 @@ def test_two_runs_side_by_side(two_runs, tmp_path):
     assert row[4].value < 0.01
     assert [cells[0].text for cells in tables["tasks"].rows] == ["mood", "quiz"]
     assert all(cells[4].value <= cells[5].value for cells in tables["tasks"].rows)
-    assert (tmp_path / "out" / "compare.md").read_text().startswith("# Report")
+    assert (tmp_path / "out" / "compare.md").read_text().startswith("# Comparison")
     assert "prompt.max_length" in console.file.getvalue()
 
 

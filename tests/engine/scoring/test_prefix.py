@@ -193,6 +193,23 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch, caplog, error):
     assert sizes[-1] <= 40
 
 
+@pytest.mark.parametrize("failing", [3, 7])
+def test_a_batch_that_ran_out_of_memory_half_way_finds_its_path_unharmed(monkeypatch, failing):
+    """The first layer has been through, and with it the place where the next path's keys replace this one's."""
+    model, requests = _model("gpt2"), _workload(_tangled, 2)
+    scorer, calls = PrefixScorer(model, TINY_BUDGET), []
+    real = execution.cascade_attention
+
+    def starved(*arguments):
+        calls.append(None)
+        if len(calls) == 2 * failing:
+            raise MemoryError
+        return real(*arguments)
+
+    monkeypatch.setattr(execution, "cascade_attention", starved)
+    assert _worst(scorer.score(requests), score_plain(model, requests)) <= TOLERANCE_NATS
+
+
 def test_out_of_memory_with_a_single_token_is_an_error(monkeypatch):
     scorer = PrefixScorer(_model("gpt2"))
 

@@ -1,0 +1,120 @@
+"""`hydra/sweeper=ledger`: products, run lists and Optuna searches that survive a kill.
+
+No `from __future__ import annotations` here: Hydra's plugin scan runs this file outside `sys.modules`, where
+dataclasses cannot look up annotations that are text.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from hydra_plugins.metashot_sweeps.names import register_resolvers
+
+register_resolvers()
+
+
+@dataclass
+class SearchConf:
+    """Keys of `hydra.sweeper.search`; `n_trials` of 0 means no search but every combination."""
+
+    n_trials: int = 0
+    """Finished, pruned and failed trials in all."""
+    batch: int = 1
+    """Trials that are asked for, and launched, at a time."""
+    direction: str = "maximize"
+    sampler: str = "tpe"
+    """tpe | random | cmaes."""
+    seed: int = 0
+    pruner: str = "none"
+    """none | median | hyperband."""
+    warmup_steps: int = 0
+    """Steps before a trial may be pruned."""
+    metric: str = "running_mean"
+    """Logged metric by which a trial may be pruned."""
+    storage: str | None = None
+    """Optuna storage URL; null is an SQLite file in the sweep's folder."""
+    study: str = "metashot"
+
+
+@dataclass
+class SweeperConf:
+    """Keys of `hydra.sweeper`."""
+
+    _target_: str = "hydra_plugins.metashot_sweeps.sweeper.LedgerSweeper"
+    runs: list[list[str]] = field(default_factory=list)
+    """Explicit runs, each a list of overrides; crossed with what is swept."""
+    params: dict[str, str] = field(default_factory=dict)
+    """Sweeps of an experiment file, `method: direct,channel`; the command line overrides them."""
+    search: SearchConf = field(default_factory=SearchConf)
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="ledger", node=SweeperConf, provider="metashot")
+
+
+class LedgerSweeper(Sweeper):
+    """Runs every job of a sweep once, however often the command is started.
+
+    Args:
+        runs: explicit runs, each a list of overrides.
+        params: swept keys, as the command line would write their values.
+        search: keys of `SearchConf`.
+    """
+
+    def __init__(
+        self, runs: Sequence[Sequence[str]], params: Mapping[str, str], search: Mapping[str, Any]
+    ) -> None:
+        self.runs = [list(run) for run in runs]
+        self.params = dict(params)
+        self.search: dict[str, Any] = {str(key): value for key, value in search.items()}
+        self.config: DictConfig | None = None
+        self.hydra_context: HydraContext | None = None
+        self.launcher: Launcher | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        """Take the task, wrapped so that it keeps the ledger."""
+        from hydra_plugins.metashot_sweeps._jobs import LedgerTask
+
+        self.config, self.hydra_context = config, hydra_context
+        self.folder = Path(str(config.hydra.sweep.dir)).absolute()
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=LedgerTask(task_function, self.folder), config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> Any:
+        """Run what is left of the sweep or search, and print the summary.
+
+        Raises:
+            ConfigError: a job's config has changed since the sweep began.
+            SystemExit: with status 1 when a job failed.
+        """
+        from hydra_plugins.metashot_sweeps._jobs import Jobs, run_all
+        from hydra_plugins.metashot_sweeps._search import run_search
+
+        assert self.hydra_context is not None
+        assert self.launcher is not None
+        assert self.config is not None
+        jobs = Jobs(self.hydra_context, self.config, self.launcher, self.folder)
+        overrides = self.parsed(arguments)
+        if self.search["n_trials"]:
+            return run_search(jobs, overrides, self.search)
+        (product,) = BasicSweeper.split_arguments(overrides, None)
+        return run_all(jobs, [[*row, *run] for run in self.runs or [[]] for row in product])
+
+    def parsed(self, arguments: list[str]) -> list[Override]:
+        """The sweeps of the experiment file and the command line; the latter wins."""
+        assert self.hydra_context is not None
+        parser = OverridesParser.create(config_loader=self.hydra_context.config_loader)
+        words = [*(f"{key}={values}" for key, values in self.params.items()), *arguments]
+        last = {override.get_key_element(): override for override in parser.parse_overrides(words)}
+        return list(last.values())

@@ -1,0 +1,143 @@
+"""`InContextClassifier`: few-shot classification from Python, with the engine and the rules of `run.py`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from data.errors import DataError
+from data.task import Example, TaskData, TaskType
+from engine.models import LazyLanguageModel, named_model
+from engine.ranking import best_option, option_scores
+from engine.scoring import PrefixScorer
+from icl.cell import PromptRules, Truncation, build_cell, read_back
+from icl.methods import Method, named_method
+from icl.prompt import LengthLimits
+from icl.training_stage import check_method
+
+_TASK = "in-context task"
+
+
+class InContextClassifier:
+    """Ranks options for inputs, given demonstrations in the prompt; no weight is changed.
+
+    Args:
+        model: a model, loaded on first use.
+        method: how options are scored.
+        demonstrations: examples for the prompt, in order.
+        truncation: how demonstrations are cut when they do not fit.
+        limits: token limits.
+    """
+
+    def __init__(
+        self,
+        model: LazyLanguageModel,
+        method: Method,
+        demonstrations: Sequence[Example] = (),
+        truncation: Truncation = Truncation.SHARED,
+        limits: LengthLimits | None = None,
+    ) -> None:
+        self.model = model
+        self.method = method
+        self.demonstrations = tuple(demonstrations[: method.shots(len(demonstrations))])
+        self.truncation = truncation
+        self.limits = limits or LengthLimits()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        model: str,
+        *,
+        method: str | Method = "direct",
+        demonstrations: Sequence[Mapping[str, str]] = (),
+        **choices: Any,
+    ) -> InContextClassifier:
+        """A classifier by names.
+
+        Args:
+            model: a name of `conf/model`, a folder, a GGUF file, or a hub id.
+            method: a name of `conf/method`, or a `Method`.
+            demonstrations: mappings with `input` and `output`.
+            choices: fields of `ModelSpec` to change, for example `dtype="bfloat16"`.
+
+        Raises:
+            ConfigError: an unknown method, or one that contradicts a trained checkpoint.
+            DataError: a demonstration without `input` or `output`.
+        """
+        spec = replace(named_model(model), **choices)
+        chosen = named_method(method) if isinstance(method, str) else method
+        if spec.source == "local" and spec.path is not None:
+            check_method(spec.path, chosen, len(demonstrations))
+        examples = [_example(one, number) for number, one in enumerate(demonstrations, start=1)]
+        return cls(LazyLanguageModel(spec), chosen, examples)
+
+    def scores(self, inputs: Sequence[str], options: Sequence[str]) -> Tensor:
+        """Score of every option for every input.
+
+        Args:
+            inputs: test inputs.
+            options: candidate answers, the same for all inputs.
+
+        Returns:
+            Float tensor [n_inputs, n_options], in nats, lower is better: the mean NLL of the target's tokens, less
+            the null score where the method calibrates. An empty input scores 0 for all options in channel scoring.
+
+        Raises:
+            DataError: a string in place of a list, no options, or repeated ones.
+        """
+        _check(inputs, options)
+        if not inputs:
+            return torch.zeros(0, len(options))
+        test = tuple(Example(_TASK, text, options[0], tuple(options)) for text in inputs)
+        data = TaskData(_TASK, 0, TaskType.CLASSIFICATION, self.demonstrations, test)
+        rules = PromptRules(
+            self.method,
+            self.method.layout_for(self.model.name),
+            self.truncation,
+            self.limits,
+            self.model.context_length,
+        )
+        cell = build_cell(data, self.model.encode, rules)
+        answers = read_back(cell, PrefixScorer(self.model.load().model).score(cell.requests))
+        return torch.tensor(
+            [
+                option_scores(
+                    answer.sum_nll[0],
+                    answer.counts[0],
+                    answer.sum_nll[1:],
+                    answer.counts[1:],
+                    calibration=self.method.calibration,
+                    normalization=self.method.normalization,
+                )
+                for answer in answers
+            ]
+        )
+
+    def predict(self, inputs: Sequence[str], options: Sequence[str]) -> list[str]:
+        """The best option for each input; the first of equally good ones."""
+        return [options[best_option(row)] for row in self.scores(inputs, options).tolist()]
+
+
+def _example(demonstration: Mapping[str, str], number: int) -> Example:
+    missing = [key for key in ("input", "output") if not isinstance(demonstration.get(key), str)]
+    if missing:
+        raise DataError(
+            f"demonstrations[{number - 1}]",
+            f"has no text {' and '.join(missing)}",
+            'give {"input": ..., "output": ...}',
+        )
+    return Example(_TASK, demonstration["input"], demonstration["output"])
+
+
+def _check(inputs: Sequence[str], options: Sequence[str]) -> None:
+    for name, value in (("inputs", inputs), ("options", options)):
+        if isinstance(value, str):
+            raise DataError(name, f"is one string, {value!r}", f"give a list: [{value!r}]")
+    if not options:
+        raise DataError("options", "is empty", "give the candidate answers")
+    if len(set(options)) < len(options):
+        raise DataError("options", f"holds an answer twice: {list(options)!r}", "list every option once")

@@ -1,0 +1,65 @@
+"""Files are whole or absent, and a full disk is said."""
+
+import errno
+import json
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.errors import OutputError
+from engine.files import append_lines, digest_of, read_lines, write_atomic, write_json
+
+
+def test_an_interrupted_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write_json(path, {"old": True})
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_json(path, {"new": True})
+    assert json.loads(path.read_text()) == {"old": True}
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
+
+
+def test_a_full_disk_is_said_and_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "x.json"
+    write_json(path, {"old": True})
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OutputError, match=r"cannot write: No space left on device \(free the disk"):
+        write_atomic(path, "new")
+    assert json.loads(path.read_text()) == {"old": True}
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_a_torn_last_line_is_closed_and_passed_over(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    append_lines(path, [{"n": 1}])
+    with path.open("a") as stream:
+        stream.write('{"n": 2, "te')
+    append_lines(path, [{"n": 3}])
+    assert list(read_lines(path)) == [{"n": 1}, {"n": 3}]
+
+
+@given(
+    st.lists(
+        st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=5), max_size=3), max_size=5
+    )
+)
+def test_lines_round_trip(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    append_lines(path, rows)
+    assert list(read_lines(path)) == rows
+
+
+def test_a_digest_does_not_depend_on_key_order():
+    assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
+    assert digest_of({"a": 1}) != digest_of({"a": 2})

@@ -1,0 +1,117 @@
+"""Every file of `conf/experiment` composes, binds to the code, and runs two steps on random weights."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from data.selected_source import Selection
+from data.settings import diversity_names, setting_names
+from engine.config import build, check_targets
+from engine.models import ModelSpec
+from engine.run_context import tracker_spec
+from icl.methods import Method
+from icl.training_stage import training_settings
+from metaprompt.settings import loop_settings, meta_settings, prepare_settings, tune_settings
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+EXPERIMENTS = sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml"))
+
+
+@pytest.fixture(scope="module")
+def program():
+    """`run.py` as a module."""
+    specification = importlib.util.spec_from_file_location("run_program", REPOSITORY / "run.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    module.register_resolvers()
+    return module
+
+
+SWEPT = [
+    name for name in EXPERIMENTS if "sweeper:" in (REPOSITORY / f"conf/experiment/{name}.yaml").read_text()
+]
+
+
+def composed(*overrides):
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        config = compose("config", overrides=list(overrides))
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_composes_and_binds(program, tmp_path, name):
+    config = composed(
+        f"experiment={name}", "data.root=nowhere", f"logger.folder={tmp_path}", f"results_root={tmp_path}",
+        "tuning.data_root=nowhere", "tuning.prompt_path=nowhere",
+    )  # fmt: skip
+    assert program.chosen_stages(config)
+    check_targets(config)
+    build(Selection, config["selection"], "selection")
+    assert tracker_spec(config).name
+    build(ModelSpec, config["model"], "model")
+    if "tuning" in config["method"]:
+        meta_settings(config["supmer"])
+        loop_settings(config["supmer"])
+        prepare_settings(config["corpus"])
+        tune_settings(config)
+    else:
+        method = build(Method, config["method"], "method")
+        settings = training_settings(config)
+        assert settings.method == method
+        assert "train" not in config["stage"] or method.trained
+
+
+def test_every_table_of_the_paper_has_an_experiment():
+    raw = {
+        "table5_raw",
+        "table7_raw",
+        "table8_raw",
+        "table10_raw",
+        "table11_raw",
+        "table13_raw",
+        "figure1_raw",
+    }
+    assert raw <= set(EXPERIMENTS)
+    for method in ("metaicl", "channel_metaicl", "multitask_zero", "channel_multitask_zero"):
+        assert {f"{method}_{setting}" for setting in (*setting_names(), *diversity_names())} <= set(
+            EXPERIMENTS
+        )
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_names_its_command(name):
+    head = (REPOSITORY / f"conf/experiment/{name}.yaml").read_text().split("defaults:")[0]
+    assert head.startswith("# @package _global_\n")
+    assert re.search(rf"python run.py (-m )?experiment={name}\b", head) or "Another name of" in head
+
+
+@pytest.mark.parametrize("name", SWEPT)
+def test_every_swept_value_of_an_experiment_composes(program, name):
+    with initialize_config_dir(str(REPOSITORY / "conf"), version_base="1.3"):
+        arguments = [f"experiment={name}", "data.root=nowhere"]
+        sweeper = compose("config", overrides=arguments, return_hydra_config=True).hydra.sweeper
+    rows = [[f"{key}={value}"] for key, values in sweeper.params.items() for value in values.split(",")]
+    for row in [*rows, *sweeper.get("runs", [])]:
+        assert composed(*arguments, "logger.folder=folder", *row)
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_an_experiment_runs_two_steps(program, tmp_path, name):
+    overrides = [f"experiment={name}", "debug=smoke", f"logger.folder={tmp_path}", f"results_root={tmp_path}"]
+    config = composed(*overrides)
+    if "tuning" in config["method"]:
+        config["stage"] = ["prepare", "train"]
+    output = tmp_path / "output"
+    output.mkdir()
+    program.execute(config, output, overrides)
+    left = {path.name for path in output.iterdir()}
+    expected = (
+        {"run.json", "clusters.json"} if "tuning" in config["method"] else {"results.jsonl", "summary.json"}
+    )
+    assert expected <= left
+    if "train" in config["stage"]:
+        assert list(tmp_path.rglob("step-*/model.safetensors"))

@@ -1,0 +1,116 @@
+"""The command line: a run from start to table, and one line for every mistake."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+@pytest.fixture
+def run(repository, tmp_path):
+    """`run(*overrides)` in a process of its own, with its results under tmp_path."""
+
+    def call(*overrides, **environment):
+        return subprocess.run(
+            [sys.executable, str(repository / "run.py"), f"results_root={tmp_path / 'root'}", *overrides],
+            cwd=tmp_path, capture_output=True, text=True, timeout=300,
+            env={**os.environ, "METASHOT_CACHE": str(tmp_path / "cache"), **environment},
+        )  # fmt: skip
+
+    return call
+
+
+TINY = ("model=tiny", "k=2", "seeds=[100,13]", "data.tasks=[demo-story_ending]")
+
+
+def test_a_run_leaves_the_promised_files(run, tmp_path):
+    done = run(*TINY, "logger=jsonl", f"hydra.run.dir={tmp_path / 'out'}")
+    assert done.returncode == 0, done.stderr
+    assert "demo-story_ending" in done.stdout
+    assert "mean of tasks" in done.stdout
+    out = tmp_path / "out"
+    expected = {
+        ".hydra", "run.json", "results.jsonl", "predictions.jsonl", "summary.json", "summary.md", "metrics.jsonl",
+    }  # fmt: skip
+    assert expected <= {path.name for path in out.iterdir()}
+    summary = json.loads((out / "summary.json").read_text())
+    results = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+    values = [100 * row["value"] for row in results]
+    assert summary["mean"]["value"] == pytest.approx(sum(values) / 2)
+    assert summary["worst"]["value"] == pytest.approx(min(values))
+    assert summary["mean"]["low"] <= summary["mean"]["value"] <= summary["mean"]["high"]
+    record = json.loads((out / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert record["config"]["k"] == 2
+    assert record["cost"]["tokens_naive"] > record["cost"]["tokens_computed"] > 0
+    assert record["versions"]["torch"]
+
+    again = run(*TINY)
+    assert "nothing to compute: all 2 cells were stored already" in again.stdout
+
+
+def test_plan_shows_the_prompt_and_loads_no_weights(run, tmp_path):
+    done = run(*TINY, "stage=plan", "plan.show=1", "method=channel")
+    assert done.returncode == 0, done.stderr
+    assert "[demonstration 1 label" in done.stdout
+    assert "[target (input)" in done.stdout
+    assert "tokens to compute with sharing" in done.stdout
+    assert not (tmp_path / "root" / "cells").exists()
+
+
+BAD = [
+    (["method=chanel"], r"error: method: no choice 'chanel' (did you mean 'channel'?)"),
+    (["model=gtp2"], r"error: model: no choice 'gtp2' (did you mean 'gpt2'?)"),
+    (["setting=hr_to_l"], r"error: setting: no choice 'hr_to_l' (did you mean 'hr_to_lr'?)"),
+    (["scoer.kind=plain"], r"error: scoer: unknown key (did you mean 'scorer'?)"),
+    (["model.dtyp=float32"], r"error: model.dtyp: unknown key (did you mean 'dtype'?)"),
+    (["+scorer.foo=1"], r"error: scorer.foo: unknown key"),
+    (["k=abc"], r"error: k: input should be a valid integer"),
+    (["k=-1"], r"error: k: must be 0 or more, got -1"),
+    (["truncation=sharedd"], r"(did you mean 'shared'?)"),
+    (["stage=evalute"], r"error: stage: unknown stage 'evalute' (did you mean 'evaluate'?)"),
+    (["data=jsonl"], r"error: data.root: is not set (give data.root=<value>)"),
+    (["data=jsonl", "data.root=nowhere"], r"error: data.root: no folder 'nowhere'"),
+    (["data.tasks=[demo-spm]"], r"did you mean demo-spam"),
+    (["seeds=[]"], r"error: seeds: is empty"),
+    (["k=1,2"], r"error: k: several values in 'k=1,2' (sweep with -m"),
+    (["method.calibration=pmi"], r"error: method.null_inputs: calibration 'pmi' has no content-free input"),
+    (["model=hf"], r"error: model.path: is not set"),
+    (["stage=compare", "runs=[a]"], r"error: runs: no folder 'a'"),
+    (["stage=rerun"], r"error: run: is not set"),
+]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"), BAD, ids=lambda value: value[0] if isinstance(value, list) else ""
+)
+def test_a_mistake_is_one_line_and_status_2_and_leaves_nothing(run, tmp_path, overrides, message):
+    done = run("model=tiny", *overrides) if not overrides[0].startswith("model=") else run(*overrides)
+    assert done.returncode == 2, done.stdout + done.stderr
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not list(tmp_path.rglob("*.json*"))
+
+
+def test_hydra_full_error_shows_everything(run):
+    done = run("k=-1", "model=tiny", HYDRA_FULL_ERROR="1")
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+def test_a_read_only_results_root_is_one_line(run, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    done = run(*TINY, f"results_root={tmp_path / 'file'}", f"hydra.run.dir={tmp_path / 'out'}")
+    assert done.returncode == 2
+    assert "error:" in done.stderr
+    assert "cannot write" in done.stderr
+
+
+def test_rerun_replays_a_run_and_shows_what_differs(run, tmp_path):
+    run(*TINY, f"hydra.run.dir={tmp_path / 'first'}")
+    done = run("stage=rerun", f"run={tmp_path / 'first'}", "k=1")
+    assert done.returncode == 0, done.stderr
+    assert "k: 2 -> 1" in done.stdout
