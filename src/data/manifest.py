@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from data.errors import DataError
 from data.files import FileRecord, write_json_file
+from data.recipes import load_recipe, recipe_names
 
 MANIFEST_NAME = "manifest.json"
 _VERSION = 1
@@ -93,6 +95,25 @@ class Manifest:
             for task, roles in sorted(self.tasks.items())
         }
         write_json_file(self.root / MANIFEST_NAME, {"version": _VERSION, "tasks": tasks})
+
+
+def check_corrections(root: Path, fixes: bool, recipe_path: Sequence[str] = ()) -> None:
+    """Hold a prepared folder to `data.fixes`; folders without manifest and tasks without corrections pass.
+
+    Raises:
+        DataError: a task was prepared with the other value.
+    """
+    known = set(recipe_names(recipe_path))
+    for task, roles in read_manifest(root).tasks.items():
+        if task not in known or not load_recipe(task, path=recipe_path).spec.fixes:
+            continue
+        for role, record in roles.items():
+            if record.fixes != fixes:
+                raise DataError(
+                    "data.fixes",
+                    f"is {str(fixes).lower()}, but {root / task} ({role}) was prepared with {str(record.fixes).lower()}",
+                    "set data.fixes as the files are, or prepare them anew into a folder of their own",
+                )
 
 
 def read_manifest(root: Path) -> Manifest:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from data.demo import DemoSource
+from data.manifest import check_corrections
 from data.recipes import recipe_names, task_type
 from data.settings import load_setting, published_overlap
 from data.source import JsonlSource, TaskSource
@@ -124,7 +126,12 @@ class HubData:
     recipe_path: list[str]
 
     def open(self) -> TaskSource:
-        """The prepared folder."""
+        """The prepared folder.
+
+        Raises:
+            DataError: it was prepared with the other value of `fixes`.
+        """
+        check_corrections(Path(self.root), self.fixes, self.recipe_path)
         own = {
             task: kind.value
             for task in recipe_names(self.recipe_path)

@@ -11,10 +11,10 @@ import yaml
 from rich.console import Console
 
 from data.errors import DataError
-from data.hub_source import HubSource
 from data.prepare import PrepareSettings, prepare
 from data.recipes import check_recipes, load_recipe, metric_of, recipe_names, task_type
 from data.settings import Setting, load_setting
+from data.source import JsonlSource
 from data.task import TaskType
 
 README = Path(__file__).parents[2] / "README.md"
@@ -66,7 +66,7 @@ def test_the_readme_example_prepares_and_loads(tmp_path: Path, folder: Path) -> 
         "output": "technical",
         "options": ["billing", "technical"],
     }
-    data = HubSource(settings).load("tickets", k=4, seed=13)
+    data = JsonlSource(settings.root, {"tickets": "classification"}).load("tickets", k=4, seed=13)
     assert (len(data.demonstrations), len(data.test)) == (4, 5)
     assert data.task_type is TaskType.CLASSIFICATION
 
@@ -77,22 +77,6 @@ def test_the_readme_shows_this_example() -> None:
         pytest.skip("the README has no section on tasks of your own yet")
     block = readme.split("`my_tasks/tickets.yaml`", 1)[1].split("```yaml\n", 1)[1].split("```", 1)[0]
     assert yaml.safe_load(block) == yaml.safe_load(RECIPE)
-
-
-def test_the_source_prepares_on_demand_and_keeps_older_seeds(tmp_path: Path, folder: Path) -> None:
-    setting = Setting("none", [], [], [])
-    settings = PrepareSettings(
-        root=tmp_path / "out", setting=setting, online=False, recipe_path=(str(folder),)
-    )
-    source = HubSource(settings)
-    assert "tickets" in source.tasks()
-    first = source.load("tickets", k=2, seed=7)
-    source.load("tickets", k=2, seed=8)
-    assert source.load("tickets", k=2, seed=7) == first
-    assert (tmp_path / "out/tickets/tickets_2_7_train.jsonl").is_file()
-    assert len(source.pool("tickets")) == 12
-    with pytest.raises(DataError, match=r"data=hub, tickets: .*has 12 training examples, k=13 asked"):
-        source.load("tickets", k=13, seed=7)
 
 
 @pytest.mark.parametrize("suffix", ["tsv", "jsonl", "parquet"])

@@ -15,7 +15,7 @@ from rich.console import Console
 from data import task_files
 from data.doctor import doctor
 from data.errors import DataError
-from data.manifest import read_manifest
+from data.manifest import check_corrections, read_manifest
 from data.prepare import PrepareReport, PrepareSettings, prepare
 from data.recipes import load_recipe
 from data.settings import Setting
@@ -244,7 +244,14 @@ def test_corrections_change_the_data_and_the_fingerprint(tmp_path: Path, raw: Pa
         record = read_manifest(tmp_path / "out").get("medical_questions_pairs", "test")
         assert record is not None
         assert record.fixes is fixes
+        check_corrections(tmp_path / "out", fixes)
+        with pytest.raises(
+            DataError, match=r"data.fixes: is .*medical_questions_pairs \(test\) was prepared with"
+        ):
+            check_corrections(tmp_path / "out", not fixes)
     assert outputs == {False: "Dissimilar", True: "Similar"}
+    run(settings(tmp_path / "other", raw, [], ["glue-mnli"]))
+    check_corrections(tmp_path / "other" / "out", True)
     published, fixed = (load_recipe("medical_questions_pairs", fixes=fixes) for fixes in (False, True))
     assert published.fingerprint != fixed.fingerprint
 

@@ -20,7 +20,7 @@ from engine.report.published import Verdict, compare_with_published
 from engine.report.reading import Outputs, read_outputs
 from engine.report.rescoring import rescore
 from engine.report.systems import Answers, collect_answers
-from engine.report.table import Table
+from engine.report.table import Table, without_constant_columns
 
 FORMATS = ("console", "markdown", "latex", "csv", "plots", "html")
 
@@ -134,18 +134,17 @@ def _plots(answers: Sequence[Answers]) -> tuple[Plot, ...]:
 
 def _write(report: Report, settings: ReportSettings) -> tuple[Path, ...]:
     title = "metashot report"
+    shown = [without_constant_columns(table) for table in report.tables]
     writers: dict[str, Callable[[], dict[str, str | bytes]]] = {
-        "markdown": lambda: {"report.md": formats.markdown(report.tables, report.problems)},
-        "latex": lambda: {f"tables/{t.key}.tex": formats.latex(t) for t in report.tables},
+        "markdown": lambda: {"report.md": formats.markdown(shown, report.problems)},
+        "latex": lambda: {f"tables/{t.key}.tex": formats.latex(t) for t in shown},
         "csv": lambda: {f"tables/{t.key}.csv": formats.comma_separated(t) for t in report.tables},
         "plots": lambda: {
             f"plots/{plot.key}.{end}": content
             for plot in report.plots
             for end, content in (("svg", plot.svg), ("png", plot.png))
         },
-        "html": lambda: {
-            "report.html": page(title, report.facts, report.tables, report.plots, report.problems)
-        },
+        "html": lambda: {"report.html": page(title, report.facts, shown, report.plots, report.problems)},
     }
     written: list[Path] = []
     for name in settings.formats:
@@ -161,7 +160,7 @@ def _print(report: Report, files: Sequence[Path], console: Console) -> None:
         console.print(f"problem: {problem}", style="yellow", markup=False)
     for table in report.tables:
         if not table.folded:
-            console.print(formats.console(table))
+            console.print(formats.console(without_constant_columns(table)))
     pages = [path for path in files if path.suffix in (".html", ".md")]
     if pages:
         console.print("written: " + ", ".join(map(str, pages)), markup=False)

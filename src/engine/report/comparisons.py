@@ -77,7 +77,7 @@ def sensitivity_table(answers: Sequence[Answers]) -> Table:
     rows: list[tuple[Cell, ...]] = []
     for row in answers:
         values = {task: seed_values(o) for task, o in row.outcomes.items() if len(o.seeds) > 1}
-        if not values:
+        if not values or not row.has_seeds:
             continue
         spread = {task: float(v.max() - v.min()) for task, v in values.items()}
         deviation = float(np.mean([v.std(ddof=1) for v in values.values()]))

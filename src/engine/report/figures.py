@@ -71,7 +71,7 @@ def results_plot(setting: str, answers: Sequence[Answers]) -> Plot:
         means = np.array([100 * row.figures.mean.value for row in rows])
         lows = np.array([100 * row.figures.mean.low for row in rows])
         highs = np.array([100 * row.figures.mean.high for row in rows])
-        worst = [100 * row.figures.worst.value for row in rows]
+        worst = [100 * row.figures.worst.value if row.has_seeds else np.nan for row in rows]
         # A percentile interval of a biased statistic can lie beside its value.
         bars = np.maximum(0, [means - lows, highs - means])
         axes.errorbar(
@@ -141,7 +141,7 @@ def _curve_names(curves: Sequence[Curve]) -> dict[Curve, str]:
 
 def seeds_plot(setting: str, answers: Sequence[Answers]) -> Plot | None:
     """One dot a demonstration seed: the mean over tasks of every system; None without several seeds."""
-    rows = [row for row in reversed(answers) if len(_seed_means(row)) > 1]
+    rows = [row for row in reversed(answers) if row.has_seeds and len(_seed_means(row)) > 1]
     if not rows:
         return None
 

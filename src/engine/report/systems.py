@@ -102,8 +102,11 @@ class Answers:
 
     @property
     def has_seeds(self) -> bool:
-        """Whether any task was answered under several seeds."""
-        return any(len(outcome.seeds) > 1 for outcome in self.outcomes.values())
+        """Whether seeds change anything; without demonstrations they usually do not."""
+        return any(
+            (outcome.prediction != outcome.prediction[0]).any() or (outcome.gold != outcome.gold[0]).any()
+            for outcome in self.outcomes.values()
+        )
 
 
 Targets = Callable[[str], Sequence[str]]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.statistics import Interval
 
@@ -44,6 +44,26 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     n_labels: int = 1
     folded: bool = False
+
+
+def without_constant_columns(table: Table, columns: Sequence[str] = ("Setting", "Model")) -> Table:
+    """`table` less those of these label columns that say the same in every row; the note says it once."""
+    constant = {
+        place: table.rows[0][place].text
+        for place, name in enumerate(table.columns[: table.n_labels])
+        if name in columns and len({row[place].text for row in table.rows}) == 1
+    }
+    if not constant or len(table.rows) < 2:
+        return table
+    kept = [place for place in range(len(table.columns)) if place not in constant]
+    said = ", ".join(f"{table.columns[place].lower()} {text}" for place, text in constant.items())
+    return replace(
+        table,
+        columns=tuple(table.columns[place] for place in kept),
+        rows=tuple(tuple(row[place] for place in kept) for row in table.rows),
+        n_labels=table.n_labels - len(constant),
+        note=f"{said[0].upper()}{said[1:]}. {table.note}",
+    )
 
 
 def names(*texts: str) -> tuple[Cell, ...]:

@@ -13,10 +13,7 @@ def main_table(answers: Sequence[Answers]) -> Table:
     """The paper's layout: one row a method, one column a setting, `mean/worst` in percent."""
     settings = list(dict.fromkeys(row.system.setting for row in answers))
     rows = _by_row(answers)
-    columns = [
-        [cells[setting].figures.mean.value if setting in cells else None for cells in rows.values()]
-        for setting in settings
-    ]
+    columns = [[_comparable_mean(cells.get(setting)) for cells in rows.values()] for setting in settings]
     best = mark_best(columns)
     body = [
         (
@@ -30,7 +27,8 @@ def main_table(answers: Sequence[Answers]) -> Table:
     ]
     note = (
         "Percent: mean over seeds then tasks / worst seed per task then mean over tasks. "
-        "Macro-F1 for classification, accuracy otherwise. Bold is the best of a column."
+        "Macro-F1 for classification, accuracy otherwise. Bold is the best of a column "
+        "among rows that have all tasks."
     )
     return Table("results", "Results", note, ("Method", "Model", *settings), tuple(body), 2)
 
@@ -50,7 +48,7 @@ def interval_table(answers: Sequence[Answers], level: float) -> Table:
     label = f"{100 * level:.0f} % interval"
     note = (
         "Percentile bootstrap. The mean's interval resamples test examples and seeds, the worst's only test "
-        "examples. A dash: one seed only. Tasks are those that are there, of those that the setting has."
+        "examples. A dash: seeds change nothing. Tasks are those that are there, of those that the setting has."
     )
     columns = ("Setting", "Method", "Model", "Mean", label, "Worst", label, "Tasks")
     return Table("intervals", "Confidence intervals", note, columns, tuple(rows), 3)
@@ -94,6 +92,11 @@ def _by_setting(answers: Sequence[Answers]) -> dict[str, list[Answers]]:
     for row in answers:
         groups.setdefault(row.system.setting, []).append(row)
     return groups
+
+
+def _comparable_mean(row: Answers | None) -> float | None:
+    """A mean over fewer tasks is no candidate for the best of a column."""
+    return None if row is None or row.missing else row.figures.mean.value
 
 
 def _worst(row: Answers) -> tuple[Cell, Cell]:

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import re
+import shutil
+import subprocess
 import time
 from html.parser import HTMLParser
 from itertools import groupby
@@ -22,7 +24,7 @@ from engine.report.published import Verdict, compare_with_published, published_c
 from engine.report.reading import read_outputs
 from engine.report.rescoring import rescore
 from engine.report.systems import System, collect_answers
-from engine.report.table import Cell, Table
+from engine.report.table import Cell, Table, names, without_constant_columns
 
 NO_TARGETS = dict(draws=200, level=0.95, seed=0)
 
@@ -224,8 +226,37 @@ def test_the_page_stands_alone(report):
     assert {link[1:] for link in page.links} <= set(page.ids)
     assert len(page.figures) == len(outcome.plots)
     assert all("demo" in label and len(label) > 40 for label in page.figures)
-    assert text.count('<th scope="col"') == sum(len(t.columns) for t in outcome.tables)
+    assert text.count('<th scope="col"') == sum(
+        len(without_constant_columns(t).columns) for t in outcome.tables
+    )
     assert "prefers-color-scheme: dark" in text
+
+
+@pytest.mark.slow
+def test_tables_sort_in_a_browser(report, tmp_path):
+    """Headless Chromium clicks a number column twice: highest first, then lowest first."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None:
+        pytest.skip("no Chromium here")
+    outcome, _ = report
+    text = next(path for path in outcome.files if path.name == "report.html").read_text()
+    click = "document.querySelectorAll('#results thead th.number button')[0].click();"
+    flags = (
+        "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
+    )
+    for clicks, direction in ((1, "descending"), (2, "ascending")):
+        page = tmp_path / f"{direction}.html"
+        page.write_text(text.replace("</body>", f"<script>{click * clicks}</script></body>"))
+        command = [
+            chromium, *flags.split(), "--disable-component-update", "--disable-sync",
+            f"--user-data-dir={tmp_path / direction}", "--dump-dom", page.as_uri(),
+        ]  # fmt: skip
+        dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+        section = dom[dom.index('<section id="results">') : dom.index('<section id="plots"')]
+        values = [float(value) for value in re.findall(r'data-value="([^"]+)"', section)]
+        assert f'aria-sort="{direction}"' in section
+        assert len(values) == 6
+        assert values == sorted(values, reverse=direction == "descending")
 
 
 def test_a_hostile_name_is_text_on_the_page(tmp_path, made, written):
@@ -244,6 +275,24 @@ def test_the_same_runs_give_the_same_files(demo_runs, tmp_path):
         write_report(settings, Console(file=io.StringIO()))
     for path in sorted((tmp_path / "a").rglob("*.*")):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path
+
+
+def test_a_column_that_says_the_same_everywhere_moves_to_the_note():
+    rows = tuple((*names("demo", method, "tiny"), Cell("1", 1.0)) for method in ("a", "b"))
+    shown = without_constant_columns(
+        Table("t", "T", "Note.", ("Setting", "Method", "Model", "Mean"), rows, 3)
+    )
+    assert (shown.columns, shown.n_labels) == (("Method", "Mean"), 1)
+    assert shown.note == "Setting demo, model tiny. Note."
+
+
+def test_the_best_of_a_column_has_all_tasks(tmp_path, made, written):
+    written(tmp_path / "a", [made("mood", 13, 1.0), made("quiz", 13, 0.0)])
+    written(tmp_path / "b", [made(task, 13, 4.0, method="pmi") for task in ("mood", "quiz")])
+    written(tmp_path / "c", [made("mood", 13, 9.0, method="channel")])
+    outcome = write_report(ReportSettings((tmp_path,), tmp_path / "out", ()), Console(file=io.StringIO()))
+    best = [row[0].text for row in table(outcome, "results").rows if row[2].best]
+    assert best == ["PMI In-context, k=16"]
 
 
 def test_latex_and_markdown_escape_their_marks():
