@@ -118,7 +118,12 @@ def test_rerun_replays_a_run_and_shows_what_differs(run, tmp_path):
 
 
 def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(repository, tmp_path, run):
-    command = ("model=tiny", "k=2", "seeds=[100,13]", "data.tasks=[demo-spam,demo-story_ending,demo-news_topic]")
+    command = (
+        "model=tiny",
+        "k=2",
+        "seeds=[100,13]",
+        "data.tasks=[demo-spam,demo-story_ending,demo-news_topic]",
+    )
     out = tmp_path / "killed"
     environment = {**os.environ, "METASHOT_CACHE": str(tmp_path / "cache")}
     arguments = [
