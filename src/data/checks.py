@@ -85,13 +85,19 @@ class SettingCheck:
 
     def tables(self) -> Group:
         """For the terminal."""
-        parts = [_task_table("meta-training tasks", self.train), _task_table("target tasks", self.test)]
+        parts = [
+            _task_table(title, checks)
+            for title, checks in (("meta-training tasks", self.train), ("target tasks", self.test))
+            if checks
+        ]
+        if self.train and self.test:
+            parts.append(_leakage_table(self.leakage, self.sampled))
         notes: list[str] = []
         if self.published_overlap:
             notes.append(f"in training and target lists, as published: {', '.join(self.published_overlap)}")
         if self.missing:
             notes.append(f"{len(self.missing)} files missing: {', '.join(self.missing[:5])}")
-        return Group(*parts, _leakage_table(self.leakage, self.sampled), *notes)
+        return Group(*parts, *notes)
 
 
 def check_task(task: str, examples: Sequence[Example]) -> TaskCheck:

@@ -16,7 +16,10 @@ from data.task import Example, TaskData, TaskType
 class TaskSource(Protocol):
     """What evaluation and meta-training ask of any data group."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Name of the data group."""
+        ...
 
     def tasks(self) -> list[str]:
         """Names of the tasks that are here."""

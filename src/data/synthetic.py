@@ -7,9 +7,8 @@ function of (seed, task name, split).
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -29,6 +28,8 @@ class SyntheticSource:
         seed: of all rules and examples.
         difficulty: `easy`, `medium` or `hard`.
         test_size: test examples per target task.
+        train_families: families of the meta-training tasks; empty for all (`TRAIN_FAMILIES`).
+        target_families: families of the target tasks; empty for all (`TARGET_FAMILIES`).
         name: of the data group.
     """
 
@@ -37,6 +38,8 @@ class SyntheticSource:
     seed: int = 0
     difficulty: str = "easy"
     test_size: int = 50
+    train_families: tuple[str, ...] = ()
+    target_families: tuple[str, ...] = ()
     name: str = "synthetic"
 
     def __post_init__(self) -> None:
@@ -48,17 +51,21 @@ class SyntheticSource:
         if self.difficulty not in DIFFICULTIES:
             known = ", ".join(DIFFICULTIES)
             raise DataError("data.difficulty", f"unknown value {self.difficulty!r}", f"one of {known}")
+        for key, known in (("train_families", TRAIN_FAMILIES), ("target_families", TARGET_FAMILIES)):
+            for family in getattr(self, key):
+                if family not in known:
+                    raise DataError(f"data.{key}", f"unknown family {family!r}", f"one of {', '.join(known)}")
         for key in ("train_tasks", "target_tasks", "test_size"):
             if getattr(self, key) < 1:
                 raise DataError(f"data.{key}", f"{getattr(self, key)} is not positive", "give at least 1")
 
     def training_tasks(self) -> list[str]:
         """Names of the meta-training tasks, for example `synthetic-same-0003`."""
-        return _names(TRAIN_FAMILIES, self.train_tasks)
+        return _names(self.train_families or TRAIN_FAMILIES, self.train_tasks)
 
     def testing_tasks(self) -> list[str]:
         """Names of the target tasks."""
-        return _names(TARGET_FAMILIES, self.target_tasks)
+        return _names(self.target_families or TARGET_FAMILIES, self.target_tasks)
 
     def tasks(self) -> list[str]:
         """All task names."""
@@ -93,7 +100,7 @@ def synthetic_tasks(source: SyntheticSource, size: int) -> dict[str, list[Exampl
     return {task: source.pool(task, size=size) for task in source.training_tasks()}
 
 
-def _names(families: Mapping[str, Any], count: int) -> list[str]:
+def _names(families: Iterable[str], count: int) -> list[str]:
     ordered = sorted(families)
     return [f"synthetic-{ordered[i % len(ordered)]}-{i // len(ordered):04d}" for i in range(count)]
 

@@ -15,10 +15,10 @@ Generator = np.random.Generator
 
 _ONSETS = ("b", "d", "f", "g", "k", "l", "m", "n", "p", "r", "s", "t", "v", "z")
 _VOWELS = ("a", "e", "i", "o", "u")
-CATEGORIES = 12
-WORDS_PER_CATEGORY = 8
-LABEL_WORDS = 32
-LARGEST_NUMBER = 30
+CATEGORIES = 8
+WORDS_PER_CATEGORY = 4
+LABEL_WORDS = 16
+LARGEST_NUMBER = 20
 
 
 def made_up_words() -> tuple[str, ...]:
@@ -58,7 +58,7 @@ class Difficulty:
 
 
 DIFFICULTIES: Mapping[str, Difficulty] = {
-    "easy": Difficulty(labels=2, distractors=0, keys=4),
+    "easy": Difficulty(labels=2, distractors=0, keys=2),
     "medium": Difficulty(labels=3, distractors=1, keys=6),
     "hard": Difficulty(labels=4, distractors=2, keys=12),
 }
@@ -130,6 +130,19 @@ def _keyed_last(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     return _keyed(rng, difficulty, key_first=False)
 
 
+def _word_lookup(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
+    """A few words have a label each."""
+    pool = [word for words in _CATEGORY_WORDS for word in words]
+    keys = [pool[index] for index in rng.choice(len(pool), size=difficulty.keys, replace=False)]
+    labels = rng.permutation(np.arange(len(keys)) % difficulty.labels)
+
+    def draw(rng: Generator) -> tuple[str, int]:
+        index = int(rng.integers(len(keys)))
+        return keys[index], int(labels[index])
+
+    return draw, difficulty.labels
+
+
 def _lookup(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     """Whole inputs of two words are looked up."""
     keys = [f"{_any_word(rng)} {_any_word(rng)}" for _ in range(difficulty.keys)]
@@ -156,7 +169,7 @@ def _number(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
 
 def _threshold(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     """Whether a number reaches the task's threshold."""
-    limit = int(rng.integers(8, LARGEST_NUMBER - 6))
+    limit = int(rng.integers(6, LARGEST_NUMBER - 5))
 
     def draw(rng: Generator) -> tuple[str, int]:
         label = int(rng.integers(2))
@@ -205,6 +218,7 @@ def _contains(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
 
 
 TRAIN_FAMILIES: Mapping[str, Rule] = {
+    "word": _word_lookup,
     "category": _category,
     "keyed_first": _keyed_first,
     "keyed_last": _keyed_last,

@@ -73,7 +73,7 @@ class CheckpointStore:
     Attributes:
         root: the folder that holds them.
         identity: what must be equal to continue a run (config keys, model digest, world size); dotted keys.
-        method: what the weights are trained for; evaluation reads it (`icl.released.trained_method`).
+        method: what the weights are trained for; evaluation reads it (`icl.training_stage.trained_method`).
         keep_last: how many of the newest to keep, at least 1.
         keep_best: how many more to keep by metric.
         higher_is_better: direction of the metric.

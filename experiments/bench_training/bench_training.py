@@ -1,0 +1,242 @@
+"""Benchmarks of meta-training against a baseline in the released style, side by side and interleaved in one run.
+
+    PYTHONPATH=src python experiments/bench_training/bench_training.py [--quick] [--output results.json]
+
+Baseline: every sequence padded to 1024 tokens and run alone, full logits, unfused AdamW; all episodes tokenized and
+materialized before the first step, every demonstration tokenized again for each sequence that it stands in.
+The model has GPT-2 small's width and vocabulary; `--layers 12` makes it GPT-2 small. Text is random English words.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+
+from data.episodes import EpisodeSampler
+from data.task import Example
+from engine.models import ModelSpec, load_tokenizer
+from engine.optimizers import OptimizerSettings, build_optimizer, optimizer_state_bytes
+from icl.collate import Batching, collate
+from icl.episode_stream import EpisodeStream
+from icl.objective import TargetLoss
+from icl.piece_cache import PieceCache, batch_encoder
+from icl.prompt import Layout, LengthLimits, Objective
+from icl.sequences import SequenceRules, TrainingSequence, english_words
+
+K = 16
+LIMITS = LengthLimits(256, 1024)
+
+
+def make_pools(tasks: int, size: int, words_per_input: int, seed: int = 0) -> list[list[Example]]:
+    """Pools of random English text; 16 words are some 32 tokens, so that 17 examples are about 580."""
+    rng = np.random.default_rng(seed)
+    words = np.array(english_words())
+    pools: list[list[Example]] = []
+    for task in range(tasks):
+        drawn = words[rng.integers(len(words), size=(size, words_per_input))]
+        labels = tuple(str(word) for word in words[rng.integers(len(words), size=2)])
+        pools.append(
+            [Example(f"t{task}", " ".join(row), labels[int(i % 2)], labels) for i, row in enumerate(drawn)]
+        )
+    return pools
+
+
+def make_stream(
+    pools: list[list[Example]], tokenizer: PreTrainedTokenizerBase, batch_size: int, batching: Batching
+) -> EpisodeStream:
+    """Our pipeline over `pools`."""
+    cache = PieceCache(pools, batch_encoder(tokenizer), Objective.DIRECT, Layout.NEWLINE)
+    return EpisodeStream(
+        EpisodeSampler(tuple(map(len, pools)), K, seed=1),
+        cache,
+        SequenceRules(Objective.DIRECT, LIMITS, 1024),
+        batching=batching,
+        batch_size=batch_size,
+        bucket_batches=8,
+    )
+
+
+def materialize_slowly(pools: list[list[Example]], tokenizer: Any, indices: range) -> list[list[int]]:
+    """The released way: each sequence tokenizes all of its examples, text by text, and is padded to 1024."""
+    sampler = EpisodeSampler(tuple(map(len, pools)), K, seed=1)
+    made: list[list[int]] = []
+    for index in indices:
+        episode = sampler.episode(index)
+        pool = pools[episode.task]
+        ids: list[int] = []
+        for place, number in enumerate((*episode.demonstrations, episode.query)):
+            example = pool[number]
+            ids += tokenizer(("\n\n\n" if place else "") + example.input, add_special_tokens=False)[
+                "input_ids"
+            ]
+            ids += tokenizer("\n" + example.output, add_special_tokens=False)["input_ids"]
+        made.append((ids + [0] * 1024)[:1024])
+    return made
+
+
+def step_padded(
+    network: GPT2LMHeadModel, optimizer: torch.optim.Optimizer, sequences: list[TrainingSequence]
+) -> None:
+    """One optimizer step of the baseline: sequences of 1024 tokens one at a time, logits everywhere."""
+    for sequence in sequences:
+        length = len(sequence.ids)
+        ids = torch.zeros(1, 1024, dtype=torch.long)
+        ids[0, :length] = torch.from_numpy(sequence.ids)
+        mask = (torch.arange(1024) < length).long()[None]
+        logits = network(input_ids=ids, attention_mask=mask).logits
+        targets = slice(sequence.first_target, length)
+        loss = torch.nn.functional.cross_entropy(
+            logits[0, sequence.first_target - 1 : length - 1].float(), ids[0, targets]
+        )
+        (loss / len(sequences)).backward()
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def step_ours(
+    module: TargetLoss, optimizer: torch.optim.Optimizer, sequences: list[TrainingSequence]
+) -> None:
+    """One optimizer step of ours."""
+    module(collate(sequences, Batching.BUCKETED, float(len(sequences)))).backward()
+    torch.nn.utils.clip_grad_norm_(module.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+
+
+def seconds_of(action: Callable[[], Any]) -> float:
+    """Wall seconds of one call."""
+    started = time.perf_counter()
+    action()
+    return time.perf_counter() - started
+
+
+def interleaved(first: Callable[[], Any], second: Callable[[], Any], repeats: int) -> tuple[float, float]:
+    """Median seconds of each, measured in turn so that other load on the machine hits both."""
+    pairs = [(seconds_of(first), seconds_of(second)) for _ in range(repeats)]
+    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+
+
+def bench_steps(tokenizer: Any, layers: int, words: int, batch: int, repeats: int) -> dict[str, float]:
+    """Optimizer steps at equal sequences per step."""
+    torch.manual_seed(0)
+    network = GPT2LMHeadModel(
+        GPT2Config(vocab_size=50257, n_layer=layers, bos_token_id=0, eos_token_id=0)
+    ).train()
+    module = TargetLoss(network)
+    unfused = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=False, foreach=False)
+    fused = build_optimizer(network.named_parameters(), OptimizerSettings())
+    stream = make_stream(make_pools(4, 64, words), tokenizer, batch, Batching.BUCKETED)
+    sequences = stream.step(0)
+    tokens = statistics.mean(len(sequence.ids) for sequence in sequences)
+    step_ours(module, fused, sequences)
+    slow, fast = interleaved(
+        lambda: step_padded(network, unfused, sequences), lambda: step_ours(module, fused, sequences), repeats
+    )
+    return {"tokens": tokens, "baseline_s": slow, "ours_s": fast, "ratio": slow / fast}
+
+
+def bench_optimizer(layers: int, repeats: int) -> dict[str, float]:
+    """The optimizer step alone, fused against unfused, and the state's bytes in 8 bits."""
+    network = GPT2LMHeadModel(GPT2Config(vocab_size=50257, n_layer=layers, bos_token_id=0, eos_token_id=0))
+    for parameter in network.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    fused = build_optimizer(network.named_parameters(), OptimizerSettings())
+    unfused = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=False, foreach=False)
+    eight = build_optimizer(
+        network.named_parameters(), OptimizerSettings(name="adam8bit", betas=(0.9, 0.995))
+    )
+    for optimizer in (fused, unfused, eight):
+        optimizer.step()
+    slow, fast = interleaved(unfused.step, fused.step, repeats)
+    eight_seconds = seconds_of(eight.step)
+    sizes = {"adamw": optimizer_state_bytes(fused), "adam8bit": optimizer_state_bytes(eight)}
+    return {
+        "unfused_s": slow,
+        "fused_s": fast,
+        "ratio": slow / fast,
+        "adam8bit_s": eight_seconds,
+        "adamw_state_bytes": sizes["adamw"],
+        "adam8bit_state_bytes": sizes["adam8bit"],
+        "state_ratio": sizes["adamw"] / sizes["adam8bit"],
+    }
+
+
+def bench_preparation(tokenizer: Any, sequences: int) -> dict[str, float]:
+    """Seconds per training example (sequence) over one epoch of small pools: tokenizing anew against assembling."""
+    pools = make_pools(4, sequences // 4, 16)
+
+    def ours() -> None:
+        stream = make_stream(pools, tokenizer, 32, Batching.BUCKETED)
+        for step in range(sequences // 32):
+            stream.step(step)
+
+    slow, fast = interleaved(lambda: materialize_slowly(pools, tokenizer, range(sequences)), ours, 3)
+    return {"baseline_s": slow / sequences, "ours_s": fast / sequences, "ratio": slow / fast}
+
+
+def bench_first_step(tokenizer: Any, tasks: int, size: int, sample: int) -> dict[str, float]:
+    """Seconds until the first batch of 8 is there; the baseline is extrapolated from `sample` sequences."""
+    pools = make_pools(tasks, size, 16)
+    per_sequence = seconds_of(lambda: materialize_slowly(pools, tokenizer, range(sample))) / sample
+    ours = seconds_of(lambda: make_stream(pools, tokenizer, 8, Batching.BUCKETED).step(0))
+    baseline = per_sequence * tasks * size
+    return {
+        "examples": tasks * size,
+        "baseline_extrapolated_s": baseline,
+        "ours_s": ours,
+        "ratio": baseline / ours,
+    }
+
+
+def bench_memory(tokenizer: Any, steps: int) -> dict[str, float]:
+    """Bytes that the data pipeline holds after `steps` / 10 and after `steps` steps."""
+    pools = make_pools(4, 64, 16)
+    tracemalloc.start()
+    stream = make_stream(pools, tokenizer, 8, Batching.BUCKETED)
+    held: list[int] = []
+    for step in range(steps):
+        stream.step(step)
+        if step + 1 in (steps // 10, steps):
+            held.append(tracemalloc.get_traced_memory()[0])
+    tracemalloc.stop()
+    return {"early_bytes": held[0], "late_bytes": held[1], "ratio": held[1] / held[0]}
+
+
+def main() -> None:
+    """Run all, print a table, and write JSON when asked."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer repeats")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--output", type=Path)
+    options = parser.parse_args()
+    quick = options.quick
+    tokenizer = load_tokenizer(ModelSpec("smollm2_135m", "embedded"))
+    repeats = 2 if quick else 3
+    results = {
+        "step, batch 1, ~580 tokens": bench_steps(tokenizer, options.layers, 16, 1, repeats + 1),
+        "step, batch 8, ~580 tokens": bench_steps(tokenizer, options.layers, 16, 8, repeats),
+        "step, batch 8, ~200 tokens": bench_steps(tokenizer, options.layers, 4, 8, repeats),
+        "optimizer step": bench_optimizer(options.layers, 5),
+        "preparation per sequence": bench_preparation(tokenizer, 512 if quick else 4096),
+        "time to first step": bench_first_step(tokenizer, 20, 16384, 16),
+        "pipeline memory over steps": bench_memory(tokenizer, 300 if quick else 1000),
+    }
+    for name, row in results.items():
+        print(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
+    if options.output is not None:
+        options.output.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

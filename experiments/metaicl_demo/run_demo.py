@@ -1,0 +1,155 @@
+"""The claim of MetaICL on a CPU: meta-training on some families of tasks pays on families never seen.
+
+    PYTHONPATH=src python experiments/metaicl_demo/run_demo.py
+
+One small raw language model (`base_model.py`); for each of 5 seeds MetaICL, Channel MetaICL and the two multi-task
+zero-shot models trained from it on `data=synthetic`, and all of them, with the raw model in context, evaluated on the
+target families at several k. Writes `results/results.jsonl`, `table.md` and `accuracy.svg`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+from base_model import make_base_model
+from report_demo import write_report
+
+from data.synthetic import SyntheticSource
+from engine.loop import LoopSettings
+from engine.models import LanguageModel, ModelSpec, load_model
+from engine.optimizers import OptimizerSettings
+from engine.scoring import PlainScorer
+from icl.cell import PromptRules, Truncation
+from icl.held_out import HeldOutSettings, held_out_metrics, load_held_out
+from icl.meta_training import train
+from icl.methods import Method
+from icl.prompt import Layout, LengthLimits, Objective
+from icl.training_settings import EpisodeSettings, MetaTrainSettings
+
+HERE = Path(__file__).parent
+LIMITS = LengthLimits(64, 200)
+SHOTS = (0, 1, 2, 4, 8)
+DIRECT, CHANNEL = Objective.DIRECT, Objective.CHANNEL
+TRAINED = {
+    "MetaICL": Method("metaicl", DIRECT, trained=True),
+    "Channel MetaICL": Method("channel_metaicl", CHANNEL, trained=True),
+    "Multi-task 0-shot": Method("multitask_zero", DIRECT, demonstrations=False, trained=True),
+    "Channel Multi-task 0-shot": Method(
+        "channel_multitask_zero", CHANNEL, demonstrations=False, trained=True
+    ),
+}
+RAW = {"Raw, in context": Method("direct", DIRECT), "Raw, channel in context": Method("channel", CHANNEL)}
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What decides the running time.
+
+    Attributes:
+        base_steps: steps of the raw model.
+        steps: meta-training steps.
+        batch: sequences of a meta-training step.
+        train_tasks: training tasks.
+        target_tasks: target tasks.
+        test_size: test examples of a target task.
+    """
+
+    base_steps: int = 900
+    steps: int = 300
+    batch: int = 64
+    train_tasks: int = 1200
+    target_tasks: int = 24
+    test_size: int = 20
+
+
+def settings_for(method: Method, seed: int, sizes: Sizes) -> MetaTrainSettings:
+    """Meta-training of CPU size."""
+    return MetaTrainSettings(
+        method=method,
+        k=max(SHOTS),
+        seed=seed,
+        episodes=EpisodeSettings(
+            pool_size=32,
+            batch_size=sizes.batch,
+            micro_batch_size=sizes.batch,
+            bucket_batches=4,
+            limits=LIMITS,
+        ),
+        optimizer=OptimizerSettings(learning_rate=1e-3, betas=(0.9, 0.98), warmup_steps=20),
+        loop=LoopSettings(steps=sizes.steps, save_every=0, log_every=100, progress=False),
+    )
+
+
+def evaluate(model: LanguageModel, method: Method, source: SyntheticSource, k: int, seed: int) -> float:
+    """Mean accuracy over the target tasks, 0..1."""
+    shots = method.shots(k)
+    held_out = HeldOutSettings(seeds=(seed,), test_examples=source.test_size)
+    cells = load_held_out(source, source.testing_tasks(), held_out, shots)
+    rules = PromptRules(method, Layout.NEWLINE, Truncation.SHARED, LIMITS, model.context_length)
+    return held_out_metrics(model, cells, rules, lambda network: PlainScorer(network, 64))["accuracy"]
+
+
+def run_seed(seed: int, sizes: Sizes, base: Path) -> list[dict[str, object]]:
+    """All rows of one seed, which decides tasks, data order and demonstrations; `base` holds the raw model."""
+    torch.set_num_threads(1)
+    source = SyntheticSource(sizes.train_tasks, sizes.target_tasks, seed, "easy", sizes.test_size)
+    rows: list[dict[str, object]] = []
+
+    def add(name: str, model: LanguageModel, method: Method, seconds: float) -> None:
+        for k in SHOTS if method.demonstrations else (0,):
+            value = evaluate(model, method, source, k, seed)
+            rows.append(
+                {"method": name, "seed": seed, "k": k, "accuracy": value, "train_seconds": round(seconds, 1)}
+            )
+            print(f"seed {seed} {name} k={k}: {100 * value:.1f}", flush=True)
+
+    with tempfile.TemporaryDirectory() as folder:
+        raw = load_model(ModelSpec("base", "local", str(base), device="cpu"))
+        for name, method in RAW.items():
+            add(name, raw, method, 0.0)
+        for name, method in TRAINED.items():
+            started = time.monotonic()
+            model = load_model(ModelSpec("base", "local", str(base), device="cpu"))
+            tasks = source.training_tasks(), source.testing_tasks()
+            outcome = train(
+                settings_for(method, seed, sizes), model, source, *tasks, Path(folder) / method.name
+            )
+            trained = load_model(ModelSpec(method.name, "local", str(outcome.checkpoint), device="cpu"))
+            add(name, trained, method, time.monotonic() - started)
+    return rows
+
+
+def main() -> None:
+    """Run the seeds, two at a time, and write table and plot."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[100, 13, 21, 42, 87])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--base", type=Path, help="folder of a raw model made before")
+    parser.add_argument("--output", type=Path, default=HERE / "results")
+    for name, value in asdict(Sizes()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
+    options = parser.parse_args()
+    sizes = Sizes(**{name: getattr(options, name) for name in asdict(Sizes())})
+    started = time.monotonic()
+    base = options.base
+    if base is None:
+        base = options.output / "base"
+        make_base_model(base, 0, sizes.base_steps)
+    repeated = [sizes] * len(options.seeds), [base] * len(options.seeds)
+    with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
+        rows = [row for part in pool.map(run_seed, options.seeds, *repeated) for row in part]
+    options.output.mkdir(parents=True, exist_ok=True)
+    (options.output / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_report(rows, options.output, {**asdict(sizes), "wall_seconds": round(time.monotonic() - started)})
+
+
+if __name__ == "__main__":
+    main()
