@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -114,3 +115,33 @@ def test_rerun_replays_a_run_and_shows_what_differs(run, tmp_path):
     done = run("stage=rerun", f"run={tmp_path / 'first'}", "k=1")
     assert done.returncode == 0, done.stderr
     assert "k: 2 -> 1" in done.stdout
+
+
+def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(repository, tmp_path, run):
+    command = (
+        "model=tiny",
+        "k=2",
+        "seeds=[100,13]",
+        "data.tasks=[demo-spam,demo-story_ending,demo-news_topic]",
+    )
+    out = tmp_path / "killed"
+    environment = {**os.environ, "METASHOT_CACHE": str(tmp_path / "cache")}
+    arguments = [
+        sys.executable, str(repository / "run.py"), f"results_root={tmp_path / 'root'}", f"hydra.run.dir={out}", *command
+    ]  # fmt: skip
+    process = subprocess.Popen(arguments, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 240
+    while not (out / "results.jsonl").is_file() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    finished = len((out / "results.jsonl").read_text().splitlines())
+    assert 1 <= finished < 6, "the kill came too late to show anything"
+
+    again = run(*command, f"hydra.run.dir={out}")
+    assert again.returncode == 0, again.stderr
+    assert "cells are stored already and are not computed again" in again.stdout
+    whole = run(*command, f"results_root={tmp_path / 'other'}", f"hydra.run.dir={tmp_path / 'whole'}")
+    assert whole.returncode == 0, whole.stderr
+    for name in ("results.jsonl", "predictions.jsonl"):
+        assert (out / name).read_text() == (tmp_path / "whole" / name).read_text()

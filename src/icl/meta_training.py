@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from data.episodes import EpisodeSampler, check_pools
 from data.source import TaskSource
@@ -172,7 +173,9 @@ class MetaLearner:
             settings.episodes.limits,
             language_model.context_length,
         )
-        self._stream = _stream(settings, language_model, pools)
+        self._stream = episode_stream(
+            settings, language_model.tokenizer, language_model.context_length, pools
+        )
         held_out = settings.held_out
         evaluates = settings.loop.evaluate_every > 0
         wanted = held_out.tasks or target_tasks
@@ -246,21 +249,23 @@ class MetaLearner:
         self._trainable.export(folder)
 
 
-def _stream(
-    settings: MetaTrainSettings, language_model: LanguageModel, pools: Mapping[str, Sequence[Example]]
+def episode_stream(
+    settings: MetaTrainSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    context_length: int,
+    pools: Mapping[str, Sequence[Example]],
 ) -> EpisodeStream:
+    """The sequences of every step of a run; needs a tokenizer, no weights."""
     episodes = settings.episodes
     objective = settings.method.objective
     sampler = EpisodeSampler(
         tuple(len(pool) for pool in pools.values()), settings.shots, settings.seed, episodes.task_sampling
     )
-    cache = PieceCache(
-        list(pools.values()), batch_encoder(language_model.tokenizer), objective, Layout.NEWLINE
-    )
+    cache = PieceCache(list(pools.values()), batch_encoder(tokenizer), objective, Layout.NEWLINE)
     rules = SequenceRules(
         objective,
         episodes.limits,
-        language_model.context_length,
+        context_length,
         episodes.demonstration_labels,
         episodes.no_masking,
         settings.seed,

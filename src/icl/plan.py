@@ -106,12 +106,13 @@ def estimate_line(plans: list[CellPlan], config: Any, dtype: str) -> str:
     weights = (size.layers * size.layer_weights + size.head_weights) * _BYTES[dtype]
     return (
         f"{len(plans)} cells: {shared:,} tokens to compute with sharing, {alone:,} without "
-        f"({alone / max(shared, 1):.1f} times as many); about {_duration(seconds)} on this machine; "
+        f"({alone / max(shared, 1):.1f} times as many); about {duration(seconds)} on this machine; "
         f"{weights / 2**20:,.0f} MB of weights and up to 325 MB of working memory"
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -11,8 +11,9 @@ from data.selected_source import Labels, SelectedSource, Selection, Strategy
 from data.source import TaskSource
 from engine.config import build, convert
 from engine.data_stages import show_data_checks
+from engine.errors import DataError
 from engine.files import write_atomic, write_json
-from engine.models import LanguageModel, LazyLanguageModel, ModelSpec
+from engine.models import LanguageModel, LazyLanguageModel, ModelSpec, load_config
 from engine.results import FinishedCell
 from engine.run_context import RunContext
 from engine.scoring import PlainScorer, PrefixScorer, Scorer
@@ -26,7 +27,8 @@ from icl.plan import PlanSettings, plan_evaluation
 from icl.progress import CellProgress
 from icl.prompt import LengthLimits
 from icl.sequences import english_words
-from icl.training_stage import check_method, trained_folder
+from icl.training_plan import plan_training, training_line
+from icl.training_stage import check_method, trained_folder, training_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +79,20 @@ def plan_stage(run: RunContext) -> None:
     """Print what `evaluate` would run and cost."""
     source, settings, model = _evaluation_parts(run)
     show_data_checks(run)
+    if settings.method.trained and run.config["checkpoint"] is None:
+        _show_training(run, model)
     plan_evaluation(settings, source, model, build(PlanSettings, run.config["plan"], "plan"), run.console)
+
+
+def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
+    settings, tasks = training_settings(run.config), choose_tasks(run.config)
+    try:
+        plan = plan_training(settings, model, tasks.source, tasks.training)
+    except DataError as error:
+        run.console.print(f"training cannot be priced: {error}", soft_wrap=True)
+        return
+    line = training_line(plan, load_config(model.spec), settings.optimizer.name)
+    run.console.print(line, soft_wrap=True)
 
 
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
@@ -112,11 +127,12 @@ def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelSpec:
         spec = replace(spec, source="local", path=str(folder))
     if spec.source == "local" and spec.path is not None:
         check_method(spec.path, settings.method, settings.k)
-    elif settings.method.trained:
+    elif settings.method.trained and run.config["stage"] != "plan":
         run.console.print(
             f"note: method {settings.method.name} is for a meta-trained model; {spec.name} is scored as it is "
             "(give checkpoint=<run or checkpoint folder>, or run 'stage=[train,evaluate]')",
             soft_wrap=True,
+            markup=False,
         )
     return spec
 

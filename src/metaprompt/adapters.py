@@ -22,7 +22,6 @@ def peft_prompt_model(language_model: LanguageModel, prompt: Tensor) -> Any:
         prompt_tuning_init=PromptTuningInit.RANDOM,
         # PEFT counts encoder and decoder as two by default; our prompts stand before the encoder only.
         num_transformer_submodules=1,
-        base_model_name_or_path=language_model.spec.path or language_model.spec.name,
     )
     model: Any = get_peft_model(language_model.model, config)
     weight: Tensor = model.prompt_encoder["default"].embedding.weight

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 from metaprompt.adapters import peft_prompt_model
 from metaprompt.backbone import Backbone
@@ -143,7 +144,14 @@ class LoraTunable:
         from peft import LoraConfig, TaskType, get_peft_model
 
         kind = TaskType.SEQ_2_SEQ_LM if backbone.language_model.is_seq2seq else TaskType.CAUSAL_LM
-        config = LoraConfig(task_type=kind, r=rank, lora_alpha=alpha, lora_dropout=dropout)
+        config = LoraConfig(
+            task_type=kind,
+            r=rank,
+            lora_alpha=alpha,
+            lora_dropout=dropout,
+            # GPT-2 stores its weights transposed.
+            fan_in_fan_out=any(isinstance(m, Conv1D) for m in backbone.language_model.model.modules()),
+        )
         self.backbone = backbone
         # PEFT puts its layers into the shared model itself; `close` takes them out again.
         self.adapter: Any = get_peft_model(backbone.language_model.model, config)

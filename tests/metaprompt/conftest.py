@@ -105,3 +105,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> ClusterStore:
     return ClusterStore(
         sentences, np.asarray(labels, dtype=np.int32), np.eye(len(topics), dtype=np.float32), "toy", {}
     )
+
+
+@pytest.fixture
+def make_model():
+    """`build_model(architecture, dropout)`, for tests that need several copies."""
+    return build_model

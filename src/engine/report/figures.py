@@ -83,7 +83,8 @@ def results_plot(setting: str, answers: Sequence[Answers]) -> Plot:
         axes.set_xlabel("percent")
         figure.legend(loc="outside upper center", ncols=2)
 
-    best = max(answers, key=lambda row: row.figures.mean.value)
+    whole = [row for row in answers if not row.missing] or answers
+    best = max(whole, key=lambda row: row.figures.mean.value)
     alternative = (
         f"Mean score of {len(answers)} methods on {setting} with intervals. "
         + "; ".join(f"{_name(row)} {100 * row.figures.mean.value:.1f}" for row in answers)
@@ -183,12 +184,16 @@ def _plot(
 
 
 def _labels(rows: Sequence[Answers]) -> list[str]:
-    models = {row.system.model for row in rows}
-    return [_wrapped(_name(row) if len(models) > 1 else row.system.title) for row in rows]
+    several = len({row.system.model for row in rows}) > 1
+    return [_wrapped(_name(row) if several else row.system.title + _missing(row)) for row in rows]
 
 
 def _name(row: Answers) -> str:
-    return f"{row.system.title} ({row.system.model})"
+    return f"{row.system.title} ({row.system.model}){_missing(row)}"
+
+
+def _missing(row: Answers) -> str:
+    return f" ({len(row.outcomes)} of {len(row.expected)} tasks)" if row.missing else ""
 
 
 def _wrapped(text: str, width: int = 30, lines: int = 3) -> str:

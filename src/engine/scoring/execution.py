@@ -15,6 +15,7 @@ from engine.scoring.architecture import Architecture
 from engine.scoring.attention import cascade_attention
 from engine.scoring.batches import next_cut, rows_for_budget
 from engine.scoring.layout import Layout, LayoutBuilder
+from engine.scoring.memory import is_out_of_memory
 from engine.scoring.path import PathCache
 from engine.scoring.request import Progress
 from engine.scoring.trie import Ints, TokenTrie
@@ -62,7 +63,7 @@ class TriePass:
             try:
                 self._batch(start, stop)
             except (RuntimeError, MemoryError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 self._shrink(stop - start, error)
                 continue
@@ -157,10 +158,3 @@ class _Layouts:
         if (window, is_last) not in self._built:
             self._built[window, is_last] = self._builder.build(self._selected[is_last], window)
         return self._built[window, is_last]
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """PyTorch's CPU allocator only says so in words."""
-    words = ("not enough memory", "out of memory", "can't allocate memory")
-    is_named = isinstance(error, (MemoryError, torch.OutOfMemoryError))
-    return is_named or any(word in str(error).lower() for word in words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from engine.errors import ModelError
+from engine.scoring.memory import is_out_of_memory
 from engine.scoring.request import Progress, Request, check_requests
+
+_logger = logging.getLogger(__name__)
 
 
 class PlainScorer:
@@ -35,9 +39,9 @@ def score_plain(
 ) -> list[Tensor]:
     """Score each request by a forward pass over context and target, `batch_size` requests at a time.
 
-    Requests of similar length share a batch. An encoder-decoder model reads the context (an empty one as a
-    single end token) and decodes the target; there every target token is scored, since a start token precedes
-    the first.
+    Requests of similar length share a batch; an out-of-memory halves it. An encoder-decoder model reads the
+    context (an empty one as a single end token) and decodes the target; there every target token is scored,
+    since a start token precedes the first.
 
     Args:
         model: a causal or encoder-decoder language model in eval mode.
@@ -60,12 +64,22 @@ def score_plain(
     wanted = [i for i, request in enumerate(requests) if (request.target if seq2seq else request.scored)]
     wanted.sort(key=lambda index: requests[index].length)
     done, total = 0, sum(requests[index].length for index in wanted)
-    for start in range(0, len(wanted), batch_size):
-        indices = wanted[start : start + batch_size]
+    while wanted:
+        indices = wanted[:batch_size]
         batch = [requests[index] for index in indices]
-        rows = _score_seq2seq(model, batch) if seq2seq else _score_causal(model, batch, pad_to)
+        try:
+            rows = _score_seq2seq(model, batch) if seq2seq else _score_causal(model, batch, pad_to)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error) or len(batch) == 1:
+                raise
+            batch_size = len(batch) // 2
+            _logger.warning(
+                "out of memory with %d requests at a time: going on with %d", len(batch), batch_size
+            )
+            continue
         for index, row in zip(indices, rows, strict=True):
             scores[index] = check_finite(row.cpu(), index)
+        wanted = wanted[batch_size:]
         done += sum(request.length for request in batch)
         if on_progress is not None:
             on_progress(done, total)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.errors import ConfigError, ModelError
-from engine.scoring import Request, score_plain
+from engine.scoring import Request, plain, score_plain
 from engine.tiny import tiny_model
 
 
@@ -47,3 +47,20 @@ def test_nan_logits_are_an_error_that_names_the_request():
         model.get_input_embeddings().weight[77] = float("nan")
     with pytest.raises(ModelError, match="request 0: a target log-probability is nan"):
         score_plain(model, [Request((77,), (6, 7))])
+
+
+def test_out_of_memory_halves_the_batch(monkeypatch, caplog):
+    model, _ = tiny_model("gpt2")
+    requests = [Request((5, 6, 7 + n), (8, 9)) for n in range(6)]
+    expected = score_plain(model, requests)
+    real = plain._score_causal
+
+    def starved(model, batch, pad_to):
+        if len(batch) > 2:
+            raise MemoryError
+        return real(model, batch, pad_to)
+
+    monkeypatch.setattr(plain, "_score_causal", starved)
+    for one, other in zip(score_plain(model, requests, batch_size=6), expected, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+    assert "out of memory with 3 requests at a time: going on with 1" in caplog.text

@@ -1,0 +1,86 @@
+"""What a meta-training would cost, before any weights are read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from data.source import TaskSource
+from engine.models import LazyLanguageModel
+from engine.scoring.plan import ModelSize
+from engine.throughput import matmul_flops_per_second
+from icl.meta_training import chosen_tasks, episode_stream, load_pools
+from icl.plan import duration
+from icl.training_settings import MetaTrainSettings
+
+_SAMPLED_STEPS = 16
+_BACKWARD_FACTOR = 3
+"""A backward pass costs two forward passes of matrix products."""
+_STATES = {"adamw": 8, "adam8bit": 2, "adafactor": 0, "sgd": 0}
+"""Optimizer bytes per weight."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingPlan:
+    """Figures of a meta-training; lengths are means over the first steps.
+
+    Attributes:
+        tasks: training tasks.
+        steps: optimizer steps.
+        batch_size: sequences of a step.
+        tokens: tokens of a sequence.
+        target_tokens: scored tokens of a sequence.
+        longest: tokens of the longest sequence seen.
+    """
+
+    tasks: int
+    steps: int
+    batch_size: int
+    tokens: float
+    target_tokens: float
+    longest: int
+
+    def flops(self, config: Any) -> float:
+        """Floating-point operations of the whole training (a multiply-add is two)."""
+        size = ModelSize.of(config)
+        weights = 2 * size.layers * size.layer_weights * self.tokens
+        attention = 2 * size.layers * size.attention_width * self.tokens**2
+        head = 2 * size.head_weights * self.target_tokens
+        return _BACKWARD_FACTOR * (weights + attention + head) * self.steps * self.batch_size
+
+
+def plan_training(
+    settings: MetaTrainSettings, model: LazyLanguageModel, source: TaskSource, tasks: Sequence[str]
+) -> TrainingPlan:
+    """Build the first steps' sequences and take their lengths.
+
+    Raises:
+        ConfigError, DataError: what training itself would refuse.
+    """
+    chosen = chosen_tasks(tasks, settings.episodes.training_tasks, settings.seed)
+    pools = load_pools(source, chosen, settings.episodes)
+    stream = episode_stream(settings, model.tokenizer, model.context_length, pools)
+    sequences = [one for step in range(_SAMPLED_STEPS) for one in stream.step(step)]
+    return TrainingPlan(
+        tasks=len(chosen),
+        steps=settings.loop.steps,
+        batch_size=settings.episodes.batch_size,
+        tokens=sum(len(one.ids) for one in sequences) / len(sequences),
+        target_tokens=sum(one.target_tokens for one in sequences) / len(sequences),
+        longest=max(len(one.ids) for one in sequences),
+    )
+
+
+def training_line(plan: TrainingPlan, config: Any, optimizer: str) -> str:
+    """One line: steps, lengths, time on this machine, memory of weights, gradients and optimizer."""
+    size = ModelSize.of(config)
+    weights = size.layers * size.layer_weights + size.head_weights
+    seconds = plan.flops(config) / matmul_flops_per_second("float32")
+    state = weights * (8 + _STATES.get(optimizer, 8)) / 2**20
+    return (
+        f"training: {plan.steps:,} steps of {plan.batch_size} sequences from {plan.tasks} tasks; "
+        f"{plan.tokens:.0f} tokens a sequence (longest {plan.longest}), {plan.target_tokens:.1f} of them targets; "
+        f"at least {duration(seconds)} of float32 arithmetic on this machine; "
+        f"{state:,.0f} MB of weights, gradients and optimizer state"
+    )

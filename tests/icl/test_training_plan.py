@@ -1,0 +1,34 @@
+"""Pricing a meta-training by hand."""
+
+from data.synthetic import SyntheticSource
+from engine.loop import LoopSettings
+from engine.models import LazyLanguageModel, load_config, named_model
+from icl.methods import named_method
+from icl.training_plan import TrainingPlan, plan_training, training_line
+from icl.training_settings import EpisodeSettings, MetaTrainSettings
+
+
+class Config:
+    """One layer of width 2 with two heads of size 1, an MLP of width 8, a vocabulary of 10."""
+
+    hidden_size, num_attention_heads, num_hidden_layers, vocab_size, n_inner = 2, 2, 1, 10, 8
+
+
+def test_flops_by_hand():
+    # A layer holds 4 * 2*2 + 2 * 2*8 = 48 weights. 5 tokens: 2*48*5 = 480 for weights, 2 * 2 * 25 = 100 for
+    # attention (queries times keys, weights times values, half of them masked), 2*20*3 = 120 for 3 targets.
+    # 700 forward, three times that with backward, 4 steps of 2 sequences: 700 * 3 * 8.
+    plan = TrainingPlan(tasks=1, steps=4, batch_size=2, tokens=5, target_tokens=3, longest=5)
+    assert plan.flops(Config) == 700 * 3 * 8
+
+
+def test_lengths_come_from_the_sequences_that_training_would_see():
+    source = SyntheticSource(train_tasks=4, target_tasks=2)
+    episodes = EpisodeSettings(pool_size=8, batch_size=2, micro_batch_size=2)
+    settings = MetaTrainSettings(named_method("metaicl"), k=2, episodes=episodes, loop=LoopSettings(steps=5))
+    model = LazyLanguageModel(named_model("tiny"))
+    plan = plan_training(settings, model, source, source.training_tasks())
+    assert (plan.tasks, plan.steps, plan.batch_size) == (4, 5, 2)
+    assert 0 < plan.target_tokens < plan.tokens <= plan.longest
+    line = training_line(plan, load_config(model.spec), "adamw")
+    assert line.startswith("training: 5 steps of 2 sequences from 4 tasks;")
