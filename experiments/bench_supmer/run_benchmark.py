@@ -79,7 +79,13 @@ def seconds(action: Callable[[], object]) -> float:
 
 
 def compare(
-    size: str, tasks: int, examples: int, mean_tokens: int, prompt_length: int, repeat: int
+    size: str,
+    tasks: int,
+    examples: int,
+    mean_tokens: int,
+    prompt_length: int,
+    repeat: int,
+    max_batch_tokens: int,
 ) -> dict[str, float]:
     """Batched and bucketed against one task at a time, padded to 412: same model, tasks and formulas, interleaved."""
     model = t5(size)
@@ -90,7 +96,7 @@ def compare(
     )
     weights = [[0.7] * examples for _ in batch]
     centroids = torch.randn(tasks + 1, 384)
-    fast = rules(None, 16384)
+    fast = rules(None, max_batch_tokens)
     slow = rules(PADDED, RELEASED_BATCH * (PADDED + prompt_length))
 
     def ours() -> None:
@@ -150,6 +156,7 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=16, help="support and query examples of a task")
     parser.add_argument("--mean-tokens", type=int, default=50, help="context tokens of an example")
     parser.add_argument("--prompt-length", type=int, default=100)
+    parser.add_argument("--max-batch-tokens", type=int, default=2048, help="padded tokens of one batch, ours")
     parser.add_argument("--repeat", type=int, default=2)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results.json")
@@ -158,6 +165,7 @@ def main() -> None:
     figures = compare(
         arguments.size, arguments.tasks, arguments.examples, arguments.mean_tokens, arguments.prompt_length,
         arguments.repeat,
+        arguments.max_batch_tokens,
     ) | throughput(512, 10_000, 50)  # fmt: skip
     table = Table("figure", "value", title=f"SUPMER, T5-{arguments.size} size, CPU seconds")
     for name, value in figures.items():

@@ -6,7 +6,7 @@ The families of meta-training and of target tasks are disjoint.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ _VOWELS = ("a", "e", "i", "o", "u")
 CATEGORIES = 8
 WORDS_PER_CATEGORY = 4
 LABEL_WORDS = 16
+NAMES = 16
 LARGEST_NUMBER = 20
 
 
@@ -26,7 +27,7 @@ def made_up_words() -> tuple[str, ...]:
     syllables = [onset + vowel for onset in _ONSETS for vowel in _VOWELS]
     words = [first + second for first in syllables for second in syllables if first != second]
     order = np.random.default_rng(7).permutation(len(words))
-    return tuple(words[index] for index in order[: CATEGORIES * WORDS_PER_CATEGORY + LABEL_WORDS])
+    return tuple(words[index] for index in order[: CATEGORIES * WORDS_PER_CATEGORY + LABEL_WORDS + NAMES])
 
 
 _WORDS = made_up_words()
@@ -34,7 +35,8 @@ _CATEGORY_WORDS = tuple(
     _WORDS[start : start + WORDS_PER_CATEGORY]
     for start in range(0, CATEGORIES * WORDS_PER_CATEGORY, WORDS_PER_CATEGORY)
 )
-LABELS = _WORDS[CATEGORIES * WORDS_PER_CATEGORY :]
+LABELS = _WORDS[CATEGORIES * WORDS_PER_CATEGORY : -NAMES]
+_NAMES = _WORDS[-NAMES:]
 
 
 def vocabulary() -> list[str]:
@@ -132,8 +134,21 @@ def _keyed_last(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
 
 def _word_lookup(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     """A few words have a label each."""
-    pool = [word for words in _CATEGORY_WORDS for word in words]
-    keys = [pool[index] for index in rng.choice(len(pool), size=difficulty.keys, replace=False)]
+    return _lookup_in([word for words in _CATEGORY_WORDS for word in words], rng, difficulty)
+
+
+def _number(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
+    """A few numbers have a label each."""
+    return _lookup_in([str(number) for number in range(LARGEST_NUMBER + 1)], rng, difficulty)
+
+
+def _name(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
+    """A few names, words of no other use, have a label each."""
+    return _lookup_in(_NAMES, rng, difficulty)
+
+
+def _lookup_in(pool: Sequence[str], rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
+    keys = [pool[int(index)] for index in rng.choice(len(pool), size=difficulty.keys, replace=False)]
     labels = rng.permutation(np.arange(len(keys)) % difficulty.labels)
 
     def draw(rng: Generator) -> tuple[str, int]:
@@ -151,18 +166,6 @@ def _lookup(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     def draw(rng: Generator) -> tuple[str, int]:
         index = int(rng.integers(len(keys)))
         return keys[index], int(labels[index])
-
-    return draw, difficulty.labels
-
-
-def _number(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
-    """A few numbers have a label each."""
-    keys = rng.choice(LARGEST_NUMBER + 1, size=difficulty.keys, replace=False)
-    labels = rng.permutation(np.arange(len(keys)) % difficulty.labels)
-
-    def draw(rng: Generator) -> tuple[str, int]:
-        index = int(rng.integers(len(keys)))
-        return str(keys[index]), int(labels[index])
 
     return draw, difficulty.labels
 
@@ -229,6 +232,7 @@ TRAIN_FAMILIES: Mapping[str, Rule] = {
 TARGET_FAMILIES: Mapping[str, Rule] = {
     "lookup": _lookup,
     "number": _number,
+    "name": _name,
     "category_last": _category_last,
     "contains": _contains,
 }

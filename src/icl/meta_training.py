@@ -64,6 +64,7 @@ def train(
         DivergedError: the loss is NaN or infinite.
     """
     _check(settings)
+    _check_packing(settings, language_model)
     seed_everything(settings.seed + rank())
     tasks = chosen_tasks(train_tasks, settings.episodes.training_tasks, settings.seed)
     pools = load_pools(source, tasks, settings.episodes)
@@ -100,6 +101,18 @@ def _check(settings: MetaTrainSettings) -> None:
         raise ConfigError("trainer.micro_batch_size", f"{episodes.micro_batch_size} is not positive", "try 8")
     if not 0 < episodes.pool_fraction <= 1:
         raise ConfigError("trainer.pool_fraction", f"{episodes.pool_fraction} is not in (0, 1]", "use 1.0")
+
+
+def _check_packing(settings: MetaTrainSettings, language_model: LanguageModel) -> None:
+    """A mask keeps packed sequences apart in attention, but not in a convolution or a recurrent state."""
+    kinds = {str(kind) for kind in getattr(language_model.model.config, "layer_types", None) or ()}
+    others = sorted(kind for kind in kinds if "attention" not in kind)
+    if settings.episodes.batching is Batching.PACKED and others:
+        raise ConfigError(
+            "trainer.batching",
+            f"packed sequences would see each other in the {', '.join(others)} layers of {language_model.spec.name!r}",
+            "use trainer.batching=bucketed",
+        )
 
 
 def chosen_tasks(tasks: Sequence[str], count: int | None, seed: int) -> list[str]:

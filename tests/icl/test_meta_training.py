@@ -17,6 +17,7 @@ from engine.checkpoint import checkpoint_folders, read_checkpoint, verify
 from engine.errors import CheckpointError, ConfigError
 from engine.loop import DivergedError
 from engine.models import ModelSpec, load_model
+from engine.scratch import ScratchSize, write_scratch_model
 from engine.trainable import LoraSettings, TrainableSettings
 from icl.collate import Batching
 from icl.held_out import HeldOutSettings
@@ -213,6 +214,16 @@ def test_a_pool_smaller_than_k_plus_one_is_named(tmp_path: Path) -> None:
 def test_settings_that_cannot_be_fulfilled_are_named(tmp_path: Path, changes: Any, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         run(tmp_path, **changes)
+
+
+def test_packing_is_refused_where_a_mask_cannot_keep_sequences_apart(tmp_path: Path) -> None:
+    folder = write_scratch_model(
+        tmp_path / "lfm2", ["a"], ScratchSize("lfm2", layers=2, width=16, heads=2), 0
+    )
+    model = load_model(ModelSpec("small", "local", str(folder), device="cpu"))
+    settings = kit.settings(episodes={"batching": Batching.PACKED})
+    with pytest.raises(ConfigError, match="see each other in the conv layers of 'small'"):
+        train(settings, model, kit.SOURCE, TRAIN, TARGETS, tmp_path)
 
 
 def test_a_method_that_needs_no_training_is_refused(tmp_path: Path) -> None:
