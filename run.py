@@ -29,6 +29,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 """Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
 USAGE_EXIT = 2
+RUN_FILES = (".hydra", "run.json")
 GROUP_NULL = "Config group override must be"
 LOG_WIDTH = 120
 
@@ -168,14 +169,14 @@ def replay(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list
 
 @contextmanager
 def nothing_left(output: Path) -> Generator[None]:
-    """After a user's mistake, remove an output folder that holds nothing but Hydra's own files."""
+    """After a user's mistake, remove an output folder that holds no result."""
     from data.errors import MetashotError
 
     try:
         yield
     except (MetashotError, OmegaConfBaseException):
         if output.is_dir() and all(
-            path.name == ".hydra" or path.suffix == ".log" for path in output.iterdir()
+            path.name in RUN_FILES or path.suffix == ".log" for path in output.iterdir()
         ):
             shutil.rmtree(output)
             with suppress(OSError):  # the folders of the day, unless other runs are in them
