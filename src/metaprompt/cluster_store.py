@@ -23,8 +23,9 @@ from data.sentences import SentenceRules, SentenceStore, build_sentences, open_s
 from engine.errors import DataError
 from engine.files import digest_of, output_errors, write_atomic, write_json
 from engine.gguf import cache_folder
+from engine.sentence_encoder import Embed
 from metaprompt.clustering import Clustering, ClusterSpec, cluster_vectors, quality_report
-from metaprompt.embedding import Encode, EncoderSpec, embed_sentences, encoder_digest, load_encoder
+from metaprompt.embedding import EncoderSpec, embed_sentences, encoder_digest, load_encoder
 
 _SHORT = 16
 
@@ -67,7 +68,7 @@ def prepare_clusters(
     settings: PrepareSettings,
     *,
     notify: Callable[[str], None],
-    make_encoder: Callable[[EncoderSpec], Encode] = load_encoder,
+    make_encoder: Callable[[EncoderSpec], Embed] = load_encoder,
 ) -> ClusterStore:
     """Split, embed and cluster a corpus, or open what an earlier run left.
 
@@ -117,7 +118,7 @@ def _clusters(
     sentences: SentenceStore,
     settings: PrepareSettings,
     notify: Callable[[str], None],
-    make_encoder: Callable[[EncoderSpec], Encode],
+    make_encoder: Callable[[EncoderSpec], Embed],
 ) -> ClusterStore:
     encoder_key = digest_of({"sentences": sentences.digest, "encoder": encoder_digest(settings.encoder)})
     digest = digest_of({"vectors": encoder_key, "clusters": asdict(settings.clusters)})

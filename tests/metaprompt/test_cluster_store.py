@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from data.corpus import CorpusSpec
 from data.sentences import SentenceRules, open_sentences
 from engine.errors import DataError, ModelError
+from engine.sentence_encoder import Embed
 from metaprompt.cluster_store import PrepareSettings, prepare_clusters
 from metaprompt.clustering import ClusterSpec, cluster_vectors
-from metaprompt.embedding import Encode, EncoderSpec, embed_sentences, load_encoder
+from metaprompt.embedding import EncoderSpec, embed_sentences, load_encoder
 
 ENCODER = EncoderSpec("toy", 8, 10, "cpu")
 CLUSTERS = ClusterSpec(3, 2, 20, 2, 0, 50, 2)
@@ -32,7 +33,7 @@ class CountingEncoder:
         self.seen += len(sentences)
         return np.asarray([[float(s[0] == letter) for letter in "ABC"] for s in sentences], dtype=np.float32)
 
-    def make(self, spec: EncoderSpec) -> Encode:
+    def make(self, spec: EncoderSpec) -> Embed:
         del spec
         return self
 
@@ -112,7 +113,7 @@ def test_too_few_sentences_and_empty_clusters_are_said(settings: PrepareSettings
 
 def test_an_unknown_encoder_is_said(tmp_path: Path):
     with pytest.raises(ModelError, match="cannot load"):
-        load_encoder(replace(ENCODER, model=str(tmp_path / "nothing")))
+        load_encoder(replace(ENCODER, model=str(tmp_path / "nothing")))(["a sentence"])
 
 
 @pytest.mark.real_model
