@@ -38,7 +38,7 @@ LIMITS = LengthLimits(256, 1024)
 
 
 def make_pools(tasks: int, size: int, words_per_input: int, seed: int = 0) -> list[list[Example]]:
-    """Pools of random English text; 16 words are some 32 tokens, so that 17 examples are about 580."""
+    """Pools of random English text; 12 words are some 32 tokens, so that 17 examples are about 580."""
     rng = np.random.default_rng(seed)
     words = np.array(english_words())
     pools: list[list[Example]] = []
@@ -174,7 +174,7 @@ def bench_optimizer(layers: int, repeats: int) -> dict[str, float]:
 
 def bench_preparation(tokenizer: Any, sequences: int) -> dict[str, float]:
     """Seconds per training example (sequence) over one epoch of small pools: tokenizing anew against assembling."""
-    pools = make_pools(4, sequences // 4, 16)
+    pools = make_pools(4, sequences // 4, 11)
 
     def ours() -> None:
         stream = make_stream(pools, tokenizer, 32, Batching.BUCKETED)
@@ -187,7 +187,7 @@ def bench_preparation(tokenizer: Any, sequences: int) -> dict[str, float]:
 
 def bench_first_step(tokenizer: Any, tasks: int, size: int, sample: int) -> dict[str, float]:
     """Seconds until the first batch of 8 is there; the baseline is extrapolated from `sample` sequences."""
-    pools = make_pools(tasks, size, 16)
+    pools = make_pools(tasks, size, 11)
     per_sequence = seconds_of(lambda: materialize_slowly(pools, tokenizer, range(sample))) / sample
     ours = seconds_of(lambda: make_stream(pools, tokenizer, 8, Batching.BUCKETED).step(0))
     baseline = per_sequence * tasks * size
@@ -200,14 +200,14 @@ def bench_first_step(tokenizer: Any, tasks: int, size: int, sample: int) -> dict
 
 
 def bench_memory(tokenizer: Any, steps: int) -> dict[str, float]:
-    """Bytes that the data pipeline holds after `steps` / 10 and after `steps` steps."""
+    """Bytes that the data pipeline holds after half of the steps and after `steps` steps."""
     pools = make_pools(4, 64, 16)
     tracemalloc.start()
     stream = make_stream(pools, tokenizer, 8, Batching.BUCKETED)
     held: list[int] = []
     for step in range(steps):
         stream.step(step)
-        if step + 1 in (steps // 10, steps):
+        if step + 1 in (steps // 2, steps):
             held.append(tracemalloc.get_traced_memory()[0])
     tracemalloc.stop()
     return {"early_bytes": held[0], "late_bytes": held[1], "ratio": held[1] / held[0]}
@@ -224,9 +224,9 @@ def main() -> None:
     tokenizer = load_tokenizer(ModelSpec("smollm2_135m", "embedded"))
     repeats = 2 if quick else 3
     results = {
-        "step, batch 1, ~580 tokens": bench_steps(tokenizer, options.layers, 16, 1, repeats + 1),
-        "step, batch 8, ~580 tokens": bench_steps(tokenizer, options.layers, 16, 8, repeats),
-        "step, batch 8, ~200 tokens": bench_steps(tokenizer, options.layers, 4, 8, repeats),
+        "step, batch 1, ~580 tokens": bench_steps(tokenizer, options.layers, 11, 1, repeats + 1),
+        "step, batch 8, ~580 tokens": bench_steps(tokenizer, options.layers, 11, 8, repeats),
+        "step, batch 8, ~200 tokens": bench_steps(tokenizer, options.layers, 3, 8, repeats),
         "optimizer step": bench_optimizer(options.layers, 5),
         "preparation per sequence": bench_preparation(tokenizer, 512 if quick else 4096),
         "time to first step": bench_first_step(tokenizer, 20, 16384, 16),

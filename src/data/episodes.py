@@ -68,13 +68,18 @@ class EpisodeSampler:
         else:
             epoch, place = divmod(index, self.epoch_length)
             chosen = int(_epoch_order(self.seed, epoch, self.epoch_length)[place])
-            ends = np.cumsum(self.pool_sizes)
+            ends = _pool_ends(self.pool_sizes)
             task = int(np.searchsorted(ends, chosen, side="right"))
             query = chosen - int(ends[task] - self.pool_sizes[task])
         # Drawn from the pool without the query: numbers from the query on move up by one.
         drawn = rng.choice(self.pool_sizes[task] - 1, size=self.k, replace=False) if self.k else ()
         demonstrations = tuple(int(number) + (int(number) >= query) for number in drawn)
         return Episode(index, task, demonstrations, query)
+
+
+@lru_cache(maxsize=2)
+def _pool_ends(pool_sizes: tuple[int, ...]) -> np.ndarray:
+    return np.cumsum(pool_sizes)
 
 
 @lru_cache(maxsize=2)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -13,11 +12,18 @@ from data.task import Example
 from icl.prompt import Layout, Objective, input_text, output_text
 
 IdArray = npt.NDArray[np.int32]
+CodeArray = npt.NDArray[np.int64]
 EncodeBatch = Callable[[list[str]], Sequence[Sequence[int]]]
 
 
 def batch_encoder(tokenizer: PreTrainedTokenizerBase) -> EncodeBatch:
     """Ids of many texts at once, without special tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is not None and backend.truncation is None and backend.padding is None:
+        # The same ids as the call below, without the offsets and the masks that nobody reads here.
+        return lambda texts: [
+            encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)
+        ]
 
     def encode(texts: list[str]) -> Sequence[Sequence[int]]:
         # verbose=False: a text longer than the model's positions is cut by our own rules later.
@@ -27,26 +33,21 @@ def batch_encoder(tokenizer: PreTrainedTokenizerBase) -> EncodeBatch:
     return encode
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One side of an example as it stands in a sequence.
+_VARIANTS = 8
 
-    Attributes:
-        example: number of the example over all pools.
+
+def piece_codes(
+    examples: CodeArray, *, is_output: bool, first: npt.NDArray[np.bool_], no_label: npt.NDArray[np.bool_]
+) -> CodeArray:
+    """One side of each example as it stands in a sequence, as a number.
+
+    Args:
+        examples: [n] numbers of the examples over all pools.
         is_output: the label side.
-        first: in the first example of a sequence.
-        no_label: in an example whose label is left out.
+        first: [n] in the first example of a sequence.
+        no_label: [n] in an example whose label is left out.
     """
-
-    example: int
-    is_output: bool
-    first: bool
-    no_label: bool = False
-
-    @property
-    def slot(self) -> int:
-        """Which of the eight variants of an example this is."""
-        return self.is_output + 2 * self.first + 4 * self.no_label
+    return _VARIANTS * examples + is_output + 2 * first + 4 * no_label
 
 
 class PieceCache:
@@ -67,36 +68,39 @@ class PieceCache:
         self._encode = encode
         self._objective = objective
         self._layout = layout
-        self._offsets: dict[int, npt.NDArray[np.int64]] = {}
-        self._lengths: dict[int, IdArray] = {}
+        # Offsets count from 1: zero pages of a large array cost nothing until they are written.
+        self._offsets = np.zeros(_VARIANTS * len(self._examples), dtype=np.int64)
+        self._lengths = np.zeros(_VARIANTS * len(self._examples), dtype=np.int32)
         self._ids = np.empty(1 << 16, dtype=np.int32)
         self._used = 0
         self._texts: dict[str, IdArray] = {}
 
-    def number(self, task: int, example: int) -> int:
-        """Number over all pools of example `example` of task number `task`."""
-        return int(self._starts[task]) + example
+    def numbers(self, task: int, examples: Sequence[int]) -> CodeArray:
+        """Numbers over all pools of some examples of task number `task`."""
+        return np.asarray(examples, dtype=np.int64) + self._starts[task]
 
     def example(self, number: int) -> Example:
         """The example behind a number over all pools."""
         return self._examples[number]
 
-    def prepare(self, pieces: Iterable[Piece], texts: Iterable[str] = ()) -> None:
-        """Tokenize in one call whatever of `pieces` and `texts` is not known yet."""
-        missing = [piece for piece in dict.fromkeys(pieces) if not self._known(piece)]
+    def prepare(self, codes: CodeArray, texts: Iterable[str] = ()) -> None:
+        """Tokenize in one call whatever of the pieces (`piece_codes`) and `texts` is not known yet."""
+        wanted = np.unique(codes)
+        missing: list[int] = wanted[self._offsets[wanted] == 0].tolist()
         new_texts = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if not missing and not new_texts:
             return
         encoded = self._encode([*map(self._text, missing), *new_texts])
-        for piece, ids in zip(missing, encoded, strict=False):
-            self._store(piece, np.asarray(ids, dtype=np.int32))
+        for code, ids in zip(missing, encoded, strict=False):
+            self._store(code, np.asarray(ids, dtype=np.int32))
         for text, ids in zip(new_texts, encoded[len(missing) :], strict=True):
             self._texts[text] = np.asarray(ids, dtype=np.int32)
 
-    def ids(self, piece: Piece) -> IdArray:
-        """Ids of a prepared piece (a view; do not write)."""
-        offset = int(self._offsets[piece.slot][piece.example])
-        return self._ids[offset : offset + int(self._lengths[piece.slot][piece.example])]
+    def ids(self, codes: CodeArray) -> list[IdArray]:
+        """Ids of prepared pieces (views; do not write); a piece never prepared is empty."""
+        starts = self._offsets[codes] - 1
+        ends = starts + self._lengths[codes]
+        return [self._ids[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def text_ids(self, text: str) -> IdArray:
         """Ids of a prepared text."""
@@ -106,29 +110,24 @@ class PieceCache:
         """A label that stands in for an example's own output, with its separator."""
         return output_text(label, objective=self._objective, layout=self._layout, first=first)
 
-    def _known(self, piece: Piece) -> bool:
-        if piece.slot not in self._offsets:
-            self._offsets[piece.slot] = np.full(len(self._examples), -1, dtype=np.int64)
-            self._lengths[piece.slot] = np.zeros(len(self._examples), dtype=np.int32)
-        return self._offsets[piece.slot][piece.example] >= 0
-
-    def _text(self, piece: Piece) -> str:
-        example = self._examples[piece.example]
-        side, text = (output_text, example.output) if piece.is_output else (input_text, example.input)
+    def _text(self, code: int) -> str:
+        number, variant = divmod(code, _VARIANTS)
+        example = self._examples[number]
+        side, text = (output_text, example.output) if variant & 1 else (input_text, example.input)
         return side(
             text,
             objective=self._objective,
             layout=self._layout,
-            first=piece.first,
-            no_label=piece.no_label,
+            first=bool(variant & 2),
+            no_label=bool(variant & 4),
         )
 
-    def _store(self, piece: Piece, ids: IdArray) -> None:
+    def _store(self, code: int, ids: IdArray) -> None:
         while self._used + len(ids) > len(self._ids):
             self._ids = np.concatenate([self._ids, np.empty_like(self._ids)])
         self._ids[self._used : self._used + len(ids)] = ids
-        self._offsets[piece.slot][piece.example] = self._used
-        self._lengths[piece.slot][piece.example] = len(ids)
+        self._offsets[code] = self._used + 1
+        self._lengths[code] = len(ids)
         self._used += len(ids)
 
     @property

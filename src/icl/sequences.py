@@ -13,7 +13,7 @@ from data.episodes import Episode
 from data.errors import DataError
 from data.task import Example
 from engine.errors import ConfigError
-from icl.piece_cache import IdArray, Piece, PieceCache
+from icl.piece_cache import CodeArray, IdArray, PieceCache, piece_codes
 from icl.prompt import LengthLimits, Objective, cut_example
 
 
@@ -83,50 +83,51 @@ def build_sequences(
     """
     plans = [_plan(episode, cache, rules) for episode in episodes]
     cache.prepare(
-        (piece for plan in plans for row in plan for piece in row.pieces),
-        (row.label_text for plan in plans for row in plan if row.label_text is not None),
+        np.concatenate([codes for plan in plans for codes in plan.needed]),
+        (text for plan in plans for text in plan.label_texts if text is not None),
     )
     return [_assemble(episode, plan, cache, rules) for episode, plan in zip(episodes, plans, strict=True)]
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """An example in its place; `label_text` replaces its output."""
+class _Plan:
+    """The pieces of an episode, demonstrations then query.
 
-    example: int
-    first: bool
-    no_label: bool
-    label_text: str | None
+    Attributes:
+        input_codes: [k + 1] pieces of the inputs.
+        output_codes: [k + 1] pieces of the outputs.
+        label_texts: what replaces each output; empty where nothing is replaced.
+    """
 
-    @property
-    def input_piece(self) -> Piece:
-        return Piece(self.example, is_output=False, first=self.first, no_label=self.no_label)
-
-    @property
-    def output_piece(self) -> Piece:
-        return Piece(self.example, is_output=True, first=self.first, no_label=self.no_label)
+    input_codes: CodeArray
+    output_codes: CodeArray
+    label_texts: list[str | None]
 
     @property
-    def pieces(self) -> list[Piece]:
-        return [self.input_piece] if self.label_text is not None else [self.input_piece, self.output_piece]
+    def needed(self) -> list[CodeArray]:
+        kept = [text is None for text in self.label_texts]
+        return [self.input_codes, self.output_codes[kept] if kept else self.output_codes]
 
 
-def _plan(episode: Episode, cache: PieceCache, rules: SequenceRules) -> list[_Row]:
-    numbers = [cache.number(episode.task, example) for example in (*episode.demonstrations, episode.query)]
-    labels = _replaced_labels([cache.example(number) for number in numbers], episode.index, rules)
-    rows: list[_Row] = []
-    for place, (number, label) in enumerate(zip(numbers, labels, strict=True)):
-        first, is_query = place == 0, place == len(numbers) - 1
-        no_label = rules.labels is DemonstrationLabels.NONE and not is_query
-        text = None if label is None else cache.label_text(label, first=first)
-        rows.append(_Row(number, first, no_label, text))
-    return rows
+def _plan(episode: Episode, cache: PieceCache, rules: SequenceRules) -> _Plan:
+    numbers = cache.numbers(episode.task, (*episode.demonstrations, episode.query))
+    place = np.arange(len(numbers))
+    no_label = (place < len(numbers) - 1) & (rules.labels is DemonstrationLabels.NONE)
+    sides = [
+        piece_codes(numbers, is_output=side, first=place == 0, no_label=no_label) for side in (False, True)
+    ]
+    texts: list[str | None] = []
+    if rules.labels in (DemonstrationLabels.RANDOM, DemonstrationLabels.RANDOM_WORDS):
+        labels = _replaced_labels([cache.example(int(number)) for number in numbers], episode.index, rules)
+        texts = [
+            None if label is None else cache.label_text(label, first=index == 0)
+            for index, label in enumerate(labels)
+        ]
+    return _Plan(sides[0], sides[1], texts)
 
 
 def _replaced_labels(examples: list[Example], index: int, rules: SequenceRules) -> list[str | None]:
     """Per example of a sequence the label that replaces its own, or None."""
-    if rules.labels in (DemonstrationLabels.GOLD, DemonstrationLabels.NONE):
-        return [None] * len(examples)
     rng = np.random.default_rng([rules.seed, 3, index])
     if rules.labels is DemonstrationLabels.RANDOM:
         demonstrations = examples[:-1]
@@ -178,25 +179,23 @@ def english_words() -> tuple[str, ...]:
     return tuple(sorted(get_english_words_set(["gcide"], alpha=True, lower=True)))
 
 
-def _assemble(
-    episode: Episode, plan: list[_Row], cache: PieceCache, rules: SequenceRules
-) -> TrainingSequence:
-    task = cache.example(plan[-1].example).task
-    pairs = [_ordered_pieces(task, row, cache, rules) for row in plan]
-    target = pairs[-1][1]
-    context = np.concatenate([*(piece for pair in pairs[:-1] for piece in pair), pairs[-1][0]])
+def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceRules) -> TrainingSequence:
+    task = cache.example(int(cache.numbers(episode.task, (episode.query,))[0])).task
+    inputs, outputs = cache.ids(plan.input_codes), cache.ids(plan.output_codes)
+    for place, text in enumerate(plan.label_texts):
+        outputs[place] = outputs[place] if text is None else cache.text_ids(text)
+    room = rules.limits.example_room
+    for place, (input_ids, output_ids) in enumerate(zip(inputs, outputs, strict=True)):
+        if len(input_ids) + len(output_ids) >= room:
+            inputs[place], outputs[place] = cut_example(task, input_ids, output_ids, rules.limits)  # pyright: ignore
+    sides = (inputs, outputs) if rules.objective is Objective.DIRECT else (outputs, inputs)
+    pieces = [piece for pair in zip(*sides, strict=True) for piece in pair]
+    ids, target = np.concatenate(pieces), pieces[-1]
     limit = min(
         rules.limits.sequence if episode.demonstrations else rules.limits.per_example, rules.context_length
     )
     if len(target) > limit:
         raise DataError(task, f"a target of {len(target)} tokens exceeds the limit of {limit}", "shorten it")
-    context = context[max(0, len(context) - (limit - len(target))) :]
-    first_target = 0 if rules.no_masking else len(context)
-    return TrainingSequence(np.concatenate([context, target]), first_target, episode.task, episode.index)
-
-
-def _ordered_pieces(task: str, row: _Row, cache: PieceCache, rules: SequenceRules) -> tuple[IdArray, IdArray]:
-    given = cache.text_ids(row.label_text) if row.label_text is not None else cache.ids(row.output_piece)
-    input_ids, output_ids = cut_example(task, cache.ids(row.input_piece), given, rules.limits)  # pyright: ignore
-    pair = (input_ids, output_ids) if rules.objective is Objective.DIRECT else (output_ids, input_ids)
-    return pair  # pyright: ignore[reportReturnType]
+    ids = ids[max(0, len(ids) - limit) :]
+    first_target = 0 if rules.no_masking else len(ids) - len(target)
+    return TrainingSequence(ids, first_target, episode.task, episode.index)

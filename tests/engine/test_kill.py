@@ -50,10 +50,9 @@ def run_with_kills(
     context, target = server
     seen = {"kills": 0, "in a save": 0, "restarts": 0}
     while True:
-        child = context.Process(target=target, args=(str(folder), STEPS))
-        child.start()
+        child = start(context, target, folder)
         if seen["kills"] < kills:
-            child.join(draw.uniform(0.3, 1.3) * whole_seconds / 4)
+            child.join(draw.uniform(0.0, 0.3) * whole_seconds)
             if child.is_alive():
                 assert child.pid is not None
                 os.kill(child.pid, signal.SIGKILL)
@@ -65,14 +64,27 @@ def run_with_kills(
             return seen
 
 
+def newest(folder: Path) -> Path | None:
+    return checkpoint_folders(folder)[-1] if checkpoint_folders(folder) else None
+
+
+def start(context: Any, target: Any, folder: Path) -> Any:
+    """A child that has trained at least one step further and saved it, or ended."""
+    before = newest(folder)
+    child = context.Process(target=target, args=(str(folder), STEPS))
+    child.start()
+    while child.is_alive() and newest(folder) == before:
+        time.sleep(0.001)
+    return child
+
+
 def whole_run(server: Any, folder: Path) -> tuple[dict[str, Any], float]:
     context, target = server
     seconds = 0.0
     for attempt in range(2):  # the first start also warms the server
         where = folder / str(attempt)
-        child = context.Process(target=target, args=(str(where), STEPS))
+        child = start(context, target, where)
         started = time.monotonic()
-        child.start()
         child.join()
         assert child.exitcode == 0
         seconds = time.monotonic() - started
