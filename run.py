@@ -194,7 +194,9 @@ def explain(error: Exception) -> str:
     if cause is None:
         return explain_text(" ".join(str(error).split()))
     if match := re.search(r"Missing mandatory value: ([\w.]+)", str(cause)):
-        return f"{match[1]}: is not set (give {match[1]}=<value>)"
+        full = str(cause.full_key or "")
+        name = full if full.endswith(match[1]) else match[1]
+        return f"{name}: is not set (give {name}=<value>)"
     key = cause.full_key or str(cause.key)
     parent = cause.parent_node if cause.parent_node is not None else None
     known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
