@@ -14,7 +14,8 @@ import pytest
 
 from engine.checkpoint import CheckpointStore, best_checkpoint, checkpoint_folders, verify
 from engine.errors import CheckpointError, ConfigError
-from engine.loop import DivergedError, LoopSettings, run_training
+from engine.learner import DivergedError
+from engine.loop import LoopSettings, run_training
 
 _spec = importlib.util.spec_from_file_location("toy_learner", Path(__file__).with_name("toy_learner.py"))
 assert _spec is not None
