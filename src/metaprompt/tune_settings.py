@@ -86,6 +86,9 @@ class TuneSettings:
             raise ConfigError(
                 "tuning.rescale", f"unknown value {self.rescale!r}", f"one of {', '.join(Rescale)}"
             )
+        for key in ("prompt_length", "max_tokens"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"tuning.{key}", f"{getattr(self, key)}", "give at least 1")
         if self.k < 1 or not self.tasks or not self.data_seeds or not self.train_seeds:
             raise ConfigError(
                 "tuning", "k, tasks, seeds or train_seeds is empty", "give k >= 1 and at least one of each"

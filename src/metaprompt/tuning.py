@@ -67,7 +67,9 @@ class TrainRules:
             )
         if self.predict_over not in ("verbalizers", "vocabulary"):
             raise ConfigError(
-                "tuning.train.predict_over", f"unknown value {self.predict_over!r}", "verbalizers or vocabulary"
+                "tuning.train.predict_over",
+                f"unknown value {self.predict_over!r}",
+                "verbalizers or vocabulary",
             )
 
 
@@ -237,7 +239,9 @@ def _train_step(
     language_model.model.eval()
     if not np.isfinite(total):
         raise ModelError(
-            "tuning", f"the training loss is {total} at step {step}", "lower tuning.train.optimizer.learning_rate"
+            "tuning",
+            f"the training loss is {total} at step {step}",
+            "lower tuning.train.optimizer.learning_rate",
         )
     coefficient = tunable.regularize(states)
     updater.apply(step)

@@ -101,11 +101,17 @@ def test_further_published_patterns(
 
 def test_counts_of_patterns():
     """facts/supmer.md section 6: subj and trec 4, wic 3, the other pair tasks 5, sentiment 1."""
-    counts = dict.fromkeys(("boolq", "rte", "cb", "qnli", "qqp", "mrpc"), 5) | {"subj": 4, "trec": 4, "wic": 3}
+    counts = dict.fromkeys(("boolq", "rte", "cb", "qnli", "qqp", "mrpc"), 5) | {
+        "subj": 4,
+        "trec": 4,
+        "wic": 3,
+    }
     for name in task_names():
         count = counts.get(name, 1)
         assert load_prompt_task(name, count - 1).name == name
-        with pytest.raises(ConfigError, match=rf"tuning\.pattern: task {name} has no pattern {count} \(give 0"):
+        with pytest.raises(
+            ConfigError, match=rf"tuning\.pattern: task {name} has no pattern {count} \(give 0"
+        ):
             load_prompt_task(name, count)
 
 
