@@ -96,13 +96,14 @@ def draw(root: Path, path: Path) -> None:
 
 def _draw_meta_training(axes: Axes, path: Path) -> None:
     rows = list(read_lines(path))
-    for key, style in (
-        ("train/loss", {"alpha": 0.4, "label": "training tasks"}),
-        ("eval/query_loss_unadapted", {"marker": "o", "label": "held-out tasks, not adapted"}),
-        ("eval/query_loss", {"marker": "o", "label": "held-out tasks, one inner step"}),
+    for key, marker, label in (
+        ("train/loss", "", "training tasks"),
+        ("eval/query_loss_unadapted", "o", "held-out tasks, not adapted"),
+        ("eval/query_loss", "o", "held-out tasks, one inner step"),
     ):
         points = [(row["step"], row[key]) for row in rows if key in row]
-        axes.plot([step for step, _ in points], [value for _, value in points], **style)
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        axes.plot(steps, values, marker=marker, label=label)
     axes.set(title="meta-training", xlabel="outer step", ylabel="query loss in nats")
     axes.legend()
 
