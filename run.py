@@ -159,8 +159,11 @@ def replay(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list
     again = [*saved.overrides, *further]
     config = compose("config", overrides=again)
     today: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
-    changes = config_changes(saved.config, today, ignore=("results_root", "logger.folder"))
-    print("\n".join(map(str, changes)) or "the config is the same as then")
+    changes = config_changes(saved.config, today, ignore=("results_root", "logger.folder", "logger.group"))
+    if changes:
+        print("the config differs from the recorded one (then -> today):", *changes, sep="\n  ")
+    else:
+        print("the config is the same as then")
     return config, again
 
 

@@ -1,7 +1,9 @@
-"""Meta-train on the demo corpus, tune four sets with and without what was learned, then print and draw the comparison.
+"""Meta-train on a corpus, tune four sets with and without what was learned, then print and draw the comparison.
 
     python experiments/supmer_demo/run_demo.py --data-root <folder with SST-2/train.json ...>
 
+Rows: prompt tuning from vocabulary embeddings, the same from the meta-learned prompt, and SUPMER (that prompt and the
+meta-learned regularizer). Further overrides go to every job: `corpus=text corpus.path=<folder> corpus.document=line`.
 Started again, it continues: checkpoints and finished cells are kept below `--results-root`.
 """
 
@@ -15,12 +17,14 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 
+from engine.checkpoint import best_checkpoint
 from engine.files import read_lines
 
-METHODS = ("soft_prompt", "supmer")
+METHODS = {"soft_prompt": "tab:blue", "soft_prompt_meta_learned": "tab:green", "supmer": "tab:orange"}
 HERE = Path(__file__).parent
 
 
@@ -31,9 +35,26 @@ def run(*overrides: str) -> None:
     )
 
 
-def folder(root: Path, method: str) -> Path:
-    """Output folder of a method."""
-    return root / "supmer_demo" / method
+def folder(root: Path, job: str) -> Path:
+    """Output folder of a job."""
+    return root / "supmer_demo" / job
+
+
+def run_all(root: Path, data_root: str, overrides: list[str]) -> None:
+    """Meta-training, then tuning of every row."""
+    checkpoints = folder(root, "checkpoints")
+    common = (f"results_root={root}", f"supmer.checkpoints={checkpoints}", *overrides)
+    run("stage=[prepare,train]", f"hydra.run.dir={folder(root, 'train')}", "logger=jsonl", *common)
+    best = best_checkpoint(checkpoints, higher_is_better=False)
+    rows = {
+        "soft_prompt": ("method=soft_prompt",),
+        "soft_prompt_meta_learned": (
+            "method=soft_prompt", "method.name=soft_prompt_meta_learned", f"tuning.prompt_path={best}",
+        ),
+        "supmer": ("method=supmer",),
+    }  # fmt: skip
+    for name, own in rows.items():
+        run(*own, f"hydra.run.dir={folder(root, name)}", f"tuning.data_root={data_root}", *common)
 
 
 def comparison(root: Path) -> Table:
@@ -49,40 +70,55 @@ def comparison(root: Path) -> Table:
             for m in METHODS
         ]
         table.add_row(task, *cells, str(max(map(len, by_method.values()))))
+    means = {m: [fmean(row[m]) for row in values.values() if row[m]] for m in METHODS}
+    table.add_row("mean", *(f"{fmean(v):.1f}" if v else "-" for v in means.values()), "")
     return table
 
 
 def draw(root: Path, path: Path) -> None:
-    """Training loss of every run."""
-    figure, axes = plt.subplots()
-    for method, colour in zip(METHODS, ("tab:blue", "tab:orange"), strict=True):
+    """Meta-training and held-out query loss; training loss and development accuracy of tuning, mean over runs."""
+    figure, (meta, loss, accuracy) = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
+    _draw_meta_training(meta, folder(root, "train") / "metrics.jsonl")
+    for method, colour in METHODS.items():
+        curves: dict[int, list[tuple[float, float]]] = defaultdict(list)
         for row in read_lines(folder(root, method) / "tuning.jsonl"):
-            steps = [point["step"] for point in row["curve"]]
-            axes.plot(steps, [point["train_loss"] for point in row["curve"]], color=colour, alpha=0.5)
-        axes.plot([], [], color=colour, label=method)
-    axes.set(xlabel="step", ylabel="training loss in nats")
+            for point in row["curve"]:
+                curves[point["step"]].append((point["train_loss"], point["select_accuracy"]))
+        steps = sorted(curves)
+        for axes, index in ((loss, 0), (accuracy, 1)):
+            means = [fmean(point[index] for point in curves[step]) for step in steps]
+            axes.plot(steps, means, color=colour, marker="o", label=method)
+    loss.set(title="tuning, mean over tasks and seeds", xlabel="step", ylabel="training loss in nats")
+    accuracy.set(title="tuning, mean over tasks and seeds", xlabel="step", ylabel="development accuracy")
+    loss.legend()
+    figure.savefig(path, dpi=100)
+
+
+def _draw_meta_training(axes: Axes, path: Path) -> None:
+    rows = list(read_lines(path))
+    for key, marker, label in (
+        ("train/loss", "", "training tasks"),
+        ("eval/query_loss_unadapted", "o", "held-out tasks, not adapted"),
+        ("eval/query_loss", "o", "held-out tasks, one inner step"),
+    ):
+        points = [(row["step"], row[key]) for row in rows if key in row]
+        steps, values = [step for step, _ in points], [value for _, value in points]
+        axes.plot(steps, values, marker=marker, label=label)
+    axes.set(title="meta-training", xlabel="outer step", ylabel="query loss in nats")
     axes.legend()
-    figure.savefig(path)
 
 
 def main() -> None:
     """Run all, print the table, save the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--data-root", required=True)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data-root", required=True, help="folder of SST-2, sst-5, subj and cb")
     parser.add_argument("--results-root", type=Path, default=Path("outputs"))
+    parser.add_argument("overrides", nargs="*", help="further overrides of run.py")
     arguments = parser.parse_args()
     root = arguments.results_root.resolve()
-    run(
-        "stage=[prepare,train]",
-        f"results_root={root}",
-        f"hydra.run.dir={root}/supmer_demo/train",
-        "logger=jsonl",
-    )
-    for method in METHODS:
-        run(
-            f"method={method}", f"results_root={root}", f"hydra.run.dir={folder(root, method)}",
-            f"tuning.data_root={arguments.data_root}",
-        )  # fmt: skip
+    run_all(root, arguments.data_root, arguments.overrides)
     Console().print(comparison(root))
     draw(root, HERE / "curves.png")
 

@@ -40,6 +40,7 @@ class LoopSettings:
         best_metric: key of `evaluate`'s metrics that decides about the best checkpoints and early stopping.
         early_stop_evaluations: stop after so many evaluations without a better value; 0 for never.
         progress: draw a progress bar (on rank 0).
+        config_node: where these keys stand in the config, for error messages.
     """
 
     steps: int
@@ -50,6 +51,7 @@ class LoopSettings:
     best_metric: str = "accuracy"
     early_stop_evaluations: int = 0
     progress: bool = True
+    config_node: str = "trainer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +118,30 @@ def run_training(
 
 def _check(settings: LoopSettings) -> None:
     if settings.steps < 1:
-        raise ConfigError("trainer.steps", f"{settings.steps} is not positive", "give at least 1")
+        raise ConfigError(
+            f"{settings.config_node}.steps", f"{settings.steps} is not positive", "give at least 1"
+        )
     for key in ("save_every", "evaluate_every", "early_stop_evaluations"):
         if getattr(settings, key) < 0:
-            raise ConfigError(f"trainer.{key}", f"{getattr(settings, key)} is negative", "0 turns it off")
+            raise ConfigError(
+                f"{settings.config_node}.{key}", f"{getattr(settings, key)} is negative", "0 turns it off"
+            )
     if settings.resume not in ("auto", "never"):
-        raise ConfigError("trainer.resume", f"unknown value {settings.resume!r}", "auto or never")
+        raise ConfigError(
+            f"{settings.config_node}.resume", f"unknown value {settings.resume!r}", "auto or never"
+        )
     if settings.early_stop_evaluations and not settings.evaluate_every:
         raise ConfigError(
-            "trainer.early_stop_evaluations", "is set but nothing is evaluated", "set trainer.evaluate_every"
+            f"{settings.config_node}.early_stop_evaluations",
+            "is set but nothing is evaluated",
+            f"set {settings.config_node}.evaluate_every",
         )
 
 
 def _resume(learner: Learner, settings: LoopSettings, store: CheckpointStore) -> _Cursor:
     if settings.resume == "never" and checkpoint_folders(store.root):
         raise ConfigError(
-            "trainer.resume",
+            f"{settings.config_node}.resume",
             f"never, but {store.root} holds checkpoints",
             "use auto or another output folder",
         )
@@ -233,7 +243,7 @@ class _Run:
         self._send({f"eval/{key}": value for key, value in self.cursor.metrics.items()})
         if self.settings.best_metric not in metrics:
             raise ConfigError(
-                "trainer.best_metric",
+                f"{self.settings.config_node}.best_metric",
                 f"{self.settings.best_metric!r} is not among the evaluation's metrics",
                 f"one of {', '.join(sorted(metrics))}",
             )

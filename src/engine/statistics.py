@@ -32,8 +32,8 @@ class MeanAndWorst:
 
     Attributes:
         mean: mean over seeds, then over tasks.
-        worst: lowest seed of each task, then mean over tasks. Its interval resamples examples only:
-            a minimum over resampled seeds cannot fall below the one observed.
+        worst: lowest seed of each task, then mean over tasks. Its interval resamples the test examples of
+            those seeds.
     """
 
     mean: Interval
@@ -100,7 +100,8 @@ def bootstrap_mean(
 ) -> MeanAndWorst:
     """Mean and worst-of-seeds over `tasks` with percentile intervals from `draws` resamplings.
 
-    Macro-F1 is no mean over examples, so it is recomputed in every draw.
+    Macro-F1 is no mean over examples, so it is recomputed in every draw. The worst seed of a task is the one
+    observed: the least of several resampled values would lie below the figure that it is an interval of.
 
     Raises:
         ValueError: no tasks.
@@ -109,13 +110,13 @@ def bootstrap_mean(
         raise ValueError("bootstrap over no tasks")
     generator = np.random.default_rng(seed)
     means, worsts = np.zeros(draws), np.zeros(draws)
-    for outcomes in tasks:
+    observed = [seed_values(outcomes) for outcomes in tasks]
+    for outcomes, found in zip(tasks, observed, strict=True):
         values = resampled_seed_values(outcomes, draws, generator)
         n_seeds = values.shape[1]
         picks = generator.integers(0, n_seeds, size=(draws, n_seeds))
         means += np.take_along_axis(values, picks, axis=1).mean(axis=1)
-        worsts += values.min(axis=1)
-    observed = [seed_values(outcomes) for outcomes in tasks]
+        worsts += values[:, int(found.argmin())]
     return MeanAndWorst(
         mean=_interval(float(np.mean([v.mean() for v in observed])), means / len(tasks), level),
         worst=_interval(float(np.mean([v.min() for v in observed])), worsts / len(tasks), level),

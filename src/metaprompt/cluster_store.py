@@ -138,9 +138,10 @@ def _clusters(
     clustering = cluster_vectors(vectors, settings.clusters)
     report = quality_report(vectors, clustering, sentences, settings.clusters)
     _write(target, clustering, report)
+    score = report["silhouette_cosine"]
     notify(
         f"clusters: {report['clusters']} of {report['size_min']} to {report['size_max']} sentences,"
-        f" silhouette {report['silhouette_cosine']}"
+        f" silhouette {'not defined' if score is None else f'{score:.2f}'}"
     )
     return _open(sentences, target, digest)
 

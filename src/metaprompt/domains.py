@@ -57,6 +57,7 @@ def split_domains(
         "meta_test": held_out,
         "meta_train": np.setdiff1d(np.arange(store.sentences.documents), held_out),
     }
+    # Held-out documents are few, so a quarter is enough for them.
     fewest: dict[Split, int] = {"meta_train": min_sentences, "meta_test": max(4, min_sentences // 4)}
     return {
         split: _domains(store, split, document_of, documents, fewest[split])
@@ -103,10 +104,12 @@ def _domains(
         if len(rows) >= min_sentences and len(np.unique(document_of[rows])) >= 2
     )
     if not eligible:
+        of_rule = " (a quarter of it)" if split == "meta_test" else ""
         sizes = sorted((len(rows) for rows in members), reverse=True)
         raise DataError(
             "supmer.min_domain_sentences",
-            f"no cluster has {min_sentences} {split} sentences from two documents (the largest has {sizes[0]})",
+            f"no cluster has {min_sentences} {split} sentences{of_rule} from two documents"
+            f" (the largest has {sizes[0]})",
             "give more text, fewer clusters, or a smaller supmer.min_domain_sentences",
         )
     return Domains(store, split, document_of, documents, members, eligible)

@@ -88,7 +88,13 @@ class MetaSettings:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value outside its rule."""
-        for key in ("tasks_per_step", "steps_per_draw", "max_context_tokens", "max_batch_tokens"):
+        for key in (
+            "prompt_length",
+            "tasks_per_step",
+            "steps_per_draw",
+            "max_context_tokens",
+            "max_batch_tokens",
+        ):
             if getattr(self, key) < 1:
                 raise ConfigError(f"supmer.{key}", f"{getattr(self, key)}", "give at least 1")
         if not 0 < self.held_out_fraction < 1:

@@ -12,6 +12,7 @@ from engine.errors import CheckpointError
 from engine.learner import MetricSink
 from engine.loop import LoopSettings, TrainingOutcome, run_training
 from engine.models import LanguageModel
+from engine.randomness import seed_everything
 from metaprompt.cluster_store import ClusterStore
 from metaprompt.meta_learner import MetaLearner, regularizer_state
 from metaprompt.meta_settings import MetaSettings
@@ -44,13 +45,16 @@ def meta_train(
     Raises:
         DivergedError: more than `max_skipped_tasks` tasks gave NaN.
     """
+    seed_everything(
+        settings.seed
+    )  # nothing here draws from the global generators, but checkpoints hold their state
     learner = MetaLearner(settings, language_model, store, loop.steps)
     identity = {
         **{f"supmer.{key}": value for key, value in asdict(settings).items()},
         "model": language_model.weights_digest,
         "tokenizer": language_model.tokenizer_digest,
         "corpus": store.digest,
-        "trainer.steps": loop.steps,
+        "supmer.loop.steps": loop.steps,
     }
     method = {
         "family": "prompt",

@@ -21,11 +21,17 @@ from metaprompt.template import Fill, Limits, Segment, parse_segments, render, s
 from metaprompt.truncation import Truncation
 
 Row = Mapping[str, Any]
+_FURTHER = "further_patterns"
+_PATTERN_KEYS = (
+    "verbalizers", "released_verbalizers", "strip_punctuation", "encoder_decoder", "decoder_only",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTask:
-    """One downstream task; the fields are the keys of its YAML file.
+    """One downstream task with one of its patterns; the fields are the keys of its YAML file.
+
+    The file may also list `further_patterns`: what a pattern leaves out is as in pattern 0.
 
     Attributes:
         name: of the task, and of its data folder.
@@ -58,18 +64,22 @@ def task_names() -> list[str]:
     return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".yaml"))
 
 
-def load_prompt_task(name: str) -> PromptTask:
+def load_prompt_task(name: str, pattern: int = 0) -> PromptTask:
     """A task by name, or from a YAML file of your own.
 
+    Args:
+        name: of the task, or the file.
+        pattern: 0 for the pattern at the file's top level, 1 and up for its `further_patterns`.
+
     Raises:
-        ConfigError: unknown name.
+        ConfigError: unknown name or pattern.
         DataError: a missing or unknown key, or labels and verbalizers that do not match.
     """
     own = Path(name)
     if own.suffix != ".yaml" and name not in task_names():
         raise ConfigError("tuning.tasks", f"unknown task {name!r}", suggestion(name, task_names()))
     path = own if own.suffix == ".yaml" else Path(str(files("metaprompt") / "tasks" / f"{name}.yaml"))
-    row = dict(read_yaml(path).content)
+    row = _with_pattern(dict(read_yaml(path).content), pattern, path)
     wanted = set(PromptTask.__dataclass_fields__)
     if set(row) != wanted:
         odd = sorted(set(row) ^ wanted)
@@ -87,6 +97,27 @@ def load_prompt_task(name: str) -> PromptTask:
     for key in ("encoder_decoder", "decoder_only"):
         row[key] = parse_segments(row[key], 0, f"{path}: {key}")
     return PromptTask(**row)
+
+
+def _with_pattern(content: dict[str, Any], pattern: int, path: Path) -> dict[str, Any]:
+    """The file's content with the keys of the chosen pattern on top, without the list of patterns."""
+    further = content.pop(_FURTHER, None) or []
+    if not 0 <= pattern <= len(further):
+        known = f"0 to {len(further)}" if further else "0 only"
+        raise ConfigError(
+            "tuning.pattern", f"task {content.get('name')} has no pattern {pattern}", f"give {known}"
+        )
+    if pattern == 0:
+        return content
+    chosen = dict(further[pattern - 1])
+    odd = sorted(set(chosen) - set(_PATTERN_KEYS))
+    if odd:
+        raise DataError(
+            f"{path}: {_FURTHER}", f"unknown keys: {', '.join(odd)}", f"known: {', '.join(_PATTERN_KEYS)}"
+        )
+    if "verbalizers" in chosen:
+        chosen.setdefault("released_verbalizers", chosen["verbalizers"])
+    return content | chosen
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,8 @@ from metaprompt.tunable import TuningMethod
 from metaprompt.tune_settings import TuneSettings
 from metaprompt.tuning import TrainRules
 
+_LOOP = "supmer.loop"
+
 
 def prepare_settings(corpus: Mapping[str, Any]) -> PrepareSettings:
     """The group `corpus`: where text comes from, and `sentences`, `encoder` and `clusters` below it."""
@@ -52,7 +54,7 @@ def meta_settings(supmer: Mapping[str, Any]) -> MetaSettings:
 
 def loop_settings(supmer: Mapping[str, Any]) -> LoopSettings:
     """The node `supmer.loop`."""
-    return build(LoopSettings, supmer.get("loop"), "supmer.loop")
+    return build(LoopSettings, supmer.get("loop"), _LOOP, config_node=_LOOP)
 
 
 def checkpoint_root(supmer: Mapping[str, Any]) -> Path:

@@ -47,9 +47,9 @@ def initial_prompt(language_model: LanguageModel, length: int, init: str, seed: 
         ConfigError: length below 1 or an unknown `init`.
     """
     if length < 1:
-        raise ConfigError("prompt.length", f"{length} prompt tokens", "give at least 1")
+        raise ConfigError("prompt_length", f"{length} prompt tokens", "give at least 1")
     if init not in tuple(PromptInit):
-        raise ConfigError("prompt.init", f"unknown value {init!r}", f"one of {', '.join(PromptInit)}")
+        raise ConfigError("prompt_init", f"unknown value {init!r}", f"one of {', '.join(PromptInit)}")
     table = input_embeddings(language_model).detach()
     generator = torch.Generator().manual_seed(seed)
     if init == PromptInit.RANDOM:

@@ -48,10 +48,11 @@ def train_stage(run: RunContext) -> float:
         f"{outcome.stopped_by} after {outcome.step} steps, {outcome.seconds:.0f} s: {outcome.checkpoint}",
         soft_wrap=True,
     )
-    table = Table("held-out metric", "value")
-    for name, value in outcome.metrics.items():
-        table.add_row(name, f"{value:.4f}")
-    run.console.print(table)
+    if outcome.metrics:
+        table = Table("held-out metric", "value")
+        for name, value in outcome.metrics.items():
+            table.add_row(name, f"{value:.4f}")
+        run.console.print(table)
     if outcome.checkpoint is not None:
         _show_prompt(run, model, outcome.checkpoint)
     run.tracker.summary({f"held_out/{name}": value for name, value in outcome.metrics.items()})

@@ -24,6 +24,7 @@ class TuneSettings:
         setting: name of the task list in results.
         tasks: task names or YAML files.
         transfer: for a training task further test tasks with the same labels (domain generalization).
+        pattern: which pattern of each task file, 0 being the published default.
         data_source: `folder` or `hub`.
         data_root: folder of the task folders.
         k: training examples per label (as many again for development).
@@ -49,6 +50,7 @@ class TuneSettings:
     setting: str
     tasks: tuple[str, ...]
     transfer: Mapping[str, Sequence[str]]
+    pattern: int
     data_source: str
     data_root: str | None
     k: int
@@ -84,6 +86,9 @@ class TuneSettings:
             raise ConfigError(
                 "tuning.rescale", f"unknown value {self.rescale!r}", f"one of {', '.join(Rescale)}"
             )
+        for key in ("prompt_length", "max_tokens"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"tuning.{key}", f"{getattr(self, key)}", "give at least 1")
         if self.k < 1 or not self.tasks or not self.data_seeds or not self.train_seeds:
             raise ConfigError(
                 "tuning", "k, tasks, seeds or train_seeds is empty", "give k >= 1 and at least one of each"

@@ -60,14 +60,16 @@ class TrainRules:
         """Raise ConfigError for a value outside its rule."""
         for key in ("steps", "batch_size", "max_batch_tokens", "evaluate_every"):
             if getattr(self, key) < 1:
-                raise ConfigError(f"tuning.{key}", f"{getattr(self, key)}", "give at least 1")
+                raise ConfigError(f"tuning.train.{key}", f"{getattr(self, key)}", "give at least 1")
         if self.select_on not in tuple(SelectOn):
             raise ConfigError(
-                "tuning.select_on", f"unknown value {self.select_on!r}", f"one of {', '.join(SelectOn)}"
+                "tuning.train.select_on", f"unknown value {self.select_on!r}", f"one of {', '.join(SelectOn)}"
             )
         if self.predict_over not in ("verbalizers", "vocabulary"):
             raise ConfigError(
-                "tuning.predict_over", f"unknown value {self.predict_over!r}", "verbalizers or vocabulary"
+                "tuning.train.predict_over",
+                f"unknown value {self.predict_over!r}",
+                "verbalizers or vocabulary",
             )
 
 
@@ -237,7 +239,9 @@ def _train_step(
     language_model.model.eval()
     if not np.isfinite(total):
         raise ModelError(
-            "tuning", f"the training loss is {total} at step {step}", "lower tuning.optimizer.learning_rate"
+            "tuning",
+            f"the training loss is {total} at step {step}",
+            "lower tuning.train.optimizer.learning_rate",
         )
     coefficient = tunable.regularize(states)
     updater.apply(step)

@@ -48,12 +48,12 @@ def load_task(name: str, settings: TuneSettings, language_model: LanguageModel) 
     Raises:
         ConfigError: a transfer task with other labels.
     """
-    task = load_prompt_task(name)
+    task = load_prompt_task(name, settings.pattern)
     rows = load_rows(task, settings.data_source, settings.data_root)
     renderer = _bind(task, settings, language_model)
     tests = {task.name: (renderer, rows)}
     for other_name in settings.transfer.get(name, ()):
-        other = load_prompt_task(other_name)
+        other = load_prompt_task(other_name, settings.pattern)
         if other.labels != task.labels:
             raise ConfigError(
                 f"tuning.transfer.{name}",

@@ -60,6 +60,21 @@ def test_mean_is_over_seeds_then_tasks_and_worst_is_per_task():
     assert figures.worst.low <= 0.375 <= figures.worst.high
 
 
+def test_the_interval_of_the_worst_surrounds_it():
+    """Five equally good seeds on 16 examples: the least of five resampled values is mostly below the least seen."""
+    rng = np.random.default_rng(3)
+    gold = ["a"] * 16
+    tasks = [
+        task_outcomes(
+            f"t{number}", Metric.ACCURACY, {s: (gold, rng.choice(["a", "b"], 16).tolist()) for s in range(5)}
+        )
+        for number in range(20)
+    ]
+    worst = bootstrap_mean(tasks, 400).worst
+    assert worst.low < worst.value < worst.high
+    assert worst.value - worst.low == pytest.approx(worst.high - worst.value, abs=0.02)
+
+
 def test_macro_f1_is_recomputed_in_every_draw():
     """Compare with a bootstrap that resamples the examples one by one."""
     gold, prediction = ["a"] * 20 + ["b"] * 10, ["a"] * 15 + ["b"] * 12 + ["c"] * 3

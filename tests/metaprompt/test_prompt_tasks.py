@@ -27,9 +27,9 @@ from metaprompt.truncation import Truncation
 S = "<extra_id_0>"
 
 
-def unbound(name: str, model: LanguageModel, max_tokens: int = 256) -> TaskRenderer:
+def unbound(name: str, model: LanguageModel, max_tokens: int = 256, pattern: int = 0) -> TaskRenderer:
     """A renderer without looking the label words up: the tiny tokenizer does not know them all."""
-    task = load_prompt_task(name)
+    task = load_prompt_task(name, pattern)
     limits = Limits(max_tokens, {}, Truncation.LONGEST_SLOT)
     ids = tuple(range(30, 30 + len(task.labels)))
     return TaskRenderer(task, model.tokenizer, limits, model.is_seq2seq, task.verbalizers, ids)
@@ -64,6 +64,55 @@ def test_published_patterns(t5: LanguageModel, name: str, row: dict[str, Any], p
     encode = t5.tokenizer.encode
     assert example.input_ids == tuple(i for piece in pieces for i in encode(piece, add_special_tokens=False))
     assert example.target_ids == (t5.tokenizer.convert_tokens_to_ids(S), 31)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "row", "pieces", "words"),
+    [
+        ("subj", 1, {"source": "a"}, ["a", "It's all", f"{S} ."], ["subjective", "objective"]),
+        ("subj", 3, {"source": "a"}, ["a", "Is it", f"{S} ?"], ["subjective", "objective"]),
+        ("boolq", 1, {"passage": "p", "question": "q"}, ["p", ". Question: ", "q", "? Answer: ", f"{S} ."], ["no", "yes"]),
+        ("boolq", 4, {"passage": "p", "question": "q"},
+         ["Based on the following passage, ", "q", "?", f"{S} .", "p"], ["no", "yes"]),
+        ("rte", 1, {"premise": "it rains.", "hypothesis": "wet!?"}, ["wet", "?", f"{S} ,", "it rains."], ["yes", "no"]),
+        ("rte", 4, {"premise": "it rains.", "hypothesis": "wet!?"},
+         ["it rains.", " question: ", "wet!?", f" True or False? answer: {S}"], ["true", "false"]),
+        ("cb", 4, {"premise": "p", "hypothesis": "wet."},
+         ["p", " question: ", "wet.", f" true, false or neither? answer: {S}"], ["true", "false", "neither"]),
+        ("wic", 2, {"sentence1": "a", "sentence2": "b", "word": "bank"},
+         ["bank", ' . Sense (1) (a) "', "a", f'" ( {S} ) "', "b", '"'], ["2", "b"]),
+        ("qnli", 3, {"sentence": "s", "question": "q"},
+         ["s", ". Based on the previous sentence, ", "q", "?", f"{S} ."], ["true", "false"]),
+        ("mrpc", 1, {"sentence1": "a", "sentence2": "b"},
+         ["Do ", "a", " and ", "b", " have the same meaning? ", f"{S} ."], ["false", "true"]),
+    ],
+)  # fmt: skip
+def test_further_published_patterns(
+    t5: LanguageModel, name: str, pattern: int, row: dict[str, Any], pieces: list[str], words: list[str]
+):
+    """Wordings as in the released processors; what a pattern leaves out is as in pattern 0."""
+    renderer = unbound(name, t5, pattern=pattern)
+    encode = t5.tokenizer.encode
+    assert renderer.example({**row, "label": 1}).input_ids == tuple(
+        i for piece in pieces for i in encode(piece, add_special_tokens=False)
+    )
+    assert list(renderer.words) == words
+
+
+def test_counts_of_patterns():
+    """facts/supmer.md section 6: subj and trec 4, wic 3, the other pair tasks 5, sentiment 1."""
+    counts = dict.fromkeys(("boolq", "rte", "cb", "qnli", "qqp", "mrpc"), 5) | {
+        "subj": 4,
+        "trec": 4,
+        "wic": 3,
+    }
+    for name in task_names():
+        count = counts.get(name, 1)
+        assert load_prompt_task(name, count - 1).name == name
+        with pytest.raises(
+            ConfigError, match=rf"tuning\.pattern: task {name} has no pattern {count} \(give 0"
+        ):
+            load_prompt_task(name, count)
 
 
 @pytest.mark.parametrize(
@@ -154,5 +203,8 @@ def test_bad_task_files_are_said(tmp_path: Path):
     (tmp_path / "b.yaml").write_text(text.replace("[negative, positive]", "[negative]"))
     with pytest.raises(DataError, match="1 labels but 2 verbalizers"):
         load_prompt_task(str(tmp_path / "b.yaml"))
+    (tmp_path / "c.yaml").write_text(text + "further_patterns:\n  - {template: x}\n")
+    with pytest.raises(DataError, match="unknown keys: template"):
+        load_prompt_task(str(tmp_path / "c.yaml"), 1)
     with pytest.raises(ConfigError, match="unknown task 'SST2'"):
         load_prompt_task("SST2")

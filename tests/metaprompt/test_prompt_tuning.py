@@ -47,7 +47,7 @@ def settings(data_root: Path, **changes: Any) -> TuneSettings:
     )
     defaults = TuneSettings(
         method="soft_prompt", tuning="soft_prompt", setting="test", tasks=("SST-2",), transfer={},
-        data_source="folder", data_root=str(data_root), k=4, data_seeds=(100,), train_seeds=(1,), max_tokens=40,
+        pattern=0, data_source="folder", data_root=str(data_root), k=4, data_seeds=(100,), train_seeds=(1,), max_tokens=40,
         test_limit=0, prompt_length=3, prompt_init="vocabulary", prompt_path=None, regularizer_path=None,
         rescale=None, lora_rank=2, lora_alpha=4, lora_dropout=0.0, train=train, as_released=False, switches={},
     )  # fmt: skip

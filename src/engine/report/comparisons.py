@@ -27,8 +27,9 @@ def published_table(compared: Sequence[Compared], *, run: bool) -> Table:
                 c.published.table,
                 c.published.setting + ("" if c.published.scope == "all" else " (unseen domains)"),
                 _published_method(c),
-                c.published.model,
-                c.model,
+                c.published.model
+                if c.model in ("", c.published.model)
+                else f"{c.published.model}, ours {c.model}",
             ),
             _paper_cell(c.published.mean, c.published.worst, c.published.approximate),
             Cell("–") if c.ours is None else _figures_cell(c.ours.mean, c.ours.worst.value),
@@ -38,15 +39,15 @@ def published_table(compared: Sequence[Compared], *, run: bool) -> Table:
         )
         for c in chosen
     ]
-    columns = ("Source", "Setting", "Method", "Paper model", "Our model", "Paper", "Ours", "Difference", "Tasks", "Verdict")  # fmt: skip
+    columns = ("Source", "Setting", "Method", "Model", "Paper", "Ours", "Difference", "Tasks", "Verdict")  # fmt: skip
     note = (
         f"Percent, mean/worst; difference of means in points. Agrees: the paper's mean lies in our interval. {source}. "
         + " ".join(f"{table}: {text}" for table, text in notes.items())
     )
     if run:
-        return Table("published", "Paper versus ours", note, columns, tuple(rows), 5)
+        return Table("published", "Paper versus ours", note, columns, tuple(rows), 4)
     title = "Published cells that were not run"
-    return Table("published-not-run", title, note, columns, tuple(rows), 5, True)
+    return Table("published-not-run", title, note, columns, tuple(rows), 4, True)
 
 
 def test_table(tests: Sequence[PairTest]) -> Table:
@@ -202,5 +203,5 @@ def _paper_cell(mean: float, worst: float | None, approximate: bool) -> Cell:
 def _published_method(compared: Compared) -> str:
     cell = compared.published
     shots = f", k={cell.k}" if cell.table == "Figure 1" else ""
-    extra = f" [{cell.condition}]" if cell.condition else ""
+    extra = f" [{cell.condition.replace(',', ', ')}]" if cell.condition else ""
     return METHOD_TITLES.get(cell.method, cell.method) + shots + extra

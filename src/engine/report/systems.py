@@ -62,7 +62,7 @@ class System:
     @property
     def extras(self) -> str:
         """Condition and variant in one string."""
-        return ", ".join(part for part in (self.condition, self.variant) if part)
+        return ", ".join(part for part in (self.condition.replace(",", ", "), self.variant) if part)
 
     @property
     def title(self) -> str:

@@ -48,7 +48,7 @@ def interval_table(answers: Sequence[Answers], level: float) -> Table:
     label = f"{100 * level:.0f} % interval"
     note = (
         "Percentile bootstrap. The mean's interval resamples test examples and seeds, the worst's only test "
-        "examples. A dash: seeds change nothing. Tasks are those that are there, of those that the setting has."
+        "examples under the seed that was the worst. A dash: seeds change nothing. Tasks are those that are there, of those that the setting has."
     )
     columns = ("Setting", "Method", "Model", "Mean", label, "Worst", label, "Tasks")
     return Table("intervals", "Confidence intervals", note, columns, tuple(rows), 3)
