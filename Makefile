@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: demo test test-slow check bench clean
 
 demo: $(VENV)/base.done
-	$(BIN)/python run.py -m experiment=demo method=direct,channel
+	$(BIN)/python run.py experiment=demo
 
 test: $(VENV)/dev.done
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"

@@ -29,6 +29,7 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 """Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
 USAGE_EXIT = 2
+RUN_FILES = (".hydra", "run.json")
 GROUP_NULL = "Config group override must be"
 LOG_WIDTH = 120
 
@@ -168,14 +169,14 @@ def replay(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list
 
 @contextmanager
 def nothing_left(output: Path) -> Generator[None]:
-    """After a user's mistake, remove an output folder that holds nothing but Hydra's own files."""
+    """After a user's mistake, remove an output folder that holds no result."""
     from data.errors import MetashotError
 
     try:
         yield
     except (MetashotError, OmegaConfBaseException):
         if output.is_dir() and all(
-            path.name == ".hydra" or path.suffix == ".log" for path in output.iterdir()
+            path.name in RUN_FILES or path.suffix == ".log" for path in output.iterdir()
         ):
             shutil.rmtree(output)
             with suppress(OSError):  # the folders of the day, unless other runs are in them
@@ -193,7 +194,9 @@ def explain(error: Exception) -> str:
     if cause is None:
         return explain_text(" ".join(str(error).split()))
     if match := re.search(r"Missing mandatory value: ([\w.]+)", str(cause)):
-        return f"{match[1]}: is not set (give {match[1]}=<value>)"
+        full = str(cause.full_key or "")
+        name = full if full.endswith(match[1]) else match[1]
+        return f"{name}: is not set (give {name}=<value>)"
     key = cause.full_key or str(cause.key)
     parent = cause.parent_node if cause.parent_node is not None else None
     known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
