@@ -13,7 +13,6 @@ import sys
 import uuid
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,20 +30,18 @@ SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 USAGE_EXIT = 2
 RUN_FILES = (".hydra", "run.json")
 GROUP_NULL = "Config group override must be"
+LAUNCHER_EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"}
+"""Choices of hydra/launcher that a plugin brings, and the extra that installs it."""
 LOG_WIDTH = 120
+RUN_ID = uuid.uuid4().hex[:6]
+"""Keeps two runs of one second apart. Plain text, since launchers send resolvers to their workers."""
 
 Stage = Callable[[Any], float | None]
 
 
-@cache
-def run_id() -> str:
-    """Six characters that keep two runs of one second apart."""
-    return uuid.uuid4().hex[:6]
-
-
 def register_resolvers() -> None:
     """`${uid:}` and `${basename:path}`."""
-    OmegaConf.register_new_resolver("uid", lambda: run_id(), replace=True)
+    OmegaConf.register_new_resolver("uid", lambda: RUN_ID, replace=True)
     OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).name, replace=True)
 
 
@@ -189,6 +186,9 @@ def explain(error: Exception) -> str:
     """One line for a composition error: the key, the fault, the way out."""
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and choice in LAUNCHER_EXTRAS:
+            extra = LAUNCHER_EXTRAS[choice]
+            return f"{group}: {choice!r} is not installed (pip install 'metashot[{extra}]')"
         return f"{group or 'config'}: no choice {choice!r} ({hint(choice, error.options or ())})"
     cause = next((link for link in chain(error) if isinstance(link, OmegaConfBaseException)), None)
     if cause is None:
@@ -246,6 +246,7 @@ def main() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # hydra/launcher=ray would report to its makers
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
     try:
         job()

@@ -53,7 +53,11 @@ class Labels(StrEnum):
     FLIPPED = "flipped"
     """Every label is consistently another one."""
     RANDOM_WORDS = "random_words"
-    """Labels of demonstrations and options are random English words, one map per (task, seed)."""
+    """Labels of demonstrations and options are random English words, one map per (task, seed).
+
+    The rule of MetaICL's Table 13, with other words: the released list is no longer published, and the released
+    code draws all tasks of a seed from one stream, so that a task's words depend on the tasks before it.
+    """
 
 
 class Shown(StrEnum):

@@ -141,7 +141,9 @@ def inputs_only(demonstrations: Sequence[Example]) -> tuple[Example, ...]:
 
 
 def word_map(labels: Sequence[str], words: Sequence[str], generator: np.random.Generator) -> dict[str, str]:
-    """A random word for each label, no word twice (the released code draws with replacement).
+    """A random word for each label, no word twice.
+
+    The released code draws with replacement, so that two labels can get one word and become the same option.
 
     Raises:
         DataError: fewer words than labels.

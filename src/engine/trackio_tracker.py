@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
 from engine.errors import ConfigError, OutputError
 from engine.tracking import Status, TrackerSpec, flatten, import_extra, quietly
+
+log = logging.getLogger(__name__)
 
 
 class TrackioTracker:
@@ -24,19 +29,21 @@ class TrackioTracker:
         self._trackio = import_extra("trackio", "logger=trackio")
         extra = {"tags": list(spec.tags), "job_type": spec.job_type}
         try:
-            self._run = self._trackio.init(
-                project=spec.project,
-                name=spec.name,
-                group=spec.group,
-                config=flatten(config) | extra,
-                embed=False,
-                auto_log_cpu=False,
-                auto_log_gpu=False,
-            )
+            with redirect_stdout(io.StringIO()):  # its own advice leaves out the folder
+                self._run = self._trackio.init(
+                    project=spec.project,
+                    name=spec.name,
+                    group=spec.group,
+                    config=flatten(config) | extra,
+                    embed=False,
+                    auto_log_cpu=False,
+                    auto_log_gpu=False,
+                )
         except Exception as error:
             raise OutputError(
                 str(spec.folder), f"trackio cannot start: {error}", "choose logger=jsonl or logger=none"
             ) from error
+        log.info("dashboard: TRACKIO_DIR=%s trackio show --project %s", spec.folder.resolve(), spec.project)
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics; without a step, trackio counts on by itself."""
@@ -61,7 +68,8 @@ class TrackioTracker:
         """Log how the run ended, and close it."""
         with quietly("finish the run"):
             self._run.log({"status": status})
-            self._run.finish()
+            with redirect_stdout(io.StringIO()):  # it would speak of an upload
+                self._trackio.finish()
 
     def _log_values(self, values: dict[str, Any]) -> None:
         with quietly("log values"):

@@ -58,7 +58,7 @@ def plan_training(
     Raises:
         ConfigError, DataError: what training itself would refuse.
     """
-    chosen = chosen_tasks(tasks, settings.episodes.training_tasks, settings.seed)
+    chosen = chosen_tasks(tasks, settings.episodes.training_tasks, settings.episodes.training_tasks_draw)
     pools = load_pools(source, chosen, settings.episodes)
     stream = episode_stream(settings, model.tokenizer, model.context_length, pools)
     sequences = [one for step in range(_SAMPLED_STEPS) for one in stream.step(step)]

@@ -30,7 +30,8 @@ class EpisodeSettings:
         pool_seed: seed of the training files.
         pool_fraction: share of each pool that is kept (released code: 0.1 with demonstrations and 0.5 without, in
             the all-instructions setting).
-        training_tasks: train on this many tasks drawn with `seed`, or None for all.
+        training_tasks: train on this many tasks, or None for all.
+        training_tasks_draw: which draw of them.
         demonstration_labels: the label ablation.
         no_masking: every token is a target.
         batching: `bucketed`, `packed` or `padded`.
@@ -45,6 +46,7 @@ class EpisodeSettings:
     pool_seed: int = 100
     pool_fraction: float = 1.0
     training_tasks: int | None = None
+    training_tasks_draw: int = 0
     demonstration_labels: DemonstrationLabels = DemonstrationLabels.GOLD
     no_masking: bool = False
     batching: Batching = Batching.BUCKETED

@@ -240,9 +240,9 @@ def test_the_manifest_says_what_was_trained(tmp_path: Path) -> None:
     assert len(checkpoint_folders(tmp_path / "checkpoints")) == 1
 
 
-def test_fewer_training_tasks_are_drawn_by_seed() -> None:
+def test_fewer_training_tasks_are_drawn_by_number() -> None:
     assert chosen_tasks(TRAIN, 3, 1) == chosen_tasks(TRAIN, 3, 1)
-    assert {tuple(chosen_tasks(TRAIN, 3, seed)) for seed in range(9)} != {tuple(chosen_tasks(TRAIN, 3, 1))}
+    assert {tuple(chosen_tasks(TRAIN, 3, draw)) for draw in range(9)} != {tuple(chosen_tasks(TRAIN, 3, 1))}
     assert chosen_tasks(TRAIN, None, 1) == TRAIN
 
 

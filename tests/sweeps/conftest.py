@@ -24,6 +24,8 @@ def main(config):
         log.write(f"{config.x} {config.y}\\n")
     if config.x == 2 and config.y == "bad" and not (Path(config.log) / "mended").exists():
         raise ValueError("x=2 does not go with y=bad")
+    if config.y == "dies":
+        os._exit(9)
     (output / "value.json").write_text(json.dumps([config.x, config.y, config.base, os.getpid()]))
     return float(config.x * config.base)
 

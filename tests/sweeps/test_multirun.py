@@ -1,8 +1,10 @@
 """Multirun with a ledger: failures, resumption, run lists, launchers and search, in real processes."""
 
+import importlib.util
 import json
 
 import pytest
+from hydra.errors import MissingConfigException
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 
@@ -105,6 +107,26 @@ def test_other_launchers_keep_the_same_ledger(program, sweep_of, launcher):
     assert len(started(program)) == 7
     assert len(values(folder)) == 6
     assert {record["folder"] for record in records} == {str(folder / str(number)) for number in range(6)}
+
+
+def test_a_killed_worker_leaves_a_summary(program, sweep_of):
+    done = program("x=1", "y=good,dies", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert done.returncode == 1
+    assert "the launcher failed" in done.stdout
+    assert "error: sweep: 2 jobs:" in done.stderr
+    assert "(the same command runs what is left)" in done.stderr
+    folder, records = sweep_of()
+    assert records[1]["state"] == "running"
+    assert (folder / "summary.md").is_file()
+
+
+def test_a_launcher_that_is_not_installed_says_what_to_install(repository):
+    specification = importlib.util.spec_from_file_location("run_program", repository / "run.py")
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    error = MissingConfigException("absent", "hydra/launcher/ray", ["basic", "ray_local"])
+    expected = "hydra/launcher: 'ray' is not installed (pip install 'metashot[ray]')"
+    assert module.explain(error) == expected
 
 
 def test_a_search_asks_tells_and_resumes(program, sweep_of):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from rich.console import Console
 from engine.config_difference import Change, config_changes, read_run
 from engine.errors import OutputError
 from engine.files import write_atomic
+from engine.metrics import Metric
 from engine.permutation import paired_permutation_test
 from engine.report import formats
 from engine.report.reading import read_outputs
@@ -71,7 +72,7 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
     except ValueError as error:
         raise OutputError("runs", str(error), "compare runs over the same tasks and seeds") from None
     tables = (
-        _changes_table(changes, settings),
+        _changes_table(changes),
         Table(
             "overall",
             "Overall",
@@ -91,7 +92,11 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
         flipped_table(first.outcomes, second.outcomes, settings.flipped),
     )
     shown = tuple(table for table in tables if table.rows)
-    write_atomic(settings.output / "compare.md", formats.markdown(shown, (), "Comparison"))
+    title = f"Comparison of {settings.first} (first) and {settings.second} (second)"
+    write_atomic(settings.output / "compare.md", formats.markdown(shown, (), title))
+    for place, folder in (("first: ", settings.first), ("second:", settings.second)):
+        console.print(place, folder, soft_wrap=True, markup=False, highlight=False)
+    console.print()
     for table in shown:
         console.print(formats.console(table))
     if not changes:
@@ -115,9 +120,9 @@ def _mean(row: Answers, tasks: list[str]) -> float:
     return float(np.mean([seed_values(row.outcomes[task]).mean() for task in tasks]))
 
 
-def _changes_table(changes: tuple[Change, ...], settings: CompareSettings) -> Table:
+def _changes_table(changes: tuple[Change, ...]) -> Table:
     rows = tuple(names(change.key, change.before, change.after) for change in changes)
-    note = f"First: {settings.first}. Second: {settings.second}."
+    note = "Config keys in which the two runs differ."
     return Table("changes", "Config", note, ("Key", "First", "Second"), rows, 3)
 
 
@@ -145,6 +150,26 @@ def _tasks_table(first: Answers, second: Answers, shared: list[str], settings: C
     return Table("tasks", "Tasks", note, columns, tuple(rows))
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class _Flip:
+    """A test example that one run answers rightly and the other wrongly; sorts by seeds, then place.
+
+    Attributes:
+        fewest: minus the number of seeds under which it flips.
+        task: its task.
+        index: its place in the test file.
+        winner: `first` or `second`, whichever is right.
+        texts: its gold answer and both runs' answers under the first of those seeds; dashes where only
+            right and wrong are known.
+    """
+
+    fewest: int
+    task: str
+    index: int
+    winner: str
+    texts: tuple[str, str, str]
+
+
 def flipped_table(first: Mapping[str, TaskOutcomes], second: Mapping[str, TaskOutcomes], limit: int) -> Table:
     """Test examples that one run answers rightly and the other wrongly, most seeds first.
 
@@ -153,32 +178,47 @@ def flipped_table(first: Mapping[str, TaskOutcomes], second: Mapping[str, TaskOu
         second: outcomes by task.
         limit: rows at most.
     """
-    found: list[tuple[int, str, int, str]] = []
-    total = {"first": 0, "second": 0}
-    for task, ours in first.items():
-        theirs = second.get(task)
-        if theirs is None or ours.gold.shape[1] != theirs.gold.shape[1]:
-            continue
-        pairs = [(ours.seeds.index(s), theirs.seeds.index(s)) for s in ours.seeds if s in theirs.seeds]
-        if not pairs:
-            continue
-        right = [
-            [outcome.gold[row] == outcome.prediction[row] for row in rows]
-            for outcome, rows in zip((ours, theirs), zip(*pairs, strict=True), strict=True)
-        ]
-        gained = (np.array(right[0]) & ~np.array(right[1])).sum(axis=0)
-        lost = (np.array(right[1]) & ~np.array(right[0])).sum(axis=0)
-        total["first"] += int(gained.sum())
-        total["second"] += int(lost.sum())
-        for counts, winner in ((gained, "first"), (lost, "second")):
-            found += [(int(counts[i]), task, int(i), winner) for i in np.flatnonzero(counts)]
-    found.sort(key=lambda row: (-row[0], row[1], row[2]))
+    flips = sorted(
+        flip for task, ours in first.items() if task in second for flip in _flips(ours, second[task])
+    )
+    total = {
+        winner: -sum(flip.fewest for flip in flips if flip.winner == winner) for winner in ("first", "second")
+    }
     rows = [
-        (*names(task, winner), Cell(str(index), index), Cell(str(seeds), seeds))
-        for seeds, task, index, winner in found[:limit]
+        (
+            *names(flip.task, flip.winner, *flip.texts),
+            Cell(str(flip.index), flip.index),
+            Cell(str(-flip.fewest), -flip.fewest),
+        )
+        for flip in flips[:limit]
     ]
     note = (
         f"{total['first']} answers are right in the first run only, {total['second']} in the second only. Index is "
-        "the place in the test file, from 0; seeds is under how many seeds the answer flips."
+        "the place in the test file, from 0; seeds is under how many seeds the answer flips; the answers are "
+        "those of the first such seed."
     )
-    return Table("flipped", "Flipped examples", note, ("Task", "Right in", "Index", "Seeds"), tuple(rows), 2)
+    columns = ("Task", "Right in", "Gold", "First says", "Second says", "Index", "Seeds")
+    return Table("flipped", "Flipped examples", note, columns, tuple(rows), 5)
+
+
+def _flips(ours: TaskOutcomes, theirs: TaskOutcomes) -> Iterator[_Flip]:
+    seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
+    if not seeds or ours.gold.shape[1] != theirs.gold.shape[1]:
+        return
+    rows = [[outcome.seeds.index(seed) for seed in seeds] for outcome in (ours, theirs)]
+    gold, said = ours.gold[rows[0]], ours.prediction[rows[0]]
+    other_gold, other_said = theirs.gold[rows[1]], theirs.prediction[rows[1]]
+    right, other_right = gold == said, other_gold == other_said
+    for winner, mask in (("first", right & ~other_right), ("second", other_right & ~right)):
+        for index in np.flatnonzero(mask.any(axis=0)).tolist():
+            seed = int(mask[:, index].argmax())
+            texts = (
+                ("–", "–", "–")
+                if ours.metric is Metric.ACCURACY  # its codes say only right and wrong
+                else (
+                    ours.labels[gold[seed, index]],
+                    ours.labels[said[seed, index]],
+                    theirs.labels[other_said[seed, index]],
+                )
+            )
+            yield _Flip(-int(mask[:, index].sum()), ours.task, index, winner, texts)

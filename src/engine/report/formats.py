@@ -6,7 +6,9 @@ import csv
 import io
 from collections.abc import Sequence
 
+from rich.console import Group
 from rich.table import Table as ConsoleTable
+from rich.text import Text
 
 from engine.report.table import Cell, Table
 
@@ -29,14 +31,14 @@ _LATEX = str.maketrans(
 )
 
 
-def console(table: Table) -> ConsoleTable:
-    """The table for a terminal."""
-    shown = ConsoleTable(title=table.title, title_justify="left", caption=table.note, caption_justify="left")
+def console(table: Table) -> Group:
+    """The table for a terminal. Its note is no caption, which would be as narrow as the table."""
+    shown = ConsoleTable(title=table.title, title_justify="left")
     for place, name in enumerate(table.columns):
         shown.add_column(name, justify="left" if place < table.n_labels else "right", overflow="fold")
     for row in table.rows:
         shown.add_row(*(f"[bold]{_plain(cell)}[/bold]" if cell.best else _plain(cell) for cell in row))
-    return shown
+    return Group(shown, Text(table.note, style="table.caption"), "")
 
 
 def _plain(cell: Cell) -> str:

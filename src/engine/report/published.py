@@ -12,6 +12,7 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 
+from engine.report.draws import pooled_draws
 from engine.report.systems import Answers
 from engine.statistics import MeanAndWorst, bootstrap_mean
 
@@ -120,6 +121,7 @@ def compare_with_published(
         level: confidence level.
         seed: of the resampling.
     """
+    answers = [*answers, *pooled_draws(answers, draws=draws, level=level, seed=seed)]
     compared: list[Compared] = []
     printed_models = {cell.model for cell in published_cells()}
     for cell in published_cells():

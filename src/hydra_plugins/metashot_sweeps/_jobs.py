@@ -97,8 +97,12 @@ class Jobs:
             pinned = [f"hydra.sweep.dir={quoted(str(self.folder))}", f"hydra.sweep.subdir='{record.number}'"]
             pinned += [f"+hydra.job.env_set.{name}={quoted(value)}" for name, value in variables.items()]
             launched.append([*record.overrides, *pinned])
-        if launched:
+        if not launched:
+            return
+        try:
             self.launcher.launch(launched, initial_job_idx=records[0].number)
+        except Exception:  # a worker was killed, say; a job's own error never gets here
+            log.exception("the launcher failed; jobs it was running stay in the state `running`")
 
 
 def run_all(jobs: Jobs, rows: Sequence[Sequence[str]]) -> list[JobRecord]:

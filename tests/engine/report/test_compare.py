@@ -51,21 +51,21 @@ def test_two_runs_side_by_side(two_runs, tmp_path):
     assert row[4].value < 0.01
     assert [cells[0].text for cells in tables["tasks"].rows] == ["mood", "quiz"]
     assert all(cells[4].value <= cells[5].value for cells in tables["tasks"].rows)
-    assert (tmp_path / "out" / "compare.md").read_text().startswith("# Comparison")
+    assert (tmp_path / "out" / "compare.md").read_text().startswith("# Comparison of ")
     assert "prompt.max_length" in console.file.getvalue()
 
 
-def test_flipped_examples_by_hand():
-    """Example 0 is right in both; 1 only in the first (both seeds); 2 only in the second (one seed)."""
+@pytest.mark.parametrize("metric", Metric)
+def test_flipped_examples_by_hand(metric):
+    """Example 0 is right in both; 1 only in the first (both seeds); 2 only in the second (seed 1)."""
     gold = ["a", "a", "b"]
-    first = {"t": task_outcomes("t", Metric.ACCURACY, {s: (gold, ["a", "a", "a"]) for s in (1, 2)})}
-    second = {
-        "t": task_outcomes("t", Metric.ACCURACY, {1: (gold, ["a", "b", "b"]), 2: (gold, ["a", "b", "a"])})
-    }
+    first = {"t": task_outcomes("t", metric, {s: (gold, ["a", "a", "a"]) for s in (1, 2)})}
+    second = {"t": task_outcomes("t", metric, {1: (gold, ["a", "b", "b"]), 2: (gold, ["a", "b", "a"])})}
     table = flipped_table(first, second, 10)
+    texts = [["a", "a", "b"], ["b", "a", "b"]] if metric is Metric.MACRO_F1 else [["–"] * 3] * 2
     assert [[cell.text for cell in row] for row in table.rows] == [
-        ["t", "first", "1", "2"],
-        ["t", "second", "2", "1"],
+        ["t", "first", *texts[0], "1", "2"],
+        ["t", "second", *texts[1], "2", "1"],
     ]
     assert table.note.startswith("2 answers are right in the first run only, 1 in the second only")
     assert len(flipped_table(first, second, 1).rows) == 1

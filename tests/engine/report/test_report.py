@@ -178,6 +178,30 @@ def test_every_published_cell_gets_a_verdict(tmp_path, made, written):
     assert verdicts["pmi", "all"] == Verdict.NOT_RUN
 
 
+def test_draws_of_training_tasks_are_compared_as_their_mean(tmp_path, made, written):
+    tasks = ("poem", "mood")
+    for draw, skill in enumerate((0.5, 3.0)):
+        cells = [
+            made(t, seed, skill, setting="hr_to_lr", model="gpt2_large", method="metaicl", salt=f"draw{draw}")
+            for t in tasks
+            for seed in (13, 21)
+        ]
+        condition = f"train_tasks=7,draw={draw}"
+        written(tmp_path / str(draw), cells, {"k": 16, "condition": condition})
+    rows = answers_of(tmp_path)
+    means = {row.system.condition: row.figures.mean.value for row in rows}
+    assert set(means) == {"train_tasks=7,draw=0", "train_tasks=7,draw=1"}
+    (cell,) = [
+        c
+        for c in compare_with_published(rows, lambda setting, scope: tasks, **NO_TARGETS)
+        if c.published.table == "Figure 2" and c.ours
+    ]
+    assert (cell.published.method, cell.published.condition) == ("metaicl", "train_tasks=7")
+    assert cell.ours.mean.value == pytest.approx(np.mean(list(means.values())))
+    assert cell.ours.mean.low < cell.ours.mean.value < cell.ours.mean.high
+    assert (cell.found, cell.expected) == (2, 2)
+
+
 def test_every_format_is_written_and_read_back(report):
     outcome, printed = report
     names = {path.name for path in outcome.files}

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 import re
 import sys
 import threading
@@ -12,6 +13,13 @@ import pytest
 import yaml
 
 ENTITY = {"id": "E", "name": "lab"}
+
+
+def proposed(parameter):
+    """Values of a sweep's parameter, as a server would propose them; of a distribution, one."""
+    if parameter.get("distribution") == "log_uniform_values":
+        return [math.sqrt(parameter["min"] * parameter["max"])]
+    return parameter.get("values", [parameter.get("value")])
 
 
 class Store:
@@ -101,8 +109,9 @@ class Handler(BaseHTTPRequestHandler):
     def op_UpsertSweep(self, v, store):
         config = yaml.safe_load(v["config"])
         parameters = config["parameters"]
-        values = [p.get("values", [p.get("value")]) for p in parameters.values()]
+        values = [proposed(parameter) for parameter in parameters.values()]
         todo = [dict(zip(parameters, combination, strict=True)) for combination in itertools.product(*values)]
+        todo = todo[: config.get("run_cap")]
         name = f"sw{len(store.sweeps)}"
         store.sweeps[name] = {"config": v["config"], "todo": todo, "started": 0}
         project = {"id": "P", "name": config.get("project", "p"), "entity": ENTITY}

@@ -177,8 +177,24 @@ except ConfigError as error:
     print(error)
 """
 
+DASHBOARD_SCRIPT = """
+import json, urllib.request
+import trackio
+url = trackio.show(project="metashot", open_browser=False, block_thread=False)[1].rstrip("/")
+assert url.startswith("http://127.0.0.1:"), url
 
-def test_trackio_rows_are_read_back_from_sqlite(tmp_path):
+def ask(name, **values):
+    body = json.dumps(values).encode()
+    request = urllib.request.Request(f"{url}/api/{name}", body, {"Content-Type": "application/json"})
+    return json.load(urllib.request.urlopen(request))["data"]
+
+(run,) = ask("get_runs_for_project", project="metashot")
+metrics = ask("get_metrics_for_run", project="metashot", run=run["name"])
+print("served", json.dumps([run["name"], metrics]))
+"""
+
+
+def test_trackio_rows_are_read_back_from_its_file_and_its_dashboard(tmp_path):
     """In a process of its own: trackio fixes its folder when it is imported."""
     command = [sys.executable, "-c", TRACKIO_SCRIPT, str(tmp_path), str(Path(__file__).parent)]
     done = subprocess.run(command, check=True, capture_output=True, text=True, env=os.environ)
@@ -196,3 +212,14 @@ def test_trackio_rows_are_read_back_from_sqlite(tmp_path):
     assert metrics[-1] == {"status": "ok"}
     assert json.loads(config)["method.k"] == 4
     assert json.loads(config)["tags"] == ["demo"]
+    assert "Uploading" not in done.stdout
+
+    environment = os.environ | {"TRACKIO_DIR": str(tmp_path / "trackio")}
+    shown = subprocess.run(
+        [sys.executable, "-c", DASHBOARD_SCRIPT], capture_output=True, text=True, env=environment
+    )
+    assert shown.returncode == 0, shown.stderr
+    (line,) = [line for line in shown.stdout.splitlines() if line.startswith("served ")]
+    name, listed = json.loads(line.removeprefix("served "))
+    assert name == "direct-k4"
+    assert {"macro_f1", "summary/mean", "summary/worst"} <= set(listed)

@@ -1,6 +1,7 @@
 """The real `wandb sweep` and `wandb agent` run the shipped sweep files against a loopback server."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -24,39 +25,81 @@ def test_sweep_files_name_what_run_py_logs(path):
     assert not any("parameters" in parameter for parameter in sweep["parameters"].values())
 
 
-@pytest.mark.slow
-@pytest.mark.usefixtures("_wandb_home")
-def test_an_agent_runs_the_grid(tmp_path, wandb_server):
-    """Two methods on one task with random weights; everything else as in grid.yaml."""
-    sweep = yaml.safe_load((ROOT / "experiments" / "wandb_sweep" / "grid.yaml").read_text())
-    first = {name: {"values": part["values"][:1]} for name, part in sweep["parameters"].items()}
-    sweep["parameters"] = first | {"method": {"values": sweep["parameters"]["method"]["values"][:2]}}
-    fixed = ["model=tiny", "data.tasks=[demo-spam]", f"results_root={tmp_path / 'results'}"]
-    sweep["command"] = [*sweep["command"][:-1], *fixed, sweep["command"][-1]]
-    (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep))
-    environment = (
-        os.environ | wandb_server.environment | {"PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1"}
-    )
-    environment["WANDB_DIR"] = str(tmp_path)
+@pytest.fixture
+def agent(tmp_path, wandb_server, _wandb_home):
+    """`agent(sweep, fixed)` creates the sweep with the real client and runs a real agent; returns its output."""
+    environment = os.environ | wandb_server.environment
+    environment |= {"PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "WANDB_DIR": str(tmp_path)}
+    environment["WANDB_AGENT_MAX_INITIAL_FAILURES"] = "1"
 
     def wandb(*arguments):
         command = [str(Path(sys.executable).parent / "wandb"), *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True, timeout=500
+        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=500)
+        return done.stdout + done.stderr
+
+    def run(sweep, *fixed):
+        fixed = [*fixed, f"results_root={tmp_path / 'results'}"]
+        command = [*sweep["command"][:-1], *fixed, sweep["command"][-1]]
+        (tmp_path / "sweep.yaml").write_text(yaml.safe_dump(sweep | {"command": command}))
+        assert "lab/metashot/sweeps/sw0" in wandb(
+            "sweep", "--project", "metashot", str(tmp_path / "sweep.yaml")
         )
+        return wandb("agent", "lab/metashot/sw0")
 
-    wandb("sweep", "--project", "metashot", str(tmp_path / "sweep.yaml"))
-    wandb("agent", "lab/metashot/sw0")
+    return run
 
-    runs = {name: run for name, run in wandb_server.store.runs.items() if run.get("sweep")}
-    assert len(runs) == 2
-    methods = set()
-    for name, run in runs.items():
-        config = {key: part["value"] for key, part in json.loads(run["config"]).items() if "value" in part}
-        methods.add(config["method.name"])
-        assert config["k"] == 4
-        assert config["model.name"] == "tiny"
-        summary = json.loads(wandb_server.store.streams[name]["wandb-summary.json"][-1])
+
+def swept_runs(store):
+    """(config, summary) of every run of the sweep, as the server has them."""
+    for name, run in store.runs.items():
+        if run.get("sweep"):
+            config = {
+                key: part["value"] for key, part in json.loads(run["config"]).items() if "value" in part
+            }
+            summary = store.streams.get(name, {}).get("wandb-summary.json", ["{}"])[-1]
+            yield config, json.loads(summary)
+
+
+def shipped(name):
+    return yaml.safe_load((ROOT / "experiments" / "wandb_sweep" / f"{name}.yaml").read_text())
+
+
+@pytest.mark.slow
+def test_an_agent_runs_the_grid(agent, wandb_server):
+    """Two methods on one task with random weights; everything else as in grid.yaml."""
+    sweep = shipped("grid")
+    first = {name: {"values": part["values"][:1]} for name, part in sweep["parameters"].items()}
+    sweep["parameters"] = first | {"method": {"values": sweep["parameters"]["method"]["values"][:2]}}
+    output = agent(sweep, "model=tiny", "data.tasks=[demo-spam]")
+    runs = list(swept_runs(wandb_server.store))
+    assert len(runs) == 2, output
+    for config, summary in runs:
+        assert (config["k"], config["model.name"]) == (4, "tiny")
         assert 0 <= summary["worst"] <= summary["mean"] <= 100
         assert "demo-spam/macro_f1" in summary
-    assert methods == {"direct", "channel"}
+    assert {config["method.name"] for config, _ in runs} == {"direct", "channel"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["random", "bayes"])
+def test_an_agent_trains_at_the_point_that_the_server_proposes(agent, wandb_server, name):
+    """One run of two steps on random weights; everything else as in the file."""
+    output = agent(shipped(name) | {"run_cap": 1}, "debug=smoke")
+    sent = yaml.safe_load(wandb_server.store.sweeps["sw0"]["config"])
+    assert sent["method"] == name
+    assert sent["parameters"]["optimizer.learning_rate"]["distribution"] == "log_uniform_values"
+    runs = list(swept_runs(wandb_server.store))
+    assert len(runs) == 1, output
+    ((config, summary),) = runs
+    assert config["optimizer.learning_rate"] == pytest.approx(math.sqrt(1e-5 * 1e-2))
+    assert (config["k"], config["method.name"]) == (4, "metaicl")
+    assert 0 <= summary["worst"] <= summary["mean"] <= 100
+    assert "train/loss" in summary
+
+
+@pytest.mark.slow
+def test_an_unknown_key_among_the_parameters_is_said_by_the_run(agent, wandb_server):
+    sweep = shipped("grid") | {"parameters": {"methodd": {"value": "direct"}}}
+    output = agent(sweep, "debug=smoke")
+    assert "error: methodd: unknown key (did you mean 'method'?)" in output
+    assert not list(swept_runs(wandb_server.store))
