@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -159,8 +159,11 @@ def replay(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list
     again = [*saved.overrides, *further]
     config = compose("config", overrides=again)
     today: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
-    changes = config_changes(saved.config, today, ignore=("results_root", "logger.folder"))
-    print("\n".join(map(str, changes)) or "the config is the same as then")
+    changes = config_changes(saved.config, today, ignore=("results_root", "logger.folder", "logger.group"))
+    if changes:
+        print("the config differs from the recorded one (then -> today):", *changes, sep="\n  ")
+    else:
+        print("the config is the same as then")
     return config, again
 
 
@@ -191,6 +194,8 @@ def explain(error: Exception) -> str:
             return f"{group}: {choice!r} is not installed (pip install 'metashot[{extra}]')"
         return f"{group or 'config'}: no choice {choice!r} ({hint(choice, error.options or ())})"
     cause = next((link for link in chain(error) if isinstance(link, OmegaConfBaseException)), None)
+    if isinstance(error, OverrideParseException):
+        return unparsed(error.override)
     if cause is None:
         return explain_text(" ".join(str(error).split()))
     if match := re.search(r"Missing mandatory value: ([\w.]+)", str(cause)):
@@ -201,8 +206,9 @@ def explain(error: Exception) -> str:
     parent = cause.parent_node if cause.parent_node is not None else None
     known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
     fault = str(cause.msg or cause).split("\n")[0]
-    if "is not in struct" in fault:
-        return f"{key}: unknown key ({hint(str(cause.key), known)})"
+    if "is not in struct" in fault or re.fullmatch(r"Key '.*' not in '\w+'", fault):
+        way_out = hint(str(cause.key), known) if known else f"to add it, write +{key}=<value>"
+        return f"{key}: unknown key ({way_out})"
     return f"{key}: {fault} (correct the value)"
 
 
@@ -212,12 +218,17 @@ def explain_text(text: str) -> str:
         key = match[1].split("=")[0]
         return f"{key}: several values in {match[1]!r} (sweep with -m, or write a list: '{key}=[...]')"
     if match := re.search(r"Error parsing override '(.*?)'", text):
-        return f"{match[1]}: cannot be parsed as an override (write key=value, and quote special characters)"
+        return unparsed(match[1])
     if match := re.search(r"Could not override '([^']*)'. No match in the defaults list", text):
         return f"{match[1]}: no such config group ({hint(match[1], [path.name for path in (Path(__file__).parent / 'conf').iterdir() if path.is_dir()])})"
     if text.startswith(GROUP_NULL):
         return "config: a config group cannot be set to null (leave the override out, or drop the group with ~group)"
     return f"config: {text} (see python run.py --help)"
+
+
+def unparsed(word: str) -> str:
+    """An override that Hydra's grammar does not know."""
+    return f"{word}: cannot be parsed as an override (write key=value, and put values with special characters in quotes)"
 
 
 def hint(word: str, known: Any) -> str:
@@ -242,6 +253,8 @@ def fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Run, and turn a user's mistake into one line and exit status 2."""
+    from data.errors import MetashotError
+
     register_resolvers()
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
@@ -254,6 +267,10 @@ def main() -> None:
         if SHOW_ALL or (isinstance(error, ValueError) and not str(error).startswith(GROUP_NULL)):
             raise
         fail(explain(error))
+    except MetashotError as error:  # of the sweep itself; a job has its own
+        if SHOW_ALL:
+            raise
+        fail(str(error))
     except KeyboardInterrupt:
         print("interrupted: finished cells and checkpoints are stored, run again to go on", file=sys.stderr)
         raise SystemExit(130) from None

@@ -83,14 +83,20 @@ class Search:
         space: where to search.
 
     Raises:
-        ConfigError: optuna is missing, an unknown sampler or pruner, or a study of the same name over
-            other parameters.
+        ConfigError: optuna is missing, an unknown direction, sampler or pruner, a storage that cannot be
+            opened, or a study of the same name over other parameters.
     """
 
     def __init__(self, spec: SearchSpec, space: Space) -> None:
         self._optuna = import_extra("optuna", "hydra.sweeper.search", "sweep")
         self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
         self.spec = spec
+        if spec.direction not in ("maximize", "minimize"):
+            raise ConfigError(
+                "hydra.sweeper.search.direction",
+                f"no direction is called {spec.direction!r}",
+                "maximize or minimize",
+            )
         self._space = {name: self._distribution(part) for name, part in space.items()}
         self._study = self._optuna.create_study(
             storage=spec.storage,
@@ -166,7 +172,15 @@ class Search:
 
     def _known_trials(self) -> int:
         """A resumed search must not draw its first points again."""
-        names = {study.study_name: study for study in self._optuna.get_all_study_summaries(self.spec.storage)}
+        try:
+            studies = self._optuna.get_all_study_summaries(self.spec.storage)
+        except Exception as error:  # whatever the database's driver raises
+            raise ConfigError(
+                "hydra.sweeper.search.storage",
+                f"{self.spec.storage!r} cannot be opened: {(str(error).splitlines() or [''])[0]}",
+                "null, or a URL such as sqlite:///search.db in a folder that exists",
+            ) from error
+        names = {study.study_name: study for study in studies}
         return names[self.spec.study].n_trials if self.spec.study in names else 0
 
     def _sampler(self) -> Any:

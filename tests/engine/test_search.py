@@ -101,6 +101,8 @@ def test_outside_a_search_a_tracker_is_left_alone(monkeypatch):
     ("changes", "message"),
     [
         ({"sampler": "magic"}, "hydra.sweeper.search.sampler: no sampler is called 'magic'"),
+        ({"direction": "up"}, "hydra.sweeper.search.direction: no direction is called 'up'"),
+        ({"storage": "sqlite:////no/such/folder/x.db"}, "hydra.sweeper.search.storage: .* cannot be opened"),
         ({"pruner": "magic"}, "hydra.sweeper.search.pruner: no pruner is called 'magic'"),
     ],
 )

@@ -168,11 +168,11 @@ def _without_conflicts(results: pl.DataFrame, runs: Sequence[Run]) -> tuple[pl.D
     """Take out cells whose fingerprint stands for more than one value."""
     different = (
         results.group_by("fingerprint", maintain_order=True)
-        .agg(pl.col("value").unique(maintain_order=True), pl.col("run").unique(maintain_order=True), pl.col("task").first())
+        .agg(pl.col("value").unique(maintain_order=True), pl.col("run").unique(maintain_order=True), pl.col("task").first(), pl.col("seed").first())
         .filter(pl.col("value").list.len() > 1)
     )  # fmt: skip
     problems = [
-        f"Task {row['task']}: one fingerprint ({row['fingerprint'][:12]}) with different values "
+        f"Task {row['task']}, seed {row['seed']}: one fingerprint ({row['fingerprint'][:12]}) with different values "
         f"{', '.join(f'{value:.4f}' for value in row['value'])} in "
         f"{', '.join(str(runs[number].folder) for number in row['run'])}; left out of every figure."
         for row in different.iter_rows(named=True)

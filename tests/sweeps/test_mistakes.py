@@ -1,0 +1,40 @@
+"""Mistakes in what a sweep is told: one line, exit status 2, no job started."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+MISTAKES = [
+    (["method=direct,chanel"], "error: method: no choice 'chanel' (did you mean 'channel'?)"),
+    (["methodd=direct,channel"], "error: methodd: unknown key (did you mean 'method'?)"),
+    (["+hydra.sweeper.params={methodd:'a,b'}"], "error: methodd: unknown key (did you mean 'method'?)"),
+    (["hydra.sweeper.params={k:'1,2'}"], "unknown key (to add it, write +hydra.sweeper.params.k=<value>)"),
+    (['hydra.sweeper.rows=[["k=1"]]'], "error: hydra.sweeper.rows: unknown key (known: _target_, params, runs"),
+    (["hydra.sweeper.runs=[[k=1]]"], "error: hydra.sweeper.runs=[[k=1]]: cannot be parsed as an override"),
+    (["hydra.sweeper.search.trials=2"], "unknown key (did you mean 'n_trials'?)"),
+    (["hydra.sweeper.search.n_trials=2", "k=1,2", "hydra.sweeper.search.sampler=tpee"], "no sampler is called"),
+    (["k=1,2", "hydra.sweep.dir={folder}"], "ledger.json: is not a ledger of metashot format 1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("overrides", "message"), MISTAKES, ids=[row[0][0] for row in MISTAKES])
+def test_a_mistake_is_one_line_and_starts_no_job(tmp_path, overrides, message):
+    if "sampler" in overrides[-1]:
+        pytest.importorskip("optuna")
+    (tmp_path / "ledger").mkdir()
+    (tmp_path / "ledger" / "ledger.json").write_text('{"project": "other"}')
+    words = [word.replace("{folder}", str(tmp_path)) for word in overrides]
+    done = subprocess.run(
+        [sys.executable, "run.py", "-m", "debug=smoke", f"results_root={tmp_path / 'results'}", *words],
+        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stdout + done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+    assert not list(tmp_path.rglob("run.json"))
