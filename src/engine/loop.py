@@ -145,6 +145,8 @@ def _resume(learner: Learner, settings: LoopSettings, store: CheckpointStore) ->
             f"never, but {store.root} holds checkpoints",
             "use auto or another output folder",
         )
+    if rank() == 0:
+        store.remove_leftovers()  # a run killed after its last step saves no more
     barrier()
     checkpoint = store.latest()
     if checkpoint is None:
