@@ -223,17 +223,21 @@ def main() -> None:
     quick = options.quick
     tokenizer = load_tokenizer(ModelSpec("smollm2_135m", "embedded"))
     repeats = 2 if quick else 3
-    results = {
-        "step, batch 1, ~580 tokens": bench_steps(tokenizer, options.layers, 11, 1, repeats + 1),
-        "step, batch 8, ~580 tokens": bench_steps(tokenizer, options.layers, 11, 8, repeats),
-        "step, batch 8, ~200 tokens": bench_steps(tokenizer, options.layers, 3, 8, repeats),
-        "optimizer step": bench_optimizer(options.layers, 5),
-        "preparation per sequence": bench_preparation(tokenizer, 512 if quick else 4096),
-        "time to first step": bench_first_step(tokenizer, 20, 16384, 16),
-        "pipeline memory over steps": bench_memory(tokenizer, 300 if quick else 1000),
+    layers = options.layers
+    benchmarks: dict[str, Callable[[], dict[str, float]]] = {
+        "step, batch 1, ~580 tokens": lambda: bench_steps(tokenizer, layers, 11, 1, repeats + 1),
+        "step, batch 8, ~580 tokens": lambda: bench_steps(tokenizer, layers, 11, 8, repeats),
+        "step, batch 8, ~200 tokens": lambda: bench_steps(tokenizer, layers, 3, 8, repeats),
+        "optimizer step": lambda: bench_optimizer(layers, 5),
+        "preparation per sequence": lambda: bench_preparation(tokenizer, 512 if quick else 4096),
+        "time to first step": lambda: bench_first_step(tokenizer, 20, 16384, 16),
+        "pipeline memory over steps": lambda: bench_memory(tokenizer, 300 if quick else 1000),
     }
-    for name, row in results.items():
-        print(f"{name}: " + ", ".join(f"{key} {value:.4g}" for key, value in row.items()), flush=True)
+    results: dict[str, dict[str, float]] = {}
+    for name, benchmark in benchmarks.items():
+        results[name] = benchmark()
+        numbers = ", ".join(f"{key} {value:.4g}" for key, value in results[name].items())
+        print(f"{name}: {numbers}", flush=True)
     if options.output is not None:
         options.output.write_text(json.dumps(results, indent=2) + "\n")
 
