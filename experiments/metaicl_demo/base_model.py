@@ -40,7 +40,7 @@ def make_base_model(folder: Path, seed: int, steps: int, documents: int = 256) -
     model = load_model(ModelSpec("base", "local", str(folder), device="cpu"))
     network, tokenizer = model.model.train(), model.tokenizer
     words = np.array(tokenizer.convert_tokens_to_ids(vocabulary()))
-    marks = [tokenizer.convert_tokens_to_ids(list(pair)) for pair in PUNCTUATION]
+    marks = [[tokenizer.convert_tokens_to_ids(mark) for mark in pair] for pair in PUNCTUATION]
     settings = OptimizerSettings(learning_rate=3e-3, betas=(0.9, 0.98), weight_decay=0.01, warmup_steps=50)
     optimizer = build_optimizer(network.named_parameters(), settings)
     updater = Updater(list(network.parameters()), optimizer, settings, steps)

@@ -39,17 +39,15 @@ LIMITS = LengthLimits(64, 200)
 SHOTS = (0, 1, 2, 4)
 TRAIN_FAMILIES, TARGET_FAMILIES = ("word", "number"), ("name", "place")
 DIRECT, CHANNEL = Objective.DIRECT, Objective.CHANNEL
-TRAINED = {
+METHODS = {
+    "Raw, in context": Method("direct", DIRECT),
+    "Raw, channel in context": Method("channel", CHANNEL),
     "MetaICL": Method("metaicl", DIRECT, trained=True),
     "Channel MetaICL": Method("channel_metaicl", CHANNEL, trained=True),
     "Multi-task 0-shot": Method("multitask_zero", DIRECT, demonstrations=False, trained=True),
     "Channel Multi-task 0-shot": Method(
         "channel_multitask_zero", CHANNEL, demonstrations=False, trained=True
     ),
-}
-RAW = {
-    "Raw, in context": Method("direct", DIRECT),
-    "Raw, channel in context": Method("channel", CHANNEL),
 }
 
 
@@ -108,40 +106,32 @@ def evaluate(model: LanguageModel, method: Method, source: SyntheticSource, k: i
     return held_out_metrics(model, cells, rules, lambda network: PlainScorer(network, 64))["accuracy"]
 
 
-def run_seed(seed: int, sizes: Sizes, base: Path) -> list[dict[str, object]]:
-    """All rows of one seed, which decides tasks, data order and demonstrations; `base` holds the raw model."""
+def run_job(job: tuple[str, int], sizes: Sizes, base: Path) -> list[dict[str, object]]:
+    """The rows of one method and seed, which decides tasks, data order and demonstrations; `base` holds the raw model."""
     torch.set_num_threads(1)
+    name, seed = job
+    method = METHODS[name]
     source = SyntheticSource(
         sizes.train_tasks, sizes.target_tasks, seed, "easy", sizes.test_size, TRAIN_FAMILIES, TARGET_FAMILIES
     )
+    started = time.monotonic()
+    model = load_model(ModelSpec("base", "local", str(base), device="cpu"))
+    if method.trained:
+        tasks = source.training_tasks(), source.testing_tasks()
+        with tempfile.TemporaryDirectory() as folder:
+            outcome = train(settings_for(method, seed, sizes), model, source, *tasks, Path(folder))
+            model = load_model(ModelSpec(method.name, "local", str(outcome.checkpoint), device="cpu"))
+    seconds = round(time.monotonic() - started, 1)
     rows: list[dict[str, object]] = []
-
-    def add(name: str, model: LanguageModel, method: Method, seconds: float) -> None:
-        for k in SHOTS if method.demonstrations else (0,):
-            value = evaluate(model, method, source, k, seed)
-            rows.append(
-                {"method": name, "seed": seed, "k": k, "accuracy": value, "train_seconds": round(seconds, 1)}
-            )
-            print(f"seed {seed} {name} k={k}: {100 * value:.1f}", flush=True)
-
-    with tempfile.TemporaryDirectory() as folder:
-        raw = load_model(ModelSpec("base", "local", str(base), device="cpu"))
-        for name, method in RAW.items():
-            add(name, raw, method, 0.0)
-        for name, method in TRAINED.items():
-            started = time.monotonic()
-            model = load_model(ModelSpec("base", "local", str(base), device="cpu"))
-            tasks = source.training_tasks(), source.testing_tasks()
-            outcome = train(
-                settings_for(method, seed, sizes), model, source, *tasks, Path(folder) / method.name
-            )
-            trained = load_model(ModelSpec(method.name, "local", str(outcome.checkpoint), device="cpu"))
-            add(name, trained, method, time.monotonic() - started)
+    for k in SHOTS if method.demonstrations else (0,):
+        value = evaluate(model, method, source, k, seed)
+        rows.append({"method": name, "seed": seed, "k": k, "accuracy": value, "train_seconds": seconds})
+        print(f"seed {seed} {name} k={k}: {100 * value:.1f}", flush=True)
     return rows
 
 
 def main() -> None:
-    """Run the seeds, two at a time, and write table and plot."""
+    """Run the jobs, two at a time, and write table and plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 13, 21, 42, 87])
     parser.add_argument("--workers", type=int, default=2)
@@ -153,9 +143,10 @@ def main() -> None:
     started = time.monotonic()
     base = options.output / "base"
     make_base_model(base, 0, sizes.base_steps)
-    repeated = [sizes] * len(options.seeds), [base] * len(options.seeds)
+    jobs = [(name, seed) for seed in options.seeds for name in METHODS]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
-        rows = [row for part in pool.map(run_seed, options.seeds, *repeated) for row in part]
+        parts = pool.map(run_job, jobs, [sizes] * len(jobs), [base] * len(jobs))
+        rows = [row for part in parts for row in part]
     options.output.mkdir(parents=True, exist_ok=True)
     (options.output / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_report(rows, options.output, {**asdict(sizes), "wall_seconds": round(time.monotonic() - started)})
