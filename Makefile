@@ -8,7 +8,7 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: demo test test-slow check bench clean
 
 demo: $(VENV)/base.done
-	$(BIN)/python run.py experiment=demo
+	$(BIN)/python run.py -m experiment=demo method=direct,channel
 
 test: $(VENV)/dev.done
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
@@ -24,6 +24,10 @@ check: $(VENV)/dev.done
 
 bench: $(VENV)/dev.done $(VENV)/bench.done
 	$(BIN)/python experiments/bench_scoring/run_benchmark.py
+	$(BIN)/python experiments/bench_recipes/bench_convert.py
+	$(BIN)/python experiments/bench_recipes/bench_prepare.py
+	$(BIN)/python experiments/bench_training/bench_training.py
+	$(BIN)/python experiments/bench_supmer/run_benchmark.py
 
 # numpy and torch come first and pinned: an unpinned torch would pull gigabytes of GPU packages.
 $(VENV)/base.done: pyproject.toml constraints.txt

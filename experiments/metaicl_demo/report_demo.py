@@ -48,17 +48,23 @@ def write_report(rows: Sequence[Mapping[str, Any]], output: Path, sizes: Mapping
 
 
 def _plot(figures: Mapping[tuple[str, int], tuple[float, float]], methods: Sequence[str], path: Path) -> None:
+    """Direct methods left, channel methods right; zero-shot methods are dashed lines with their interval."""
     plt.rcParams["svg.hashsalt"] = "metashot"
-    figure, axes = plt.subplots(figsize=(7, 4.5))
+    shots = sorted({k for _, k in figures})
+    figure, panels = plt.subplots(1, 2, figsize=(9, 4), sharey=True)
     for method in methods:
+        axes = panels[int("channel" in method.lower())]
         points = sorted((k, *value) for (name, k), value in figures.items() if name == method)
-        if len(points) == 1:
-            axes.axhline(points[0][1], linestyle="--", label=method, color=axes._get_lines.get_next_color())
-            continue
-        axes.errorbar(*zip(*points, strict=True), marker="o", capsize=3, label=method)
-    axes.set_xlabel("demonstrations (k)")
-    axes.set_ylabel("accuracy on unseen families, %")
-    axes.legend(fontsize=8)
+        if len(points) > 1:
+            axes.errorbar(*zip(*points, strict=True), marker="o", capsize=3, label=method)
+        else:
+            _, mean, half = points[0]
+            axes.axhline(mean, linestyle="--", color="gray", label=method)
+            axes.axhspan(mean - half, mean + half, color="gray", alpha=0.15)
+    for axes, title in zip(panels, ("direct", "channel"), strict=True):
+        axes.set(title=title, xlabel="demonstrations (k)", xticks=shots)
+        axes.legend(fontsize=8, loc="lower right")
+    panels[0].set_ylabel("accuracy on unseen families, %")
     figure.tight_layout()
     figure.savefig(path, metadata={"Date": None})
     plt.close(figure)

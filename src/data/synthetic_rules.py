@@ -19,6 +19,7 @@ CATEGORIES = 8
 WORDS_PER_CATEGORY = 4
 LABEL_WORDS = 16
 NAMES = 16
+PLACES = 16
 LARGEST_NUMBER = 20
 
 
@@ -27,7 +28,9 @@ def made_up_words() -> tuple[str, ...]:
     syllables = [onset + vowel for onset in _ONSETS for vowel in _VOWELS]
     words = [first + second for first in syllables for second in syllables if first != second]
     order = np.random.default_rng(7).permutation(len(words))
-    return tuple(words[index] for index in order[: CATEGORIES * WORDS_PER_CATEGORY + LABEL_WORDS + NAMES])
+    return tuple(
+        words[index] for index in order[: CATEGORIES * WORDS_PER_CATEGORY + LABEL_WORDS + NAMES + PLACES]
+    )
 
 
 _WORDS = made_up_words()
@@ -35,8 +38,9 @@ _CATEGORY_WORDS = tuple(
     _WORDS[start : start + WORDS_PER_CATEGORY]
     for start in range(0, CATEGORIES * WORDS_PER_CATEGORY, WORDS_PER_CATEGORY)
 )
-LABELS = _WORDS[CATEGORIES * WORDS_PER_CATEGORY : -NAMES]
-_NAMES = _WORDS[-NAMES:]
+LABELS = _WORDS[CATEGORIES * WORDS_PER_CATEGORY :][:LABEL_WORDS]
+_NAMES = _WORDS[-NAMES - PLACES : -PLACES]
+_PLACES = _WORDS[-PLACES:]
 
 
 def vocabulary() -> list[str]:
@@ -147,6 +151,11 @@ def _name(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     return _lookup_in(_NAMES, rng, difficulty)
 
 
+def _place(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
+    """A few places, words of no other use, have a label each."""
+    return _lookup_in(_PLACES, rng, difficulty)
+
+
 def _lookup_in(pool: Sequence[str], rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     keys = [pool[int(index)] for index in rng.choice(len(pool), size=difficulty.keys, replace=False)]
     labels = rng.permutation(np.arange(len(keys)) % difficulty.labels)
@@ -222,6 +231,7 @@ def _contains(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
 
 TRAIN_FAMILIES: Mapping[str, Rule] = {
     "word": _word_lookup,
+    "number": _number,
     "category": _category,
     "keyed_first": _keyed_first,
     "keyed_last": _keyed_last,
@@ -231,8 +241,8 @@ TRAIN_FAMILIES: Mapping[str, Rule] = {
 }
 TARGET_FAMILIES: Mapping[str, Rule] = {
     "lookup": _lookup,
-    "number": _number,
     "name": _name,
+    "place": _place,
     "category_last": _category_last,
     "contains": _contains,
 }

@@ -6,19 +6,17 @@ The loop owns all effects around a step and knows no method: a `Learner` steps a
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal
 
-import torch
 from tqdm import tqdm
 
 from engine.checkpoint import WORLD_SIZE, Checkpoint, CheckpointStore, checkpoint_folders
 from engine.errors import CheckpointError, ConfigError, OutputError
 from engine.files import write_json
+from engine.learner import DivergedError, Learner, MetricSink, StepReport
 from engine.randomness import capture_rng, restore_rng
 from engine.ranks import barrier, gather_objects, max_over_ranks, rank, sum_over_ranks, world_size
 from engine.signals import StopRequest, catch_stop_signals
@@ -26,72 +24,6 @@ from engine.signals import StopRequest, catch_stop_signals
 _log = logging.getLogger(__name__)
 
 DIVERGED_FILE = "diverged.json"
-
-
-class DivergedError(RuntimeError):
-    """The loss is no longer a number; the step and its batch are in `diverged.json`."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepReport:
-    """What one optimizer step tells the loop.
-
-    Attributes:
-        loss: this rank's mean loss per sequence, in nats.
-        sequences: sequences this rank trained on.
-        target_tokens: target tokens among them.
-        metrics: further numbers to log (gradient norm, learning rate, ...).
-    """
-
-    loss: float
-    sequences: int
-    target_tokens: int
-    metrics: Mapping[str, float] = field(default_factory=dict)
-
-
-class Learner(Protocol):
-    """A method in training. In a multi-process run every rank calls every function in the same order."""
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model lies."""
-        ...
-
-    def train_step(self, step: int) -> StepReport:
-        """Do the 0-based optimizer step; raise through `ensure_finite` before the weights are touched."""
-        ...
-
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Metrics on held-out tasks after `step` steps; must not change weights (RNG use is allowed)."""
-        ...
-
-    def weights(self) -> dict[str, torch.Tensor]:
-        """The trained tensors by name, for `model.safetensors`."""
-        ...
-
-    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
-        """Put back what `weights` returned."""
-        ...
-
-    def state(self) -> Any:
-        """Optimizer state and running statistics: nested dicts, lists, tensors and JSON values."""
-        ...
-
-    def load_state(self, state: Any) -> None:
-        """Put back what `state` returned."""
-        ...
-
-    def export(self, folder: Path) -> None:
-        """Add files that make the checkpoint usable by itself (only called on rank 0)."""
-        ...
-
-
-class MetricSink(Protocol):
-    """The part of a tracker that the loop uses."""
-
-    def log(self, metrics: Mapping[str, float], step: int) -> None:
-        """Record `metrics` at `step`."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,12 +83,6 @@ class _Cursor:
     best: float | None = None
     evaluations_since_best: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
-
-
-def ensure_finite(loss: float, batch: Any) -> None:
-    """Raise DivergedError, carrying the JSON-able identity of the batch, when `loss` is NaN or infinite."""
-    if not math.isfinite(loss):
-        raise DivergedError(f"the loss is {loss}", batch)
 
 
 def run_training(
@@ -219,6 +145,8 @@ def _resume(learner: Learner, settings: LoopSettings, store: CheckpointStore) ->
             f"never, but {store.root} holds checkpoints",
             "use auto or another output folder",
         )
+    if rank() == 0:
+        store.remove_leftovers()  # a run killed after its last step saves no more
     barrier()
     checkpoint = store.latest()
     if checkpoint is None:

@@ -20,7 +20,8 @@ from data.source import TaskSource
 from data.task import Example
 from engine.checkpoint import CheckpointStore
 from engine.errors import ConfigError
-from engine.loop import MetricSink, StepReport, TrainingOutcome, ensure_finite, run_training
+from engine.learner import MetricSink, StepReport, ensure_finite
+from engine.loop import TrainingOutcome, run_training
 from engine.models import LanguageModel
 from engine.randomness import seed_everything
 from engine.ranks import max_over_ranks, rank, world_size
@@ -153,7 +154,7 @@ def load_pools(
 
 
 class MetaLearner:
-    """The `engine.loop.Learner` of MetaICL."""
+    """The `engine.learner.Learner` of MetaICL."""
 
     def __init__(
         self,

@@ -25,6 +25,8 @@ from icl.training_settings import EpisodeSettings, MetaTrainSettings
 
 _GROUPS = (LoopSettings, EpisodeSettings, TrainableSettings)
 _OWN_KEYS = ("name", "seed", "held_out", "keep_last", "keep_best", "lora")
+_NO_KEYS = ("limits", "config_node")
+"""Fields that no key of `trainer` sets."""
 
 
 def train_stage(run: RunContext) -> float:
@@ -85,7 +87,7 @@ def _part(group: type[Any], node: Mapping[str, Any]) -> dict[str, Any]:
 def _refuse_unknown(node: Mapping[str, Any]) -> None:
     known = [
         *_OWN_KEYS,
-        *(field.name for group in _GROUPS for field in fields(group) if field.name != "limits"),
+        *(field.name for group in _GROUPS for field in fields(group) if field.name not in _NO_KEYS),
     ]
     for key in node:
         if key not in known:

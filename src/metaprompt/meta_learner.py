@@ -11,10 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.files import write_json
-from engine.loop import (
-    StepReport,
-    ensure_finite,
-)
+from engine.learner import StepReport, ensure_finite
 from engine.models import LanguageModel
 from engine.optimizers import OptimizerSettings, Updater, build_optimizer
 from metaprompt.backbone import make_backbone
@@ -40,7 +37,7 @@ _REGULARIZER_PREFIX = "regularizer."
 
 
 class MetaLearner:
-    """The outer loop's state: prompt, psi, their optimizers and the running similarity (`engine.loop.Learner`)."""
+    """The outer loop's state: prompt, psi, their optimizers and the running similarity (`engine.learner.Learner`)."""
 
     def __init__(
         self, settings: MetaSettings, language_model: LanguageModel, store: ClusterStore, total_steps: int

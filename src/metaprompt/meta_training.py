@@ -9,12 +9,8 @@ from torch import Tensor
 
 from engine.checkpoint import CheckpointStore, read_checkpoint
 from engine.errors import CheckpointError
-from engine.loop import (
-    LoopSettings,
-    MetricSink,
-    TrainingOutcome,
-    run_training,
-)
+from engine.learner import MetricSink
+from engine.loop import LoopSettings, TrainingOutcome, run_training
 from engine.models import LanguageModel
 from engine.randomness import seed_everything
 from metaprompt.cluster_store import ClusterStore

@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from engine.files import append_lines, write_json
-from engine.loop import MetricSink
+from engine.learner import MetricSink
 from engine.models import LanguageModel
 from engine.results import FinishedCell, Result, ResultStore, RunFolder, relabel
 from metaprompt.backbone import Backbone, make_backbone

@@ -14,7 +14,8 @@ import pytest
 
 from engine.checkpoint import CheckpointStore, best_checkpoint, checkpoint_folders, verify
 from engine.errors import CheckpointError, ConfigError
-from engine.loop import DivergedError, LoopSettings, run_training
+from engine.learner import DivergedError
+from engine.loop import LoopSettings, run_training
 
 _spec = importlib.util.spec_from_file_location("toy_learner", Path(__file__).with_name("toy_learner.py"))
 assert _spec is not None
@@ -218,3 +219,12 @@ def test_resume_never_refuses_a_folder_with_checkpoints(tmp_path: Path) -> None:
     run_training(StopsAt(5), settings(), CheckpointStore(tmp_path))
     with pytest.raises(ConfigError, match="holds checkpoints"):
         run_training(ToyLearner(STEPS), settings(resume="never"), CheckpointStore(tmp_path))
+
+
+def test_a_finished_run_started_again_removes_what_a_kill_left(tmp_path: Path) -> None:
+    run_training(ToyLearner(STEPS), settings(), CheckpointStore(tmp_path))
+    left = tmp_path / ".step-00000038.123.old.tmp"
+    left.mkdir()
+    outcome = run_training(ToyLearner(STEPS), settings(), CheckpointStore(tmp_path))
+    assert not left.exists()
+    assert outcome.step == STEPS

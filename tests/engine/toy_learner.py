@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.loop import StepReport, ensure_finite
+from engine.learner import StepReport, ensure_finite
 from engine.optimizers import OptimizerSettings, Updater, build_optimizer
 from engine.randomness import seed_everything
 

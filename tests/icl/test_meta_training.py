@@ -15,7 +15,7 @@ import torch
 from data.errors import DataError
 from engine.checkpoint import checkpoint_folders, read_checkpoint, verify
 from engine.errors import CheckpointError, ConfigError
-from engine.loop import DivergedError
+from engine.learner import DivergedError
 from engine.models import ModelSpec, load_model
 from engine.scratch import ScratchSize, write_scratch_model
 from engine.trainable import LoraSettings, TrainableSettings

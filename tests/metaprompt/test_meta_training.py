@@ -16,7 +16,8 @@ import torch
 
 from engine.checkpoint import checkpoint_folders, verify
 from engine.errors import CheckpointError, ConfigError, DataError
-from engine.loop import DivergedError, LoopSettings
+from engine.learner import DivergedError
+from engine.loop import LoopSettings
 from engine.models import LanguageModel
 from engine.optimizers import OptimizerSettings
 from metaprompt.backbone import input_embeddings

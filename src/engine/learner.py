@@ -1,0 +1,83 @@
+"""What the training loop and a method in training tell each other."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+
+class DivergedError(RuntimeError):
+    """The loss is no longer a number; the step and its batch are in `diverged.json`."""
+
+
+def ensure_finite(loss: float, batch: Any) -> None:
+    """Raise DivergedError, carrying the JSON-able identity of the batch, when `loss` is NaN or infinite."""
+    if not math.isfinite(loss):
+        raise DivergedError(f"the loss is {loss}", batch)
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """What one optimizer step tells the loop.
+
+    Attributes:
+        loss: this rank's mean loss per sequence, in nats.
+        sequences: sequences this rank trained on.
+        target_tokens: target tokens among them.
+        metrics: further numbers to log (gradient norm, learning rate, ...).
+    """
+
+    loss: float
+    sequences: int
+    target_tokens: int
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+class Learner(Protocol):
+    """A method in training. In a multi-process run every rank calls every function in the same order."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lies."""
+        ...
+
+    def train_step(self, step: int) -> StepReport:
+        """Do the 0-based optimizer step; raise through `ensure_finite` before the weights are touched."""
+        ...
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        """Metrics on held-out tasks after `step` steps; must not change weights (RNG use is allowed)."""
+        ...
+
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The trained tensors by name, for `model.safetensors`."""
+        ...
+
+    def load_weights(self, weights: dict[str, torch.Tensor]) -> None:
+        """Put back what `weights` returned."""
+        ...
+
+    def state(self) -> Any:
+        """Optimizer state and running statistics: nested dicts, lists, tensors and JSON values."""
+        ...
+
+    def load_state(self, state: Any) -> None:
+        """Put back what `state` returned."""
+        ...
+
+    def export(self, folder: Path) -> None:
+        """Add files that make the checkpoint usable by itself (only called on rank 0)."""
+        ...
+
+
+class MetricSink(Protocol):
+    """The part of a tracker that the loop uses."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        """Record `metrics` at `step`."""
+        ...
