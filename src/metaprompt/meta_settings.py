@@ -19,7 +19,12 @@ from metaprompt.formats import RenderRules, bind_format, load_format, resize
 from metaprompt.inner_loop import PassRules
 from metaprompt.meta_tasks import TaskStream, check_stream
 from metaprompt.outer_loop import OuterRules
-from metaprompt.pseudo_tokens import cluster_embeddings, load_cluster_vectors
+from metaprompt.pseudo_tokens import (
+    CENTERED_EMBEDDINGS,
+    INPUT_EMBEDDINGS,
+    cluster_embeddings,
+    load_cluster_vectors,
+)
 from metaprompt.regularizer import GradientRegularizer, RegularizerConfig
 from metaprompt.released_behaviour import ReleasedBehaviour, released_behaviour
 
@@ -47,7 +52,7 @@ class MetaSettings:
         held_out_fraction: share of documents kept for held-out tasks.
         min_domain_sentences: fewest sentences of a training domain.
         test_tasks_per_format: held-out tasks per format in an evaluation.
-        pseudo_tokens: `input_embeddings`, or an .npy file of given vectors.
+        pseudo_tokens: `input_embeddings`, `centered_embeddings`, or an .npy file of given vectors.
         dropout: run the model with its dropout in training.
         max_skipped_tasks: stop after so many tasks with a non-finite loss or gradient.
         seed: of prompt, psi, tasks, mixing and dropout.
@@ -187,8 +192,9 @@ def pseudo_embeddings(
     """Input embeddings of the clusters on the model's device, or None when no format needs them."""
     if "scc" not in settings.formats:
         return None
-    if settings.pseudo_tokens == "input_embeddings":
-        vectors = cluster_embeddings(store, language_model, settings.seed)
+    if settings.pseudo_tokens in (INPUT_EMBEDDINGS, CENTERED_EMBEDDINGS):
+        centered = settings.pseudo_tokens == CENTERED_EMBEDDINGS
+        vectors = cluster_embeddings(store, language_model, settings.seed, centered=centered)
     else:
         width = input_embeddings(language_model).shape[1]
         vectors = load_cluster_vectors(Path(settings.pseudo_tokens), store.count, width)

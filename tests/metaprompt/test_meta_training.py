@@ -243,6 +243,15 @@ def test_pseudo_tokens_have_the_vocabulary_s_norm(store: ClusterStore, gpt2: Lan
     vectors = cluster_embeddings(store, gpt2, 0)
     norm = input_embeddings(gpt2).norm(dim=1).mean()
     torch.testing.assert_close(vectors.norm(dim=1), norm.expand(6))
+    centered = cluster_embeddings(store, gpt2, 0, centered=True)
+    torch.testing.assert_close(centered.norm(dim=1), norm.expand(6))
+    off = ~torch.eye(6, dtype=torch.bool)
+
+    def likeness(rows: torch.Tensor) -> float:
+        unit = rows / rows.norm(dim=1, keepdim=True)
+        return float((unit @ unit.T)[off].mean())
+
+    assert likeness(centered) < 0 < likeness(vectors)
     np.save(tmp_path / "given.npy", np.ones((6, 16), dtype=np.float32))
     assert torch.equal(load_cluster_vectors(tmp_path / "given.npy", 6, 16), torch.ones(6, 16))
     with pytest.raises(DataError, match=r"shape \(6, 16\), but 6 clusters of width 48 are needed"):
