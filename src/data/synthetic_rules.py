@@ -158,6 +158,11 @@ def _place(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
 
 def _lookup_in(pool: Sequence[str], rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     keys = [pool[int(index)] for index in rng.choice(len(pool), size=difficulty.keys, replace=False)]
+    return _labelled(keys, rng, difficulty)
+
+
+def _labelled(keys: Sequence[str], rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
+    """Each key is an input and has a label."""
     labels = rng.permutation(np.arange(len(keys)) % difficulty.labels)
 
     def draw(rng: Generator) -> tuple[str, int]:
@@ -170,13 +175,7 @@ def _lookup_in(pool: Sequence[str], rng: Generator, difficulty: Difficulty) -> t
 def _lookup(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:
     """Whole inputs of two words are looked up."""
     keys = [f"{_any_word(rng)} {_any_word(rng)}" for _ in range(difficulty.keys)]
-    labels = rng.permutation(np.arange(len(keys)) % difficulty.labels)
-
-    def draw(rng: Generator) -> tuple[str, int]:
-        index = int(rng.integers(len(keys)))
-        return keys[index], int(labels[index])
-
-    return draw, difficulty.labels
+    return _labelled(keys, rng, difficulty)
 
 
 def _threshold(rng: Generator, difficulty: Difficulty) -> tuple[Draw, int]:

@@ -45,9 +45,8 @@ def meta_train(
     Raises:
         DivergedError: more than `max_skipped_tasks` tasks gave NaN.
     """
-    seed_everything(
-        settings.seed
-    )  # nothing here draws from the global generators, but checkpoints hold their state
+    # Nothing here draws from the global generators, but checkpoints hold their state.
+    seed_everything(settings.seed)
     learner = MetaLearner(settings, language_model, store, loop.steps)
     identity = {
         **{f"supmer.{key}": value for key, value in asdict(settings).items()},

@@ -150,12 +150,12 @@ def _tasks_table(first: Answers, second: Answers, shared: list[str], settings: C
     return Table("tasks", "Tasks", note, columns, tuple(rows))
 
 
-@dataclass(frozen=True, slots=True, order=True)
+@dataclass(frozen=True, slots=True)
 class _Flip:
-    """A test example that one run answers rightly and the other wrongly; sorts by seeds, then place.
+    """A test example that one run answers rightly and the other wrongly.
 
     Attributes:
-        fewest: minus the number of seeds under which it flips.
+        seeds: under how many seeds it flips.
         task: its task.
         index: its place in the test file.
         winner: `first` or `second`, whichever is right.
@@ -163,7 +163,7 @@ class _Flip:
             right and wrong are known.
     """
 
-    fewest: int
+    seeds: int
     task: str
     index: int
     winner: str
@@ -178,17 +178,16 @@ def flipped_table(first: Mapping[str, TaskOutcomes], second: Mapping[str, TaskOu
         second: outcomes by task.
         limit: rows at most.
     """
-    flips = sorted(
-        flip for task, ours in first.items() if task in second for flip in _flips(ours, second[task])
-    )
+    flips = [flip for task, ours in first.items() if task in second for flip in _flips(ours, second[task])]
+    flips.sort(key=lambda flip: (-flip.seeds, flip.task, flip.index, flip.winner))
     total = {
-        winner: -sum(flip.fewest for flip in flips if flip.winner == winner) for winner in ("first", "second")
+        winner: sum(flip.seeds for flip in flips if flip.winner == winner) for winner in ("first", "second")
     }
     rows = [
         (
             *names(flip.task, flip.winner, *flip.texts),
             Cell(str(flip.index), flip.index),
-            Cell(str(-flip.fewest), -flip.fewest),
+            Cell(str(flip.seeds), flip.seeds),
         )
         for flip in flips[:limit]
     ]
@@ -221,4 +220,4 @@ def _flips(ours: TaskOutcomes, theirs: TaskOutcomes) -> Iterator[_Flip]:
                     theirs.labels[other_said[seed, index]],
                 )
             )
-            yield _Flip(-int(mask[:, index].sum()), ours.task, index, winner, texts)
+            yield _Flip(int(mask[:, index].sum()), ours.task, index, winner, texts)
