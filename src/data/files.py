@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
+import uuid
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -72,23 +72,32 @@ def record_of(path: Path) -> FileRecord:
 
 
 @contextmanager
-def _replacing(path: Path) -> Generator[BinaryIO, None, None]:
+def replacing(path: Path) -> Generator[BinaryIO, None, None]:
+    """A stream whose content becomes `path` when the block ends well; else `path` stays as it was.
+
+    Raises:
+        OSError: the folder cannot be written or the disk is full.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # Opened by name and not by tempfile, whose files only their owner can read.
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise _cannot_write(path, error) from error
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as stream:
+        with temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except OSError as error:
-        raise _cannot_write(path, error) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def _replacing(path: Path) -> Generator[BinaryIO, None, None]:
+    try:
+        with replacing(path) as stream:
+            yield stream
+    except OSError as error:
+        raise _cannot_write(path, error) from error
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from data.files import replacing
 from engine.errors import OutputError
 
 _HASH_CHUNK_BYTES = 1 << 20
@@ -24,17 +24,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """
     payload = content.encode("utf-8") if isinstance(content, str) else content
     with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(payload)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        with replacing(path) as stream:
+            stream.write(payload)
         fsync_folder(path.parent)
 
 

@@ -26,6 +26,15 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypa
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.json"]
 
 
+def test_a_file_is_readable_by_whom_the_umask_allows(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_atomic(tmp_path / "x.json", "new")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "x.json").stat().st_mode & 0o777 == 0o644
+
+
 def test_a_full_disk_is_said_and_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "x.json"
     write_json(path, {"old": True})
