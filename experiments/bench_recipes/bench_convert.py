@@ -1,6 +1,6 @@
 """Rows per second and memory of converting 1,000,000 synthetic rows of glue-mnli on one core.
 
-    PYTHONPATH=src python experiments/bench_recipes/bench_convert.py
+    python experiments/bench_recipes/bench_convert.py
 
 Bars: under 30 s and under 300 MB, for the list that `convert` returns and for the stream that preparation uses.
 """
@@ -11,7 +11,7 @@ import resource
 import time
 from collections.abc import Iterator
 
-from data.recipes import load_recipe
+from metashot.data.recipes import load_recipe
 
 N_ROWS = 1_000_000
 PREMISE = "The committee met on the third floor of the old town hall and talked for {} minutes"

@@ -3,7 +3,7 @@
 Pure arithmetic in 1 and 2 processes is timed beside it: what the machine's other load leaves of a second core.
 On a busy machine read the CPU seconds: parent plus half of the workers' is what two free cores would take.
 
-    PYTHONPATH=src python experiments/bench_recipes/bench_prepare.py
+    python experiments/bench_recipes/bench_prepare.py
 
 Bar: at least 1.6 times, on two free cores. The tasks are recipes over parquet files made here.
 """
@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from data.prepare import PrepareSettings, prepare
-from data.settings import Setting
+from metashot.data.preparation.prepare import PrepareSettings, prepare
+from metashot.data.settings import Setting
 
 N_TASKS = 20
 RECIPE = """\

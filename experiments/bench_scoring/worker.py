@@ -23,8 +23,8 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 from workload import Cell, real, synthetic
 
-from engine.models import ModelSpec, load_model, load_tokenizer
-from engine.scoring import PrefixScorer, Request, plan_requests, score_plain
+from metashot.engine.models.loading import ModelSpec, load_model, load_tokenizer
+from metashot.engine.scoring import PrefixScorer, Request, plan_requests, score_plain
 
 Score = Callable[[list[Request], Cell], list[Tensor]]
 

@@ -19,19 +19,19 @@ from rich.console import Console
 from rich.table import Table
 from transformers import T5Config, T5ForConditionalGeneration
 
-from data.corpus import CorpusSpec, read_documents
-from data.sentences import SentenceRules, split_sentences
-from engine.models import LanguageModel, ModelSpec
-from engine.tiny import tiny_tokenizer
-from metaprompt.backbone import make_backbone
-from metaprompt.batch import PromptExample
-from metaprompt.clustering import ClusterSpec, cluster_vectors
-from metaprompt.embedding import EncoderSpec, load_encoder
-from metaprompt.inner_loop import PassRules
-from metaprompt.meta_settings import make_regularizer
-from metaprompt.meta_tasks import MetaTask
-from metaprompt.outer_loop import OuterRules, outer_step
-from metaprompt.regularizer import RegularizerConfig
+from metashot.data.corpus import CorpusSpec, read_documents
+from metashot.data.sentences import SentenceRules, split_sentences
+from metashot.engine.models.loading import LanguageModel, ModelSpec
+from metashot.engine.models.tiny import tiny_tokenizer
+from metashot.metaprompt.backbone import make_backbone
+from metashot.metaprompt.batch import PromptExample
+from metashot.metaprompt.clusters.clustering import ClusterSpec, cluster_vectors
+from metashot.metaprompt.clusters.embedding import EncoderSpec, load_encoder
+from metashot.metaprompt.meta.inner_loop import PassRules
+from metashot.metaprompt.meta.outer_loop import OuterRules, outer_step
+from metashot.metaprompt.meta.regularizer import RegularizerConfig
+from metashot.metaprompt.meta.settings import make_regularizer
+from metashot.metaprompt.meta.tasks import MetaTask
 
 SIZES = {"small": (512, 64, 2048, 6, 8), "base": (768, 64, 3072, 12, 12)}
 PADDED, RELEASED_BATCH = 412, 8

@@ -1,6 +1,6 @@
 """Benchmarks of meta-training against a baseline in the released style, side by side and interleaved in one run.
 
-    PYTHONPATH=src python experiments/bench_training/bench_training.py [--quick] [--output results.json]
+    python experiments/bench_training/bench_training.py [--quick] [--output results.json]
 
 Baseline: every sequence padded to 1024 tokens and run alone, full logits, unfused AdamW; all episodes tokenized and
 materialized before the first step, every demonstration tokenized again for each sequence that it stands in.
@@ -22,16 +22,16 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
-from data.episodes import EpisodeSampler
-from data.task import Example
-from engine.models import ModelSpec, load_tokenizer
-from engine.optimizers import OptimizerSettings, build_optimizer, optimizer_state_bytes
-from icl.collate import Batching, collate
-from icl.episode_stream import EpisodeStream
-from icl.objective import TargetLoss
-from icl.piece_cache import PieceCache, batch_encoder
-from icl.prompt import Layout, LengthLimits, Objective
-from icl.sequences import SequenceRules, TrainingSequence, english_words
+from metashot.data.episodes import EpisodeSampler
+from metashot.data.task import Example
+from metashot.engine.models.loading import ModelSpec, load_tokenizer
+from metashot.engine.training.optimizers import OptimizerSettings, build_optimizer, optimizer_state_bytes
+from metashot.icl.collate import Batching, collate
+from metashot.icl.episode_stream import EpisodeStream
+from metashot.icl.objective import TargetLoss
+from metashot.icl.piece_cache import PieceCache, batch_encoder
+from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.sequences import SequenceRules, TrainingSequence, english_words
 
 K = 16
 MICRO_BATCH = 4

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scratch import ScratchSize, write_scratch_model
 from torch.nn import functional
 
-from data.synthetic_rules import vocabulary
-from engine.models import LanguageModel, ModelSpec, load_model
-from engine.optimizers import OptimizerSettings, Updater, build_optimizer
-from engine.scratch import ScratchSize, write_scratch_model
+from metashot.data.synthetic_rules import vocabulary
+from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
 
 SIZE = ScratchSize(
     "lfm2", layers=3, width=64, heads=4, positions=256, initial_scale=0.1, matched_attention=1.0

@@ -1,6 +1,6 @@
 """The claim of MetaICL on a CPU: meta-training on some families of tasks pays on families never seen.
 
-    PYTHONPATH=src python experiments/metaicl_demo/run_demo.py
+    python experiments/metaicl_demo/run_demo.py
 
 One small raw language model (`base_model.py`); for each of 5 seeds MetaICL, Channel MetaICL and the two multi-task
 zero-shot models trained from it on `data=synthetic`, and all of them, with the raw model in context, evaluated on
@@ -22,17 +22,17 @@ import torch
 from base_model import make_base_model
 from report_demo import write_report
 
-from data.synthetic import SyntheticSource
-from engine.loop import LoopSettings
-from engine.models import LanguageModel, ModelSpec, load_model
-from engine.optimizers import OptimizerSettings
-from engine.scoring import PlainScorer
-from icl.cell import PromptRules, Truncation
-from icl.held_out import HeldOutSettings, held_out_metrics, load_held_out
-from icl.meta_training import train
-from icl.methods import Method
-from icl.prompt import Layout, LengthLimits, Objective
-from icl.training_settings import EpisodeSettings, MetaTrainSettings
+from metashot.data.synthetic import SyntheticSource
+from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.scoring import PlainScorer
+from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.icl.cell import PromptRules, Truncation
+from metashot.icl.held_out import HeldOutSettings, held_out_metrics, load_held_out
+from metashot.icl.meta_training import train
+from metashot.icl.methods import Method
+from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
 
 HERE = Path(__file__).parent
 LIMITS = LengthLimits(64, 200)

@@ -21,8 +21,8 @@ from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 
-from engine.checkpoint import best_checkpoint
-from engine.files import read_lines
+from metashot.engine.files import read_lines
+from metashot.engine.training.checkpoint import best_checkpoint
 
 METHODS = {"soft_prompt": "tab:blue", "soft_prompt_meta_learned": "tab:green", "supmer": "tab:orange"}
 HERE = Path(__file__).parent

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-from data.errors import DataError
+from metashot.data.errors import DataError
 
 _SOURCES = ("demo", "text", "jsonl", "hub")
 _DOCUMENTS = ("file", "paragraph", "line")
@@ -94,7 +94,7 @@ def split_documents(text: str, document: str) -> Iterator[str]:
 
 
 def _demo(spec: CorpusSpec) -> Iterator[str]:
-    folder = files("data") / "demo_corpus"
+    folder = files("metashot.data") / "demo_corpus"
     names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".txt"))
     for name in names:
         yield from split_documents((folder / name).read_text(encoding="utf-8"), spec.document)

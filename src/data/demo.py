@@ -9,11 +9,11 @@ from pathlib import Path
 
 import yaml
 
-from data.errors import DataError
-from data.jsonl import read_examples
-from data.kshot import k_shot_split
-from data.source import unknown_task
-from data.task import Example, TaskData, TaskType
+from metashot.data.errors import DataError
+from metashot.data.jsonl import read_examples
+from metashot.data.kshot import k_shot_split
+from metashot.data.source import unknown_task
+from metashot.data.task import Example, TaskData, TaskType
 
 
 @cache
@@ -65,4 +65,4 @@ class DemoSource:
 
 
 def _folder() -> Path:
-    return Path(str(files("data"))) / "demo_tasks"
+    return Path(str(files("metashot.data"))) / "demo_tasks"

@@ -9,7 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from data.errors import DataError
+from metashot.data.errors import DataError
 
 
 class TaskSampling(StrEnum):

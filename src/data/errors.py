@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class MetashotError(Exception):
     """A fault in what the user gave; `run.py` prints it as one line and exits with status 2.
@@ -24,3 +27,10 @@ class MetashotError(Exception):
 
 class DataError(MetashotError):
     """A task, file, record or recipe breaks a rule of the data layer."""
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """`did you mean x?`, or the list of what is known."""
+    names = sorted(known)
+    near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
+    return f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(names)}"

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from data.errors import DataError
+from metashot.data.errors import DataError
 
 _COPY_CHUNK_BYTES = 1 << 20
 

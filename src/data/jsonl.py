@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.task import Example, TaskType
+from metashot.data.errors import DataError
+from metashot.data.task import Example, TaskType
 
 _FIELDS = ("input", "output", "options")
 

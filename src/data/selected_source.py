@@ -10,8 +10,8 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import DataError
-from data.selection import (
+from metashot.data.errors import DataError
+from metashot.data.selection import (
     add_label_noise,
     choose_balanced,
     choose_fixed,
@@ -24,8 +24,8 @@ from data.selection import (
     reorder,
     word_map,
 )
-from data.source import TaskSource
-from data.task import Example, TaskData, TaskType
+from metashot.data.source import TaskSource
+from metashot.data.task import Example, TaskData, TaskType
 
 Embed = Callable[[list[str]], NDArray[np.float32]]
 """Sentences to vectors [n, d]."""

@@ -13,8 +13,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import DataError
-from data.task import Example
+from metashot.data.errors import DataError
+from metashot.data.task import Example
 
 Floats = NDArray[np.floating]
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from data.errors import DataError
+from metashot.data.errors import DataError
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
-from data.errors import DataError
-from data.jsonl import available_k, check_gold, check_labels, file_name, read_examples
-from data.recipes import task_type
-from data.task import Example, TaskData, TaskType
+from metashot.data.errors import DataError
+from metashot.data.jsonl import available_k, check_gold, check_labels, file_name, read_examples
+from metashot.data.recipes import task_type
+from metashot.data.task import Example, TaskData, TaskType
 
 
 class TaskSource(Protocol):

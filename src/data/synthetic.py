@@ -12,10 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data.errors import DataError
-from data.source import unknown_task
-from data.synthetic_rules import DIFFICULTIES, LABELS, TARGET_FAMILIES, TRAIN_FAMILIES
-from data.task import Example, TaskData, TaskType
+from metashot.data.errors import DataError
+from metashot.data.source import unknown_task
+from metashot.data.synthetic_rules import DIFFICULTIES, LABELS, TARGET_FAMILIES, TRAIN_FAMILIES
+from metashot.data.task import Example, TaskData, TaskType
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from data.errors import DataError
+from metashot.data.errors import DataError
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from data.errors import DataError, MetashotError
+from metashot.data.errors import DataError, MetashotError
 
 __all__ = ["CheckpointError", "ConfigError", "DataError", "MetashotError", "ModelError", "OutputError"]
 

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from data.files import replacing
-from engine.errors import OutputError
+from metashot.data.files import replacing
+from metashot.engine.errors import OutputError
 
 _HASH_CHUNK_BYTES = 1 << 20
 

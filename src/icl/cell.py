@@ -10,12 +10,12 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from data.task import Example, TaskData
-from engine.errors import ConfigError
-from engine.ranking import OptionCounts
-from engine.scoring.request import Request
-from icl.methods import Method
-from icl.prompt import (
+from metashot.data.task import Example, TaskData
+from metashot.engine.errors import ConfigError
+from metashot.engine.metrics.ranking import OptionCounts
+from metashot.engine.scoring.request import Request
+from metashot.icl.methods import Method
+from metashot.icl.prompt import (
     Encode,
     Ids,
     Layout,

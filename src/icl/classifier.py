@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.errors import DataError
-from data.task import Example, TaskData, TaskType
-from engine.models import LazyLanguageModel, named_model
-from engine.ranking import best_option, option_scores
-from engine.scoring import PrefixScorer
-from icl.cell import PromptRules, Truncation, build_cell, read_back
-from icl.methods import Method, named_method
-from icl.prompt import LengthLimits
-from icl.training_stage import check_method
+from metashot.data.errors import DataError
+from metashot.data.task import Example, TaskData, TaskType
+from metashot.engine.metrics.ranking import best_option, option_scores
+from metashot.engine.models.loading import LazyLanguageModel, named_model
+from metashot.engine.scoring import PrefixScorer
+from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
+from metashot.icl.methods import Method, named_method
+from metashot.icl.prompt import LengthLimits
+from metashot.icl.trained_method import check_method
 
 _TASK = "in-context task"
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from icl.sequences import TrainingSequence
+from metashot.icl.sequences import TrainingSequence
 
 
 class Batching(StrEnum):

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from data.episodes import EpisodeSampler, bucketed_batches, split_over_ranks
-from icl.collate import Batching
-from icl.piece_cache import PieceCache
-from icl.sequences import SequenceRules, TrainingSequence, build_sequences
+from metashot.data.episodes import EpisodeSampler, bucketed_batches, split_over_ranks
+from metashot.icl.collate import Batching
+from metashot.icl.piece_cache import PieceCache
+from metashot.icl.sequences import SequenceRules, TrainingSequence, build_sequences
 
 
 class EpisodeStream:

@@ -7,20 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
-from data.errors import DataError
-from data.source import TaskSource
-from data.task import TaskData, TaskType
-from engine.errors import ConfigError
-from engine.files import digest_of
-from engine.metrics import metric_of, score
-from engine.models import LanguageModel, LazyLanguageModel
-from engine.ranking import best_option, option_scores
-from engine.results import FinishedCell, Prediction, Result, ResultStore, RunFolder, relabel
-from engine.scoring import Scorer
-from engine.scoring.plan import plan_requests
-from icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
-from icl.methods import Method
-from icl.prompt import LengthLimits
+from metashot.data.errors import DataError
+from metashot.data.source import TaskSource
+from metashot.data.task import TaskData, TaskType
+from metashot.engine.errors import ConfigError
+from metashot.engine.files import digest_of
+from metashot.engine.metrics.classification import metric_of, score
+from metashot.engine.metrics.ranking import best_option, option_scores
+from metashot.engine.models.loading import LanguageModel, LazyLanguageModel
+from metashot.engine.runs.results import FinishedCell, Prediction, Result, ResultStore, RunFolder, relabel
+from metashot.engine.scoring import Scorer
+from metashot.engine.scoring.plan import plan_requests
+from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
+from metashot.icl.methods import Method
+from metashot.icl.prompt import LengthLimits
 
 SCORING_VERSION = 1
 """Part of every fingerprint: raise it when a change of this code changes scores."""

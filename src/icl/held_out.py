@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
-from data.source import TaskSource
-from data.task import TaskData
-from engine.metrics import accuracy, metric_of, score
-from engine.models import LanguageModel
-from engine.ranking import option_scores
-from engine.ranks import rank, sum_over_ranks, world_size
-from engine.scoring import Scorer
-from icl.cell import OptionScores, PromptRules, build_cell, read_back
-from icl.methods import Method
-from icl.piece_cache import batch_encoder
-from icl.prompt import Ids
+from metashot.data.source import TaskSource
+from metashot.data.task import TaskData
+from metashot.engine.metrics.classification import accuracy, metric_of, score
+from metashot.engine.metrics.ranking import option_scores
+from metashot.engine.models.loading import LanguageModel
+from metashot.engine.scoring import Scorer
+from metashot.engine.training.ranks import rank, sum_over_ranks, world_size
+from metashot.icl.cell import OptionScores, PromptRules, build_cell, read_back
+from metashot.icl.methods import Method
+from metashot.icl.piece_cache import batch_encoder
+from metashot.icl.prompt import Ids
 
 MakeScorer = Callable[[PreTrainedModel], Scorer]
 

@@ -15,27 +15,27 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from data.episodes import EpisodeSampler, check_pools
-from data.source import TaskSource
-from data.task import Example
-from engine.checkpoint import CheckpointStore
-from engine.errors import ConfigError
-from engine.learner import MetricSink, StepReport, ensure_finite
-from engine.loop import TrainingOutcome, run_training
-from engine.models import LanguageModel
-from engine.randomness import seed_everything
-from engine.ranks import max_over_ranks, rank, world_size
-from engine.scoring import PlainScorer
-from engine.trainable import TrainableModel
-from icl.cell import PromptRules, Truncation
-from icl.collate import Batching, collate
-from icl.episode_stream import EpisodeStream, batch_identity
-from icl.held_out import MakeScorer, held_out_metrics, load_held_out
-from icl.objective import TargetLoss
-from icl.piece_cache import PieceCache, batch_encoder
-from icl.prompt import Layout
-from icl.sequences import SequenceRules
-from icl.training_settings import EpisodeSettings, MetaTrainSettings, run_identity, trained_for
+from metashot.data.episodes import EpisodeSampler, check_pools
+from metashot.data.source import TaskSource
+from metashot.data.task import Example
+from metashot.engine.errors import ConfigError
+from metashot.engine.models.loading import LanguageModel
+from metashot.engine.scoring import PlainScorer
+from metashot.engine.training.checkpoint import CheckpointStore
+from metashot.engine.training.learner import MetricSink, StepReport, ensure_finite
+from metashot.engine.training.loop import TrainingOutcome, run_training
+from metashot.engine.training.randomness import seed_everything
+from metashot.engine.training.ranks import max_over_ranks, rank, world_size
+from metashot.engine.training.trainable import TrainableModel
+from metashot.icl.cell import PromptRules, Truncation
+from metashot.icl.collate import Batching, collate
+from metashot.icl.episode_stream import EpisodeStream, batch_identity
+from metashot.icl.held_out import MakeScorer, held_out_metrics, load_held_out
+from metashot.icl.objective import TargetLoss
+from metashot.icl.piece_cache import PieceCache, batch_encoder
+from metashot.icl.prompt import Layout
+from metashot.icl.sequences import SequenceRules
+from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings, run_identity, trained_for
 
 
 def train(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from engine.config import suggestion
-from engine.errors import ConfigError
-from engine.ranking import Calibration, Normalization
-from icl.prompt import Layout, Objective, choose_layout
+from metashot.data.errors import suggestion
+from metashot.engine.errors import ConfigError
+from metashot.engine.metrics.ranking import Calibration, Normalization
+from metashot.icl.prompt import Layout, Objective, choose_layout
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from icl.collate import Batch
+from metashot.icl.collate import Batch
 
 
 def weighted_nll(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
-from data.task import Example
-from icl.prompt import Layout, Objective, input_text, output_text
+from metashot.data.task import Example
+from metashot.icl.prompt import Layout, Objective, input_text, output_text
 
 IdArray = npt.NDArray[np.int32]
 CodeArray = npt.NDArray[np.int64]

@@ -8,14 +8,14 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from data.source import TaskSource
-from data.task import TaskData
-from engine.models import LazyLanguageModel, load_config
-from engine.scoring.plan import ModelSize, Plan, plan_requests
-from engine.throughput import matmul_flops_per_second
-from icl.cell import Cell, build_cell
-from icl.evaluation import EvaluateSettings, load_cells, prompt_rules, tokens_alone
-from icl.preview import preview
+from metashot.data.source import TaskSource
+from metashot.data.task import TaskData
+from metashot.engine.models.loading import LazyLanguageModel, load_config
+from metashot.engine.models.throughput import matmul_flops_per_second
+from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
+from metashot.icl.cell import Cell, build_cell
+from metashot.icl.evaluation import EvaluateSettings, load_cells, prompt_rules, tokens_alone
+from metashot.icl.preview import preview
 
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ENGINE_OVERHEAD = 1.5

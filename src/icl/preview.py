@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from data.task import TaskData
-from icl.cell import Cell, PromptRules, shows_no_label
-from icl.prompt import Encode, Ids, Objective, example_pieces
+from metashot.data.task import TaskData
+from metashot.icl.cell import Cell, PromptRules, shows_no_label
+from metashot.icl.prompt import Encode, Ids, Objective, example_pieces
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from engine.results import FinishedCell
-from engine.tracking import Tracker
-from icl.evaluation import CellKey
+from metashot.engine.runs.results import FinishedCell
+from metashot.engine.tracking.tracker import Tracker
+from metashot.icl.evaluation import CellKey
 
 
 class CellProgress:

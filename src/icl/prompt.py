@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from data.errors import DataError
-from data.task import Example
+from metashot.data.errors import DataError
+from metashot.data.task import Example
 
 Ids = tuple[int, ...]
 Encode = Callable[[str], Ids]

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
-from data.settings import setting_names
-from engine.checkpoint import CheckpointStore, distinct_tensors
-from engine.errors import CheckpointError, ConfigError
-from engine.files import sha256_file
+from metashot.data.settings import setting_names
+from metashot.engine.errors import CheckpointError, ConfigError
+from metashot.engine.files import sha256_file
+from metashot.engine.training.checkpoint import CheckpointStore, distinct_tensors
 
 METHODS = ("metaicl", "channel-metaicl", "multitask-zero", "channel-multitask-zero")
 DEFAULT_SETTING = "hr_to_lr"

@@ -9,12 +9,12 @@ from functools import cache
 
 import numpy as np
 
-from data.episodes import Episode
-from data.errors import DataError
-from data.task import Example
-from engine.errors import ConfigError
-from icl.piece_cache import CodeArray, IdArray, PieceCache, piece_codes
-from icl.prompt import LengthLimits, Objective, cut_example
+from metashot.data.episodes import Episode
+from metashot.data.errors import DataError
+from metashot.data.task import Example
+from metashot.engine.errors import ConfigError
+from metashot.icl.piece_cache import CodeArray, IdArray, PieceCache, piece_codes
+from metashot.icl.prompt import LengthLimits, Objective, cut_example
 
 
 class DemonstrationLabels(StrEnum):

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from data.source import TaskSource
-from engine.models import LazyLanguageModel
-from engine.scoring.plan import ModelSize
-from engine.throughput import matmul_flops_per_second
-from icl.meta_training import chosen_tasks, episode_stream, load_pools
-from icl.plan import duration
-from icl.training_settings import MetaTrainSettings
+from metashot.data.source import TaskSource
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.throughput import matmul_flops_per_second
+from metashot.engine.scoring.plan import ModelSize
+from metashot.icl.meta_training import chosen_tasks, episode_stream, load_pools
+from metashot.icl.plan import duration
+from metashot.icl.training_settings import MetaTrainSettings
 
 _SAMPLED_STEPS = 16
 _BACKWARD_FACTOR = 3

@@ -7,17 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from data.episodes import TaskSampling
-from data.task import Example
-from engine.loop import LoopSettings
-from engine.models import LanguageModel
-from engine.optimizers import OptimizerSettings
-from engine.trainable import TrainableSettings
-from icl.collate import Batching
-from icl.held_out import HeldOutSettings
-from icl.methods import Method
-from icl.prompt import Layout, LengthLimits
-from icl.sequences import DemonstrationLabels
+from metashot.data.episodes import TaskSampling
+from metashot.data.task import Example
+from metashot.engine.models.loading import LanguageModel
+from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.engine.training.trainable import TrainableSettings
+from metashot.icl.collate import Batching
+from metashot.icl.held_out import HeldOutSettings
+from metashot.icl.methods import Method
+from metashot.icl.prompt import Layout, LengthLimits
+from metashot.icl.sequences import DemonstrationLabels
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from engine.errors import ModelError
-from engine.models import LanguageModel
-from metaprompt.batch import PromptBatch
-from metaprompt.interpolation import mix, mix_states
+from metashot.engine.errors import ModelError
+from metashot.engine.models.loading import LanguageModel
+from metashot.metaprompt.batch import PromptBatch
+from metashot.metaprompt.meta.interpolation import mix, mix_states
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from engine.errors import CheckpointError
-from metaprompt.regularizer import GradientRegularizer, RegularizerConfig
+from metashot.engine.errors import CheckpointError
+from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
 
 _STATISTICS = re.compile(r"(^|\.)(grad_mean|grad_std|grad_s|k)$")
 _FACTOR = re.compile(r"^(?P<stem>.*?)[._]?(?P<part>u|v)$", re.IGNORECASE)

@@ -12,11 +12,11 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 from torch.nn import functional
 
-from engine.errors import CheckpointError, ConfigError
-from engine.files import write_atomic
-from engine.models import LanguageModel
-from metaprompt.backbone import input_embeddings
-from metaprompt.released import load_released_prompt
+from metashot.engine.errors import CheckpointError, ConfigError
+from metashot.engine.files import write_atomic
+from metashot.engine.models.loading import LanguageModel
+from metashot.metaprompt.backbone import input_embeddings
+from metashot.metaprompt.released import load_released_prompt
 
 _TENSOR_NAME = "prompt"
 _RANDOM_STD = 0.01

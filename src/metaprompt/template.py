@@ -14,8 +14,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from data.errors import DataError
-from metaprompt.truncation import (
+from metashot.data.errors import DataError
+from metashot.metaprompt.truncation import (
     Ids,
     Truncation,
     cut_right,

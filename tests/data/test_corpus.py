@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from data.corpus import CorpusSpec, read_documents, split_documents
-from data.errors import DataError
-from data.sentences import SentenceRules, build_sentences, open_sentences, split_sentences
+from metashot.data.corpus import CorpusSpec, read_documents, split_documents
+from metashot.data.errors import DataError
+from metashot.data.sentences import SentenceRules, build_sentences, open_sentences, split_sentences
 
 DEMO = CorpusSpec("demo", "demo", None, None, "train", "text", "paragraph", 0)
 RULES = SentenceRules("en", 5, 2, 200, 2)
@@ -20,7 +20,9 @@ RULES = SentenceRules("en", 5, 2, 200, 2)
 
 def test_the_demo_corpus_is_large_enough():
     """At least 150 short documents over at least 10 topics, one file each."""
-    names = [item.name for item in (files("data") / "demo_corpus").iterdir() if item.name.endswith(".txt")]
+    names = [
+        item.name for item in (files("metashot.data") / "demo_corpus").iterdir() if item.name.endswith(".txt")
+    ]
     documents = list(read_documents(DEMO))
     assert len(names) >= 10
     assert len(documents) >= 150

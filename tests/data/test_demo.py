@@ -4,10 +4,10 @@ from collections import Counter
 
 import pytest
 
-from data.demo import DemoSource, demo_index
-from data.errors import DataError
-from data.kshot import k_shot_split
-from data.task import TaskType
+from metashot.data.demo import DemoSource, demo_index
+from metashot.data.errors import DataError
+from metashot.data.kshot import k_shot_split
+from metashot.data.task import TaskType
 
 
 def test_twelve_tasks_of_three_types():

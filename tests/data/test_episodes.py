@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.episodes import (
+from metashot.data.episodes import (
     EpisodeSampler,
     TaskSampling,
     bucketed_batches,
@@ -17,7 +17,7 @@ from data.episodes import (
     check_pools,
     split_over_ranks,
 )
-from data.errors import DataError
+from metashot.data.errors import DataError
 
 _sizes = st.lists(st.integers(6, 30), min_size=1, max_size=5).map(tuple)
 

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.jsonl import read_examples, to_line
-from data.source import JsonlSource
-from data.task import Example, TaskType
+from metashot.data.errors import DataError
+from metashot.data.jsonl import read_examples, to_line
+from metashot.data.source import JsonlSource
+from metashot.data.task import Example, TaskType
 
 
 def write_task(root, name="toy", *, k=4, seeds=(100,), train=None, test=None):

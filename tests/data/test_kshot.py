@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.kshot import CUT_SEED, KShotSplit, k_shot_split
+from metashot.data.errors import DataError
+from metashot.data.kshot import CUT_SEED, KShotSplit, k_shot_split
 
 SHARED = Path(os.environ.get("METASHOT_SHARED", Path(__file__).parents[2] / "../shared"))
 PUBLISHED_60 = {  # facts/kshot_protocol.md section 6: 60 rows, k = 16

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
-from data.recipes import load_recipe
-from data.recipes.recipe import DropCounts
+from metashot.data.recipes import load_recipe
+from metashot.data.recipes.recipe import DropCounts
 
 ENTRIES: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parent / "fixtures" / "recipe_examples.yaml").read_text(encoding="utf-8")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from data.recipes import load_recipe, recipe_names
+from metashot.data.recipes import load_recipe, recipe_names
 
 SHARED = Path(os.environ.get("METASHOT_SHARED", Path(__file__).parents[2] / "../shared"))
 GOLDEN = SHARED / "golden" / "recipes.jsonl"

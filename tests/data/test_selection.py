@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.selected_source import Labels, SelectedSource, Selection, Shown, Strategy
-from data.selection import (
+from metashot.data.errors import DataError
+from metashot.data.selected_source import Labels, SelectedSource, Selection, Shown, Strategy
+from metashot.data.selection import (
     add_label_noise,
     choose_balanced,
     choose_fixed,
@@ -22,7 +22,7 @@ from data.selection import (
     reorder,
     word_map,
 )
-from data.task import Example, TaskData, TaskType
+from metashot.data.task import Example, TaskData, TaskType
 
 OPTIONS = ("no", "yes", "maybe")
 POOL = [Example("t", f"input {i}", OPTIONS[0 if i < 12 else 1 + i % 2], OPTIONS) for i in range(20)]

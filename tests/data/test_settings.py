@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import DataError
-from data.settings import diversity_names, load_setting, published_overlap, setting_names
+from metashot.data.errors import DataError
+from metashot.data.settings import diversity_names, load_setting, published_overlap, setting_names
 
 SHARED = Path(os.environ.get("METASHOT_SHARED", Path(__file__).parents[2] / "../shared"))
 SIZES = {  # MetaICL paper, Tables 4 and 7, and the released config files

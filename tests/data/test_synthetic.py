@@ -6,14 +6,13 @@ import os
 import subprocess
 import sys
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from data.errors import DataError
-from data.synthetic import SyntheticSource, synthetic_tasks
-from data.synthetic_rules import DIFFICULTIES, TARGET_FAMILIES, TRAIN_FAMILIES, vocabulary
-from data.task import TaskType
+from metashot.data.errors import DataError
+from metashot.data.synthetic import SyntheticSource, synthetic_tasks
+from metashot.data.synthetic_rules import DIFFICULTIES, TARGET_FAMILIES, TRAIN_FAMILIES, vocabulary
+from metashot.data.task import TaskType
 
 SOURCE = SyntheticSource(train_tasks=14, target_tasks=9)
 
@@ -77,7 +76,7 @@ def test_tasks_do_not_depend_on_the_hash_seed() -> None:
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
-            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(Path(__file__).parents[2] / "src")},
+            env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True, text=True, check=True,
         ).stdout
         for seed in ("1", "2")

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.errors import OutputError
-from engine.files import append_lines, digest_of, read_lines, write_atomic, write_json
+from metashot.engine.errors import OutputError
+from metashot.engine.files import append_lines, digest_of, read_lines, write_atomic, write_json
 
 
 def test_an_interrupted_write_leaves_the_old_file_and_no_rest(tmp_path, monkeypatch):

@@ -14,8 +14,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import training_helpers as kit
 
-from icl.held_out import HeldOutSettings
-from icl.meta_training import MetaLearner, train
+from metashot.icl.held_out import HeldOutSettings
+from metashot.icl.meta_training import MetaLearner, train
 
 
 def main(folder: Path, stop_step: int) -> None:

@@ -5,13 +5,13 @@ import math
 import pytest
 import torch
 
-from data.task import Example, TaskData, TaskType
-from engine.errors import ConfigError
-from engine.ranking import Calibration
-from icl.cell import PromptRules, Truncation, build_cell, read_back
-from icl.methods import Method
-from icl.preview import preview
-from icl.prompt import Layout, LengthLimits, Objective
+from metashot.data.task import Example, TaskData, TaskType
+from metashot.engine.errors import ConfigError
+from metashot.engine.metrics.ranking import Calibration
+from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
+from metashot.icl.methods import Method
+from metashot.icl.preview import preview
+from metashot.icl.prompt import Layout, LengthLimits, Objective
 
 
 def encode(text):

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from data.errors import DataError
-from engine.errors import ConfigError
-from engine.models import LazyLanguageModel, named_model
-from icl import InContextClassifier
+from metashot.data.errors import DataError
+from metashot.engine.errors import ConfigError
+from metashot.engine.models.loading import LazyLanguageModel, named_model
+from metashot.icl import InContextClassifier
 
 DEMONSTRATIONS = [
     {"input": "What a lovely film.", "output": "positive"},

@@ -6,18 +6,18 @@ from dataclasses import dataclass, field, replace
 import pytest
 import torch
 
-from data.demo import DemoSource
-from data.task import Example
-from engine.errors import ConfigError, ModelError, OutputError
-from engine.metrics import macro_f1
-from engine.models import LazyLanguageModel, ModelSpec
-from engine.ranking import Calibration, Normalization
-from engine.results import PREDICTIONS_FILE, RESULTS_FILE
-from engine.scoring import PlainScorer, PrefixScorer
-from icl.cell import Truncation
-from icl.evaluation import EvaluateSettings, cell_key, evaluate
-from icl.methods import Method
-from icl.prompt import LengthLimits, Objective
+from metashot.data.demo import DemoSource
+from metashot.data.task import Example
+from metashot.engine.errors import ConfigError, ModelError, OutputError
+from metashot.engine.metrics.classification import macro_f1
+from metashot.engine.metrics.ranking import Calibration, Normalization
+from metashot.engine.models.loading import LazyLanguageModel, ModelSpec
+from metashot.engine.runs.results import PREDICTIONS_FILE, RESULTS_FILE
+from metashot.engine.scoring import PlainScorer, PrefixScorer
+from metashot.icl.cell import Truncation
+from metashot.icl.evaluation import EvaluateSettings, cell_key, evaluate
+from metashot.icl.methods import Method
+from metashot.icl.prompt import LengthLimits, Objective
 
 MODEL = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2"))
 

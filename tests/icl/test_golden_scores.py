@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-from data.source import JsonlSource
-from engine.models import LazyLanguageModel, ModelSpec
-from engine.ranking import Calibration, Normalization, normalized
-from engine.scoring import PrefixScorer
-from icl.cell import PromptRules, Truncation, build_cell, read_back
-from icl.methods import Method
-from icl.prompt import Layout, LengthLimits, Objective
+from metashot.data.source import JsonlSource
+from metashot.engine.metrics.ranking import Calibration, Normalization, normalized
+from metashot.engine.models.loading import LazyLanguageModel, ModelSpec
+from metashot.engine.scoring import PrefixScorer
+from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
+from metashot.icl.methods import Method
+from metashot.icl.prompt import Layout, LengthLimits, Objective
 
 METHODS = {
     "zero": Method("zero", demonstrations=False),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import signal
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,24 +13,31 @@ from typing import Any
 import pytest
 import torch
 
-from data.errors import DataError
-from engine.checkpoint import checkpoint_folders, read_checkpoint, verify
-from engine.errors import CheckpointError, ConfigError
-from engine.learner import DivergedError
-from engine.models import ModelSpec, load_model
-from engine.scratch import ScratchSize, write_scratch_model
-from engine.trainable import LoraSettings, TrainableSettings
-from icl.collate import Batching
-from icl.held_out import HeldOutSettings
-from icl.meta_training import MetaLearner, chosen_tasks, train
-from icl.prompt import Objective
-from icl.training_settings import pools_digest
+from metashot.data.errors import DataError
+from metashot.engine.errors import CheckpointError, ConfigError
+from metashot.engine.models.loading import ModelSpec, load_model
+from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpoint, verify
+from metashot.engine.training.learner import DivergedError
+from metashot.engine.training.trainable import LoraSettings, TrainableSettings
+from metashot.icl.collate import Batching
+from metashot.icl.held_out import HeldOutSettings
+from metashot.icl.meta_training import MetaLearner, chosen_tasks, train
+from metashot.icl.prompt import Objective
+from metashot.icl.training_settings import pools_digest
 
 _spec = importlib.util.spec_from_file_location("kit", Path(__file__).with_name("training_helpers.py"))
 assert _spec is not None
 assert _spec.loader is not None
 kit: Any = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(kit)
+
+_path = Path(__file__).parents[2] / "experiments" / "metaicl_demo" / "scratch.py"
+_scratch_spec = importlib.util.spec_from_file_location("scratch", _path)
+assert _scratch_spec is not None
+assert _scratch_spec.loader is not None
+scratch: Any = importlib.util.module_from_spec(_scratch_spec)
+sys.modules["scratch"] = scratch  # dataclasses look their module up
+_scratch_spec.loader.exec_module(scratch)
 
 TRAIN, TARGETS = kit.SOURCE.training_tasks(), kit.SOURCE.testing_tasks()
 
@@ -217,8 +225,8 @@ def test_settings_that_cannot_be_fulfilled_are_named(tmp_path: Path, changes: An
 
 
 def test_packing_is_refused_where_a_mask_cannot_keep_sequences_apart(tmp_path: Path) -> None:
-    folder = write_scratch_model(
-        tmp_path / "lfm2", ["a"], ScratchSize("lfm2", layers=2, width=16, heads=2), 0
+    folder = scratch.write_scratch_model(
+        tmp_path / "lfm2", ["a"], scratch.ScratchSize("lfm2", layers=2, width=16, heads=2), 0
     )
     model = load_model(ModelSpec("small", "local", str(folder), device="cpu"))
     settings = kit.settings(episodes={"batching": Batching.PACKED})

@@ -2,10 +2,10 @@
 
 import pytest
 
-from engine.errors import ConfigError
-from engine.ranking import Calibration
-from icl.methods import Method
-from icl.prompt import Layout, Objective
+from metashot.engine.errors import ConfigError
+from metashot.engine.metrics.ranking import Calibration
+from metashot.icl.methods import Method
+from metashot.icl.prompt import Layout, Objective
 
 
 def test_zero_shot_methods_ignore_k():

@@ -1,10 +1,10 @@
 """Cells whose test examples have demonstrations of their own equal the cells of each example alone."""
 
-from data.task import Example, TaskData, TaskType
-from engine.tiny import tiny_tokenizer
-from icl.cell import PromptRules, Truncation, build_cell, shows_no_label
-from icl.methods import Method
-from icl.prompt import Layout, LengthLimits
+from metashot.data.task import Example, TaskData, TaskType
+from metashot.engine.models.tiny import tiny_tokenizer
+from metashot.icl.cell import PromptRules, Truncation, build_cell, shows_no_label
+from metashot.icl.methods import Method
+from metashot.icl.prompt import Layout, LengthLimits
 
 OPTIONS = ("no", "yes")
 TEST = tuple(Example("t", f"is it {word}?", "no", OPTIONS) for word in ("cold", "warm", "cold"))

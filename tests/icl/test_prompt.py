@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from data.task import Example
-from icl.prompt import (
+from metashot.data.errors import DataError
+from metashot.data.task import Example
+from metashot.icl.prompt import (
     Layout,
     LengthLimits,
     Objective,

@@ -11,14 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from engine.checkpoint import CheckpointStore
-from engine.errors import CheckpointError, ConfigError
-from engine.models import ModelSpec, load_model
-from engine.tiny import tiny_model
-from icl.methods import Method
-from icl.prompt import Objective
-from icl.released import ReleasedName, import_released, load_released_checkpoint, method_of, parse_name
-from icl.training_stage import check_method, trained_method
+from metashot.engine.errors import CheckpointError, ConfigError
+from metashot.engine.models.loading import ModelSpec, load_model
+from metashot.engine.models.tiny import tiny_model
+from metashot.engine.training.checkpoint import CheckpointStore
+from metashot.icl.methods import Method
+from metashot.icl.prompt import Objective
+from metashot.icl.released import (
+    ReleasedName,
+    import_released,
+    load_released_checkpoint,
+    method_of,
+    parse_name,
+)
+from metashot.stages.icl_training import check_method, trained_method
 
 
 def gpt2_file(path: Path, prefix: str = "", **extra: Any) -> Any:

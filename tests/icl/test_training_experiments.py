@@ -12,7 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from icl.training_stage import training_settings
+from metashot.stages.icl_training import training_settings
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("metaicl", "channel_metaicl", "multitask_zero", "channel_multitask_zero")
@@ -63,7 +63,7 @@ def run(tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     small = ["trainer.steps=4", "trainer.evaluate_every=0", "trainer.progress=false", "data.test_size=3",
              "data.target_tasks=2", "seeds=[100]", "trainer.pool_size=12", "trainer.batch_size=2",
              f"results_root={tmp_path}"]  # fmt: skip
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "run.py", "experiment=channel_metaicl_demo", *small, *overrides]
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False

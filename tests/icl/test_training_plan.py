@@ -1,11 +1,11 @@
 """Pricing a meta-training by hand."""
 
-from data.synthetic import SyntheticSource
-from engine.loop import LoopSettings
-from engine.models import LazyLanguageModel, load_config, named_model
-from icl.methods import named_method
-from icl.training_plan import TrainingPlan, plan_training, training_line
-from icl.training_settings import EpisodeSettings, MetaTrainSettings
+from metashot.data.synthetic import SyntheticSource
+from metashot.engine.models.loading import LazyLanguageModel, load_config, named_model
+from metashot.engine.training.loop import LoopSettings
+from metashot.icl.methods import named_method
+from metashot.icl.training_plan import TrainingPlan, plan_training, training_line
+from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
 
 
 class Config:

@@ -11,17 +11,15 @@ from typing import Any
 
 import torch
 
-from engine.checkpoint import checkpoint_folders, read_checkpoint, verify
+from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpoint, verify
 
 CHILD = Path(__file__).with_name("ranks_child.py")
-SOURCES = Path(__file__).parents[2] / "src"
 
 
 def launch(folder: Path, ranks: int, stop_step: int = 0) -> str:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     environment = {
         **os.environ,
-        "PYTHONPATH": str(SOURCES),
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
     }

@@ -12,16 +12,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data.episodes import Episode, EpisodeSampler
-from data.errors import DataError
-from data.task import Example
-from engine.models import LanguageModel
-from icl.collate import Batching, collate
-from icl.episode_stream import EpisodeStream
-from icl.objective import TargetLoss, target_logits
-from icl.piece_cache import PieceCache, batch_encoder
-from icl.prompt import Layout, LengthLimits, Objective, demonstration_ids, example_pieces
-from icl.sequences import DemonstrationLabels, SequenceRules, TrainingSequence, build_sequences, english_words
+from metashot.data.episodes import Episode, EpisodeSampler
+from metashot.data.errors import DataError
+from metashot.data.task import Example
+from metashot.engine.models.loading import LanguageModel
+from metashot.icl.collate import Batching, collate
+from metashot.icl.episode_stream import EpisodeStream
+from metashot.icl.objective import TargetLoss, target_logits
+from metashot.icl.piece_cache import PieceCache, batch_encoder
+from metashot.icl.prompt import Layout, LengthLimits, Objective, demonstration_ids, example_pieces
+from metashot.icl.sequences import (
+    DemonstrationLabels,
+    SequenceRules,
+    TrainingSequence,
+    build_sequences,
+    english_words,
+)
 
 _spec = importlib.util.spec_from_file_location("kit", Path(__file__).with_name("training_helpers.py"))
 assert _spec is not None

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.synthetic import SyntheticSource
-from data.task import Example
-from engine.loop import LoopSettings
-from engine.models import LanguageModel, ModelSpec, load_model
-from engine.optimizers import OptimizerSettings
-from icl.methods import Method
-from icl.prompt import LengthLimits, Objective
-from icl.training_settings import EpisodeSettings, MetaTrainSettings
+from metashot.data.synthetic import SyntheticSource
+from metashot.data.task import Example
+from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.icl.methods import Method
+from metashot.icl.prompt import LengthLimits, Objective
+from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
 
 SOURCE = SyntheticSource(train_tasks=6, target_tasks=4, test_size=4)
 

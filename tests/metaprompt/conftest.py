@@ -9,10 +9,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GPT2Config, LlamaConfig, T5Config
 
-from data.sentences import SentenceRules, build_sentences
-from engine.models import LanguageModel, ModelSpec, state_digest, tokenizer_digest
-from engine.tiny import tiny_tokenizer
-from metaprompt.cluster_store import ClusterStore
+from metashot.data.sentences import SentenceRules, build_sentences
+from metashot.engine.models.loading import LanguageModel, ModelSpec, state_digest, tokenizer_digest
+from metashot.engine.models.tiny import tiny_tokenizer
+from metashot.metaprompt.clusters.store import ClusterStore
 
 WORDS = "yes no maybe A B C D E F terrible bad okay good great subjective objective Yes No true false"
 TOPICS = {

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from engine.errors import CheckpointError
-from metaprompt.released import load_released_prompt, load_released_regularizer
-from metaprompt.soft_prompt import load_prompt
+from metashot.engine.errors import CheckpointError
+from metashot.metaprompt.released import load_released_prompt, load_released_regularizer
+from metashot.metaprompt.soft_prompt import load_prompt
 
 WIDTH, RANK, HIDDEN, PROMPT = 8, 5, 3, 4
 

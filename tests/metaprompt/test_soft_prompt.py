@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from engine.errors import CheckpointError, ConfigError, ModelError
-from engine.models import LanguageModel
-from metaprompt.adapters import export_adapter, import_adapter
-from metaprompt.backbone import embed, input_embeddings, make_backbone
-from metaprompt.batch import PromptExample, collate
-from metaprompt.soft_prompt import initial_prompt, load_prompt, nearest_tokens, save_prompt
+from metashot.engine.errors import CheckpointError, ConfigError, ModelError
+from metashot.engine.models.loading import LanguageModel
+from metashot.metaprompt.backbone import embed, input_embeddings, make_backbone
+from metashot.metaprompt.batch import PromptExample, collate
+from metashot.metaprompt.soft_prompt import initial_prompt, load_prompt, nearest_tokens, save_prompt
+from metashot.metaprompt.tuning.adapters import export_adapter, import_adapter
 
 
 def test_starts_are_pure_functions_of_the_seed(gpt2: LanguageModel):

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import DataError
-from metaprompt.truncation import (
+from metashot.data.errors import DataError
+from metashot.metaprompt.truncation import (
     cut_right,
     fit_lengths,
     keep_ending,

@@ -57,7 +57,7 @@ def program(tmp_path):
     (folder / "conf" / "config.yaml").write_text(CONFIG.format(folder=folder))
 
     def run(*overrides):
-        environment = os.environ | {"PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160"}
         command = [sys.executable, "main.py", "-m", *overrides]
         return subprocess.run(
             command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300

@@ -65,7 +65,7 @@ def run_example(tmp_path):
         small = SMALL[command[1].partition("=")[2]]
         arguments = [*command, *small, "debug=smoke", f"results_root={tmp_path / 'results'}"]
         environment = os.environ | {
-            "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
+            "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1",
             "HOME": str(tmp_path), "PATH": f"{programs}:{os.environ['PATH']}",
         }  # fmt: skip
         done = subprocess.run(

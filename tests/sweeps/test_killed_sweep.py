@@ -25,7 +25,6 @@ KILLS = 20
 
 def start(results_root, output=subprocess.DEVNULL):
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT / "src"),
         "OMP_NUM_THREADS": "1",
         "HF_HUB_OFFLINE": "1",
     }

@@ -31,7 +31,7 @@ def test_a_mistake_is_one_line_and_starts_no_job(tmp_path, overrides, message):
     words = [word.replace("{folder}", str(tmp_path)) for word in overrides]
     done = subprocess.run(
         [sys.executable, "run.py", "-m", "debug=smoke", f"results_root={tmp_path / 'results'}", *words],
-        cwd=ROOT, env=os.environ | {"PYTHONPATH": str(ROOT / "src")}, capture_output=True, text=True,
+        cwd=ROOT, env=os.environ , capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 2, done.stdout + done.stderr
     (line,) = done.stderr.strip().splitlines()

@@ -1,10 +1,11 @@
 """Multirun with a ledger: failures, resumption, run lists, launchers and search, in real processes."""
 
-import importlib.util
 import json
 
 import pytest
 from hydra.errors import MissingConfigException
+
+from metashot.stages.composition_errors import explain
 
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 
@@ -120,13 +121,10 @@ def test_a_killed_worker_leaves_a_summary(program, sweep_of):
     assert (folder / "summary.md").is_file()
 
 
-def test_a_launcher_that_is_not_installed_says_what_to_install(repository):
-    specification = importlib.util.spec_from_file_location("run_program", repository / "run.py")
-    module = importlib.util.module_from_spec(specification)
-    specification.loader.exec_module(module)
+def test_a_launcher_that_is_not_installed_says_what_to_install():
     error = MissingConfigException("absent", "hydra/launcher/ray", ["basic", "ray_local"])
     expected = "hydra/launcher: 'ray' is not installed (pip install 'metashot[ray]')"
-    assert module.explain(error) == expected
+    assert explain(error) == expected
 
 
 def test_a_search_asks_tells_and_resumes(program, sweep_of):

@@ -6,8 +6,8 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from data.recipes.kinds import Generator, PairOf
-from data.recipes.rows import (
+from metashot.data.recipes.kinds import Generator, PairOf
+from metashot.data.recipes.rows import (
     BadRow,
     Pair,
     Row,
@@ -19,7 +19,14 @@ from data.recipes.rows import (
     strings,
     text_of,
 )
-from data.recipes.spec import CauseEffect, Choices, Gold, GroupedChoices, ShuffledChoices, WrittenChoices
+from metashot.data.recipes.spec import (
+    CauseEffect,
+    Choices,
+    Gold,
+    GroupedChoices,
+    ShuffledChoices,
+    WrittenChoices,
+)
 
 LETTERS = string.ascii_uppercase
 NO_ANSWER = "NO ANSWER!"

@@ -8,11 +8,11 @@ from __future__ import annotations
 import string
 from collections.abc import Iterable
 
-from data.recipes.choice_kinds import NO_ANSWER, repair_written
-from data.recipes.keys import CommonKeys, OptionMarks
-from data.recipes.rows import Pair, left_out, stopped
-from data.recipes.spec import GroupedChoices, WrittenChoices
-from data.task import Example
+from metashot.data.recipes.choice_kinds import NO_ANSWER, repair_written
+from metashot.data.recipes.keys import CommonKeys, OptionMarks
+from metashot.data.recipes.rows import Pair, left_out, stopped
+from metashot.data.recipes.spec import GroupedChoices, WrittenChoices
+from metashot.data.task import Example
 
 SEPARATOR = "[SEP]"
 _LAST_NUMBER = 99

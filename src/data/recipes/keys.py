@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from data.task import TaskType
+from metashot.data.task import TaskType
 
 
 class Strict(BaseModel):

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from data.recipes.rows import (
+from metashot.data.recipes.rows import (
     BadRow,
     Pair,
     Row,
@@ -21,7 +21,7 @@ from data.recipes.rows import (
     template_fields,
     text_of,
 )
-from data.recipes.spec import (
+from metashot.data.recipes.spec import (
     Cloze,
     CoinPair,
     FirstAnswer,

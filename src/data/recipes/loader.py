@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from data.errors import DataError
-from data.recipes.keys import CommonKeys
-from data.recipes.recipe import Recipe
-from data.recipes.rows import template_fields
-from data.recipes.spec import (
+from metashot.data.errors import DataError
+from metashot.data.recipes.keys import CommonKeys
+from metashot.data.recipes.recipe import Recipe
+from metashot.data.recipes.rows import template_fields
+from metashot.data.recipes.spec import (
     SPEC_MODELS,
     CauseEffect,
     Choices,
@@ -32,7 +32,7 @@ from data.recipes.spec import (
     Threshold,
     WrittenChoices,
 )
-from data.yaml_files import YamlFile, read_yaml, suggestion
+from metashot.data.yaml_files import YamlFile, read_yaml, suggestion
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(RecipeSpec)
 _FAMILY_KEY = "tasks"
@@ -113,7 +113,7 @@ def _index(folders: tuple[str, ...]) -> Mapping[str, _Entry]:
 @cache
 def _shipped() -> Mapping[str, _Entry]:
     index: dict[str, _Entry] = {}
-    for entry in _entries(Path(str(files("data.recipes") / "definitions"))):
+    for entry in _entries(Path(str(files("metashot.data.recipes") / "definitions"))):
         _add(index, entry)
     return index
 

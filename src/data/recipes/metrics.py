@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from data.recipes.loader import load_recipe, recipe_names
-from data.task import TaskType
+from metashot.data.recipes.loader import load_recipe, recipe_names
+from metashot.data.task import TaskType
 
 Metric = Literal["macro_f1", "accuracy"]
 _INSTRUCTED = "inst:"

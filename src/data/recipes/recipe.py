@@ -9,15 +9,15 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.errors import DataError
-from data.kshot import CUT_SEED, POOL_SEED, legacy_generator
-from data.recipes import choice_kinds, kinds, unifiedqa
-from data.recipes.finalize import finish
-from data.recipes.keys import CommonKeys, DropRule
-from data.recipes.kinds import Generator, PairOf
-from data.recipes.rows import BadRow, Dropped, Pair, Row, left_out
-from data.recipes.spec import GroupedChoices, UnifiedqaPool, UnifiedqaTarget
-from data.task import Example, TaskType
+from metashot.data.errors import DataError
+from metashot.data.kshot import CUT_SEED, POOL_SEED, legacy_generator
+from metashot.data.recipes import choice_kinds, kinds, unifiedqa
+from metashot.data.recipes.finalize import finish
+from metashot.data.recipes.keys import CommonKeys, DropRule
+from metashot.data.recipes.kinds import Generator, PairOf
+from metashot.data.recipes.rows import BadRow, Dropped, Pair, Row, left_out
+from metashot.data.recipes.spec import GroupedChoices, UnifiedqaPool, UnifiedqaTarget
+from metashot.data.task import Example, TaskType
 
 CODE_VERSION = 1
 """Raise when the meaning of a recipe key changes: it enters every fingerprint."""

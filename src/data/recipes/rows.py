@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
-from data.recipes.keys import CleanStep
+from metashot.data.recipes.keys import CleanStep
 
 Row = Mapping[str, Any]
 """One raw row of a source: column to value."""

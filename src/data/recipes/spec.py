@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data.recipes.keys import CommonKeys, Strict
+from metashot.data.recipes.keys import CommonKeys, Strict
 
 LabelValue = bool | int | str
 

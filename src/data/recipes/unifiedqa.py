@@ -9,11 +9,11 @@ from __future__ import annotations
 import re
 import string
 
-from data.recipes.finalize import cut_at_marks
-from data.recipes.kinds import Generator, PairOf
-from data.recipes.rows import Pair, Row, left_out, lookup, stopped, text_of
-from data.recipes.spec import UnifiedqaPool, UnifiedqaTarget
-from data.task import Example
+from metashot.data.recipes.finalize import cut_at_marks
+from metashot.data.recipes.kinds import Generator, PairOf
+from metashot.data.recipes.rows import Pair, Row, left_out, lookup, stopped, text_of
+from metashot.data.recipes.spec import UnifiedqaPool, UnifiedqaTarget
+from metashot.data.task import Example
 
 SEPARATOR = "\\n"
 WORD_LIMIT = 200

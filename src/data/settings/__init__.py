@@ -11,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
-from data.yaml_files import YamlFile, read_yaml, suggestion
+from metashot.data.errors import DataError
+from metashot.data.yaml_files import YamlFile, read_yaml, suggestion
 
 _KEYS = ("name", "title", "train", "test", "unseen_domain_test")
 
@@ -77,7 +77,7 @@ def base_task(task: str) -> str:
 
 @cache
 def _shipped() -> dict[str, Path]:
-    folder = Path(str(files("data.settings") / "definitions"))
+    folder = Path(str(files("metashot.data.settings") / "definitions"))
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

@@ -9,7 +9,7 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from data.errors import DataError
+from metashot.data.errors import DataError
 
 MAX_BYTES = 40 << 30
 """Most bytes that an archive may unpack to."""

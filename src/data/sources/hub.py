@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
+from metashot.data.errors import DataError
 
 CONVERSION = "refs/convert/parquet"
 """Branch on which the hub keeps its own parquet copy of script-only datasets."""

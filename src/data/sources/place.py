@@ -9,14 +9,14 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from data.errors import DataError
-from data.recipes import Recipe
-from data.recipes.keys import Place
-from data.sources.archive import extract_zip
-from data.sources.download import Limits, download, is_address
-from data.sources.hub import Located, locate_in_folder, locate_on_hub
-from data.sources.tables import TableLayout, class_names, format_of, read_rows
-from data.yaml_files import suggestion
+from metashot.data.errors import DataError
+from metashot.data.recipes import Recipe
+from metashot.data.recipes.keys import Place
+from metashot.data.sources.archive import extract_zip
+from metashot.data.sources.download import Limits, download, is_address
+from metashot.data.sources.hub import Located, locate_in_folder, locate_on_hub
+from metashot.data.sources.tables import TableLayout, class_names, format_of, read_rows
+from metashot.data.yaml_files import suggestion
 
 Row = dict[str, Any]
 

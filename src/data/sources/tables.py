@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import DataError
+from metashot.data.errors import DataError
 
 Row = dict[str, Any]
 FORMATS = {

@@ -8,19 +8,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from data.errors import DataError
-from data.settings import load_setting
-from engine.errors import ConfigError
-from engine.files import write_atomic
-from engine.report import comparisons, formats, tables
-from engine.report.figures import Plot, results_plot, seeds_plot, shots_plot
-from engine.report.html import page
-from engine.report.pair_tests import compare_pairs
-from engine.report.published import Verdict, compare_with_published
-from engine.report.reading import Outputs, read_outputs
-from engine.report.rescoring import rescore
-from engine.report.systems import Answers, collect_answers
-from engine.report.table import Table, without_constant_columns
+from metashot.data.errors import DataError
+from metashot.data.settings import load_setting
+from metashot.engine.errors import ConfigError
+from metashot.engine.files import write_atomic
+from metashot.engine.report import comparisons, formats, tables
+from metashot.engine.report.figures import Plot, results_plot, seeds_plot, shots_plot
+from metashot.engine.report.html import page
+from metashot.engine.report.pair_tests import compare_pairs
+from metashot.engine.report.published import Verdict, compare_with_published
+from metashot.engine.report.reading import Outputs, read_outputs
+from metashot.engine.report.rescoring import rescore
+from metashot.engine.report.systems import Answers, collect_answers
+from metashot.engine.report.table import Table, without_constant_columns
 
 FORMATS = ("console", "markdown", "latex", "csv", "plots", "html")
 

@@ -9,16 +9,16 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from engine.config_difference import Change, config_changes, read_run
-from engine.errors import OutputError
-from engine.files import write_atomic
-from engine.metrics import Metric
-from engine.permutation import paired_permutation_test
-from engine.report import formats
-from engine.report.reading import read_outputs
-from engine.report.systems import Answers, collect_answers
-from engine.report.table import Cell, Table, names, p_value, percent, points
-from engine.statistics import TaskOutcomes, holm, seed_values
+from metashot.engine.errors import OutputError
+from metashot.engine.files import write_atomic
+from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.permutation import paired_permutation_test
+from metashot.engine.metrics.statistics import TaskOutcomes, holm, seed_values
+from metashot.engine.report import formats
+from metashot.engine.report.reading import read_outputs
+from metashot.engine.report.systems import Answers, collect_answers
+from metashot.engine.report.table import Cell, Table, names, p_value, percent, points
+from metashot.engine.runs.config_difference import Change, config_changes, read_run
 
 _NOT_COMPARED = ("logger", "hydra", "results_root", "name", "tags")
 

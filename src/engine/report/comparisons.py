@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from engine.report.pair_tests import PairTest
-from engine.report.published import Compared, Verdict, published_source
-from engine.report.rescoring import Rescored
-from engine.report.systems import METHOD_TITLES, Answers
-from engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points
-from engine.statistics import Interval, seed_values
+from metashot.engine.metrics.statistics import Interval, seed_values
+from metashot.engine.report.pair_tests import PairTest
+from metashot.engine.report.published import Compared, Verdict, published_source
+from metashot.engine.report.rescoring import Rescored
+from metashot.engine.report.systems import METHOD_TITLES, Answers
+from metashot.engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points
 
 Curve = tuple[str, str, str]
 """Setting, method, model."""

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from engine.report.systems import Answers, System
-from engine.statistics import TaskOutcomes, bootstrap_mean, task_outcomes
+from metashot.engine.metrics.statistics import TaskOutcomes, bootstrap_mean, task_outcomes
+from metashot.engine.report.systems import Answers, System
 
 _DRAW = re.compile(r"(.+),draw=\d+")
 

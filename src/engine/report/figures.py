@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from engine.report.comparisons import Curve
-from engine.report.systems import Answers
-from engine.statistics import seed_values
+from metashot.engine.metrics.statistics import seed_values
+from metashot.engine.report.comparisons import Curve
+from metashot.engine.report.systems import Answers
 
 INK = "#1f2933"
 """Colour of text and axes; a page replaces it by the reader's text colour."""

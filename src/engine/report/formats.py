@@ -10,7 +10,7 @@ from rich.console import Group
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-from engine.report.table import Cell, Table
+from metashot.engine.report.table import Cell, Table
 
 _LATEX = str.maketrans(
     {

@@ -9,8 +9,8 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from engine.report.figures import INK, Plot
-from engine.report.table import Table
+from metashot.engine.report.figures import INK, Plot
+from metashot.engine.report.table import Table
 
 
 def page(
@@ -29,7 +29,7 @@ def page(
         plots: in order.
         problems: sentences about what was left out, shown first.
     """
-    folder = files("engine.report") / "page"
+    folder = files("metashot.engine.report") / "page"
     read = {
         name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
     }

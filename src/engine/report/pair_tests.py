@@ -6,9 +6,9 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine.permutation import Comparison, paired_permutation_test
-from engine.report.systems import Answers, System
-from engine.statistics import holm
+from metashot.engine.metrics.permutation import Comparison, paired_permutation_test
+from metashot.engine.metrics.statistics import holm
+from metashot.engine.report.systems import Answers, System
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,9 @@ from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 
-from engine.report.draws import pooled_draws
-from engine.report.systems import Answers
-from engine.statistics import MeanAndWorst, bootstrap_mean
+from metashot.engine.metrics.statistics import MeanAndWorst, bootstrap_mean
+from metashot.engine.report.draws import pooled_draws
+from metashot.engine.report.systems import Answers
 
 _ROUNDING = 0.05
 _FIGURE_ACCURACY = 1.0
@@ -98,14 +98,14 @@ ScopeTasks = Callable[[str, str], Sequence[str]]
 @cache
 def published_cells() -> tuple[Published, ...]:
     """Every number of the paper's tables and figures that could be read."""
-    content = json.loads((files("engine.report") / "published.json").read_text(encoding="utf-8"))
+    content = json.loads((files("metashot.engine.report") / "published.json").read_text(encoding="utf-8"))
     return tuple(Published(**dict(zip(content["columns"], row, strict=True))) for row in content["cells"])
 
 
 @cache
 def published_source() -> tuple[str, dict[str, str]]:
     """Where the numbers are from, and a note per table."""
-    content = json.loads((files("engine.report") / "published.json").read_text(encoding="utf-8"))
+    content = json.loads((files("metashot.engine.report") / "published.json").read_text(encoding="utf-8"))
     return content["source"], content["notes"]
 
 

@@ -14,10 +14,10 @@ from typing import Any
 
 import polars as pl
 
-from engine.errors import OutputError
-from engine.files import read_lines
-from engine.results import FORMAT_VERSION, PREDICTIONS_FILE, RESULTS_FILE, RUN_FILE
-from engine.tracking import flatten
+from metashot.engine.errors import OutputError
+from metashot.engine.files import read_lines
+from metashot.engine.runs.results import FORMAT_VERSION, PREDICTIONS_FILE, RESULTS_FILE, RUN_FILE
+from metashot.engine.tracking.tracker import flatten
 
 SYSTEM = ("setting", "method", "model", "k", "condition", "variant")
 CELL = (*SYSTEM, "task", "seed")

@@ -13,11 +13,11 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from engine.metrics import Codes, Floats, Metric, weighted_metric
-from engine.ranking import Calibration, Normalization
-from engine.report.reading import SYSTEM, Outputs
-from engine.report.systems import System
-from engine.report.variants import with_variants
+from metashot.engine.metrics.classification import Codes, Floats, Metric, weighted_metric
+from metashot.engine.metrics.ranking import Calibration, Normalization
+from metashot.engine.report.reading import SYSTEM, Outputs
+from metashot.engine.report.systems import System
+from metashot.engine.report.variants import with_variants
 
 _LENGTHS = {Normalization.CHARACTERS: "n_chars", Normalization.BYTES: "n_bytes"}
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from engine.metrics import Metric
-from engine.report.reading import SYSTEM, Outputs
-from engine.report.variants import with_variants
-from engine.statistics import MeanAndWorst, TaskOutcomes, bootstrap_mean, task_outcomes
+from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.statistics import MeanAndWorst, TaskOutcomes, bootstrap_mean, task_outcomes
+from metashot.engine.report.reading import SYSTEM, Outputs
+from metashot.engine.report.variants import with_variants
 
 METHOD_ORDER = (
     "zero", "pmi_zero", "channel_zero", "direct", "pmi", "channel", "calibrated",

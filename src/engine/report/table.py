@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from engine.statistics import Interval
+from metashot.engine.metrics.statistics import Interval
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from engine.report.systems import Answers
-from engine.report.table import Cell, Table, interval_cell, mark_best, names, percent
-from engine.statistics import seed_values
+from metashot.engine.metrics.statistics import seed_values
+from metashot.engine.report.systems import Answers
+from metashot.engine.report.table import Cell, Table, interval_cell, mark_best, names, percent
 
 
 def main_table(answers: Sequence[Answers]) -> Table:

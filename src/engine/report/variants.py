@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from engine.report.reading import CELL, Run
+from metashot.engine.report.reading import CELL, Run
 
 _GROUP = ["setting", "method", "model", "condition"]
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 
-from engine.scoring.attention import Kernel
-from engine.scoring.vocabulary import Head
+from metashot.engine.scoring.attention import Kernel
+from metashot.engine.scoring.vocabulary import Head
 
 Rotation = tuple[Tensor, Tensor]
 """Cosines and sines, each [rows, 1, rotated size]; empty for absolute positions."""

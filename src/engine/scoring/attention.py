@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.scoring.layout import MASKED, Block, Clusters, Layout
+from metashot.engine.scoring.layout import MASKED, Block, Clusters, Layout
 
 _TILE_BYTES = 1 << 24
 _FUSED_DTYPES = (torch.float32, torch.bfloat16)

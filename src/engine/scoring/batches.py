@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from engine.scoring.plan import ModelSize
-from engine.scoring.trie import TokenTrie
+from metashot.engine.scoring.plan import ModelSize
+from metashot.engine.scoring.trie import TokenTrie
 
 _CPU_BUDGET_BYTES = 256 << 20
 _CPU_ROWS = 2048

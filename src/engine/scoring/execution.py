@@ -10,16 +10,16 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from engine.errors import ModelError
-from engine.scoring.architecture import Architecture
-from engine.scoring.attention import cascade_attention
-from engine.scoring.batches import next_cut, rows_for_budget
-from engine.scoring.layout import Layout, LayoutBuilder
-from engine.scoring.memory import is_out_of_memory
-from engine.scoring.path import PathCache
-from engine.scoring.request import Progress
-from engine.scoring.trie import Ints, TokenTrie
-from engine.scoring.vocabulary import token_log_probs
+from metashot.engine.errors import ModelError
+from metashot.engine.scoring.architecture import Architecture
+from metashot.engine.scoring.attention import cascade_attention
+from metashot.engine.scoring.batches import next_cut, rows_for_budget
+from metashot.engine.scoring.layout import Layout, LayoutBuilder
+from metashot.engine.scoring.memory import is_out_of_memory
+from metashot.engine.scoring.path import PathCache
+from metashot.engine.scoring.request import Progress
+from metashot.engine.scoring.trie import Ints, TokenTrie
+from metashot.engine.scoring.vocabulary import token_log_probs
 
 _logger = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from engine.scoring.architecture import Rotation, fused, linear_head, no_rotation, rotate_pairs
-from engine.scoring.attention import Kernel
-from engine.scoring.vocabulary import Head
+from metashot.engine.scoring.architecture import Rotation, fused, linear_head, no_rotation, rotate_pairs
+from metashot.engine.scoring.attention import Kernel
+from metashot.engine.scoring.vocabulary import Head
 
 
 class GPT2:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.scoring.trie import Ints, TokenTrie
+from metashot.engine.scoring.trie import Ints, TokenTrie
 
 MASKED = -1e30
 """Added to a score that must not count. Finite, so that a fully masked row has weight 0 instead of NaN."""

@@ -7,9 +7,9 @@ from typing import Any
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from engine.scoring.architecture import Rotation, linear_head, rotate_halves
-from engine.scoring.attention import Kernel
-from engine.scoring.vocabulary import Head
+from metashot.engine.scoring.architecture import Rotation, linear_head, rotate_halves
+from metashot.engine.scoring.attention import Kernel
+from metashot.engine.scoring.vocabulary import Head
 
 
 class Llama:

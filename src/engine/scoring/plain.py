@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from engine.errors import ModelError
-from engine.scoring.memory import is_out_of_memory
-from engine.scoring.request import Progress, Request, check_requests
+from metashot.engine.errors import ModelError
+from metashot.engine.scoring.memory import is_out_of_memory
+from metashot.engine.scoring.request import Progress, Request, check_requests
 
 _logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from engine.scoring.request import Request
-from engine.scoring.trie import TokenTrie, build_trie
+from metashot.engine.scoring.request import Request
+from metashot.engine.scoring.trie import TokenTrie, build_trie
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from engine.errors import ConfigError, ModelError
-from engine.scoring.architecture import Architecture
-from engine.scoring.execution import TriePass
-from engine.scoring.plain import PlainScorer, check_finite, score_plain
-from engine.scoring.plan import Plan, plan_requests
-from engine.scoring.request import Progress, Request, check_requests
-from engine.scoring.support import find_architecture
-from engine.scoring.trie import build_trie
+from metashot.engine.errors import ConfigError, ModelError
+from metashot.engine.scoring.architecture import Architecture
+from metashot.engine.scoring.execution import TriePass
+from metashot.engine.scoring.plain import PlainScorer, check_finite, score_plain
+from metashot.engine.scoring.plan import Plan, plan_requests
+from metashot.engine.scoring.request import Progress, Request, check_requests
+from metashot.engine.scoring.support import find_architecture
+from metashot.engine.scoring.trie import build_trie
 
 _logger = logging.getLogger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from engine.errors import ConfigError
-from engine.models import context_length
+from metashot.engine.errors import ConfigError
+from metashot.engine.models.loading import context_length
 
 Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens in all) after each batch."""

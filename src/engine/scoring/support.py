@@ -7,9 +7,9 @@ from typing import Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from engine.scoring.architecture import Architecture, Factory
-from engine.scoring.gpt import GPT2, GPTJ
-from engine.scoring.llama import Llama
+from metashot.engine.scoring.architecture import Architecture, Factory
+from metashot.engine.scoring.gpt import GPT2, GPTJ
+from metashot.engine.scoring.llama import Llama
 
 _FACTORIES: dict[str, Factory] = {
     "gpt2": GPT2,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from engine.scoring.request import Request
+from metashot.engine.scoring.request import Request
 
 Ints = npt.NDArray[np.int64]
 

@@ -18,10 +18,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from engine.files import write_atomic
-from engine.ledger import Job, JobRecord, JobState, Ledger
-from engine.pruning import Pruned
-from engine.sweep_summary import counts, sweep_markdown, sweep_table
+from metashot.engine.files import write_atomic
+from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
+from metashot.engine.sweeps.pruning import Pruned
+from metashot.engine.sweeps.summary import counts, sweep_markdown, sweep_table
 
 log = logging.getLogger(__name__)
 

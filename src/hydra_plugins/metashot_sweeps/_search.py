@@ -9,10 +9,10 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException
 from rich.console import Console
 
-from engine.ledger import JobRecord, JobState, Ledger
-from engine.pruning import TRIAL_VARIABLE
-from engine.search import Choice, Interval, Search, SearchSpec
 from hydra_plugins.metashot_sweeps._jobs import Jobs, conclude
+from metashot.engine.sweeps.ledger import JobRecord, JobState, Ledger
+from metashot.engine.sweeps.pruning import TRIAL_VARIABLE
+from metashot.engine.sweeps.search import Choice, Interval, Search, SearchSpec
 
 
 def run_search(jobs: Jobs, overrides: Sequence[Override], keys: Mapping[str, Any]) -> list[JobRecord]:

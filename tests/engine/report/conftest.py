@@ -6,9 +6,15 @@ from dataclasses import asdict
 
 import pytest
 
-from engine.metrics import Metric, score
-from engine.ranking import Calibration, Normalization, OptionCounts, best_option, option_scores
-from engine.results import Prediction, Result
+from metashot.engine.metrics.classification import Metric, score
+from metashot.engine.metrics.ranking import (
+    Calibration,
+    Normalization,
+    OptionCounts,
+    best_option,
+    option_scores,
+)
+from metashot.engine.runs.results import Prediction, Result
 
 SEEDS = (100, 13, 21)
 TASKS = {

@@ -6,11 +6,11 @@ import json
 import pytest
 from rich.console import Console
 
-from engine.config_difference import config_changes, read_run
-from engine.errors import OutputError
-from engine.metrics import Metric
-from engine.report.compare import CompareSettings, compare_runs, flipped_table
-from engine.statistics import task_outcomes
+from metashot.engine.errors import OutputError
+from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.statistics import task_outcomes
+from metashot.engine.report.compare import CompareSettings, compare_runs, flipped_table
+from metashot.engine.runs.config_difference import config_changes, read_run
 
 
 @pytest.fixture

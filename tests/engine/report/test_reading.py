@@ -5,9 +5,9 @@ import json
 import polars as pl
 import pytest
 
-from engine.errors import OutputError
-from engine.report.reading import Run, read_outputs
-from engine.report.variants import variant_names, with_variants
+from metashot.engine.errors import OutputError
+from metashot.engine.report.reading import Run, read_outputs
+from metashot.engine.report.variants import variant_names, with_variants
 
 
 def test_folders_are_found_below_a_root(demo_runs):

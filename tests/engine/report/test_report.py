@@ -14,17 +14,23 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from engine.errors import ConfigError
-from engine.metrics import Metric, score
-from engine.ranking import Calibration, Normalization, OptionCounts, best_option, option_scores
-from engine.report.build import ReportSettings, write_report
-from engine.report.formats import comma_separated, latex, markdown
-from engine.report.pair_tests import compare_pairs, differ_in_one_respect
-from engine.report.published import Verdict, compare_with_published, published_cells
-from engine.report.reading import read_outputs
-from engine.report.rescoring import rescore
-from engine.report.systems import System, collect_answers
-from engine.report.table import Cell, Table, names, without_constant_columns
+from metashot.engine.errors import ConfigError
+from metashot.engine.metrics.classification import Metric, score
+from metashot.engine.metrics.ranking import (
+    Calibration,
+    Normalization,
+    OptionCounts,
+    best_option,
+    option_scores,
+)
+from metashot.engine.report.build import ReportSettings, write_report
+from metashot.engine.report.formats import comma_separated, latex, markdown
+from metashot.engine.report.pair_tests import compare_pairs, differ_in_one_respect
+from metashot.engine.report.published import Verdict, compare_with_published, published_cells
+from metashot.engine.report.reading import read_outputs
+from metashot.engine.report.rescoring import rescore
+from metashot.engine.report.systems import System, collect_answers
+from metashot.engine.report.table import Cell, Table, names, without_constant_columns
 
 NO_TARGETS = dict(draws=200, level=0.95, seed=0)
 

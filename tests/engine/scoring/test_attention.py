@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from engine.scoring.attention import Kernel, merge_, partial_attention
-from engine.scoring.layout import MASKED
+from metashot.engine.scoring.attention import Kernel, merge_, partial_attention
+from metashot.engine.scoring.layout import MASKED
 
 
 def _inputs(heads=4, groups=4, queries=7, keys=11, size=8, seed=0):

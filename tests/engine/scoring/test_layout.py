@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from engine.scoring import Request
-from engine.scoring.layout import LayoutBuilder
-from engine.scoring.trie import build_trie
+from metashot.engine.scoring import Request
+from metashot.engine.scoring.layout import LayoutBuilder
+from metashot.engine.scoring.trie import build_trie
 
 _LENGTHS = (1, 2, 5, 20, 70, 150)
 

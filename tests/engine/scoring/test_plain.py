@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from engine.errors import ConfigError, ModelError
-from engine.scoring import Request, plain, score_plain
-from engine.tiny import tiny_model
+from metashot.engine.errors import ConfigError, ModelError
+from metashot.engine.models.tiny import tiny_model
+from metashot.engine.scoring import Request, plain, score_plain
 
 
 def test_score_is_the_log_probability_of_each_target_token_given_all_before_it():

@@ -2,7 +2,7 @@
 
 from transformers import GPT2Config, LlamaConfig
 
-from engine.scoring import ModelSize, Request, plan_requests
+from metashot.engine.scoring import ModelSize, Request, plan_requests
 
 DEMOS = tuple(range(100, 700))  # 600 tokens
 

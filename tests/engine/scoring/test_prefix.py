@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3Config
 
-from engine.errors import ConfigError, ModelError
-from engine.scoring import PrefixScorer, Request, execution, score_plain
-from engine.tiny import tiny_model
+from metashot.engine.errors import ConfigError, ModelError
+from metashot.engine.models.tiny import tiny_model
+from metashot.engine.scoring import PrefixScorer, Request, execution, score_plain
 
 ARCHITECTURES = ("gpt2", "llama", "gptj", "gemma", "gemma2")
 TINY_BUDGET = 1  # the floor of 32 rows a batch

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from engine.scoring import Request
-from engine.scoring.trie import build_trie
+from metashot.engine.scoring import Request
+from metashot.engine.scoring.trie import build_trie
 
 _tokens = st.lists(st.integers(0, 2), max_size=6).map(tuple)
 _requests = st.lists(st.builds(Request, _tokens, _tokens), max_size=12)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from engine.scoring import vocabulary
-from engine.scoring.vocabulary import Head, token_log_probs
+from metashot.engine.scoring import vocabulary
+from metashot.engine.scoring.vocabulary import Head, token_log_probs
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])

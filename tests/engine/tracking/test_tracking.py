@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from engine.errors import ConfigError
-from engine.tracking import TrackerSpec, flatten, open_tracker
+from metashot.engine.errors import ConfigError
+from metashot.engine.tracking.tracker import TrackerSpec, flatten, open_tracker
 
 CONFIG = {"method": {"name": "direct", "k": 4}, "seeds": [100, 13], "lr": 1e-05}
 
@@ -95,9 +95,9 @@ def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch, package):
 @pytest.mark.usefixtures("_wandb_home")
 class TestWandb:
     def test_without_a_key_a_run_is_kept_offline_and_said_in_one_line(self, tmp_path, caplog):
-        with caplog.at_level(logging.WARNING, "engine.tracking"):
+        with caplog.at_level(logging.WARNING, "metashot.engine.tracking.tracker"):
             record(open_tracker(spec(tmp_path, "wandb"), CONFIG), tmp_path)
-        (line,) = [r.getMessage() for r in caplog.records if r.name == "engine.tracking"]
+        (line,) = [r.getMessage() for r in caplog.records if r.name == "metashot.engine.tracking.tracker"]
         assert line.startswith(f"W&B: no API key is set, logging offline to {tmp_path / 'wandb'} (")
         summary = json.loads(inspect(tmp_path, "--summary"))
         assert summary["config"]["method.k"] == 4
@@ -141,10 +141,10 @@ class TestWandb:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        monkeypatch.setattr("engine.tracking._INIT_SECONDS", 2.0)
+        monkeypatch.setattr("metashot.engine.tracking.tracker._INIT_SECONDS", 2.0)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        with caplog.at_level(logging.WARNING, "engine.tracking"):
+        with caplog.at_level(logging.WARNING, "metashot.engine.tracking.tracker"):
             record(open_tracker(spec(tmp_path, "wandb"), CONFIG), tmp_path)
         assert "does not answer" in caplog.text
         assert json.loads(inspect(tmp_path, "--summary"))["summary"]["macro_f1"] == 0.5
@@ -152,7 +152,7 @@ class TestWandb:
     def test_a_server_lost_during_the_run_does_not_stop_it(self, tmp_path, monkeypatch, wandb_server):
         for name, value in wandb_server.environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("engine.tracking._FINISH_SECONDS", 2.0)
+        monkeypatch.setattr("metashot.engine.tracking.tracker._FINISH_SECONDS", 2.0)
         tracker = open_tracker(spec(tmp_path, "wandb"), CONFIG)
         wandb_server.shutdown()
         wandb_server.server_close()

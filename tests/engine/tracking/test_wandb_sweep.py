@@ -29,7 +29,7 @@ def test_sweep_files_name_what_run_py_logs(path):
 def agent(tmp_path, wandb_server, _wandb_home):
     """`agent(sweep, fixed)` creates the sweep with the real client and runs a real agent; returns its output."""
     environment = os.environ | wandb_server.environment
-    environment |= {"PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "WANDB_DIR": str(tmp_path)}
+    environment |= {"HF_HUB_OFFLINE": "1", "WANDB_DIR": str(tmp_path)}
     environment["WANDB_AGENT_MAX_INITIAL_FAILURES"] = "1"
 
     def wandb(*arguments):

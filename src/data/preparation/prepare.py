@@ -1,0 +1,292 @@
+"""`stage=prepare`: makes the files of a setting's tasks, in parallel, skipping what is there already."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+from rich.console import Console
+from rich.table import Table
+
+from metashot.data.errors import DataError
+from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
+from metashot.data.preparation.instruction_files import (
+    build_instructions,
+    instruction_fingerprint,
+    is_instruction,
+)
+from metashot.data.preparation.manifest import Manifest, RoleRecord, read_manifest
+from metashot.data.preparation.prepared import PreparedFiles, take_prepared
+from metashot.data.preparation.task_files import (
+    Choice,
+    Progress,
+    Role,
+    build_role,
+    dropped_total,
+    task_fingerprint,
+)
+from metashot.data.preparation.work_pool import run_jobs
+from metashot.data.recipes import load_recipe, recipe_names
+from metashot.data.settings import Setting
+from metashot.data.sources.download import Limits
+from metashot.data.sources.place import Reach
+from metashot.data.yaml_files import suggestion
+
+Status = Literal["ok", "skipped", "failed"]
+LOCK_NAME = ".prepare.lock"
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSettings:
+    """What to prepare, and from where.
+
+    Attributes:
+        root: folder of the prepared data (`data.root`).
+        setting: the task lists.
+        roles: `train` makes the pools of the training tasks, `test` the k-shot files of the targets.
+        only: task names to restrict to; empty for all of the setting.
+        k: demonstrations per target task.
+        seeds: demonstration seeds of the targets.
+        pool_k: most examples per training task.
+        pool_seeds: seeds of the training pools.
+        workers: processes; 1 works in this one.
+        source: `recipes` builds from raw rows, `prepared` takes finished files.
+        prepared: for `prepared`: a folder of jsonl files, or a dataset id on the hub.
+        raw: folder with source files of your own.
+        cache: folder for downloads.
+        online: whether the hub and web addresses may be asked.
+        timeout_seconds: longest wait for a server.
+        recipe_path: folders with recipes of your own.
+        fixes: apply the corrections that recipes record.
+        promptsource: PromptSource checkout or package folder, for instruction tasks.
+        force: make files anew even if they are there.
+    """
+
+    root: Path
+    setting: Setting
+    roles: tuple[str, ...] = ("train", "test")
+    only: tuple[str, ...] = ()
+    k: int = TARGET_K
+    seeds: tuple[int, ...] = TARGET_SEEDS
+    pool_k: int = POOL_K
+    pool_seeds: tuple[int, ...] = (POOL_SEED,)
+    workers: int = 1
+    source: str = "recipes"
+    prepared: str = "allenai/metaicl-data"
+    raw: Path | None = None
+    cache: Path = Path("downloads")
+    online: bool = True
+    timeout_seconds: float = 60.0
+    recipe_path: tuple[str, ...] = ()
+    fixes: bool = False
+    promptsource: Path | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one task in one role."""
+
+    task: str
+    role: str
+    status: Status
+    reason: str = ""
+    record: RoleRecord | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareReport:
+    """All outcomes, in the setting's order."""
+
+    outcomes: tuple[Outcome, ...] = field(default_factory=tuple)
+
+    def with_status(self, status: Status) -> list[Outcome]:
+        """The outcomes of one kind."""
+        return [outcome for outcome in self.outcomes if outcome.status == status]
+
+    def table(self) -> Table:
+        """ok, skipped and failed tasks with rows and reasons."""
+        table = Table(title="prepared data", title_justify="left")
+        for column in ("task", "role", "status", "rows", "dropped", "reason"):
+            table.add_column(
+                column, justify="right" if column in ("rows", "dropped") else "left", overflow="fold"
+            )
+        style = {"ok": "green", "skipped": "dim", "failed": "red"}
+        for outcome in sorted(self.outcomes, key=lambda one: ("ok", "skipped", "failed").index(one.status)):
+            record = outcome.record
+            rows = str(sum(file.rows for file in record.files.values())) if record else ""
+            dropped = str(dropped_total(record.dropped)) if record else ""
+            notes = "; ".join(record.notes) if record else ""
+            table.add_row(
+                outcome.task, outcome.role, outcome.status, rows, dropped, outcome.reason or notes,
+                style=style[outcome.status],
+            )  # fmt: skip
+        return table
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One task in one role (picklable: jobs cross process borders)."""
+
+    task: str
+    role: Role
+    choice: Choice
+    settings: PrepareSettings
+
+
+def prepare(settings: PrepareSettings, console: Console | None = None) -> PrepareReport:
+    """Make the files of a setting and print what was made, passed over, or could not be had and why.
+
+    A task that fails does not stop the others. Finished tasks are in the manifest at once, so that a killed run
+    goes on where it was.
+
+    Raises:
+        DataError: the request itself is wrong: an unknown role, source, task or number.
+    """
+    shown = console or Console()
+    jobs = _jobs(settings)
+    with _alone_in(settings.root, shown):
+        report = _prepare(settings, jobs, shown)
+    shown.print(report.table())
+    shown.print(
+        ", ".join(f"{len(report.with_status(status))} {status}" for status in ("ok", "skipped", "failed"))
+    )
+    return report
+
+
+def _prepare(settings: PrepareSettings, jobs: Sequence[Job], shown: Console) -> PrepareReport:
+    manifest = read_manifest(settings.root)
+    ready = {
+        (job.task, job.role): manifest.get(job.task, job.role) for job in jobs if _is_ready(job, manifest)
+    }
+    todo = [job for job in jobs if (job.task, job.role) not in ready]
+    outcomes = {
+        key: Outcome(*key, status="skipped", reason="already prepared", record=record)
+        for key, record in ready.items()
+    }
+    work: Callable[[Job, Progress], RoleRecord] = (
+        _run_prepared if settings.source == "prepared" else _run_recipe
+    )
+    for job, result in run_jobs(work, todo, settings.workers, shown):
+        key = (job.task, job.role)
+        if isinstance(result, RoleRecord):
+            manifest.put(job.task, job.role, result)
+            outcomes[key] = Outcome(*key, status="ok", record=result)
+        else:
+            outcomes[key] = Outcome(*key, status="failed", reason=result)
+    return PrepareReport(tuple(outcomes[job.task, job.role] for job in jobs))
+
+
+@contextmanager
+def _alone_in(root: Path, shown: Console) -> Generator[None, None, None]:
+    """One preparation a folder: a second one waits, then finds the files made."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(root / LOCK_NAME)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            shown.print(f"waiting for another preparation in {root}")
+            lock.acquire()
+    except OSError as error:
+        raise DataError(
+            "data.root", f"{root} cannot be written: {error.strerror or error}", "choose another"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _jobs(settings: PrepareSettings) -> list[Job]:
+    _check(settings)
+    wanted = {
+        "train": (settings.setting.train, Choice(settings.pool_k, settings.pool_seeds)),
+        "test": (settings.setting.test, Choice(settings.k, settings.seeds)),
+    }
+    known = {task for tasks, _ in wanted.values() for task in tasks}
+    for task in settings.only:
+        if task not in known:
+            raise DataError(
+                "prepare.only", f'"{task}" is not in {settings.setting.name}', suggestion(task, known)
+            )
+    jobs: list[Job] = []
+    for role in ("train", "test"):
+        if role in settings.roles:
+            tasks, choice = wanted[role]
+            jobs += [
+                Job(task, role, choice, settings)
+                for task in tasks
+                if not settings.only or task in settings.only
+            ]
+    return jobs
+
+
+def _check(settings: PrepareSettings) -> None:
+    for role in settings.roles:
+        if role not in ("train", "test"):
+            raise DataError(
+                "prepare.roles", f'no role is called "{role}"', suggestion(role, ("train", "test"))
+            )
+    if settings.source not in ("recipes", "prepared"):
+        raise DataError(
+            "prepare.source", f'no source is called "{settings.source}"', suggestion(settings.source, ("recipes", "prepared"))
+        )  # fmt: skip
+    for key, value in (("k", settings.k), ("pool_k", settings.pool_k), ("workers", settings.workers)):
+        if value < 1:
+            raise DataError(f"prepare.{key}", f"must be 1 or more, got {value}", "give a positive number")
+    if not settings.seeds or not settings.pool_seeds:
+        raise DataError("prepare.seeds", "no seed is given", "the published ones are [100,13,21,42,87]")
+    recipe_names(settings.recipe_path)
+
+
+def _is_ready(job: Job, manifest: Manifest) -> bool:
+    record = manifest.get(job.task, job.role)
+    if record is None or job.settings.force or record.fingerprint != _fingerprint(job):
+        return False
+    folder = job.settings.root / job.task
+    return all(
+        (folder / name).is_file() and (folder / name).stat().st_size == file.bytes
+        for name, file in record.files.items()
+    )
+
+
+def _fingerprint(job: Job) -> str:
+    settings = job.settings
+    try:
+        if settings.source == "prepared":
+            return PreparedFiles.fingerprint(settings.prepared, job.task, job.role, job.choice)
+        if is_instruction(job.task):
+            return instruction_fingerprint(job.task, job.role, job.choice, settings.promptsource)
+        return task_fingerprint(
+            load_recipe(job.task, settings.fixes, settings.recipe_path), job.role, job.choice
+        )
+    except DataError:
+        return ""  # the job itself reports what is wrong
+
+
+def _run_recipe(job: Job, progress: Progress) -> RoleRecord:
+    settings = job.settings
+    if is_instruction(job.task):
+        return build_instructions(
+            job.task, job.role, job.choice, settings.root, _reach(settings), settings.promptsource
+        )
+    recipe = load_recipe(job.task, settings.fixes, settings.recipe_path)
+    return build_role(recipe, job.role, job.choice, settings.root, _reach(settings), progress)
+
+
+def _run_prepared(job: Job, progress: Progress) -> RoleRecord:
+    return take_prepared(job.settings.prepared, job.task, job.role, job.choice, job.settings.root)
+
+
+def _reach(settings: PrepareSettings) -> Reach:
+    return Reach(
+        raw=settings.raw,
+        cache=settings.cache,
+        online=settings.online,
+        limits=Limits(timeout_seconds=settings.timeout_seconds),
+    )

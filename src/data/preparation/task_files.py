@@ -1,0 +1,264 @@
+"""One task in one role, from its source rows to its files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from metashot.data.errors import DataError
+from metashot.data.files import FileRecord, copy_file, write_lines
+from metashot.data.jsonl import file_name, to_line
+from metashot.data.kshot import legacy_generator
+from metashot.data.preparation.manifest import RoleRecord
+from metashot.data.preparation.row_selection import drawn_entries, k_shot_entries, parts
+from metashot.data.recipes import DropCounts, Recipe
+from metashot.data.recipes.rows import Pair, Row
+from metashot.data.sources.place import Reach, SplitRows, open_split
+
+Role = Literal["train", "test"]
+Progress = Callable[[str, int], None]
+"""Called with what is going on and how many rows of it are done."""
+
+HELD_ENTRIES = 200_000
+"""Sources with fewer entries are kept in memory between counting and choosing; larger ones are read twice."""
+_PROGRESS_EVERY = 20_000
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """What to select.
+
+    Attributes:
+        k: examples per training (and development) file.
+        seeds: one set of files per seed.
+    """
+
+    k: int
+    seeds: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Entries:
+    """The raw pairs of one split, counted, and readable by number.
+
+    Attributes:
+        count: how many there are.
+        held: all of them, if few.
+        read: makes a fresh pass over them.
+    """
+
+    count: int
+    held: list[Pair] | None
+    read: Callable[[], Iterator[Pair]]
+
+    def pick(self, numbers: Iterable[int]) -> dict[int, Pair]:
+        """The pairs with these numbers."""
+        wanted = {int(number) for number in numbers}
+        if self.held is not None:
+            return {number: self.held[number] for number in wanted}
+        return {number: pair for number, pair in enumerate(self.read()) if number in wanted}
+
+    def all(self) -> Iterator[Pair]:
+        """Every pair, in order."""
+        return iter(self.held) if self.held is not None else self.read()
+
+
+@dataclass(slots=True)
+class _Work:
+    """What accumulates while a task is prepared."""
+
+    recipe: Recipe
+    choice: Choice
+    folder: Path
+    files: dict[str, FileRecord] = field(default_factory=dict)
+    entries: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, DropCounts] = field(default_factory=dict)
+    source: dict[str, str] = field(default_factory=dict)
+
+    def counts(self, part: str) -> DropCounts:
+        return self.dropped.setdefault(part, DropCounts())
+
+    def write(self, seed: int, part: str, pairs: Iterable[Pair]) -> Path:
+        name = file_name(self.recipe.name, self.choice.k, seed, part)
+        examples = self.recipe.finished(pairs, self.counts(f"{part}_file"))
+        self.files[name] = write_lines(self.folder / name, map(to_line, examples))
+        return self.folder / name
+
+
+def task_fingerprint(recipe: Recipe, role: str, choice: Choice) -> str:
+    """Digest of everything but the source rows that decides a role's files."""
+    payload = json.dumps([recipe.fingerprint, recipe.name, role, choice.k, list(choice.seeds)])
+    return hashlib.sha256(payload.encode("utf-8")).hexdigest()
+
+
+def build_role(
+    recipe: Recipe, role: Role, choice: Choice, root: Path, reach: Reach, progress: Progress
+) -> RoleRecord:
+    """Make the files of one task in one role.
+
+    Raises:
+        DataError: no source, a row that does not fit the recipe, or fewer training rows than k in the test role.
+    """
+    work = _Work(recipe, choice, root / recipe.name)
+    if recipe.is_line_based:
+        _build_lines(work, role, reach, progress)
+    elif role == "train":
+        _build_pool(work, reach, progress)
+    else:
+        _build_target(work, reach, progress)
+    return RoleRecord(
+        fingerprint=task_fingerprint(recipe, role, choice),
+        fixes=recipe.fixed,
+        source=work.source,
+        k=choice.k,
+        seeds=choice.seeds,
+        entries=work.entries,
+        dropped={part: counts.as_dict() for part, counts in work.dropped.items() if counts.total()},
+        files=work.files,
+        notes=_notes(work, role),
+    )
+
+
+def _build_pool(work: _Work, reach: Reach, progress: Progress) -> None:
+    plan = work.recipe.spec.splits
+    train = _open(work, plan.train, "train", reach, progress)
+    numbers = parts(plan, train.count, 0).train
+    for seed in work.choice.seeds:
+        chosen, _ = k_shot_entries(numbers, work.choice.k, seed)
+        picked = train.pick(chosen)
+        work.write(seed, "train", (picked[int(number)] for number in chosen))
+
+
+def _build_target(work: _Work, reach: Reach, progress: Progress) -> None:
+    plan, choice = work.recipe.spec.splits, work.choice
+    train = _open(work, plan.train, "train", reach, progress)
+    test = train if plan.cut else _open(work, _test_split(work), "test", reach, progress)
+    numbers = parts(plan, train.count, test.count)
+    _require(work, len(numbers.train))
+    chosen = {seed: k_shot_entries(numbers.train, choice.k, seed) for seed in choice.seeds}
+    picked = train.pick(number for pair in chosen.values() for part in pair for number in part)
+    for seed, (train_numbers, dev_numbers) in chosen.items():
+        work.write(seed, "train", (picked[int(number)] for number in train_numbers))
+        work.write(seed, "dev", (picked[int(number)] for number in dev_numbers))
+    if numbers.test is None:
+        _write_tests(work, test.all())
+    else:
+        held = test.pick(numbers.test)
+        _write_tests(work, (held[int(number)] for number in numbers.test))
+
+
+def _build_lines(work: _Work, role: Role, reach: Reach, progress: Progress) -> None:
+    """UnifiedQA: a task is made in one role only; its targets have no development file."""
+    recipe, choice = work.recipe, work.choice
+    trains_only = recipe.spec.splits.test is None
+    if trains_only != (role == "train"):
+        wanted, asked = ("train", "test") if trains_only else ("test", "train")
+        raise DataError(recipe.name, f"has no {asked} role", f"UnifiedQA gives it the {wanted} role only")
+    generator = recipe.generator()
+    train = _open(work, recipe.spec.splits.train, "train", reach, progress, generator)
+    if trains_only:
+        for seed in choice.seeds:
+            chosen = drawn_entries(generator, train.count, choice.k)
+            picked = train.pick(chosen)
+            work.write(seed, "train", (picked[int(number)] for number in chosen))
+        return
+    _require(work, train.count)
+    for seed in choice.seeds:
+        chosen = drawn_entries(legacy_generator(seed), train.count, choice.k)
+        picked = train.pick(chosen)
+        work.write(seed, "train", (picked[int(number)] for number in chosen))
+    _write_tests(work, _open(work, _test_split(work), "test", reach, progress).all())
+
+
+def _write_tests(work: _Work, pairs: Iterable[Pair]) -> None:
+    """The evaluation file is the same for all seeds: written once, then copied."""
+    first, *others = work.choice.seeds
+    made = work.write(first, "test", pairs)
+    for seed in others:
+        name = file_name(work.recipe.name, work.choice.k, seed, "test")
+        copy_file(made, work.folder / name)
+        work.files[name] = work.files[made.name]
+
+
+def _open(
+    work: _Work, split: str, part: str, reach: Reach, progress: Progress, generator: Any = None
+) -> Entries:
+    recipe = work.recipe
+    rows = open_split(recipe, split, reach)
+    _note_source(work, part, rows)
+    counts = work.counts(part)
+
+    def first_pass() -> Iterator[Pair]:
+        return recipe.pairs(_watched(rows, f"reading {part}", progress), split, counts, generator)
+
+    def later_pass() -> Iterator[Pair]:
+        return recipe.pairs(_watched(rows, f"choosing {part}", progress), split)
+
+    held: list[Pair] | None = []
+    count = 0
+    for pair in first_pass():
+        count += 1
+        if held is not None:
+            held.append(pair)
+            if count > HELD_ENTRIES:
+                held = None
+    work.entries[part] = count
+    if count == 0:
+        raise DataError(
+            f"{recipe.name}, split {split}", "no row became an example", "check the source and drop rules"
+        )
+    return Entries(count, held, later_pass)
+
+
+def _watched(rows: Iterable[Row], what: str, progress: Progress) -> Iterator[Row]:
+    number = 0
+    for number, row in enumerate(rows, start=1):
+        yield row
+        if number % _PROGRESS_EVERY == 0:
+            progress(what, number)
+    progress(what, number)
+
+
+def _note_source(work: _Work, part: str, rows: SplitRows) -> None:
+    work.source[part] = rows.located.origin
+    if rows.located.revision:
+        work.source[f"{part}_revision"] = rows.located.revision
+
+
+def _test_split(work: _Work) -> str:
+    split = work.recipe.spec.splits.test
+    if split is None:
+        raise DataError(work.recipe.name, "has no test split", "prepare it in the train role only")
+    return split
+
+
+def _require(work: _Work, n: int) -> None:
+    if n < work.choice.k:
+        raise DataError(
+            work.recipe.name,
+            f"has {n} training examples, k={work.choice.k} asked",
+            f"set prepare.k={n} or less",
+        )
+
+
+def _notes(work: _Work, role: Role) -> tuple[str, ...]:
+    notes: list[str] = []
+    stopped = sum(counts.stopped.total() for counts in work.dropped.values())
+    if stopped:
+        notes.append(f"{stopped} rows dropped on which the original stopped")
+    if role == "test":
+        short = [
+            name for name, record in work.files.items() if "_train" in name and record.rows < work.choice.k
+        ]
+        if short:
+            notes.append(f"{len(short)} training files hold fewer than k={work.choice.k} examples")
+    return tuple(notes)
+
+
+def dropped_total(dropped: Mapping[str, Any]) -> int:
+    """Rows of a record that became no example, over all parts and reasons."""
+    return sum(sum(reasons.values()) for part in dropped.values() for reasons in part.values())

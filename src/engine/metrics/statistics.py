@@ -1,0 +1,177 @@
+"""How sure a number is: bootstrap intervals over seeds and examples, and Holm's correction.
+
+The test examples of a task are the same for every demonstration seed, so seeds and examples are
+crossed. The bootstrap resamples both: examples once per draw and shared by the seeds, seeds
+independently per task (their demonstrations are drawn per task). Tasks are fixed, not resampled.
+Source: A. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 2007.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metashot.engine.metrics.classification import Codes, Floats, Metric, encode, weighted_metric
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A value with its confidence interval, on the scale of the value."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class MeanAndWorst:
+    """The paper's two figures of a set of tasks, 0..1, each with its interval.
+
+    Attributes:
+        mean: mean over seeds, then over tasks.
+        worst: lowest seed of each task, then mean over tasks. Its interval resamples the test examples of
+            those seeds.
+    """
+
+    mean: Interval
+    worst: Interval
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TaskOutcomes:
+    """Answers of one method on one task: the same test examples under every seed.
+
+    Attributes:
+        task: task name.
+        metric: how the task is scored.
+        seeds: the demonstration seeds, in order.
+        gold: [seeds, n] codes of the gold answers (they differ between seeds only where labels are
+            renamed per seed).
+        prediction: [seeds, n] codes of the predicted answers.
+        labels: the answer of each code; for accuracy the codes say `wrong` and `right`.
+    """
+
+    task: str
+    metric: Metric
+    seeds: tuple[int, ...]
+    gold: Codes
+    prediction: Codes
+    labels: tuple[str, ...]
+
+
+def task_outcomes(
+    task: str, metric: Metric, answers: Mapping[int, tuple[Sequence[str], Sequence[str]]]
+) -> TaskOutcomes:
+    """Encode the answers of one task.
+
+    Args:
+        task: task name.
+        metric: how the task is scored.
+        answers: seed -> (gold, prediction), aligned by test example across seeds.
+
+    Raises:
+        ValueError: no answers, or the seeds differ in their number of test examples.
+    """
+    sizes = {(len(gold), len(prediction)) for gold, prediction in answers.values()}
+    if len(sizes) != 1 or len(set(next(iter(sizes)))) != 1 or sizes == {(0, 0)}:
+        raise ValueError(f"{task}: every seed needs the same test examples, got sizes {sorted(sizes)}")
+    if metric == Metric.ACCURACY:
+        right = np.array([[g == p for g, p in zip(*pair, strict=True)] for pair in answers.values()])
+        gold_codes = np.ones(right.shape, dtype=np.int64)
+        return TaskOutcomes(
+            task, metric, tuple(answers), gold_codes, right.astype(np.int64), ("wrong", "right")
+        )
+    flat = [answer for gold, prediction in answers.values() for answer in (*gold, *prediction)]
+    codes, labels = encode(flat)
+    shaped = codes.reshape(len(answers), 2, -1)
+    return TaskOutcomes(task, metric, tuple(answers), shaped[:, 0], shaped[:, 1], tuple(labels))
+
+
+def seed_values(outcomes: TaskOutcomes) -> Floats:
+    """The metric of each seed: [seeds], 0..1."""
+    return _weighted_seed_values(outcomes, np.ones((1, outcomes.gold.shape[1])))[0]
+
+
+def bootstrap_mean(
+    tasks: Sequence[TaskOutcomes], draws: int = 1000, level: float = 0.95, seed: int = 0
+) -> MeanAndWorst:
+    """Mean and worst-of-seeds over `tasks` with percentile intervals from `draws` resamplings.
+
+    Macro-F1 is no mean over examples, so it is recomputed in every draw. The worst seed of a task is the one
+    observed: the least of several resampled values would lie below the figure that it is an interval of.
+
+    Raises:
+        ValueError: no tasks.
+    """
+    if not tasks:
+        raise ValueError("bootstrap over no tasks")
+    generator = np.random.default_rng(seed)
+    means, worsts = np.zeros(draws), np.zeros(draws)
+    observed = [seed_values(outcomes) for outcomes in tasks]
+    for outcomes, found in zip(tasks, observed, strict=True):
+        values = resampled_seed_values(outcomes, draws, generator)
+        n_seeds = values.shape[1]
+        picks = generator.integers(0, n_seeds, size=(draws, n_seeds))
+        means += np.take_along_axis(values, picks, axis=1).mean(axis=1)
+        worsts += values[:, int(found.argmin())]
+    return MeanAndWorst(
+        mean=_interval(float(np.mean([v.mean() for v in observed])), means / len(tasks), level),
+        worst=_interval(float(np.mean([v.min() for v in observed])), worsts / len(tasks), level),
+    )
+
+
+def resampled_seed_values(outcomes: TaskOutcomes, draws: int, generator: np.random.Generator) -> Floats:
+    """The metric of every seed when the test examples are resampled: [draws, seeds].
+
+    Examples with equal answers under every seed are interchangeable, so resampling n examples is one
+    multinomial draw over the distinct patterns.
+    """
+    patterns, counts = distinct_patterns(np.concatenate([outcomes.gold, outcomes.prediction]))
+    n_seeds = len(outcomes.seeds)
+    compact = TaskOutcomes(
+        outcomes.task,
+        outcomes.metric,
+        outcomes.seeds,
+        patterns[:n_seeds],
+        patterns[n_seeds:],
+        outcomes.labels,
+    )
+    n = int(counts.sum())
+    weights = generator.multinomial(n, counts / n, size=draws).astype(np.float64)
+    return _weighted_seed_values(compact, weights)
+
+
+def distinct_patterns(columns: Codes) -> tuple[Codes, NDArray[np.int64]]:
+    """Distinct columns of [rows, n] and how often each occurs: ([rows, m], [m])."""
+    patterns, counts = np.unique(columns, axis=1, return_counts=True)
+    return patterns, counts
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjusted p-values, in the order given.
+
+    Source: S. Holm, A simple sequentially rejective multiple test procedure, 1979.
+    """
+    adjusted = [0.0] * len(p_values)
+    running = 0.0
+    for rank, index in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        running = max(running, min(1.0, (len(p_values) - rank) * p_values[index]))
+        adjusted[index] = running
+    return adjusted
+
+
+def _weighted_seed_values(outcomes: TaskOutcomes, weights: Floats) -> Floats:
+    columns = [
+        weighted_metric(outcomes.metric, weights, gold, prediction, len(outcomes.labels))
+        for gold, prediction in zip(outcomes.gold, outcomes.prediction, strict=True)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def _interval(value: float, draws: Floats, level: float) -> Interval:
+    tail = (1 - level) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    return Interval(value, float(low), float(high))

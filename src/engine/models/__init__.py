@@ -1,0 +1,1 @@
+"""Language models: loading, identity, conversion, and the tiny ones for tests."""

@@ -1,0 +1,1 @@
+"""Many runs: the ledger of a sweep, searches, early stopping."""

@@ -1,0 +1,199 @@
+"""Hyperparameter search by Optuna's ask and tell, in an SQLite file that survives a kill."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from metashot.engine.errors import ConfigError
+from metashot.engine.sweeps.pruning import TrialAddress, make_pruner
+from metashot.engine.tracking.tracker import import_extra
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of some values."""
+
+    values: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A number between `low` and `high`, both included; `log` samples its logarithm evenly."""
+
+    low: float
+    high: float
+    log: bool = False
+    integer: bool = False
+
+
+Space = Mapping[str, Choice | Interval]
+
+
+@dataclass(frozen=True, slots=True)
+class SearchSpec:
+    """A search (`hydra.sweeper.search`).
+
+    Attributes:
+        storage: Optuna storage URL.
+        study: name of the study.
+        direction: `maximize` or `minimize` what jobs return.
+        n_trials: finished, pruned and failed trials in all.
+        sampler: `tpe`, `random` or `cmaes`.
+        seed: of the sampler.
+        pruner: `none`, `median` or `hyperband`.
+        warmup_steps: steps before a trial may be pruned.
+        metric: logged metric that pruning judges.
+    """
+
+    storage: str
+    study: str
+    direction: Literal["maximize", "minimize"]
+    n_trials: int
+    sampler: str
+    seed: int
+    pruner: str
+    warmup_steps: int
+    metric: str
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One asked point.
+
+    Attributes:
+        number: of the trial in its study.
+        values: parameter -> value.
+        address: what its job needs to report intermediate values.
+    """
+
+    number: int
+    values: dict[str, Value]
+    address: TrialAddress
+
+
+class Search:
+    """A study that is opened, or taken up where it was.
+
+    Args:
+        spec: how to search.
+        space: where to search.
+
+    Raises:
+        ConfigError: optuna is missing, an unknown direction, sampler or pruner, a storage that cannot be
+            opened, or a study of the same name over other parameters.
+    """
+
+    def __init__(self, spec: SearchSpec, space: Space) -> None:
+        self._optuna = import_extra("optuna", "hydra.sweeper.search", "sweep")
+        self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
+        self.spec = spec
+        if spec.direction not in ("maximize", "minimize"):
+            raise ConfigError(
+                "hydra.sweeper.search.direction",
+                f"no direction is called {spec.direction!r}",
+                "maximize or minimize",
+            )
+        self._space = {name: self._distribution(part) for name, part in space.items()}
+        self._study = self._optuna.create_study(
+            storage=spec.storage,
+            study_name=spec.study,
+            direction=spec.direction,
+            sampler=self._sampler(),
+            pruner=make_pruner(spec.pruner, spec.warmup_steps),
+            load_if_exists=True,
+        )
+        self._check_parameters()
+        self._close_interrupted()
+
+    @property
+    def remaining(self) -> int:
+        """Trials that are left to ask for."""
+        return max(0, self.spec.n_trials - sum(trial.state.is_finished() for trial in self._counted()))
+
+    def ask(self, n: int) -> list[Trial]:
+        """The next `n` points, at most as many as remain."""
+        asked = [self._study.ask(self._space) for _ in range(min(n, self.remaining))]
+        return [Trial(trial.number, dict(trial.params), self._address(trial.number)) for trial in asked]
+
+    def tell(self, number: int, value: float | None, *, pruned: bool = False) -> None:
+        """A trial has ended: with a value, stopped early, or (neither) with an error."""
+        states = self._optuna.trial.TrialState
+        if pruned:
+            self._study.tell(number, state=states.PRUNED)
+        elif value is None:
+            self._study.tell(number, state=states.FAIL)
+        else:
+            self._study.tell(number, value)
+
+    def best(self) -> tuple[dict[str, Value], float] | None:
+        """Parameters and value of the best finished trial, or None without one."""
+        try:
+            trial = self._study.best_trial
+        except ValueError:
+            return None
+        return dict(trial.params), float(trial.value)
+
+    def _address(self, number: int) -> TrialAddress:
+        spec = self.spec
+        return TrialAddress(spec.storage, spec.study, number, spec.metric, spec.pruner, spec.warmup_steps)
+
+    def _counted(self) -> list[Any]:
+        """All trials but those that a kill cut short."""
+        return [t for t in self._study.get_trials(deepcopy=False) if not t.user_attrs.get("interrupted")]
+
+    def _close_interrupted(self) -> None:
+        """Trials that were running when the search was killed are tried again first."""
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.state == self._optuna.trial.TrialState.RUNNING:
+                self._study._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
+                self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
+                self._study.enqueue_trial(trial.params)
+
+    def _check_parameters(self) -> None:
+        for trial in self._study.get_trials(deepcopy=False):
+            if trial.params and set(trial.params) != set(self._space):
+                raise ConfigError(
+                    "hydra.sweeper.search.study",
+                    f"study {self.spec.study!r} searches {sorted(trial.params)}, not {sorted(self._space)}",
+                    "choose another study name",
+                )
+
+    def _distribution(self, part: Choice | Interval) -> Any:
+        distributions = self._optuna.distributions
+        if isinstance(part, Choice):
+            return distributions.CategoricalDistribution(list(part.values))
+        if part.integer:
+            return distributions.IntDistribution(int(part.low), int(part.high), log=part.log)
+        return distributions.FloatDistribution(part.low, part.high, log=part.log)
+
+    def _known_trials(self) -> int:
+        """A resumed search must not draw its first points again."""
+        try:
+            studies = self._optuna.get_all_study_summaries(self.spec.storage)
+        except Exception as error:  # whatever the database's driver raises
+            raise ConfigError(
+                "hydra.sweeper.search.storage",
+                f"{self.spec.storage!r} cannot be opened: {(str(error).splitlines() or [''])[0]}",
+                "null, or a URL such as sqlite:///search.db in a folder that exists",
+            ) from error
+        names = {study.study_name: study for study in studies}
+        return names[self.spec.study].n_trials if self.spec.study in names else 0
+
+    def _sampler(self) -> Any:
+        samplers, seed = self._optuna.samplers, self.spec.seed + self._known_trials()
+        makers = {
+            "tpe": lambda: samplers.TPESampler(seed=seed),
+            "random": lambda: samplers.RandomSampler(seed=seed),
+            "cmaes": lambda: samplers.CmaEsSampler(seed=seed),
+        }
+        if self.spec.sampler not in makers:
+            raise ConfigError(
+                "hydra.sweeper.search.sampler",
+                f"no sampler is called {self.spec.sampler!r}",
+                f"one of {', '.join(makers)}",
+            )
+        return makers[self.spec.sampler]()

@@ -1,0 +1,307 @@
+"""The training loop of every method: stepping, logging, evaluating, saving, stopping and resuming.
+
+The loop owns all effects around a step and knows no method: a `Learner` steps and hands out its state.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from tqdm import tqdm
+
+from metashot.engine.errors import CheckpointError, ConfigError, OutputError
+from metashot.engine.files import write_json
+from metashot.engine.training.checkpoint import WORLD_SIZE, Checkpoint, CheckpointStore, checkpoint_folders
+from metashot.engine.training.learner import DivergedError, Learner, MetricSink, StepReport
+from metashot.engine.training.randomness import capture_rng, restore_rng
+from metashot.engine.training.ranks import (
+    barrier,
+    gather_objects,
+    max_over_ranks,
+    rank,
+    sum_over_ranks,
+    world_size,
+)
+from metashot.engine.training.signals import StopRequest, catch_stop_signals
+
+_log = logging.getLogger(__name__)
+
+DIVERGED_FILE = "diverged.json"
+
+
+@dataclass(frozen=True, slots=True)
+class LoopSettings:
+    """`conf/trainer` keys that the loop reads.
+
+    Attributes:
+        steps: optimizer steps in all.
+        save_every: steps between checkpoints; 0 saves only at the end.
+        evaluate_every: steps between evaluations; 0 for none.
+        log_every: steps between log lines.
+        resume: `auto` continues from the newest whole checkpoint if there is one; `never` refuses a folder
+            that holds any.
+        best_metric: key of `evaluate`'s metrics that decides about the best checkpoints and early stopping.
+        early_stop_evaluations: stop after so many evaluations without a better value; 0 for never.
+        progress: draw a progress bar (on rank 0).
+        config_node: where these keys stand in the config, for error messages.
+    """
+
+    steps: int
+    save_every: int = 1000
+    evaluate_every: int = 0
+    log_every: int = 10
+    resume: Literal["auto", "never"] = "auto"
+    best_metric: str = "accuracy"
+    early_stop_evaluations: int = 0
+    progress: bool = True
+    config_node: str = "trainer"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingOutcome:
+    """How a run ended.
+
+    Attributes:
+        step: optimizer steps done.
+        stopped_by: `finished`, `early_stop`, `SIGTERM` or `SIGINT`.
+        checkpoint: the newest checkpoint, or None when none could be written.
+        metrics: of the last evaluation.
+        seconds: of this process.
+    """
+
+    step: int
+    stopped_by: str
+    checkpoint: Path | None
+    metrics: dict[str, float]
+    seconds: float
+
+
+@dataclass(slots=True)
+class _Cursor:
+    """Where the run stands; all of it is stored."""
+
+    step: int = 0
+    sequences: int = 0
+    target_tokens: int = 0
+    best: float | None = None
+    evaluations_since_best: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+
+def run_training(
+    learner: Learner, settings: LoopSettings, store: CheckpointStore, sink: MetricSink | None = None
+) -> TrainingOutcome:
+    """Train until the last step, an early stop or a signal, with a checkpoint at the end in each case.
+
+    A resumed run on a CPU ends bit-identical to one that never stopped.
+
+    Args:
+        learner: the method.
+        settings: how long, how often.
+        store: where checkpoints go; its `identity` decides which may be continued. The number of processes is
+            added to it.
+        sink: where metrics go (rank 0 only).
+
+    Raises:
+        DivergedError: NaN or infinite loss; `diverged.json` beside the checkpoints names step and batch.
+        CheckpointError: the checkpoints there belong to another run, or all are damaged.
+        ConfigError: a setting outside its rule.
+    """
+    _check(settings)
+    started = time.monotonic()
+    store = replace(store, identity={**store.identity, WORLD_SIZE: world_size()})
+    cursor = _resume(learner, settings, store)
+    run = _Run(learner, settings, store, sink, cursor)
+    with catch_stop_signals() as stop:
+        stopped_by = run.advance(stop)
+    return TrainingOutcome(
+        cursor.step, stopped_by, run.newest(), dict(cursor.metrics), time.monotonic() - started
+    )
+
+
+def _check(settings: LoopSettings) -> None:
+    if settings.steps < 1:
+        raise ConfigError(
+            f"{settings.config_node}.steps", f"{settings.steps} is not positive", "give at least 1"
+        )
+    for key in ("save_every", "evaluate_every", "early_stop_evaluations"):
+        if getattr(settings, key) < 0:
+            raise ConfigError(
+                f"{settings.config_node}.{key}", f"{getattr(settings, key)} is negative", "0 turns it off"
+            )
+    if settings.resume not in ("auto", "never"):
+        raise ConfigError(
+            f"{settings.config_node}.resume", f"unknown value {settings.resume!r}", "auto or never"
+        )
+    if settings.early_stop_evaluations and not settings.evaluate_every:
+        raise ConfigError(
+            f"{settings.config_node}.early_stop_evaluations",
+            "is set but nothing is evaluated",
+            f"set {settings.config_node}.evaluate_every",
+        )
+
+
+def _resume(learner: Learner, settings: LoopSettings, store: CheckpointStore) -> _Cursor:
+    if settings.resume == "never" and checkpoint_folders(store.root):
+        raise ConfigError(
+            f"{settings.config_node}.resume",
+            f"never, but {store.root} holds checkpoints",
+            "use auto or another output folder",
+        )
+    if rank() == 0:
+        store.remove_leftovers()  # a run killed after its last step saves no more
+    barrier()
+    checkpoint = store.latest()
+    if checkpoint is None:
+        return _Cursor()
+    _restore(learner, checkpoint)
+    if rank() == 0:
+        _log.info("continuing from %s", checkpoint.folder)
+    return _Cursor(**checkpoint.state["cursor"])
+
+
+def _restore(learner: Learner, checkpoint: Checkpoint) -> None:
+    try:
+        learner.load_weights(checkpoint.weights)
+        learner.load_state(checkpoint.state["learner"])
+        restore_rng(checkpoint.state["rng"][rank()])
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            str(checkpoint.folder),
+            f"does not fit this model or optimizer: {error}",
+            "continue with the model and optimizer it was written by",
+        ) from error
+
+
+@dataclass(slots=True)
+class _Run:
+    learner: Learner
+    settings: LoopSettings
+    store: CheckpointStore
+    sink: MetricSink | None
+    cursor: _Cursor
+    saved_step: int = -1
+    window: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
+    window_steps: int = 0
+    window_start: float = field(default_factory=time.monotonic)
+
+    def advance(self, stop: StopRequest) -> str:
+        """Step until there is a reason to end, and name it."""
+        total = self.settings.steps
+        self.saved_step = self.cursor.step
+        bar = tqdm(
+            total=total,
+            initial=self.cursor.step,
+            unit="step",
+            disable=rank() != 0 or not self.settings.progress,
+        )
+        with bar:
+            while self.cursor.step < total and not self._exhausted():
+                self._step(bar)
+                signal_number = max_over_ranks(stop.signal_number, self.learner.device)
+                last = self.cursor.step == total or self._exhausted() or signal_number
+                if last or (self.settings.save_every and self.cursor.step % self.settings.save_every == 0):
+                    self._save()
+                if signal_number:
+                    return StopRequest(signal_number).name
+        return "finished" if self.cursor.step >= total else "early_stop"
+
+    def _step(self, bar: tqdm) -> None:
+        cursor = self.cursor
+        try:
+            report = self.learner.train_step(cursor.step)
+        except DivergedError as error:
+            self._record_divergence(error)
+            raise
+        cursor.step += 1
+        totals = [report.loss * report.sequences, float(report.sequences), float(report.target_tokens)]
+        totals = sum_over_ranks(totals, self.learner.device)
+        cursor.sequences += int(totals[1])
+        cursor.target_tokens += int(totals[2])
+        self.window = [old + new for old, new in zip(self.window, totals, strict=True)]
+        self.window_steps += 1
+        bar.update(1)
+        if cursor.step % max(1, self.settings.log_every) == 0 or cursor.step == self.settings.steps:
+            self._log_window(bar, report)
+        if self.settings.evaluate_every and cursor.step % self.settings.evaluate_every == 0:
+            self._evaluate()
+
+    def _log_window(self, bar: tqdm, report: StepReport) -> None:
+        now = time.monotonic()
+        seconds = max(now - self.window_start, 1e-9)
+        loss_sum, sequences, tokens = self.window
+        metrics = {
+            "train/loss": loss_sum / max(sequences, 1.0),
+            "train/sequences_per_second": sequences / seconds,
+            "train/target_tokens_per_second": tokens / seconds,
+            "train/steps_per_second": self.window_steps / seconds,
+            **{f"train/{key}": value for key, value in report.metrics.items()},
+        }
+        bar.set_postfix(loss=f"{metrics['train/loss']:.3f}", seq_s=f"{sequences / seconds:.1f}",
+                        target_tok_s=f"{tokens / seconds:.0f}", refresh=False)  # fmt: skip
+        self._send(metrics)
+        self.window, self.window_steps, self.window_start = [0.0, 0.0, 0.0], 0, now
+
+    def _evaluate(self) -> None:
+        metrics = self.learner.evaluate(self.cursor.step)
+        self.cursor.metrics = {key: float(value) for key, value in metrics.items()}
+        self._send({f"eval/{key}": value for key, value in self.cursor.metrics.items()})
+        if self.settings.best_metric not in metrics:
+            raise ConfigError(
+                f"{self.settings.config_node}.best_metric",
+                f"{self.settings.best_metric!r} is not among the evaluation's metrics",
+                f"one of {', '.join(sorted(metrics))}",
+            )
+        value = self.cursor.metrics[self.settings.best_metric]
+        if self._is_better(value):
+            self.cursor.best, self.cursor.evaluations_since_best = value, 0
+        else:
+            self.cursor.evaluations_since_best += 1
+
+    def _is_better(self, value: float) -> bool:
+        best = self.cursor.best
+        if best is None:
+            return True
+        return value > best if self.store.higher_is_better else value < best
+
+    def _exhausted(self) -> bool:
+        patience = self.settings.early_stop_evaluations
+        return bool(patience) and self.cursor.evaluations_since_best >= patience
+
+    def _send(self, metrics: dict[str, float]) -> None:
+        if self.sink is not None and rank() == 0:
+            self.sink.log(metrics, self.cursor.step)
+
+    def _save(self) -> None:
+        """Save on rank 0; a full disk is said in one line and training goes on."""
+        if self.cursor.step == self.saved_step:
+            return
+        state = {
+            "cursor": {name: getattr(self.cursor, name) for name in _Cursor.__slots__},
+            "rng": gather_objects(capture_rng()),
+            "learner": self.learner.state(),
+        }
+        weights = self.learner.weights()
+        metric = None
+        if self.settings.evaluate_every and self.cursor.step % self.settings.evaluate_every == 0:
+            metric = self.cursor.metrics.get(self.settings.best_metric)
+        if rank() == 0:
+            try:
+                self.store.save(self.cursor.step, weights, state, metric=metric, export=self.learner.export)
+            except OutputError as error:
+                _log.warning("no checkpoint at step %d: %s; training goes on", self.cursor.step, error)
+        self.saved_step = self.cursor.step
+        barrier()
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint folder, or None."""
+        folders = checkpoint_folders(self.store.root)
+        return folders[-1] if folders else None
+
+    def _record_divergence(self, error: DivergedError) -> None:
+        path = self.store.root / (DIVERGED_FILE if rank() == 0 else f"rank{rank()}-{DIVERGED_FILE}")
+        write_json(path, {"step": self.cursor.step, "problem": error.args[0], "batch": error.args[1]})

@@ -1,0 +1,265 @@
+"""A language model made ready for training: precision, LoRA, checkpointed activations, compilation, DDP and FSDP.
+
+Distribution and mixed precision are accelerate's, LoRA is PEFT's; this file only chooses.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from metashot.engine.errors import ConfigError, ModelError
+from metashot.engine.models.loading import LanguageModel
+from metashot.engine.training.checkpoint import distinct_tensors
+from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+_PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """`trainer.lora` keys, named as PEFT names them.
+
+    Attributes:
+        r: rank of the update.
+        alpha: its scale times r.
+        dropout: on the update's input.
+        target_modules: names of the layers that get one; empty lets PEFT choose for the architecture.
+    """
+
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TrainableSettings:
+    """How the model computes while training.
+
+    Attributes:
+        precision: `float32`, `bfloat16` (autocast, float32 weights) or `float16` (the same with loss scaling; GPU).
+        gradient_checkpointing: recompute activations in the backward pass.
+        compile: run the transformer through torch.compile.
+        lora: train low-rank updates only, or None for all weights.
+    """
+
+    precision: str = "float32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    lora: LoraSettings | None = None
+
+
+class TrainableModel:
+    """A loss module, its optimizer and whatever accelerate wrapped around them.
+
+    Args:
+        language_model: what to train; its weights are changed in place.
+        make_loss: wraps the (possibly LoRA) model into a module whose output is the loss.
+        settings: how to compute.
+        optimizer: which optimizer.
+        total_steps: length of its schedule.
+
+    Raises:
+        ConfigError: a setting this machine cannot fulfil, or a package that is missing.
+    """
+
+    def __init__(
+        self,
+        language_model: LanguageModel,
+        make_loss: Callable[[PreTrainedModel], nn.Module],
+        settings: TrainableSettings,
+        optimizer: OptimizerSettings,
+        total_steps: int,
+    ) -> None:
+        self.settings = settings
+        self.tokenizer = language_model.tokenizer
+        device = language_model.model.device
+        _check(settings, language_model.model, device)
+        self.model = _with_lora(language_model.model, settings.lora)
+        _configure(self.model, settings)
+        self.accelerator = _accelerator(settings.precision, device)
+        module = make_loss(self.model)
+        inner = build_optimizer(module.named_parameters(), optimizer)
+        self.module, self.optimizer = self.accelerator.prepare(module, inner)
+        parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
+        self.updater = Updater(parameters, self.optimizer, optimizer, total_steps, clip=self._clip)
+
+    @property
+    def device(self) -> torch.device:
+        """This process' device."""
+        return self.accelerator.device
+
+    @property
+    def _is_fsdp(self) -> bool:
+        return "FSDP" in str(self.accelerator.distributed_type)
+
+    def loss_backward(self, inputs: Any, *, last: bool) -> Tensor:
+        """Forward and backward of one micro-batch; gradients are averaged over ranks on the `last` one.
+
+        Returns:
+            The detached loss, scalar.
+        """
+        waiting: AbstractContextManager[Any] = nullcontext()
+        if not last:
+            waiting = self.accelerator.no_sync(self.module)
+        with waiting:
+            loss = self.module(inputs)
+            self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _clip(self, parameters: Any, clip_norm: float) -> Any:
+        return self.accelerator.clip_grad_norm_(parameters, clip_norm)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Trained weights under the model's own names; with LoRA the update merged into a copy."""
+        if self.settings.lora is not None:
+            merged = cast(Any, copy.deepcopy(self.model)).merge_and_unload()
+            return distinct_tensors(merged.state_dict())
+        state = cast(dict[str, Tensor], self.accelerator.get_state_dict(self.module))
+        return distinct_tensors({name.removeprefix("model."): tensor for name, tensor in state.items()})
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Put weights of the same model back; LoRA keeps its base and takes its update from `load_state`."""
+        if self.settings.lora is not None:
+            return
+        if self._is_fsdp:
+            self._load_fsdp_weights(weights)
+            return
+        missing, unexpected = self.model.load_state_dict(weights, strict=False)
+        tied = set(self.model.state_dict()) - set(distinct_tensors(self.model.state_dict()))
+        if set(missing) - tied or unexpected:
+            raise ValueError(f"weights {sorted({*missing, *unexpected} - tied)[:3]} do not fit")
+
+    def state(self) -> dict[str, Any]:
+        """Optimizer state, loss scale, and the LoRA tensors, as a tree for a checkpoint."""
+        state: dict[str, Any] = {"optimizer": self._optimizer_state()}
+        scaler = self.accelerator.scaler
+        if scaler is not None:
+            state["scaler"] = scaler.state_dict()
+        if self.settings.lora is not None:
+            state["lora"] = {
+                name: parameter.data
+                for name, parameter in self.model.named_parameters()
+                if parameter.requires_grad
+            }
+        return state
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Put back what `state` returned."""
+        if "lora" in state:
+            parameters = dict(self.model.named_parameters())
+            for name, tensor in state["lora"].items():
+                parameters[name].data.copy_(tensor)
+        if self._is_fsdp:
+            self._load_fsdp_optimizer(state["optimizer"])
+        else:
+            self.optimizer.load_state_dict(state["optimizer"])
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+
+    def export(self, folder: Path) -> None:
+        """Write config and tokenizer, so that the checkpoint folder loads as a model."""
+        base = cast(Any, self.model).get_base_model() if self.settings.lora is not None else self.model
+        base.config.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+
+    def _optimizer_state(self) -> Any:
+        if not self._is_fsdp:
+            return self.optimizer.state_dict()
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        return get_optimizer_state_dict(self.module, _inner(self.optimizer), options=options)
+
+    def _load_fsdp_optimizer(self, state: dict[str, Any]) -> None:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
+
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        set_optimizer_state_dict(self.module, _inner(self.optimizer), state, options=options)
+
+    def _load_fsdp_weights(self, weights: dict[str, Tensor]) -> None:
+        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
+
+        named: dict[str, Any] = {f"model.{name}": tensor for name, tensor in weights.items()}
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
+        set_model_state_dict(self.module, named, options=options)
+
+
+def _inner(optimizer: Any) -> Any:
+    return getattr(optimizer, "optimizer", optimizer)
+
+
+def _check(settings: TrainableSettings, model: PreTrainedModel, device: torch.device) -> None:
+    if settings.precision not in _PRECISIONS:
+        known = ", ".join(_PRECISIONS)
+        raise ConfigError("trainer.precision", f"unknown value {settings.precision!r}", f"one of {known}")
+    if settings.precision == "float16" and device.type == "cpu":
+        raise ConfigError("trainer.precision", "float16 training needs a GPU", "use bfloat16 or float32")
+    if model.dtype != torch.float32:
+        raise ConfigError(
+            "model.dtype",
+            f"{str(model.dtype).removeprefix('torch.')} weights lose small updates",
+            "train with model.dtype=float32 and choose trainer.precision",
+        )
+    if model.config.is_encoder_decoder:
+        raise ModelError(
+            "model", "is an encoder-decoder; meta-training needs a causal LM", "use a GPT-like model"
+        )
+
+
+def _with_lora(model: PreTrainedModel, lora: LoraSettings | None) -> PreTrainedModel:
+    if lora is None:
+        return model
+    if lora.r < 1:
+        raise ConfigError("trainer.lora.r", f"{lora.r} is not positive", "try 8")
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise ConfigError("trainer.lora", "needs the package peft", "pip install 'metashot[train]'") from None
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules) or None,
+        # GPT-2 stores its projections transposed.
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        task_type="CAUSAL_LM",
+    )
+    return cast(PreTrainedModel, get_peft_model(model, config))
+
+
+def _configure(model: PreTrainedModel, settings: TrainableSettings) -> None:
+    model.train()
+    if settings.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        if settings.lora is not None:
+            model.enable_input_require_grads()
+    if settings.compile:
+        base = cast(Any, model).get_base_model() if settings.lora is not None else model
+        base.base_model.forward = torch.compile(base.base_model.forward, dynamic=True)
+
+
+def _accelerator(precision: str, device: torch.device) -> Accelerator:
+    try:
+        from accelerate import Accelerator
+        from accelerate.state import AcceleratorState
+    except ImportError:
+        raise ConfigError(
+            "trainer", "training needs the package accelerate", "pip install 'metashot[train]'"
+        ) from None
+    # A second training in one process may choose another precision; accelerate keeps the first one's otherwise.
+    AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
+    return Accelerator(mixed_precision=_PRECISIONS[precision], cpu=device.type == "cpu")

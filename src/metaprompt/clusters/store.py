@@ -1,0 +1,163 @@
+"""From a corpus to clusters on disk: `stage=prepare` of the prompt methods, cached by content and resumable.
+
+Layout below the cache: `corpora/<name>-<digest>/` holds the sentences, `.../embeddings-<digest>/` the vectors and
+`.../clusters-<digest>/` assignment, centroids and report; every digest covers what decides the content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from metashot.data.corpus import CorpusSpec, read_documents
+from metashot.data.sentences import SentenceRules, SentenceStore, build_sentences, open_sentences
+from metashot.engine.errors import DataError
+from metashot.engine.files import digest_of, output_errors, write_atomic, write_json
+from metashot.engine.models.gguf import cache_folder
+from metashot.engine.models.sentence_encoder import Embed
+from metashot.metaprompt.clusters.clustering import Clustering, ClusterSpec, cluster_vectors, quality_report
+from metashot.metaprompt.clusters.embedding import EncoderSpec, embed_sentences, encoder_digest, load_encoder
+
+_SHORT = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareSettings:
+    """All of `stage=prepare` for the prompt methods; the groups `corpus` and its parts in YAML."""
+
+    corpus: CorpusSpec
+    sentences: SentenceRules
+    encoder: EncoderSpec
+    clusters: ClusterSpec
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterStore:
+    """Sentences with their clusters.
+
+    Attributes:
+        sentences: the text.
+        assignment: cluster of each sentence, [n].
+        centroids: in the encoder's space, [clusters, e].
+        digest: identifies sentences, encoder and clustering together.
+        report: sizes, nearest sentences and silhouette.
+    """
+
+    sentences: SentenceStore
+    assignment: NDArray[np.int32]
+    centroids: NDArray[np.float32]
+    digest: str
+    report: dict[str, Any]
+
+    @property
+    def count(self) -> int:
+        """Number of clusters."""
+        return len(self.centroids)
+
+
+def prepare_clusters(
+    settings: PrepareSettings,
+    *,
+    notify: Callable[[str], None],
+    make_encoder: Callable[[EncoderSpec], Embed] = load_encoder,
+) -> ClusterStore:
+    """Split, embed and cluster a corpus, or open what an earlier run left.
+
+    Args:
+        settings: corpus, sentence rules, encoder and clustering.
+        notify: told one line about each step.
+        make_encoder: replaced in tests.
+
+    Raises:
+        DataError: too little text for the clusters asked, or an empty cluster.
+        OutputError: the cache cannot be written.
+    """
+    documents, digest = _digested(settings.corpus)
+    key = digest_of({"documents": digest, "rules": asdict(settings.sentences)})
+    folder = cache_folder() / "corpora" / f"{settings.corpus.name}-{key[:_SHORT]}"
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"), output_errors(folder):
+        sentences = _sentences(folder, documents, settings.sentences, notify)
+        return _clusters(folder, sentences, settings, notify, make_encoder)
+
+
+def _digested(spec: CorpusSpec) -> tuple[Callable[[], Iterator[str]], str]:
+    """A fresh iterator over the documents, and their digest; a hub stream is identified by its spec instead."""
+    if spec.source == "hub":
+        return lambda: read_documents(spec), digest_of(asdict(spec))
+    digest = hashlib.sha256()
+    for document in read_documents(spec):
+        digest.update(document.encode("utf-8") + b"\0")
+    return lambda: read_documents(spec), digest.hexdigest()
+
+
+def _sentences(
+    folder: Path, documents: Callable[[], Iterator[str]], rules: SentenceRules, notify: Callable[[str], None]
+) -> SentenceStore:
+    if (folder / "sentences.json").is_file():
+        store = open_sentences(folder)
+        notify(f"sentences: {len(store)} in {store.documents} documents (cached)")
+        return store
+    store = build_sentences(folder, documents(), rules)
+    notify(f"sentences: {len(store)} in {store.documents} documents")
+    return store
+
+
+def _clusters(
+    folder: Path,
+    sentences: SentenceStore,
+    settings: PrepareSettings,
+    notify: Callable[[str], None],
+    make_encoder: Callable[[EncoderSpec], Embed],
+) -> ClusterStore:
+    encoder_key = digest_of({"sentences": sentences.digest, "encoder": encoder_digest(settings.encoder)})
+    digest = digest_of({"vectors": encoder_key, "clusters": asdict(settings.clusters)})
+    target = folder / f"clusters-{digest[:_SHORT]}"
+    if (target / "report.json").is_file():
+        notify(f"clusters: {settings.clusters.count} (cached in {target.name})")
+        return _open(sentences, target, digest)
+    vectors = embed_sentences(
+        folder / f"embeddings-{encoder_key[:_SHORT]}",
+        sentences,
+        lambda: make_encoder(settings.encoder),
+        block=settings.encoder.block,
+        report=lambda done, speed: notify(
+            f"embedded {done} of {len(sentences)} sentences, {speed:.0f} sentences/s"
+        ),
+    )
+    clustering = cluster_vectors(vectors, settings.clusters)
+    report = quality_report(vectors, clustering, sentences, settings.clusters)
+    _write(target, clustering, report)
+    score = report["silhouette_cosine"]
+    notify(
+        f"clusters: {report['clusters']} of {report['size_min']} to {report['size_max']} sentences,"
+        f" silhouette {'not defined' if score is None else f'{score:.2f}'}"
+    )
+    return _open(sentences, target, digest)
+
+
+def _write(folder: Path, clustering: Clustering, report: dict[str, Any]) -> None:
+    for name, array in (("assignment", clustering.assignment), ("centroids", clustering.centroids)):
+        buffer = BytesIO()
+        np.save(buffer, array, allow_pickle=False)
+        write_atomic(folder / f"{name}.npy", buffer.getvalue())
+    write_json(folder / "report.json", report)  # written last: marks the folder whole
+
+
+def _open(sentences: SentenceStore, folder: Path, digest: str) -> ClusterStore:
+    assignment = np.load(folder / "assignment.npy", mmap_mode="r", allow_pickle=False)
+    centroids = np.load(folder / "centroids.npy", mmap_mode="r", allow_pickle=False)
+    if len(assignment) != len(sentences):
+        raise DataError(str(folder), "clusters belong to other sentences", "delete the folder")
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    return ClusterStore(sentences, assignment, centroids, digest, report)

@@ -1,0 +1,1 @@
+"""Meta-tasks from clusters, the gradient regularizer, and meta-training."""

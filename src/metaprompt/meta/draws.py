@@ -1,0 +1,181 @@
+"""The five constructions: from domains to records (texts, options, label), before any tokenizer is seen.
+
+Each function takes one half of a task and returns `count` records. Source: facts from PPT's builders (next-sentence
+formats) and the authors' task classes (cluster formats).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metashot.metaprompt.meta.domains import Half
+
+ADJACENT, SAME_DOCUMENT, OTHER_DOCUMENT = 0, 1, 2
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One example before rendering.
+
+    Attributes:
+        slots: texts by slot name.
+        options: option texts, or clusters as numbers.
+        label: index of the right verbalizer.
+    """
+
+    slots: Mapping[str, str]
+    options: tuple[str | int, ...]
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrawPlan:
+    """What a construction is asked for.
+
+    Attributes:
+        clusters: the task's own clusters (one, or `options` many for `cluster_choice`).
+        count: records.
+        options: options of a choice.
+        repeats: a sentence may be paired with itself (released behaviour).
+    """
+
+    clusters: tuple[int, ...]
+    count: int
+    options: int
+    repeats: bool
+
+
+Draw = Callable[[Half, DrawPlan, np.random.Generator], list[Record]]
+
+
+def cycle(generator: np.random.Generator, pool: NDArray[np.int64], count: int) -> list[int]:
+    """`count` items of `pool` in random order, each used once before any is used again."""
+    rounds = -(-count // len(pool))
+    return np.concatenate([generator.permutation(pool) for _ in range(rounds)])[:count].tolist()
+
+
+def next_sentence_pair(half: Half, plan: DrawPlan, generator: np.random.Generator) -> list[Record]:
+    """nsp: an adjacent sentence, another one of the document, or one of another document, each with p = 1/3."""
+    text = half.domains.store.sentences
+    records: list[Record] = []
+    for anchor in cycle(generator, half.members(plan.clusters[0]), plan.count):
+        adjacent, same = _neighbours(half, anchor)
+        kinds = [ADJACENT] * bool(adjacent) + [SAME_DOCUMENT] * bool(same) + [OTHER_DOCUMENT]
+        label = int(generator.choice(kinds))
+        if label == OTHER_DOCUMENT:
+            partner = _other_documents(half, anchor, 1, generator)[0]
+        else:
+            partner = int(generator.choice(adjacent if label == ADJACENT else same))
+        records.append(Record({"first": text[anchor], "second": text[partner]}, (), label))
+    return records
+
+
+def next_sentence_choice(half: Half, plan: DrawPlan, generator: np.random.Generator) -> list[Record]:
+    """nss: one adjacent option, one of the same document, the others from other documents; the label is its place.
+
+    A document without a further sentence gives its place to one more other document.
+    """
+    text = half.domains.store.sentences
+    records: list[Record] = []
+    for anchor in cycle(generator, half.members(plan.clusters[0]), plan.count):
+        adjacent, same = _neighbours(half, anchor)
+        right = int(generator.choice(adjacent))
+        wrong = [int(generator.choice(same))] if same else []
+        wrong += _other_documents(half, anchor, plan.options - 1 - len(wrong), generator)
+        records.append(_choice(text[anchor], text[right], [text[index] for index in wrong], None, generator))
+    return records
+
+
+def same_cluster_pair(half: Half, plan: DrawPlan, generator: np.random.Generator) -> list[Record]:
+    """scsp: half of the records pair two sentences of the cluster (label 0), half one of it and one of another."""
+    text, cluster = half.domains.store.sentences, plan.clusters[0]
+    positive = plan.count // 2
+    anchors = cycle(generator, half.members(cluster), plan.count)
+    records: list[Record] = []
+    for index, anchor in enumerate(anchors):
+        same = index < positive
+        partner = _member(half, cluster, anchor, generator, repeats=plan.repeats) if same else None
+        partner = _outsider(half, cluster, generator) if partner is None else partner
+        records.append(Record({"first": text[anchor], "second": text[partner]}, (), 0 if same else 1))
+    return _shuffled(records, generator)
+
+
+def same_cluster_choice(half: Half, plan: DrawPlan, generator: np.random.Generator) -> list[Record]:
+    """scss: one option of the anchor's cluster, the others of other clusters; right places are balanced."""
+    text, cluster = half.domains.store.sentences, plan.clusters[0]
+    records: list[Record] = []
+    for index, anchor in enumerate(cycle(generator, half.members(cluster), plan.count)):
+        right = _member(half, cluster, anchor, generator, repeats=plan.repeats)
+        wrong = [text[_outsider(half, cluster, generator)] for _ in range(plan.options - 1)]
+        records.append(_choice(text[anchor], text[right], wrong, index % plan.options, generator))
+    return _shuffled(records, generator)
+
+
+def cluster_choice(half: Half, plan: DrawPlan, generator: np.random.Generator) -> list[Record]:
+    """scc: which of the task's clusters does the sentence belong to; classes are balanced."""
+    text = half.domains.store.sentences
+    share = -(-plan.count // len(plan.clusters))
+    records = [
+        Record({"anchor": text[sentence]}, plan.clusters, label)
+        for label, cluster in enumerate(plan.clusters)
+        for sentence in cycle(generator, half.members(cluster), share)
+    ]
+    return _shuffled(records, generator)[: plan.count]
+
+
+DRAWS: dict[str, Draw] = {
+    "next_sentence_pair": next_sentence_pair,
+    "next_sentence_choice": next_sentence_choice,
+    "same_cluster_pair": same_cluster_pair,
+    "same_cluster_choice": same_cluster_choice,
+    "cluster_choice": cluster_choice,
+}
+
+
+def _choice(
+    anchor: str, right: str, wrong: Sequence[str], place: int | None, generator: np.random.Generator
+) -> Record:
+    place = int(generator.integers(len(wrong) + 1)) if place is None else place
+    shuffled: list[str] = [wrong[int(index)] for index in generator.permutation(len(wrong))]
+    return Record({"anchor": anchor}, (*shuffled[:place], right, *shuffled[place:]), place)
+
+
+def _shuffled(records: list[Record], generator: np.random.Generator) -> list[Record]:
+    return [records[index] for index in generator.permutation(len(records))]
+
+
+def _neighbours(half: Half, anchor: int) -> tuple[list[int], list[int]]:
+    """Adjacent sentences, and the further ones of the same document."""
+    document = half.domains.document_of[anchor]
+    start, stop = half.domains.store.sentences.starts[document : document + 2]
+    adjacent = [index for index in (anchor - 1, anchor + 1) if start <= index < stop]
+    return adjacent, [index for index in range(start, stop) if abs(index - anchor) > 1]
+
+
+def _other_documents(half: Half, anchor: int, count: int, generator: np.random.Generator) -> list[int]:
+    """One random sentence from each of `count` other documents, distinct while there are enough."""
+    documents = half.documents()
+    documents = documents[documents != half.domains.document_of[anchor]]
+    starts = half.domains.store.sentences.starts
+    return [
+        int(generator.integers(starts[document], starts[document + 1]))
+        for document in cycle(generator, documents, count)
+    ]
+
+
+def _member(half: Half, cluster: int, anchor: int, generator: np.random.Generator, *, repeats: bool) -> int:
+    pool = half.members(cluster)
+    return int(generator.choice(pool if repeats else pool[pool != anchor]))
+
+
+def _outsider(half: Half, cluster: int, generator: np.random.Generator) -> int:
+    """A random sentence of a random other cluster."""
+    while True:
+        other = int(generator.integers(half.domains.store.count - 1))
+        pool = half.members(other + (other >= cluster))
+        if len(pool):
+            return int(generator.choice(pool))

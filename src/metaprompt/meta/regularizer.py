@@ -1,0 +1,202 @@
+"""The gradient regularization function psi: it bends a soft prompt's gradient towards directions that generalize.
+
+psi(g, e) = (1 - z) * rescale(h(g)) + z * g, with h a stack of low-rank layers over the rows of g and z a
+coefficient computed from e, the mean encoder state of the batch that gave g. Source: facts from the authors' code
+(`model/grad_trans.py`). Two corrections are the default: the last layer has no ReLU (with it, h is never negative
+and the learned branch can only push every coordinate down) and layers start near the identity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+from torch import Tensor, nn
+
+from metashot.engine.errors import ConfigError
+
+_ROW_EPSILON = 1e-8
+_NEAR_IDENTITY_SCALE = 0.01
+
+
+class Rescale(StrEnum):
+    """How the learned direction h is given the size of the raw gradient g."""
+
+    ROW_L2 = "row_l2"
+    """Each row of h gets the L2 norm of the same row of g (released code: choice 0)."""
+    MATRIX_L2 = "matrix_l2"
+    """The whole of h gets the L2 norm of g (choice 1)."""
+    ROW_L1 = "row_l1"
+    """Each row of h gets the mean absolute value of the same row of g (choice 2)."""
+    MATRIX_L1 = "matrix_l1"
+    """The whole of h gets the mean absolute value of g (choice 3)."""
+
+
+class LayerInit(StrEnum):
+    """How the low-rank factors start."""
+
+    NEAR_IDENTITY = "near_identity"
+    """V ~ N(0, 1/d), U so small that a residual layer changes g by about one percent."""
+    XAVIER = "xavier"
+    """Xavier uniform, with the ReLU gain on U."""
+    NORMAL = "normal"
+    """Every entry of U and V from N(0, 1): what the released code calls `id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegularizerConfig:
+    """The shape of psi; `conf/supmer/*.yaml` key `regularizer`.
+
+    Attributes:
+        rank: rank of each layer, cut to the embedding width.
+        hidden_layers: low-rank layers before the last one.
+        residual: add each layer's input to its output.
+        last_activation: `none` or `relu` (released code: `relu`).
+        init: start of the low-rank factors.
+        rescale: how h is given the size of g.
+        coefficient_width: hidden units of the coefficient network.
+    """
+
+    rank: int
+    hidden_layers: int
+    residual: bool
+    last_activation: str
+    init: str
+    rescale: str
+    coefficient_width: int
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ConfigError: a value outside its rule.
+        """
+        for key in ("rank", "coefficient_width"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"supmer.regularizer.{key}", f"{getattr(self, key)}", "give at least 1")
+        if self.hidden_layers < 0:
+            raise ConfigError("supmer.regularizer.hidden_layers", f"{self.hidden_layers}", "give 0 or more")
+        _member("last_activation", self.last_activation, ("none", "relu"))
+        _member("init", self.init, tuple(LayerInit))
+        _member("rescale", self.rescale, tuple(Rescale))
+
+
+def _member(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(
+            f"supmer.regularizer.{key}", f"unknown value {value!r}", f"one of {', '.join(allowed)}"
+        )
+
+
+def row_norm(matrix: Tensor) -> Tensor:
+    """L2 norm of each row: [..., rows, d] -> [..., rows, 1]."""
+    return torch.linalg.vector_norm(matrix, dim=-1, keepdim=True)
+
+
+def rescale_like(direction: Tensor, reference: Tensor, variant: Rescale) -> Tensor:
+    """`direction` with the size of `reference`, both [..., P, d].
+
+    A direction of size zero stays zero (the released code gives NaN for the last three variants).
+    """
+    if variant is Rescale.ROW_L2:
+        return direction / (row_norm(direction) + _ROW_EPSILON) * (row_norm(reference) + _ROW_EPSILON)
+    size = {
+        Rescale.MATRIX_L2: lambda x: torch.linalg.vector_norm(x, dim=(-2, -1), keepdim=True),
+        Rescale.ROW_L1: lambda x: x.abs().mean(dim=-1, keepdim=True),
+        Rescale.MATRIX_L1: lambda x: x.abs().mean(dim=(-2, -1), keepdim=True),
+    }[variant]
+    smallest = torch.finfo(direction.dtype).tiny
+    return direction / size(direction).clamp_min(smallest) * size(reference)
+
+
+def combine(gradient: Tensor, direction: Tensor, coefficient: Tensor) -> Tensor:
+    """(1 - z) * direction + z * gradient, for [..., P, d] tensors and a coefficient z of shape [...].
+
+    z = 1 gives back `gradient` itself.
+    """
+    weight = coefficient[..., None, None]
+    return (1 - weight) * direction + weight * gradient
+
+
+class LowRankLayer(nn.Module):
+    """x -> act(x V^T U^T + b), plus x where `residual`; U [d, r], V [r, d], b [d] starts at 0."""
+
+    def __init__(self, width: int, rank: int, *, activation: bool, residual: bool, init: LayerInit) -> None:
+        super().__init__()
+        rank = min(rank, width)
+        self.activation = activation
+        self.residual = residual
+        self.u = nn.Parameter(torch.empty(width, rank))
+        self.v = nn.Parameter(torch.empty(rank, width))
+        self.bias = nn.Parameter(torch.zeros(width))
+        with torch.no_grad():
+            _initialize(self.u, self.v, init)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Rows [..., d] -> [..., d]."""
+        out = rows @ self.v.T @ self.u.T + self.bias
+        if self.activation:
+            out = torch.relu(out)
+        return rows + out if self.residual else out
+
+
+def _initialize(u: Tensor, v: Tensor, init: LayerInit) -> None:
+    width, rank = u.shape
+    if init is LayerInit.XAVIER:
+        nn.init.xavier_uniform_(u, gain=nn.init.calculate_gain("relu"))
+        nn.init.xavier_uniform_(v)
+    elif init is LayerInit.NORMAL:
+        nn.init.normal_(u)
+        nn.init.normal_(v)
+    else:
+        # Not exactly zero: behind a ReLU a zero factor would have a zero gradient for ever.
+        nn.init.normal_(v, std=width**-0.5)
+        nn.init.normal_(u, std=_NEAR_IDENTITY_SCALE * (width / rank) ** 0.5)
+
+
+class GradientRegularizer(nn.Module):
+    """psi as a module. It keeps no running statistics: the released code stores them but never uses them."""
+
+    def __init__(self, width: int, config: RegularizerConfig) -> None:
+        super().__init__()
+        self.width = width
+        self.rescale = Rescale(config.rescale)
+        last = config.hidden_layers
+        self.layers = nn.ModuleList(
+            LowRankLayer(
+                width,
+                config.rank,
+                activation=index < last or config.last_activation == "relu",
+                residual=config.residual,
+                init=LayerInit(config.init),
+            )
+            for index in range(last + 1)
+        )
+        self.hidden = nn.Linear(width, config.coefficient_width)
+        self.output = nn.Linear(config.coefficient_width, 1)
+
+    def coefficient(self, state: Tensor) -> Tensor:
+        """Z = sigmoid(w2 ReLU(W1 e + b1) + b2): [..., d] -> [...], each in (0, 1)."""
+        return torch.sigmoid(self.output(torch.relu(self.hidden(state)))).squeeze(-1)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The learned direction, with the size of `gradient`: [..., P, d] -> [..., P, d]."""
+        rows = gradient
+        for layer in self.layers:
+            rows = layer(rows)
+        return rescale_like(rows, gradient, self.rescale)
+
+    def forward(self, gradient: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Regularized gradient and coefficient.
+
+        Args:
+            gradient: raw gradient of the prompt, [P, d] or one per task [N, P, d].
+            state: mean encoder state of the batch that gave it, [d] or [N, d].
+
+        Returns:
+            psi(gradient, state) of the gradient's shape, and z of shape [] or [N].
+        """
+        gradient = gradient.float()
+        coefficient = self.coefficient(state.float())
+        return combine(gradient, self.direction(gradient), coefficient), coefficient

@@ -1,0 +1,201 @@
+"""Settings of meta-training, and what follows from them alone: psi, tasks and the constants of a step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from metashot.engine.errors import ConfigError
+from metashot.engine.models.loading import LanguageModel
+from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.metaprompt.backbone import input_embeddings
+from metashot.metaprompt.clusters.pseudo_tokens import (
+    CENTERED_EMBEDDINGS,
+    INPUT_EMBEDDINGS,
+    cluster_embeddings,
+    load_cluster_vectors,
+)
+from metashot.metaprompt.clusters.store import ClusterStore
+from metashot.metaprompt.meta.domains import split_domains
+from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format, resize
+from metashot.metaprompt.meta.inner_loop import PassRules
+from metashot.metaprompt.meta.outer_loop import OuterRules
+from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
+from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour
+from metashot.metaprompt.meta.tasks import TaskStream, check_stream
+
+
+@dataclass(frozen=True, slots=True)
+class MetaSettings:
+    """`conf/supmer/*.yaml`; the field names are its keys.
+
+    Attributes:
+        prompt_length: virtual tokens.
+        prompt_init: `vocabulary` or `random`.
+        prompt_path: a prompt to start from, or None.
+        formats: meta-task formats by name (or YAML files), in order.
+        examples_per_set: support and query examples of a task; null takes the counts of the format files.
+        tasks_per_step: tasks of one outer step.
+        steps_per_draw: outer steps that share one format.
+        max_context_tokens: context limit, soft prompt not counted.
+        max_batch_tokens: padded tokens of one forward pass.
+        inner_lr: alpha.
+        second_order: differentiate through the inner gradient.
+        coefficient_weight: weight of the coefficient loss.
+        concentration: a of Beta(a, a c).
+        curriculum_base: m of the curriculum.
+        similarity_decay: weight of the past in the running similarity.
+        held_out_fraction: share of documents kept for held-out tasks.
+        min_domain_sentences: fewest sentences of a training domain.
+        test_tasks_per_format: held-out tasks per format in an evaluation.
+        pseudo_tokens: `input_embeddings`, `centered_embeddings`, or an .npy file of given vectors.
+        dropout: run the model with its dropout in training.
+        max_skipped_tasks: stop after so many tasks with a non-finite loss or gradient.
+        seed: of prompt, psi, tasks, mixing and dropout.
+        regularizer: psi's shape.
+        prompt_optimizer: outer optimizer of the prompt.
+        regularizer_optimizer: outer optimizer of psi.
+        as_released: do all as the released code.
+        switches: single oddities on or off; null follows `as_released`.
+    """
+
+    prompt_length: int
+    prompt_init: str
+    prompt_path: str | None
+    formats: tuple[str, ...]
+    examples_per_set: int | None
+    tasks_per_step: int
+    steps_per_draw: int
+    max_context_tokens: int
+    max_batch_tokens: int
+    inner_lr: float
+    second_order: bool
+    coefficient_weight: float
+    concentration: float
+    curriculum_base: float
+    similarity_decay: float
+    held_out_fraction: float
+    min_domain_sentences: int
+    test_tasks_per_format: int
+    pseudo_tokens: str
+    dropout: bool
+    max_skipped_tasks: int
+    seed: int
+    regularizer: RegularizerConfig
+    prompt_optimizer: OptimizerSettings
+    regularizer_optimizer: OptimizerSettings
+    as_released: bool
+    switches: Mapping[str, bool | None]
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a value outside its rule."""
+        for key in (
+            "prompt_length",
+            "tasks_per_step",
+            "steps_per_draw",
+            "max_context_tokens",
+            "max_batch_tokens",
+        ):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"supmer.{key}", f"{getattr(self, key)}", "give at least 1")
+        if not 0 < self.held_out_fraction < 1:
+            raise ConfigError(
+                "supmer.held_out_fraction", f"{self.held_out_fraction}", "give a share between 0 and 1"
+            )
+        if not self.formats:
+            raise ConfigError("supmer.formats", "is empty", "give at least one of nsp, nss, scsp, scss, scc")
+
+    def behaviour(self) -> ReleasedBehaviour:
+        """The oddities that are on."""
+        return released_behaviour(self.as_released, self.switches)
+
+
+def regularizer_config(config: RegularizerConfig, behaviour: ReleasedBehaviour) -> RegularizerConfig:
+    """Psi's shape with the released ReLU branch where that oddity is on."""
+    if not behaviour.learned_branch_relu:
+        return config
+    return replace(config, residual=False, last_activation="relu", init="normal")
+
+
+def make_regularizer(width: int, config: RegularizerConfig, seed: int) -> GradientRegularizer:
+    """Psi with its start fixed by `seed`, without touching the global generator's state."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return GradientRegularizer(width, config)
+
+
+def task_stream(settings: MetaSettings, language_model: LanguageModel, store: ClusterStore) -> TaskStream:
+    """The meta-tasks of a run.
+
+    Raises:
+        DataError: a verbalizer that is not one token, or a corpus without eligible domains.
+        ConfigError: fewer eligible domains than a task needs.
+    """
+    behaviour = settings.behaviour()
+    rules = RenderRules(
+        settings.max_context_tokens,
+        bare_pieces=behaviour.bare_label_pieces,
+        released_truncation=behaviour.released_truncation,
+        third_position=behaviour.third_position,
+    )
+    domains = split_domains(
+        store,
+        held_out_fraction=settings.held_out_fraction,
+        min_sentences=settings.min_domain_sentences,
+        seed=settings.seed,
+    )
+    formats = [resize(load_format(name), settings.examples_per_set) for name in settings.formats]
+    renderers = tuple(
+        bind_format(format_, language_model.tokenizer, rules, is_seq2seq=language_model.is_seq2seq)
+        for format_ in formats
+    )
+    stream = TaskStream(
+        renderers,
+        domains["meta_train"],
+        domains["meta_test"],
+        settings.seed,
+        settings.tasks_per_step,
+        settings.steps_per_draw,
+        behaviour.repeats,
+    )
+    check_stream(stream, {name: part for name, part in domains.items()})
+    return stream
+
+
+def outer_rules(settings: MetaSettings) -> OuterRules:
+    """The constants of an outer step."""
+    behaviour = settings.behaviour()
+    return OuterRules(
+        inner_lr=settings.inner_lr,
+        second_order=settings.second_order,
+        coefficient_weight=settings.coefficient_weight,
+        concentration=settings.concentration,
+        curriculum_base=settings.curriculum_base,
+        last_task_only=behaviour.last_task_only,
+        constant_similarity=behaviour.constant_similarity,
+        passes=PassRules(
+            settings.max_batch_tokens,
+            settings.max_context_tokens if behaviour.state_over_padding else None,
+            state_over_padding=behaviour.state_over_padding,
+            mix_padding=behaviour.mix_padding,
+        ),
+    )
+
+
+def pseudo_embeddings(
+    settings: MetaSettings, language_model: LanguageModel, store: ClusterStore
+) -> Tensor | None:
+    """Input embeddings of the clusters on the model's device, or None when no format needs them."""
+    if "scc" not in settings.formats:
+        return None
+    if settings.pseudo_tokens in (INPUT_EMBEDDINGS, CENTERED_EMBEDDINGS):
+        centered = settings.pseudo_tokens == CENTERED_EMBEDDINGS
+        vectors = cluster_embeddings(store, language_model, settings.seed, centered=centered)
+    else:
+        width = input_embeddings(language_model).shape[1]
+        vectors = load_cluster_vectors(Path(settings.pseudo_tokens), store.count, width)
+    return vectors.to(language_model.device)

@@ -1,0 +1,1 @@
+"""Few-shot prompt tuning of downstream tasks."""

@@ -1,0 +1,63 @@
+"""Interchange with PEFT: a soft prompt as a prompt-tuning adapter folder, and back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from metashot.engine.errors import CheckpointError
+from metashot.engine.models.loading import LanguageModel
+
+
+def peft_prompt_model(language_model: LanguageModel, prompt: Tensor) -> Any:
+    """A PEFT prompt-tuning model whose virtual tokens are `prompt` [P, d] (trainable)."""
+    from peft import PromptTuningConfig, PromptTuningInit, TaskType, get_peft_model
+
+    config = PromptTuningConfig(
+        task_type=TaskType.SEQ_2_SEQ_LM if language_model.is_seq2seq else TaskType.CAUSAL_LM,
+        num_virtual_tokens=prompt.shape[0],
+        prompt_tuning_init=PromptTuningInit.RANDOM,
+        # PEFT counts encoder and decoder as two by default; our prompts stand before the encoder only.
+        num_transformer_submodules=1,
+    )
+    model: Any = get_peft_model(language_model.model, config)
+    weight: Tensor = model.prompt_encoder["default"].embedding.weight
+    with torch.no_grad():
+        weight.copy_(prompt)
+    return model
+
+
+def export_adapter(folder: Path, language_model: LanguageModel, prompt: Tensor) -> None:
+    """Write `prompt` as a PEFT prompt-tuning adapter (safetensors and adapter_config.json)."""
+    peft_prompt_model(language_model, prompt).save_pretrained(folder, safe_serialization=True)
+
+
+def import_adapter(folder: Path, width: int | None = None) -> Tensor:
+    """The prompt [P, d] of a PEFT prompt-tuning adapter folder.
+
+    Raises:
+        CheckpointError: no adapter there, of another kind, or of another width.
+    """
+    from peft import PeftConfig
+    from safetensors.torch import load_file
+
+    try:
+        config = PeftConfig.from_pretrained(str(folder))
+        tensors = load_file(folder / "adapter_model.safetensors")
+    except (ValueError, OSError) as error:
+        raise CheckpointError(
+            str(folder), f"no PEFT adapter: {error}", "give a folder with adapter_config.json"
+        ) from error
+    prompt = tensors.get("prompt_embeddings")
+    if str(config.peft_type).rsplit(".", 1)[-1] != "PROMPT_TUNING" or prompt is None:
+        raise CheckpointError(
+            str(folder), f"adapter of kind {config.peft_type}", "give a prompt-tuning adapter"
+        )
+    if width is not None and prompt.shape[1] != width:
+        raise CheckpointError(
+            str(folder), f"prompt of width {prompt.shape[1]}, the model has {width}", "choose its own model"
+        )
+    return prompt.float()

@@ -1,0 +1,134 @@
+"""`stage=evaluate` of the prompt methods: few-shot tuning over tasks, data seeds and seeds, into the results store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, stdev
+
+from metashot.engine.files import append_lines, write_json
+from metashot.engine.models.loading import LanguageModel
+from metashot.engine.runs.results import FinishedCell, Result, ResultStore, RunFolder, relabel
+from metashot.engine.training.learner import MetricSink
+from metashot.metaprompt.backbone import Backbone, make_backbone
+from metashot.metaprompt.meta.learner import PROMPT_FILE
+from metashot.metaprompt.soft_prompt import save_prompt
+from metashot.metaprompt.tuning.cell import (
+    LoadedTask,
+    fingerprint,
+    finished_cell,
+    load_task,
+    result_seed,
+    run_cell,
+)
+from metashot.metaprompt.tuning.settings import TuneSettings
+from metashot.metaprompt.tuning.starting_point import StartingPoint, starting_point
+
+TUNING_FILE = "tuning.jsonl"
+SUMMARY_FILE = "tuning_summary.json"
+
+
+def evaluate_prompts(
+    settings: TuneSettings,
+    language_model: LanguageModel,
+    output: Path,
+    results_root: Path,
+    *,
+    notify: Callable[[str], None],
+    sink: MetricSink | None = None,
+) -> list[FinishedCell]:
+    """Tune and test every (task, data seed, training seed) cell that the store does not hold yet.
+
+    Writes `results.jsonl`, `predictions.jsonl`, `tuning.jsonl` (curve and chosen step of each cell), the tuned
+    prompts and `tuning_summary.json` (deviations) into `output`.
+    """
+    tasks = [load_task(name, settings, language_model) for name in settings.tasks]
+    backbone = make_backbone(language_model)
+    start = starting_point(settings, language_model, backbone)
+    store, folder = ResultStore(results_root), RunFolder(output)
+    store.check_writable()
+    plan = [(t, d, s) for t in tasks for d in settings.data_seeds for s in settings.train_seeds]
+    finished: list[FinishedCell] = []
+    for number, (task, data_seed, seed) in enumerate(plan, start=1):
+        for cell in _cell(settings, backbone, task, start, data_seed, seed, store, output):
+            folder.add(cell)
+            finished.append(cell)
+            notify(
+                f"[{number}/{len(plan)}] {settings.method} {cell.result.task} data seed {data_seed} seed {seed}:"
+                f" accuracy {100 * cell.result.value:.1f}"
+            )
+            if sink is not None:
+                sink.log({f"accuracy/{cell.result.task}": cell.result.value}, number)
+    write_json(output / SUMMARY_FILE, deviations([cell.result for cell in finished]))
+    return finished
+
+
+def _cell(
+    settings: TuneSettings,
+    backbone: Backbone,
+    task: LoadedTask,
+    start: StartingPoint,
+    data_seed: int,
+    seed: int,
+    store: ResultStore,
+    output: Path,
+) -> list[FinishedCell]:
+    """One training run with all its test tasks, read from the store where it is already there."""
+    prints = {
+        name: fingerprint(settings, backbone.language_model, task, name, start, data_seed, seed)
+        for name in task.tests
+    }
+    with store.lock(next(iter(prints.values()))):
+        found = [store.get(print_) for print_ in prints.values()]
+        if all(cell is not None for cell in found):
+            names = {
+                "setting": settings.setting,
+                "method": settings.method,
+                "model": backbone.language_model.spec.name,
+            }
+            label = result_seed(settings, data_seed, seed)
+            return [relabel(cell, **names, seed=label) for cell in found if cell is not None]
+        tuned = run_cell(settings, backbone, task, start, data_seed, seed)
+        cells = [
+            finished_cell(
+                settings,
+                backbone.language_model,
+                task,
+                name,
+                tuned,
+                result_seed(settings, data_seed, seed),
+                prints[name],
+            )
+            for name in task.tests
+        ]
+        for cell in cells:
+            store.put(cell)
+    own = task.renderer.task.name
+    row = {
+        "task": own,
+        "data_seed": data_seed,
+        "seed": seed,
+        "method": settings.method,
+        "chosen_step": tuned.chosen_step,
+        "curve": tuned.curve_rows(),
+        "fingerprint": prints[own],
+    }
+    append_lines(output / TUNING_FILE, [row])
+    if "prompt" in tuned.weights:
+        save_prompt(output / "prompts" / f"{own}-{data_seed}-{seed}-{PROMPT_FILE}", tuned.weights["prompt"])
+    return cells
+
+
+def deviations(results: Sequence[Result]) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation over runs of each task, in percent (0 for a single run)."""
+    tasks: dict[str, list[float]] = {}
+    for result in results:
+        tasks.setdefault(result.task, []).append(100 * result.value)
+    return {
+        task: {
+            "mean": round(fmean(values), 2),
+            "deviation": round(stdev(values), 2) if len(values) > 1 else 0.0,
+            "runs": len(values),
+        }
+        for task, values in tasks.items()
+    }

@@ -1,0 +1,103 @@
+"""Settings of `stage=evaluate` for the prompt methods."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from metashot.engine.errors import ConfigError
+from metashot.metaprompt.meta.regularizer import Rescale
+from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour
+from metashot.metaprompt.tuning.loop import TrainRules
+from metashot.metaprompt.tuning.tunable import (
+    TuningMethod,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TuneSettings:
+    """`conf/tuning/*.yaml` with `conf/method/*.yaml`; the field names are their keys.
+
+    Attributes:
+        method: name that results carry.
+        tuning: what is tuned, a `TuningMethod`.
+        setting: name of the task list in results.
+        tasks: task names or YAML files.
+        transfer: for a training task further test tasks with the same labels (domain generalization).
+        pattern: which pattern of each task file, 0 being the published default.
+        data_source: `folder` or `hub`.
+        data_root: folder of the task folders.
+        k: training examples per label (as many again for development).
+        data_seeds: seeds of the K-per-label sample.
+        train_seeds: seeds of prompt start, order and dropout.
+        max_tokens: context limit, soft prompt not counted.
+        test_limit: test examples per task, taken from the front; 0 takes all.
+        prompt_length: virtual tokens of a new prompt.
+        prompt_init: `random` or `vocabulary`, for a new prompt.
+        prompt_path: a checkpoint folder of meta-training, a prompt file, or None for a new prompt.
+        regularizer_path: a checkpoint folder, a published `gradient_edit_*.pt`, or None for that of `prompt_path`.
+        rescale: overrides psi's rescale variant, or None.
+        lora_rank: rank of LoRA.
+        lora_alpha: scale of LoRA.
+        lora_dropout: dropout of LoRA.
+        train: steps, batches, selection, optimizer.
+        as_released: do all as the released code.
+        switches: single oddities on or off; null follows `as_released`.
+    """
+
+    method: str
+    tuning: str
+    setting: str
+    tasks: tuple[str, ...]
+    transfer: Mapping[str, Sequence[str]]
+    pattern: int
+    data_source: str
+    data_root: str | None
+    k: int
+    data_seeds: tuple[int, ...]
+    train_seeds: tuple[int, ...]
+    max_tokens: int
+    test_limit: int
+    prompt_length: int
+    prompt_init: str
+    prompt_path: str | None
+    regularizer_path: str | None
+    rescale: str | None
+    lora_rank: int
+    lora_alpha: int
+    lora_dropout: float
+    train: TrainRules
+    as_released: bool
+    switches: Mapping[str, bool | None]
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a value outside its rule or a contradiction."""
+        if self.tuning not in tuple(TuningMethod):
+            raise ConfigError(
+                "method.tuning", f"unknown value {self.tuning!r}", f"one of {', '.join(TuningMethod)}"
+            )
+        if self.tuning == TuningMethod.SUPMER and not self.prompt_path:
+            raise ConfigError(
+                "tuning.prompt_path",
+                "is not set, but supmer starts from a meta-learned prompt",
+                "run stage=train first, or give a checkpoint folder or a prompt file",
+            )
+        if self.rescale is not None and self.rescale not in tuple(Rescale):
+            raise ConfigError(
+                "tuning.rescale", f"unknown value {self.rescale!r}", f"one of {', '.join(Rescale)}"
+            )
+        for key in ("prompt_length", "max_tokens"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"tuning.{key}", f"{getattr(self, key)}", "give at least 1")
+        if self.k < 1 or not self.tasks or not self.data_seeds or not self.train_seeds:
+            raise ConfigError(
+                "tuning", "k, tasks, seeds or train_seeds is empty", "give k >= 1 and at least one of each"
+            )
+
+    def behaviour(self) -> ReleasedBehaviour:
+        """The oddities that are on."""
+        return released_behaviour(self.as_released, self.switches)
+
+    def train_rules(self) -> TrainRules:
+        """Training rules, with the released selection where that oddity is on."""
+        return replace(self.train, select_on="test") if self.behaviour().test_selection else self.train

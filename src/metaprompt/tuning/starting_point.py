@@ -1,0 +1,104 @@
+"""What a tuning cell starts from: a new or meta-learned prompt, psi, or the model itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from metashot.engine.errors import ConfigError
+from metashot.engine.files import digest_of
+from metashot.engine.models.loading import LanguageModel
+from metashot.metaprompt.backbone import Backbone
+from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig, Rescale
+from metashot.metaprompt.meta.settings import make_regularizer
+from metashot.metaprompt.meta.training import load_meta_learned
+from metashot.metaprompt.released import load_released_regularizer
+from metashot.metaprompt.soft_prompt import initial_prompt, load_prompt
+from metashot.metaprompt.tuning.settings import TuneSettings
+from metashot.metaprompt.tuning.tunable import (
+    FullTunable,
+    LoraTunable,
+    PeftPromptTunable,
+    PromptTunable,
+    Tunable,
+    TuningMethod,
+)
+
+_RANDOM_PSI = RegularizerConfig(1920, 1, False, "relu", "normal", "matrix_l2", 24)
+
+
+@dataclass(frozen=True, slots=True)
+class StartingPoint:
+    """What every cell starts from: a given prompt (or None for a new one), psi, and digests of both."""
+
+    prompt: Tensor | None
+    regularizer: GradientRegularizer | None
+    digest: dict[str, Any]
+
+
+def starting_point(
+    settings: TuneSettings, language_model: LanguageModel, backbone: Backbone
+) -> StartingPoint:
+    """Load prompt and psi once for all cells.
+
+    Raises:
+        CheckpointError: a file of another kind or width.
+        ConfigError: supmer without a regularizer.
+    """
+    prompt, regularizer, digest = None, None, dict[str, Any]()
+    width = backbone.width
+    if settings.prompt_path:
+        path = Path(settings.prompt_path).expanduser()
+        if path.is_dir():
+            learned = load_meta_learned(path, width)
+            prompt, regularizer = learned.prompt, learned.regularizer
+            digest["meta"] = learned.digest
+        else:
+            prompt = load_prompt(path, width)
+            digest["prompt"] = digest_of(prompt.tolist())
+    if settings.regularizer_path:
+        regularizer = _regularizer_of(Path(settings.regularizer_path).expanduser(), width)
+    behaviour = settings.behaviour()
+    if settings.tuning == TuningMethod.SOFT_PROMPT:
+        regularizer = make_regularizer(width, _RANDOM_PSI, 0) if behaviour.always_regularize else None
+    elif settings.tuning != TuningMethod.SUPMER:
+        regularizer = None
+    elif regularizer is None:
+        raise ConfigError(
+            "tuning.regularizer_path",
+            "is not set, and tuning.prompt_path holds a prompt alone",
+            "give a checkpoint folder or a gradient_edit_*.pt, or use method=soft_prompt",
+        )
+    if regularizer is not None:
+        rescale = Rescale.MATRIX_L2 if behaviour.matrix_rescale_downstream else settings.rescale
+        regularizer.rescale = Rescale(rescale or regularizer.rescale)
+        regularizer = regularizer.requires_grad_(False).eval().to(language_model.device)
+        digest["regularizer"] = digest_of({n: t.tolist() for n, t in regularizer.state_dict().items()})
+        digest["rescale"] = regularizer.rescale.value
+    return StartingPoint(prompt, regularizer, digest)
+
+
+def _regularizer_of(path: Path, width: int) -> GradientRegularizer:
+    return load_meta_learned(path, width).regularizer if path.is_dir() else load_released_regularizer(path)
+
+
+def make_tunable(settings: TuneSettings, backbone: Backbone, start: StartingPoint, seed: int) -> Tunable:
+    """The thing that one cell trains."""
+    method = TuningMethod(settings.tuning)
+    if method is TuningMethod.FULL:
+        return FullTunable(backbone)
+    if method is TuningMethod.LORA:
+        return LoraTunable(backbone, settings.lora_rank, settings.lora_alpha, settings.lora_dropout)
+    language_model = backbone.language_model
+    prompt = start.prompt
+    if prompt is None:
+        prompt = initial_prompt(language_model, settings.prompt_length, settings.prompt_init, seed)
+    prompt = prompt.clone().to(language_model.device)
+    if method is TuningMethod.PEFT_PROMPT:
+        return PeftPromptTunable(backbone, prompt)
+    return PromptTunable(
+        backbone, nn.Parameter(prompt), start.regularizer, settings.behaviour().state_over_padding
+    )

@@ -1,0 +1,272 @@
+"""Downstream tasks of prompt tuning as data: patterns and verbalizers from `tasks/*.yaml`, rows from files or the hub."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from metashot.data.yaml_files import read_yaml, suggestion
+from metashot.engine.errors import ConfigError, DataError
+from metashot.engine.files import digest_of
+from metashot.metaprompt.batch import PromptExample
+from metashot.metaprompt.template import Fill, Limits, Segment, parse_segments, render, sentinel_id, word_id
+from metashot.metaprompt.truncation import Truncation
+
+Row = Mapping[str, Any]
+_FURTHER = "further_patterns"
+_PATTERN_KEYS = (
+    "verbalizers", "released_verbalizers", "strip_punctuation", "encoder_decoder", "decoder_only",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class PromptTask:
+    """One downstream task with one of its patterns; the fields are the keys of its YAML file.
+
+    The file may also list `further_patterns`: what a pattern leaves out is as in pattern 0.
+
+    Attributes:
+        name: of the task, and of its data folder.
+        labels: label names in the order of their numbers.
+        verbalizers: label words in the same order.
+        released_verbalizers: the words of the released code (they differ for boolq).
+        fields: keys of a row that hold text.
+        inline: fields written into template texts as `{field}`.
+        strip_punctuation: fields that lose their final punctuation.
+        hub: dataset id, config and splits, or None.
+        encoder_decoder: pattern for T5-like models.
+        decoder_only: pattern for GPT-like models; the answer follows it.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    verbalizers: tuple[str, ...]
+    released_verbalizers: tuple[str, ...]
+    fields: tuple[str, ...]
+    inline: tuple[str, ...]
+    strip_punctuation: tuple[str, ...]
+    hub: dict[str, str] | None
+    encoder_decoder: tuple[Segment, ...]
+    decoder_only: tuple[Segment, ...]
+
+
+def task_names() -> list[str]:
+    """Names of the embedded task files."""
+    folder = files("metashot.metaprompt.tuning") / "task_files"
+    return sorted(item.name[:-5] for item in folder.iterdir() if item.name.endswith(".yaml"))
+
+
+def load_prompt_task(name: str, pattern: int = 0) -> PromptTask:
+    """A task by name, or from a YAML file of your own.
+
+    Args:
+        name: of the task, or the file.
+        pattern: 0 for the pattern at the file's top level, 1 and up for its `further_patterns`.
+
+    Raises:
+        ConfigError: unknown name or pattern.
+        DataError: a missing or unknown key, or labels and verbalizers that do not match.
+    """
+    own = Path(name)
+    if own.suffix != ".yaml" and name not in task_names():
+        raise ConfigError("tuning.tasks", f"unknown task {name!r}", suggestion(name, task_names()))
+    path = (
+        own
+        if own.suffix == ".yaml"
+        else Path(str(files("metashot.metaprompt.tuning") / "task_files" / f"{name}.yaml"))
+    )
+    row = _with_pattern(dict(read_yaml(path).content), pattern, path)
+    wanted = set(PromptTask.__dataclass_fields__)
+    if set(row) != wanted:
+        odd = sorted(set(row) ^ wanted)
+        raise DataError(str(path), f"missing or unknown keys: {', '.join(odd)}", "compare with tasks/*.yaml")
+    for key in ("labels", "verbalizers", "released_verbalizers", "fields", "inline", "strip_punctuation"):
+        row[key] = tuple(map(str, row[key] or ()))
+    if not row["labels"]:
+        raise DataError(str(path), "the task has no labels", "list them in the order of their numbers")
+    if not len(row["labels"]) == len(row["verbalizers"]) == len(row["released_verbalizers"]):
+        raise DataError(
+            str(path),
+            f"{len(row['labels'])} labels but {len(row['verbalizers'])} verbalizers",
+            "give one verbalizer per label",
+        )
+    for key in ("encoder_decoder", "decoder_only"):
+        row[key] = parse_segments(row[key], 0, f"{path}: {key}")
+    return PromptTask(**row)
+
+
+def _with_pattern(content: dict[str, Any], pattern: int, path: Path) -> dict[str, Any]:
+    """The file's content with the keys of the chosen pattern on top, without the list of patterns."""
+    further = content.pop(_FURTHER, None) or []
+    if not 0 <= pattern <= len(further):
+        known = f"0 to {len(further)}" if further else "0 only"
+        raise ConfigError(
+            "tuning.pattern", f"task {content.get('name')} has no pattern {pattern}", f"give {known}"
+        )
+    if pattern == 0:
+        return content
+    chosen = dict(further[pattern - 1])
+    odd = sorted(set(chosen) - set(_PATTERN_KEYS))
+    if odd:
+        raise DataError(
+            f"{path}: {_FURTHER}", f"unknown keys: {', '.join(odd)}", f"known: {', '.join(_PATTERN_KEYS)}"
+        )
+    if "verbalizers" in chosen:
+        chosen.setdefault("released_verbalizers", chosen["verbalizers"])
+    return content | chosen
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRows:
+    """Rows of a task: training pool, test set and a digest of both."""
+
+    train: tuple[Row, ...]
+    test: tuple[Row, ...]
+    digest: str
+
+
+def load_rows(task: PromptTask, source: str, root: str | None) -> TaskRows:
+    """All rows of a task.
+
+    Args:
+        task: the task.
+        source: `folder` (`<root>/<task>/{train,test}.json`, one JSON object a line) or `hub`.
+        root: the folder.
+
+    Raises:
+        DataError: a file, a field or a label is missing.
+        ConfigError: the task is not on the hub, or an unknown source.
+    """
+    train: Sequence[Row]
+    test: Sequence[Row]
+    if source == "folder":
+        if not root:
+            raise ConfigError("tuning.data_root", "is not set", "give the folder of the task folders")
+        train, test = (_read(Path(root).expanduser() / task.name / f"{s}.json") for s in ("train", "test"))
+    elif source == "hub":
+        train, test = _hub(task)
+    else:
+        raise ConfigError("tuning.data_source", f"unknown value {source!r}", "folder or hub")
+    for split, rows in (("train", train), ("test", test)):
+        _check_rows(task, split, rows)
+    return TaskRows(tuple(train), tuple(test), digest_of([list(map(dict, train)), list(map(dict, test))]))
+
+
+def _read(path: Path) -> list[Row]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.strip()]
+    except (OSError, ValueError) as error:
+        raise DataError(str(path), f"cannot be read: {error}", "one JSON object a line") from error
+
+
+def _hub(task: PromptTask) -> tuple[Sequence[Row], Sequence[Row]]:
+    if task.hub is None:
+        raise ConfigError(
+            "tuning.data_source", f"task {task.name!r} is not on the hub", "set tuning.data_source=folder"
+        )
+    from datasets import load_dataset
+
+    try:
+        data: Any = load_dataset(task.hub["path"], task.hub["config"])
+    except Exception as error:
+        raise DataError(
+            f"task {task.name}", f"cannot open {task.hub['path']!r}: {error}", "check the network"
+        ) from error
+    keep = [*task.fields, "label"]
+    train, test = (
+        [{key: row[key] for key in keep} for row in data[task.hub[split]]] for split in ("train", "test")
+    )
+    return train, test
+
+
+def _check_rows(task: PromptTask, split: str, rows: Sequence[Row]) -> None:
+    for number, row in enumerate(rows, start=1):
+        missing = [key for key in (*task.fields, "label") if key not in row]
+        if missing:
+            raise DataError(
+                f"{task.name}/{split}.json:{number}", f"no {', '.join(missing)}", "every row needs its fields"
+            )
+        if not (isinstance(row["label"], int) and 0 <= row["label"] < len(task.labels)):
+            raise DataError(
+                f"{task.name}/{split}.json:{number}",
+                f"label {row['label']!r}",
+                f"give a number from 0 to {len(task.labels) - 1} ({', '.join(task.labels)})",
+            )
+
+
+def sample_per_label(labels: Sequence[int], k: int, seed: int) -> tuple[list[int], list[int]]:
+    """Indices of K training and K development examples per label.
+
+    The pool is shuffled by `seed`; of each label the first n = min(count // 2, k) train and the next n are for
+    development, label by label. Source: facts section 6 (as `datasets.shuffle(seed)` orders rows).
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    train: list[int] = []
+    dev: list[int] = []
+    for label in sorted(set(labels)):
+        own = [int(index) for index in order if labels[index] == label]
+        count = min(len(own) // 2, k)
+        train += own[:count]
+        dev += own[count : 2 * count]
+    return train, dev
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRenderer:
+    """A task bound to a tokenizer: rows to ids."""
+
+    task: PromptTask
+    tokenizer: PreTrainedTokenizerBase
+    limits: Limits
+    is_seq2seq: bool
+    words: tuple[str, ...]
+    label_ids: tuple[int, ...]
+
+    def example(self, row: Row) -> PromptExample:
+        """Context and target ids of one row."""
+        task = self.task
+        slots = {
+            key: str(row[key]).rstrip(string.punctuation) if key in task.strip_punctuation else str(row[key])
+            for key in task.fields
+        }
+        segments = task.encoder_decoder if self.is_seq2seq else task.decoder_only
+        for key in task.inline:
+            segments = tuple(
+                replace(s, value=s.value.replace(f"{{{key}}}", slots[key])) if s.kind == "text" else s
+                for s in segments
+            )
+        fill = Fill(slots, (), self.label_ids)
+        context = render(self.tokenizer, segments, fill, self.limits, spaced=not self.is_seq2seq)
+        answer = self.label_ids[row["label"]]
+        return PromptExample(
+            context, (sentinel_id(self.tokenizer, 0), answer) if self.is_seq2seq else (answer,)
+        )
+
+
+def bind_task(
+    task: PromptTask,
+    tokenizer: PreTrainedTokenizerBase,
+    *,
+    is_seq2seq: bool,
+    max_tokens: int,
+    released_words: bool,
+    released_truncation: bool,
+) -> TaskRenderer:
+    """Look up the label words once.
+
+    Raises:
+        DataError: a verbalizer that is not one token.
+    """
+    words = task.released_verbalizers if released_words else task.verbalizers
+    ids = tuple(word_id(tokenizer, word, f"task {task.name}") for word in words)
+    rule = Truncation.LONGER_SIDE if released_truncation else Truncation.LONGEST_SLOT
+    return TaskRenderer(task, tokenizer, Limits(max_tokens, {}, rule), is_seq2seq, words, ids)

@@ -1,0 +1,177 @@
+"""The command: compose the config, check it, run its stages, report. `run.py` and the wheel's `metashot` call it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import uuid
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NoReturn
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from metashot.data.errors import MetashotError, suggestion
+from metashot.engine.errors import ConfigError
+from metashot.stages.composition_errors import GROUP_NULL, explain
+from metashot.stages.config_folder import CONFIG_FOLDER
+from metashot.stages.replay import replay
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
+"""Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
+USAGE_EXIT = 2
+RUN_FILES = (".hydra", "run.json")
+LOG_WIDTH = 120
+RUN_ID = uuid.uuid4().hex[:6]
+"""Keeps two runs of one second apart. Plain text, since launchers send resolvers to their workers."""
+
+Stage = Callable[[Any], float | None]
+
+
+def register_resolvers() -> None:
+    """`${uid:}` and `${basename:path}`."""
+    OmegaConf.register_new_resolver("uid", lambda: RUN_ID, replace=True)
+    OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).name, replace=True)
+
+
+def stages() -> dict[str, dict[str, Stage]]:
+    """Stage -> method family -> function. Imports torch, so only a run calls it."""
+    from metashot.stages import icl_evaluation as icl
+    from metashot.stages import icl_training as training
+    from metashot.stages import metaprompt as prompt
+    from metashot.stages import preparation as data_stages
+    from metashot.stages import reports as common
+
+    return {
+        "prepare": {"icl": data_stages.prepare_stage, "prompt": prompt.prepare_stage},
+        "doctor": {"icl": data_stages.doctor_stage},
+        "train": {"icl": training.train_stage, "prompt": prompt.train_stage},
+        "evaluate": {"icl": icl.evaluate_stage, "prompt": prompt.evaluate_stage},
+        "plan": {"icl": icl.plan_stage},
+        "report": {"icl": common.report_stage, "prompt": common.report_stage},
+        "compare": {"icl": common.compare_stage, "prompt": common.compare_stage},
+    }
+
+
+def chosen_stages(config: Mapping[str, Any]) -> list[Stage]:
+    """The functions of `stage=...`, in order.
+
+    Raises:
+        ConfigError: a stage that does not exist, or that the method has no use for.
+    """
+    known = stages()
+    asked = config["stage"] if isinstance(config["stage"], list) else [config["stage"]]
+    family = "prompt" if "tuning" in config["method"] else "icl"
+    functions: list[Stage] = []
+    for name in asked:
+        if name not in known:
+            raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), known))
+        if family not in known[name]:
+            useful = [stage for stage, functions_ in known.items() if family in functions_]
+            raise ConfigError(
+                "stage",
+                f"method {config['method']['name']!r} has no stage {name!r}",
+                f"one of {', '.join(useful)}",
+            )
+        functions.append(known[name][family])
+    return functions
+
+
+def execute(config: dict[str, Any], output: Path, overrides: list[str]) -> float | None:
+    """Run the stages of a resolved config; returns the last stage's figure, for sweepers."""
+    from rich.console import Console
+
+    from metashot.engine.runs.record import RunRecord
+    from metashot.engine.sweeps.pruning import watched
+    from metashot.engine.tracking.tracker import open_tracker
+    from metashot.stages.context import RunContext, tracker_spec
+    from metashot.stages.nodes import check_targets
+
+    check_targets(config)
+    functions = chosen_stages(config)
+    tracker = watched(open_tracker(tracker_spec(config), config))
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
+    record = RunRecord(output, config, overrides)
+    run = RunContext(config, output, Path(config["results_root"]), console, tracker, record)
+    figure: float | None = None
+    status = "failed"
+    try:
+        for function in functions:
+            figure = function(run)
+        status = "finished"
+    finally:
+        record.write(status)
+        tracker.finish("ok" if status == "finished" else "failed")
+    run.console.print(f"output folder: {output}", soft_wrap=True)
+    return figure
+
+
+@hydra.main(config_path=str(CONFIG_FOLDER), config_name="config", version_base="1.3")
+def job(composed: DictConfig) -> float | None:
+    """One job of a run or multirun. In a multirun a mistake fails its job only; alone it ends the process."""
+    settings = HydraConfig.get()
+    output = Path(settings.runtime.output_dir)
+    try:
+        with nothing_left(output):
+            overrides = list(settings.overrides.task)
+            if composed.stage == "rerun":
+                composed, overrides = replay(composed, overrides)
+            config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+            return execute(config, output, overrides)  # pyright: ignore[reportArgumentType]
+    except (MetashotError, OmegaConfBaseException) as error:
+        if settings.mode is RunMode.MULTIRUN or SHOW_ALL:
+            raise
+        return fail(str(error) if isinstance(error, MetashotError) else explain(error))
+
+
+@contextmanager
+def nothing_left(output: Path) -> Generator[None]:
+    """After a user's mistake, remove an output folder that holds no result."""
+    try:
+        yield
+    except (MetashotError, OmegaConfBaseException):
+        if output.is_dir() and all(
+            path.name in RUN_FILES or path.suffix == ".log" for path in output.iterdir()
+        ):
+            shutil.rmtree(output)
+            with suppress(OSError):  # the folders of the day, unless other runs are in them
+                output.parent.rmdir()
+                output.parent.parent.rmdir()
+        raise
+
+
+def fail(message: str) -> NoReturn:
+    """Print the one-line error and leave with the status of a usage error."""
+    print(f"error: {message}", file=sys.stderr)
+    raise SystemExit(USAGE_EXIT)
+
+
+def main() -> None:
+    """Run, and turn a user's mistake into one line and exit status 2."""
+    register_resolvers()
+    if not sys.stderr.isatty():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # hydra/launcher=ray would report to its makers
+    os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
+    try:
+        job()
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if SHOW_ALL or (isinstance(error, ValueError) and not str(error).startswith(GROUP_NULL)):
+            raise
+        fail(explain(error))
+    except MetashotError as error:  # of the sweep itself; a job has its own
+        if SHOW_ALL:
+            raise
+        fail(str(error))
+    except KeyboardInterrupt:
+        print("interrupted: finished cells and checkpoints are stored, run again to go on", file=sys.stderr)
+        raise SystemExit(130) from None

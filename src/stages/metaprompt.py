@@ -1,0 +1,96 @@
+"""The stages of the prompt methods for `run.py`: config nodes in, files and tables out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.table import Table
+
+from metashot.engine.files import write_atomic, write_json
+from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
+from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
+from metashot.metaprompt.meta.training import load_meta_learned, meta_train
+from metashot.metaprompt.soft_prompt import nearest_tokens
+from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
+from metashot.stages.context import RunContext
+from metashot.stages.metaprompt_settings import (
+    checkpoint_root,
+    loop_settings,
+    meta_settings,
+    prepare_settings,
+    tune_settings,
+)
+from metashot.stages.nodes import build
+
+_SHOWN_CLUSTERS, _SHOWN_TOKENS, _NEAREST = 12, 8, 4
+CLUSTERS_FILE = "clusters.json"
+
+
+def prepare_stage(run: RunContext) -> None:
+    """Text to clusters: sentences, embeddings, k-means, and a table of what came out."""
+    store = _clusters(run)
+    table = Table("cluster", "sentences", "nearest to its centroid", title="clusters")
+    for row in store.report["cluster"][:_SHOWN_CLUSTERS]:
+        table.add_row(str(row["id"]), str(row["size"]), row["nearest"][0][:100])
+    run.console.print(table)
+    write_json(run.output / CLUSTERS_FILE, store.report)
+
+
+def train_stage(run: RunContext) -> float:
+    """Meta-train prompt and regularizer; returns the last held-out query loss (lower is better)."""
+    supmer: Mapping[str, Any] = run.config["supmer"]
+    settings, loop = meta_settings(supmer), loop_settings(supmer)
+    store, model = _clusters(run), _model(run)
+    outcome = meta_train(settings, model, store, loop, checkpoint_root(supmer), run.tracker)
+    run.console.print(
+        f"{outcome.stopped_by} after {outcome.step} steps, {outcome.seconds:.0f} s: {outcome.checkpoint}",
+        soft_wrap=True,
+    )
+    if outcome.metrics:
+        table = Table("held-out metric", "value")
+        for name, value in outcome.metrics.items():
+            table.add_row(name, f"{value:.4f}")
+        run.console.print(table)
+    if outcome.checkpoint is not None:
+        _show_prompt(run, model, outcome.checkpoint)
+    run.tracker.summary({f"held_out/{name}": value for name, value in outcome.metrics.items()})
+    return outcome.metrics.get("query_loss", float("nan"))
+
+
+def evaluate_stage(run: RunContext) -> float:
+    """Tune and test every cell, write the output folder, print the table; returns the mean in percent."""
+    settings = tune_settings(run.config)
+    model = _model(run)
+
+    def notify(line: str) -> None:
+        run.console.print(line, soft_wrap=True, highlight=False)
+
+    cells = evaluate_prompts(settings, model, run.output, run.results_root, notify=notify, sink=run.tracker)
+    summary = summarize(cells)
+    write_json(run.output / SUMMARY_FILE, summary.to_json())
+    write_atomic(run.output / "summary.md", markdown_table(summary))
+    run.console.print(console_table(summary))
+    for task, row in deviations([cell.result for cell in cells]).items():
+        run.console.print(f"{task}: {row['mean']:.1f} +- {row['deviation']:.1f} over {row['runs']} runs")
+    run.tracker.summary({"mean": summary.mean.value, "worst": summary.worst.value})
+    return summary.mean.value
+
+
+def _model(run: RunContext) -> LanguageModel:
+    return load_model(build(ModelSpec, run.config["model"], "model"))
+
+
+def _clusters(run: RunContext) -> ClusterStore:
+    return prepare_clusters(
+        prepare_settings(run.config["corpus"]), notify=lambda line: run.console.print(line, highlight=False)
+    )
+
+
+def _show_prompt(run: RunContext, model: LanguageModel, checkpoint: Any) -> None:
+    prompt = load_meta_learned(checkpoint).prompt[:_SHOWN_TOKENS]
+    table = Table("prompt token", "nearest vocabulary tokens (cosine)")
+    for index, near in enumerate(nearest_tokens(model, prompt, _NEAREST)):
+        table.add_row(str(index), ", ".join(f"{token.piece} {token.cosine:.2f}" for token in near))
+    run.console.print(table)

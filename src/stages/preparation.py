@@ -1,0 +1,113 @@
+"""The data stages of `run.py`: prepare a setting's files, see whether a folder is whole, show data checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from metashot.data.errors import DataError
+from metashot.data.preparation.checks import check_setting
+from metashot.data.preparation.doctor import doctor
+from metashot.data.preparation.prepare import PrepareSettings, prepare
+from metashot.data.settings import Setting, load_setting
+from metashot.engine.errors import ConfigError
+from metashot.engine.files import write_json
+from metashot.stages.context import RunContext
+from metashot.stages.nodes import build, convert
+
+REPORT_FILE = "prepare.json"
+
+
+def prepare_stage(run: RunContext) -> None:
+    """Make the files of the setting and write what became of each task to the output folder.
+
+    Raises:
+        DataError: not one task could be had. Otherwise failed tasks stand in the printed table.
+    """
+    settings = prepare_settings(run.config)
+    report = prepare(settings, run.console)
+    rows = [
+        {"task": one.task, "role": one.role, "status": one.status, "reason": one.reason}
+        for one in report.outcomes
+    ]
+    write_json(run.output / REPORT_FILE, rows)
+    failed = report.with_status("failed")
+    if report.outcomes and len(failed) == len(report.outcomes):
+        raise DataError(
+            "stage=prepare",
+            f"none of {len(failed)} tasks could be prepared",
+            f"the reasons stand above and in {run.output / REPORT_FILE}",
+        )
+
+
+def doctor_stage(run: RunContext) -> None:
+    """Compare the prepared folder with its manifest and the setting.
+
+    Raises:
+        DataError: files are missing, truncated, changed or of unknown origin.
+    """
+    settings = prepare_settings(run.config)
+    report = doctor(
+        settings.root,
+        settings.setting,
+        k=settings.k,
+        seeds=settings.seeds,
+        roles=settings.roles,
+        pool_k=settings.pool_k,
+        pool_seed=settings.pool_seeds[0],
+        console=run.console,
+    )
+    if not report.is_healthy:
+        raise DataError(
+            str(report.root),
+            f"{len(report.findings)} faults in {report.n_files} files",
+            "run stage=prepare: it makes what is missing",
+        )
+
+
+def show_data_checks(run: RunContext) -> None:
+    """Balance, lengths, duplicates and leakage of the chosen setting, for `stage=plan`; nothing without files."""
+    data = run.config["data"]
+    if run.config["setting"] is None or data.get("root") is None:
+        return
+    settings = prepare_settings(run.config)
+    seed = settings.seeds[0]
+    run.console.print(
+        check_setting(
+            settings.root, settings.setting, k=settings.k, seed=seed, pool_k=settings.pool_k
+        ).tables()
+    )
+
+
+def prepare_settings(config: Mapping[str, Any]) -> PrepareSettings:
+    """`prepare.*`, with the folder, recipes and corrections of `data.*` and the task lists of `setting`.
+
+    Raises:
+        ConfigError: an unknown key or wrong type, no `data.root`, or neither a setting nor `data.tasks`.
+    """
+    data = config["data"]
+    if data.get("root") is None:
+        raise ConfigError(
+            "data.root", "is not set", "choose data=hub data.root=<folder for the prepared files>"
+        )
+    return build(
+        PrepareSettings,
+        config["prepare"],
+        "prepare",
+        root=Path(data["root"]).expanduser(),
+        setting=_setting(config),
+        raw=convert(Path | None, data.get("raw"), "data.raw"),
+        recipe_path=convert(tuple[str, ...], data.get("recipe_path", []), "data.recipe_path"),
+        fixes=convert(bool, data["fixes"], "data.fixes"),
+    )
+
+
+def _setting(config: Mapping[str, Any]) -> Setting:
+    tasks = convert(list[str] | None, config["data"]["tasks"], "data.tasks")
+    if config["setting"] is None:
+        if not tasks:
+            raise ConfigError("setting", "is not set", "choose setting=<name>, or name data.tasks=[...]")
+        return Setting("data.tasks", [], tasks, [])
+    setting = load_setting(str(config["setting"]["name"]))
+    return setting if tasks is None else Setting(setting.name, setting.train, tasks, [], setting.title)

@@ -1,0 +1,155 @@
+"""Models load with a known identity, and a conversion is whole or absent."""
+
+import multiprocessing
+import shutil
+
+import pytest
+import torch
+
+from metashot.engine.errors import ModelError
+from metashot.engine.models import gguf
+from metashot.engine.models.digests import folder_digest, state_digest
+from metashot.engine.models.loading import (
+    LazyLanguageModel,
+    ModelSpec,
+    load_model,
+    named_model,
+    resolve_folder,
+)
+from metashot.engine.models.tiny import tiny_model
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model, tokenizer = tiny_model("llama", seed=3)
+    model.save_pretrained(tmp_path / "model")
+    tokenizer.save_pretrained(tmp_path / "model")
+    return tmp_path / "model"
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "gptj", "gemma", "gemma2", "t5"])
+def test_a_tiny_model_is_fixed_by_its_seed(architecture):
+    digests = [state_digest(tiny_model(architecture, seed=seed)[0]) for seed in (0, 0, 1)]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_a_local_folder_loads_with_equal_weights(folder):
+    loaded = load_model(ModelSpec("mine", "local", str(folder)))
+    assert state_digest(loaded.model) == state_digest(tiny_model("llama", seed=3)[0])
+    assert loaded.context_length == 2048
+    assert loaded.weights_digest == folder_digest(folder)
+
+
+def test_the_lazy_model_knows_what_the_loaded_one_is(folder):
+    lazy = LazyLanguageModel(ModelSpec("mine", "local", str(folder)))
+    loaded = lazy.load()
+    assert lazy.identity == {
+        "weights": loaded.weights_digest,
+        "tokenizer": loaded.tokenizer_digest,
+        "dtype": "float32",
+    }
+    assert lazy.context_length == loaded.context_length
+    assert lazy.load() is loaded
+    assert lazy.decode(lazy.encode("\n\n\nA b c\n")) == "\n\n\nA b c\n"
+
+
+def test_edited_weights_at_the_same_path_are_another_model(folder):
+    before = LazyLanguageModel(ModelSpec("mine", "local", str(folder)))
+    loaded, digest = before.load(), before.weights_digest
+    path = folder / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    after = LazyLanguageModel(ModelSpec("mine", "local", str(folder)))
+    assert after.weights_digest != digest
+    assert after.load() is not loaded
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (ModelSpec("m", "local", "nowhere"), "holds no config.json"),
+        (ModelSpec("m", "local", None), "has no path"),
+        (ModelSpec("m", "tiny", "gtp2"), "unknown tiny architecture 'gtp2'"),
+        (ModelSpec("m", "tiny", "gpt2", dtype="fp8"), "model.dtype: unknown value 'fp8'"),
+        (ModelSpec("m", "tiny", "gpt2", device="tpu9"), "unknown device 'tpu9'"),
+        (ModelSpec("m", "hub", "nobody/nothing"), "cannot get 'nobody/nothing' from the hub or its cache"),
+    ],
+)
+def test_mistakes_name_the_key_and_the_way_out(spec, message):
+    with pytest.raises(ModelError, match=message):
+        load_model(spec)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
+def test_a_missing_gpu_is_said():
+    with pytest.raises(ModelError, match="torch sees no GPU"):
+        load_model(ModelSpec("m", "tiny", "gpt2", device="cuda"))
+
+
+def test_a_folder_without_safetensors_is_refused(folder):
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ModelError, match=r"holds no \.safetensors file"):
+        folder_digest(folder)
+
+
+def test_names_paths_and_ids(folder):
+    assert named_model(str(folder)).source == "local"
+    assert named_model("gpt2_xl").path == "openai-community/gpt2-xl"
+    assert named_model("someone/some-model").source == "hub"
+
+
+def test_a_file_that_is_no_gguf_leaves_nothing_behind(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASHOT_CACHE", str(tmp_path / "cache"))
+    broken = tmp_path / "model.gguf"
+    broken.write_bytes(b"GGUF but not really")
+    with pytest.raises(ModelError, match="cannot read this GGUF file"):
+        resolve_folder(ModelSpec("m", "local", str(broken)))
+    assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
+
+
+def convert_slowly(path, fail_after, started):
+    """In a process of its own: writes half of a conversion, then waits to be killed."""
+
+    def half(source, target):
+        (target / "config.json").write_text("{}")
+        started.set()
+        if fail_after:
+            multiprocessing.Event().wait(60)
+
+    gguf._write_converted = half
+    gguf.convert_gguf(path)
+
+
+def test_a_killed_conversion_is_not_mistaken_for_a_model(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASHOT_CACHE", str(tmp_path / "cache"))
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"weights")
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    process = context.Process(target=convert_slowly, args=(source, True, started))
+    process.start()
+    assert started.wait(30)
+    process.kill()
+    process.join()
+    written = []
+
+    def whole(path, folder):
+        written.append(folder)
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr(gguf, "_write_converted", whole)
+    folder = gguf.convert_gguf(source)
+    assert len(written) == 1
+    assert (folder / "complete").is_file()
+    assert gguf.convert_gguf(source) == folder
+    assert len(written) == 1
+    shutil.rmtree(folder)
+
+
+@pytest.mark.real_model
+def test_the_embedded_model_is_smollm2():
+    model = LazyLanguageModel(named_model("smollm2_135m"))
+    assert model.context_length == 8192
+    # Ids of the tokenizer inside the GGUF file: two newlines, one newline, a word.
+    assert model.encode("\n\n\nHello") == (1116, 198, 19556)

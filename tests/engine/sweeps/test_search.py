@@ -1,0 +1,117 @@
+"""Search by ask and tell: resumes from its SQLite file, prunes on what jobs log."""
+
+import pytest
+
+optuna = pytest.importorskip("optuna")
+
+from metashot.engine.errors import ConfigError  # noqa: E402
+from metashot.engine.sweeps.pruning import TRIAL_VARIABLE, Pruned, watched  # noqa: E402
+from metashot.engine.sweeps.search import Choice, Interval, Search, SearchSpec  # noqa: E402
+from metashot.engine.tracking.tracker import NoTracker  # noqa: E402
+
+pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+SPACE = {"x": Interval(-4.0, 4.0), "kind": Choice(("a", "b"))}
+
+
+def spec(folder, **changes):
+    values = dict(
+        storage=f"sqlite:///{folder / 'search.db'}", study="s", direction="maximize", n_trials=12,
+        sampler="tpe", seed=0, pruner="none", warmup_steps=0, metric="running_mean",
+    )  # fmt: skip
+    return SearchSpec(**values | changes)
+
+
+def figure(values):
+    return -(values["x"] ** 2) + (1 if values["kind"] == "b" else 0)
+
+
+def run(search, n):
+    for _ in range(n):
+        (trial,) = search.ask(1)
+        search.tell(trial.number, figure(trial.values))
+
+
+def test_it_finds_a_better_point_than_the_first(tmp_path):
+    search = Search(spec(tmp_path, n_trials=15), SPACE)
+    (first,) = search.ask(1)
+    search.tell(first.number, figure(first.values))
+    run(search, 14)
+    assert search.remaining == 0
+    assert search.ask(1) == []
+    values, value = search.best()
+    assert value == figure(values) > figure(first.values)
+
+
+def test_a_killed_search_goes_on_where_it_was(tmp_path):
+    search = Search(spec(tmp_path), SPACE)
+    run(search, 4)
+    (cut,) = search.ask(1)
+    again = Search(spec(tmp_path), SPACE)
+    assert again.remaining == 8
+    (retried,) = again.ask(1)
+    assert retried.values == cut.values
+    again.tell(retried.number, figure(retried.values))
+    run(again, 7)
+    assert again.remaining == 0
+
+
+def test_a_resumed_random_search_draws_new_points(tmp_path):
+    seen = []
+    for _ in range(3):
+        search = Search(spec(tmp_path, sampler="random"), SPACE)
+        (trial,) = search.ask(1)
+        search.tell(trial.number, figure(trial.values))
+        seen.append(trial.values["x"])
+    assert len(set(seen)) == 3
+
+
+def test_failed_trials_count_but_are_never_best(tmp_path):
+    search = Search(spec(tmp_path, n_trials=2), SPACE)
+    (trial,) = search.ask(1)
+    search.tell(trial.number, None)
+    assert search.best() is None
+    assert search.remaining == 1
+
+
+def test_jobs_are_pruned_on_what_they_log(tmp_path, monkeypatch):
+    """Three good trials, then one that is worse at every step: the median pruner stops it at step 1."""
+    search = Search(spec(tmp_path, pruner="median"), SPACE)
+    for level, stopped in ((0.8, False), (0.7, False), (0.9, False), (0.1, True)):
+        (trial,) = search.ask(1)
+        monkeypatch.setenv(TRIAL_VARIABLE, trial.address.to_text())
+        tracker = watched(NoTracker())
+        tracker.log({"other": 5.0}, step=1)
+        if stopped:
+            with pytest.raises(Pruned, match=r"stopped at step 1: running_mean=0.1"):
+                tracker.log({"running_mean": level}, step=1)
+            search.tell(trial.number, None, pruned=True)
+        else:
+            tracker.log({"running_mean": level}, step=1)
+            search.tell(trial.number, level)
+    assert search.best()[1] == 0.9
+
+
+def test_outside_a_search_a_tracker_is_left_alone(monkeypatch):
+    monkeypatch.delenv(TRIAL_VARIABLE, raising=False)
+    tracker = NoTracker()
+    assert watched(tracker) is tracker
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"sampler": "magic"}, "hydra.sweeper.search.sampler: no sampler is called 'magic'"),
+        ({"direction": "up"}, "hydra.sweeper.search.direction: no direction is called 'up'"),
+        ({"storage": "sqlite:////no/such/folder/x.db"}, "hydra.sweeper.search.storage: .* cannot be opened"),
+        ({"pruner": "magic"}, "hydra.sweeper.search.pruner: no pruner is called 'magic'"),
+    ],
+)
+def test_bad_keys_are_refused(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        Search(spec(tmp_path, **changes), SPACE)
+
+
+def test_a_study_over_other_parameters_is_refused(tmp_path):
+    run(Search(spec(tmp_path), SPACE), 1)
+    with pytest.raises(ConfigError, match=r"study 's' searches \['kind', 'x'\], not \['y'\]"):
+        Search(spec(tmp_path), {"y": Choice(("1", "2"))})

@@ -1,0 +1,84 @@
+"""Schedules at their corners, parameter groups, updates against torch, and refused settings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from metashot.engine.errors import ConfigError
+from metashot.engine.training.optimizers import (
+    OptimizerSettings,
+    Updater,
+    build_optimizer,
+    check_optimizer,
+    constant_factor,
+    learning_rate_at,
+    linear_factor,
+    optimizer_state_bytes,
+)
+
+
+def test_linear_schedule_rises_over_the_warmup_and_falls_to_zero() -> None:
+    factors = [linear_factor(step, total_steps=10, warmup_steps=2) for step in (0, 1, 2, 6, 9, 10, 11)]
+    assert factors == [0.0, 0.5, 1.0, 0.5, 0.125, 0.0, 0.0]
+
+
+def test_without_warmup_the_first_step_has_the_full_rate_as_in_the_released_runs() -> None:
+    assert linear_factor(0, total_steps=30_000, warmup_steps=0) == 1.0
+    assert learning_rate_at(OptimizerSettings(learning_rate=1e-5), 15_000, 30_000) == 5e-6
+
+
+def test_constant_schedule_stays_at_one_after_the_warmup() -> None:
+    assert [constant_factor(step, total_steps=9, warmup_steps=4) for step in (0, 2, 4, 9)] == [
+        0.0,
+        0.5,
+        1.0,
+        1.0,
+    ]
+
+
+def test_biases_and_norms_get_no_weight_decay() -> None:
+    layer = torch.nn.Linear(3, 2)
+    optimizer = build_optimizer(layer.named_parameters(), OptimizerSettings(weight_decay=0.1))
+    assert [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups] == [
+        (0.1, 1),
+        (0.0, 1),
+    ]
+
+
+def test_an_update_clips_to_the_norm_and_steps_as_plain_sgd() -> None:
+    # gradient (3, 4) has norm 5; clipped to 1 it is (0.6, 0.8); rate 0.5 -> (1, 1) - 0.5 * (0.6, 0.8)
+    weight = torch.nn.Parameter(torch.ones(2))
+    rule = OptimizerSettings(name="sgd", learning_rate=0.5, clip_norm=1.0)
+    updater = Updater([weight], build_optimizer([("weight", weight)], rule), rule, total_steps=10)
+    (weight * torch.tensor([3.0, 4.0])).sum().backward()
+    report = updater.apply(0)
+    assert report == {"grad_norm": 5.0, "learning_rate": 0.5}
+    assert torch.allclose(weight.data, torch.tensor([0.7, 0.6]), atol=1e-5)
+    assert weight.grad is None
+
+
+def test_eight_bit_state_takes_about_a_quarter_of_the_bytes() -> None:
+    sizes = {}
+    for name in ("adamw", "adam8bit"):
+        weight = torch.nn.Parameter(torch.randn(256, 256))
+        optimizer = build_optimizer([("weight", weight)], OptimizerSettings(name=name, betas=(0.9, 0.995)))
+        weight.grad = torch.randn_like(weight)
+        optimizer.step()
+        sizes[name] = optimizer_state_bytes(optimizer)
+    assert 3.5 < sizes["adamw"] / sizes["adam8bit"] < 4.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (OptimizerSettings(name="adam"), "optimizer.name: unknown value 'adam'"),
+        (OptimizerSettings(learning_rate=0.0), "0.0 is not positive"),
+        (OptimizerSettings(name="adam8bit", paged=True), "paged state needs a CUDA GPU, not cpu"),
+        (OptimizerSettings(paged=True), "adamw has no paged state"),
+        (OptimizerSettings(schedule="cosine"), "unknown value 'cosine'"),  # pyright: ignore
+    ],
+)
+def test_settings_that_cannot_be_fulfilled_are_named(settings: OptimizerSettings, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        check_optimizer(settings, torch.device("cpu"))

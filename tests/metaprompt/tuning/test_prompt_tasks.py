@@ -1,0 +1,210 @@
+"""Downstream tasks: the published patterns to the id, K per label, bad files."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metashot.engine.errors import ConfigError, DataError
+from metashot.engine.models.loading import LanguageModel
+from metashot.metaprompt.template import Limits
+from metashot.metaprompt.truncation import Truncation
+from metashot.metaprompt.tuning.tasks import (
+    TaskRenderer,
+    bind_task,
+    load_prompt_task,
+    load_rows,
+    sample_per_label,
+    task_names,
+)
+
+S = "<extra_id_0>"
+
+
+def unbound(name: str, model: LanguageModel, max_tokens: int = 256, pattern: int = 0) -> TaskRenderer:
+    """A renderer without looking the label words up: the tiny tokenizer does not know them all."""
+    task = load_prompt_task(name, pattern)
+    limits = Limits(max_tokens, {}, Truncation.LONGEST_SLOT)
+    ids = tuple(range(30, 30 + len(task.labels)))
+    return TaskRenderer(task, model.tokenizer, limits, model.is_seq2seq, task.verbalizers, ids)
+
+
+def test_the_thirteen_tasks():
+    assert task_names() == sorted(
+        ["mr", "cr", "SST-2", "sst-5", "subj", "trec", "boolq", "rte", "cb", "wic", "qnli", "qqp", "mrpc"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "pieces"),
+    [
+        ("SST-2", {"source": "a fish"}, ["a fish", f"It was {S} ?"]),
+        ("sst-5", {"source": "a fish"}, ["a fish", f"It was {S} ?"]),
+        ("subj", {"source": "a fish"}, ["a fish", "This is", f"{S} ."]),
+        ("trec", {"source": "who?"}, ["who?", f"{S} :"]),
+        ("boolq", {"passage": "p", "question": "q"}, ["p", ". Question: ", "q", "? Answer: ", f"{S} ."]),
+        ("rte", {"premise": "it rains.", "hypothesis": "wet!?"}, ['"', "wet", '" ?', f'{S} , "', "it rains.", '"']),
+        ("cb", {"premise": "it rains.", "hypothesis": "wet."}, ['"', "wet", '" ?', f'{S} , "', "it rains.", '"']),
+        ("wic", {"sentence1": "a", "sentence2": "b", "word": "bank"},
+         ['"', "a", '" / "', "b", '" Similar sense of "bank"?', f"{S} ."]),
+        ("qnli", {"sentence": "s", "question": "q"}, ["s", ". Question: ", "q", "? Answer: ", f"{S} ."]),
+        ("qqp", {"question1": "a", "question2": "b"}, ["Do ", "a", " and ", "b", " have the same meaning? ", f"{S} ."]),
+        ("mrpc", {"sentence1": "a", "sentence2": "b"}, ["Do ", "a", " and ", "b", " have the same meaning? ", f"{S} ."]),
+    ],
+)  # fmt: skip
+def test_published_patterns(t5: LanguageModel, name: str, row: dict[str, Any], pieces: list[str]):
+    """facts/supmer.md section 6, pattern 0: pieces tokenized one by one."""
+    example = unbound(name, t5).example({**row, "label": 1})
+    encode = t5.tokenizer.encode
+    assert example.input_ids == tuple(i for piece in pieces for i in encode(piece, add_special_tokens=False))
+    assert example.target_ids == (t5.tokenizer.convert_tokens_to_ids(S), 31)
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern", "row", "pieces", "words"),
+    [
+        ("subj", 1, {"source": "a"}, ["a", "It's all", f"{S} ."], ["subjective", "objective"]),
+        ("subj", 3, {"source": "a"}, ["a", "Is it", f"{S} ?"], ["subjective", "objective"]),
+        ("boolq", 1, {"passage": "p", "question": "q"}, ["p", ". Question: ", "q", "? Answer: ", f"{S} ."], ["no", "yes"]),
+        ("boolq", 4, {"passage": "p", "question": "q"},
+         ["Based on the following passage, ", "q", "?", f"{S} .", "p"], ["no", "yes"]),
+        ("rte", 1, {"premise": "it rains.", "hypothesis": "wet!?"}, ["wet", "?", f"{S} ,", "it rains."], ["yes", "no"]),
+        ("rte", 4, {"premise": "it rains.", "hypothesis": "wet!?"},
+         ["it rains.", " question: ", "wet!?", f" True or False? answer: {S}"], ["true", "false"]),
+        ("cb", 4, {"premise": "p", "hypothesis": "wet."},
+         ["p", " question: ", "wet.", f" true, false or neither? answer: {S}"], ["true", "false", "neither"]),
+        ("wic", 2, {"sentence1": "a", "sentence2": "b", "word": "bank"},
+         ["bank", ' . Sense (1) (a) "', "a", f'" ( {S} ) "', "b", '"'], ["2", "b"]),
+        ("qnli", 3, {"sentence": "s", "question": "q"},
+         ["s", ". Based on the previous sentence, ", "q", "?", f"{S} ."], ["true", "false"]),
+        ("mrpc", 1, {"sentence1": "a", "sentence2": "b"},
+         ["Do ", "a", " and ", "b", " have the same meaning? ", f"{S} ."], ["false", "true"]),
+    ],
+)  # fmt: skip
+def test_further_published_patterns(
+    t5: LanguageModel, name: str, pattern: int, row: dict[str, Any], pieces: list[str], words: list[str]
+):
+    """Wordings as in the released processors; what a pattern leaves out is as in pattern 0."""
+    renderer = unbound(name, t5, pattern=pattern)
+    encode = t5.tokenizer.encode
+    assert renderer.example({**row, "label": 1}).input_ids == tuple(
+        i for piece in pieces for i in encode(piece, add_special_tokens=False)
+    )
+    assert list(renderer.words) == words
+
+
+def test_counts_of_patterns():
+    """facts/supmer.md section 6: subj and trec 4, wic 3, the other pair tasks 5, sentiment 1."""
+    counts = dict.fromkeys(("boolq", "rte", "cb", "qnli", "qqp", "mrpc"), 5) | {
+        "subj": 4,
+        "trec": 4,
+        "wic": 3,
+    }
+    for name in task_names():
+        count = counts.get(name, 1)
+        assert load_prompt_task(name, count - 1).name == name
+        with pytest.raises(
+            ConfigError, match=rf"tuning\.pattern: task {name} has no pattern {count} \(give 0"
+        ):
+            load_prompt_task(name, count)
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "text"),
+    [
+        ("SST-2", {"source": "a fish"}, "a fish It was"),
+        ("cb", {"premise": "it rains.", "hypothesis": "wet."}, "it rains. Question: wet? Answer:"),
+        ("mrpc", {"sentence1": "a", "sentence2": "b"}, "Do a and b have the same meaning? Answer:"),
+        (
+            "wic",
+            {"sentence1": "a", "sentence2": "b", "word": "bank"},
+            'a / b Similar sense of "bank"? Answer:',
+        ),
+    ],
+)
+def test_decoder_only_patterns_end_where_the_answer_starts(
+    gpt2: LanguageModel, name: str, row: dict[str, Any], text: str
+):
+    example = unbound(name, gpt2).example({**row, "label": 0})
+    assert gpt2.tokenizer.decode(example.input_ids) == text
+    assert example.target_ids == (30,)
+
+
+def test_over_long_text_keeps_the_pattern(gpt2: LanguageModel):
+    example = unbound("SST-2", gpt2, max_tokens=20).example({"source": "fish " * 90, "label": 0})
+    assert len(example.input_ids) == 20
+    assert gpt2.tokenizer.decode(example.input_ids).endswith(" It was")
+
+
+def test_boolq_s_words_are_swapped_only_as_released(t5: LanguageModel):
+    task = load_prompt_task("boolq")
+    assert task.labels == ("False", "True")
+    options = {"is_seq2seq": True, "max_tokens": 64, "released_truncation": False}
+    assert bind_task(task, t5.tokenizer, released_words=False, **options).words == ("no", "yes")
+    assert bind_task(task, t5.tokenizer, released_words=True, **options).words == ("yes", "no")
+
+
+@given(st.lists(st.integers(0, 3), min_size=4, max_size=200), st.integers(1, 20), st.integers(0, 5))
+def test_k_per_label_sample(labels: list[int], k: int, seed: int):
+    train, dev = sample_per_label(labels, k, seed)
+    assert not set(train) & set(dev)
+    available = Counter(labels)
+    for chosen in (train, dev):
+        counts = Counter(labels[i] for i in chosen)
+        assert all(counts.get(label, 0) == min(n // 2, k) for label, n in available.items())
+    assert (train, dev) == sample_per_label(labels, k, seed)
+
+
+def test_sampling_order_is_that_of_datasets_shuffle():
+    """numpy's default_rng(100).permutation is what `datasets.Dataset.shuffle(seed=100)` orders by."""
+    from datasets import Dataset
+
+    labels = [0, 1] * 20
+    shuffled = Dataset.from_dict({"index": list(range(40)), "label": labels}).shuffle(seed=100)
+    expected = [row["index"] for label in (0, 1) for row in [r for r in shuffled if r["label"] == label][:3]]
+    assert sample_per_label(labels, 3, 100)[0] == expected
+
+
+def write(root: Path, rows: list[dict[str, Any]]) -> None:
+    (root / "SST-2").mkdir(parents=True)
+    for split in ("train", "test"):
+        (root / "SST-2" / f"{split}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_bad_task_data_is_said_with_its_line(tmp_path: Path):
+    task = load_prompt_task("SST-2")
+    write(tmp_path / "a", [{"source": "x", "label": 0}, {"source": "y"}])
+    with pytest.raises(DataError, match=r"SST-2/train\.json:2: no label"):
+        load_rows(task, "folder", str(tmp_path / "a"))
+    write(tmp_path / "b", [{"source": "x", "label": 2}])
+    with pytest.raises(DataError, match=r"label 2 \(give a number from 0 to 1 \(negative, positive\)"):
+        load_rows(task, "folder", str(tmp_path / "b"))
+    with pytest.raises(DataError, match="cannot be read"):
+        load_rows(task, "folder", str(tmp_path / "c"))
+    with pytest.raises(ConfigError, match=r"tuning\.data_root: is not set"):
+        load_rows(task, "folder", None)
+    with pytest.raises(ConfigError, match="'SST-2' is not on the hub"):
+        load_rows(task, "hub", None)
+
+
+def test_bad_task_files_are_said(tmp_path: Path):
+    from importlib.resources import files
+
+    text = (files("metashot.metaprompt") / "tasks" / "SST-2.yaml").read_text()
+    (tmp_path / "a.yaml").write_text(text.replace("labels: [negative, positive]", "labels: []"))
+    with pytest.raises(DataError, match="the task has no labels"):
+        load_prompt_task(str(tmp_path / "a.yaml"))
+    (tmp_path / "b.yaml").write_text(text.replace("[negative, positive]", "[negative]"))
+    with pytest.raises(DataError, match="1 labels but 2 verbalizers"):
+        load_prompt_task(str(tmp_path / "b.yaml"))
+    (tmp_path / "c.yaml").write_text(text + "further_patterns:\n  - {template: x}\n")
+    with pytest.raises(DataError, match="unknown keys: template"):
+        load_prompt_task(str(tmp_path / "c.yaml"), 1)
+    with pytest.raises(ConfigError, match="unknown task 'SST2'"):
+        load_prompt_task("SST2")

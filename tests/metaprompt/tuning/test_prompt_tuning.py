@@ -1,0 +1,204 @@
+"""Few-shot tuning: every method, selection, the store, domain generalization."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from metashot.engine.errors import ConfigError
+from metashot.engine.models.loading import LanguageModel, state_digest
+from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.metaprompt.backbone import make_backbone
+from metashot.metaprompt.meta.regularizer import RegularizerConfig
+from metashot.metaprompt.meta.settings import make_regularizer
+from metashot.metaprompt.soft_prompt import save_prompt
+from metashot.metaprompt.tuning.cell import load_task
+from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
+from metashot.metaprompt.tuning.loop import Answers, LabelledSet, TrainRules, example_order, tune
+from metashot.metaprompt.tuning.settings import TuneSettings
+from metashot.metaprompt.tuning.starting_point import make_tunable, starting_point
+from metashot.metaprompt.tuning.tunable import PromptTunable
+
+POSITIVE, NEGATIVE = "good great fish water", "bad terrible mud flood"
+
+
+@pytest.fixture(scope="module")
+def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two sentiment sets that a few steps can learn, and one with other labels."""
+    root = tmp_path_factory.mktemp("prompt")
+    for task in ("SST-2", "mr", "subj"):
+        (root / task).mkdir()
+        for split, count in (("train", 24), ("test", 8)):
+            rows = [
+                {"source": f"{(NEGATIVE, POSITIVE)[i % 2]} {i} {task}", "label": i % 2} for i in range(count)
+            ]
+            (root / task / f"{split}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return root
+
+
+def settings(data_root: Path, **changes: Any) -> TuneSettings:
+    train = TrainRules(
+        4, 4, 400, 2, "dev", "verbalizers", False, OptimizerSettings(learning_rate=0.05, weight_decay=0.0)
+    )
+    defaults = TuneSettings(
+        method="soft_prompt", tuning="soft_prompt", setting="test", tasks=("SST-2",), transfer={},
+        pattern=0, data_source="folder", data_root=str(data_root), k=4, data_seeds=(100,), train_seeds=(1,), max_tokens=40,
+        test_limit=0, prompt_length=3, prompt_init="vocabulary", prompt_path=None, regularizer_path=None,
+        rescale=None, lora_rank=2, lora_alpha=4, lora_dropout=0.0, train=train, as_released=False, switches={},
+    )  # fmt: skip
+    return replace(defaults, **changes)
+
+
+def quiet(line: str) -> None:
+    del line
+
+
+@pytest.mark.parametrize("tuning", ["soft_prompt", "peft_prompt_tuning", "lora", "full"])
+def test_every_method_runs_and_leaves_the_model_as_it_was(
+    language_model: LanguageModel, data_root: Path, tmp_path: Path, tuning: str
+):
+    before = state_digest(language_model.model)
+    cells = evaluate_prompts(
+        settings(data_root, tuning=tuning, method=tuning),
+        language_model,
+        tmp_path / "run",
+        tmp_path,
+        notify=quiet,
+    )
+    assert state_digest(language_model.model) == before
+    assert not any(p.requires_grad for p in language_model.model.parameters())
+    (cell,) = cells
+    assert (cell.result.n, cell.result.k, cell.result.metric) == (8, 4, "accuracy")
+    right = sum(p.gold == p.prediction for p in cell.predictions)
+    assert cell.result.value == right / 8
+    assert cell.predictions[0].options == ("terrible", "great")
+    row = json.loads((tmp_path / "run" / "tuning.jsonl").read_text())
+    assert row["chosen_step"] in (2, 4)
+    assert len(row["curve"]) == 2
+
+
+def test_tuning_learns(make_model: Any, data_root: Path, tmp_path: Path):
+    model = make_model("t5")
+    fast = OptimizerSettings(learning_rate=1.0, weight_decay=0.0)
+    train = replace(settings(data_root).train, steps=40, evaluate_every=10, select_on="last", optimizer=fast)
+    evaluate_prompts(settings(data_root, train=train), model, tmp_path / "run", tmp_path, notify=quiet)
+    curve = json.loads((tmp_path / "run" / "tuning.jsonl").read_text())["curve"]
+    assert curve[-1]["train_loss"] < curve[0]["train_loss"] - 2
+
+
+def test_our_soft_prompt_and_peft_s_agree(make_model: Any, data_root: Path, tmp_path: Path):
+    """Same start, same order: the same predictions' scores, up to rounding."""
+    values = []
+    for tuning in ("soft_prompt", "peft_prompt_tuning"):
+        (cell,) = evaluate_prompts(
+            settings(data_root, tuning=tuning), make_model("t5"), tmp_path / tuning, tmp_path, notify=quiet
+        )
+        values.append(torch.tensor([p.nll for p in cell.predictions]))
+    torch.testing.assert_close(values[0], values[1], rtol=1e-2, atol=1e-2)
+
+
+def test_a_finished_cell_is_not_trained_again(
+    gpt2: LanguageModel, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    first = evaluate_prompts(settings(data_root), gpt2, tmp_path / "one", tmp_path, notify=quiet)
+    monkeypatch.setattr("metashot.metaprompt.tuning.cell.tune", None)
+    again = evaluate_prompts(
+        settings(data_root, method="other"), gpt2, tmp_path / "two", tmp_path, notify=quiet
+    )
+    assert again[0].result == replace(first[0].result, method="other")
+    with pytest.raises(TypeError):
+        evaluate_prompts(settings(data_root, k=3), gpt2, tmp_path / "three", tmp_path, notify=quiet)
+
+
+def test_transfer_tests_on_other_domains(gpt2: LanguageModel, data_root: Path, tmp_path: Path):
+    cells = evaluate_prompts(
+        settings(data_root, transfer={"SST-2": ["mr"]}, data_seeds=(100, 13)),
+        gpt2, tmp_path / "run", tmp_path, notify=quiet,
+    )  # fmt: skip
+    assert [(c.result.task, c.result.seed) for c in cells] == [
+        ("SST-2", 100), ("SST-2->mr", 100), ("SST-2", 13), ("SST-2->mr", 13),
+    ]  # fmt: skip
+    with pytest.raises(ConfigError, match="subj has labels subjective, objective, SST-2 negative, positive"):
+        load_task("SST-2", settings(data_root, transfer={"SST-2": ["subj"]}), gpt2)
+
+
+def test_psi_bends_the_gradient_before_clipping(gpt2: LanguageModel):
+    """After a backward pass, `regularize` replaces prompt.grad by psi(prompt.grad, mean state)."""
+    backbone = make_backbone(gpt2)
+    psi = make_regularizer(16, RegularizerConfig(4, 1, True, "none", "xavier", "row_l2", 4), 0)
+    tunable = PromptTunable(backbone, torch.nn.Parameter(torch.randn(3, 16)), psi)
+    raw, state = torch.randn(3, 16) * 100, torch.randn(16)
+    tunable.prompt.grad = raw.clone()
+    coefficient = tunable.regularize(state)
+    expected, z = psi(raw, state)
+    assert tunable.prompt.grad is not None
+    torch.testing.assert_close(tunable.prompt.grad, expected.detach())
+    assert coefficient == pytest.approx(float(z.detach()))
+    assert tunable.prompt.grad.norm() > 1  # clipping comes after
+    assert not tunable.prompt.grad.requires_grad
+
+
+def test_starting_points(gpt2: LanguageModel, data_root: Path, tmp_path: Path):
+    backbone = make_backbone(gpt2)
+    with pytest.raises(ConfigError, match="supmer starts from a meta-learned prompt"):
+        settings(data_root, tuning="supmer")
+    save_prompt(tmp_path / "p.safetensors", torch.ones(2, 16))
+    given = settings(data_root, prompt_path=str(tmp_path / "p.safetensors"))
+    start = starting_point(given, gpt2, backbone)
+    assert make_tunable(given, backbone, start, 0).virtual_tokens == 2
+    assert start.regularizer is None
+    with pytest.raises(ConfigError, match="holds a prompt alone"):
+        starting_point(replace(given, tuning="supmer"), gpt2, backbone)
+    released = starting_point(replace(given, as_released=True), gpt2, backbone)
+    assert released.regularizer is not None  # item 10: plain prompt tuning also passes a random psi
+    assert released.regularizer.rescale.value == "matrix_l2"
+
+
+def test_selection_follows_the_named_set(gpt2: LanguageModel, data_root: Path):
+    assert settings(data_root).train_rules().select_on == "dev"
+    assert settings(data_root, switches={"test_selection": True}).train_rules().select_on == "test"
+    task = load_task("SST-2", settings(data_root), gpt2)
+    rows = task.rows.train
+    examples = tuple(task.renderer.example(row) for row in rows)
+    labels = tuple(int(row["label"]) for row in rows)
+    right = LabelledSet(examples, labels, task.renderer.label_ids)
+    wrong = LabelledSet(examples, tuple(1 - label for label in labels), task.renderer.label_ids)
+    rules = replace(settings(data_root).train, steps=20, evaluate_every=1, batch_size=8)
+    chosen = {}
+    for name, dev in (("right", right), ("wrong", wrong)):
+        tunable = PromptTunable(make_backbone(gpt2), torch.nn.Parameter(torch.randn(3, 16)))
+        cell = tune(tunable, gpt2, right, dev, {"t": right}, rules, 0)
+        points = [(p.select_accuracy, -(p.select_loss or 0.0)) for p in cell.curve]
+        chosen[name] = cell.chosen_step
+        assert cell.chosen_step == 1 + points.index(max(points))
+
+
+def test_whole_vocabulary_prediction_may_miss_every_label():
+    answers = Answers(torch.tensor([[0.1, 2.0], [3.0, 0.2]]), torch.tensor([7, 9]), (0, 1), (5, 9))
+    assert answers.predicted("verbalizers") == [0, 1]
+    assert answers.predicted("vocabulary") == [-1, 1]
+    assert answers.accuracy("vocabulary") == 0.5
+    assert answers.loss() == pytest.approx(0.15)
+
+
+def test_examples_pass_in_whole_permutations():
+    order = example_order(5, 12, 0)
+    assert sorted(order[:5]) == sorted(order[5:10]) == [0, 1, 2, 3, 4]
+    assert order == example_order(5, 12, 0)
+
+
+def test_deviations(gpt2: LanguageModel, data_root: Path, tmp_path: Path):
+    cells = evaluate_prompts(
+        settings(data_root, data_seeds=(100, 13), train_seeds=(1, 2)),
+        gpt2,
+        tmp_path / "r",
+        tmp_path,
+        notify=quiet,
+    )
+    assert len({c.result.seed for c in cells}) == 4
+    assert deviations([c.result for c in cells])["SST-2"]["runs"] == 4

@@ -1,0 +1,113 @@
+"""The data stages: config in, files and verdicts out."""
+
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from metashot.data.errors import DataError, MetashotError
+from metashot.stages.context import RunContext
+from metashot.stages.preparation import doctor_stage, prepare_settings, prepare_stage, show_data_checks
+
+RECIPE = """\
+name: {name}
+about: A task for this test.
+task_type: classification
+ontology: none
+source:
+  files: {{train: {name}.csv, test: {name}.csv}}
+splits: {{train: train, test: test}}
+fields: {{text: text, label: number}}
+kind: labelled
+input: "{{text}}"
+label: label
+labels: {{0: bad, 1: good}}
+options: [bad, good]
+"""
+
+
+def config(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+    prepare: dict[str, Any] = {
+        "roles": ["train", "test"],
+        "only": [],
+        "k": 2,
+        "seeds": [100, 13],
+        "pool_k": 16384,
+        "pool_seeds": [100],
+        "workers": 1,
+        "source": "recipes",
+        "prepared": "",
+        "cache": str(tmp_path / "cache"),
+        "online": False,
+        "timeout_seconds": 1,
+        "promptsource": None,
+        "force": False,
+    }
+    data = {
+        "name": "hub",
+        "root": str(tmp_path / "out"),
+        "tasks": None,
+        "fixes": False,
+        "raw": None,
+        "recipe_path": [str(tmp_path)],
+    }
+    setting = {"name": str(tmp_path / "mine.yaml")}
+    return {"prepare": prepare | changes, "data": data, "setting": setting}
+
+
+def context(tmp_path: Path, values: dict[str, Any]) -> tuple[RunContext, Console]:
+    console = Console(record=True, width=200, quiet=False)
+    run = RunContext(values, tmp_path / "run", tmp_path, console, cast(Any, None), cast(Any, None))
+    return run, console
+
+
+@pytest.fixture(autouse=True)
+def tasks(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        (tmp_path / f"{name}.yaml").write_text(RECIPE.format(name=name))
+        rows = [f"{name} {i},{i % 2}" for i in range(8)]
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+    (tmp_path / "mine.yaml").write_text("train: [first]\ntest: [second, piqa]\n")
+
+
+def test_prepare_then_doctor_then_checks(tmp_path: Path) -> None:
+    run, console = context(tmp_path, config(tmp_path))
+    prepare_stage(run)
+    text = console.export_text(clear=False)
+    assert "2 ok, 0 skipped, 1 failed" in text
+    assert '"status": "failed"' in (run.output / "prepare.json").read_text()
+    with pytest.raises(DataError, match=r"4 faults in 9 files \(run stage=prepare"):
+        doctor_stage(run)
+    (tmp_path / "mine.yaml").write_text("train: [first]\ntest: [second]\n")
+    doctor_stage(run)
+    show_data_checks(run)
+    text = console.export_text()
+    assert "5 files, all whole" in text
+    assert "meta-training tasks" in text
+
+
+def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
+    run, _ = context(tmp_path, config(tmp_path, only=["piqa"]))
+    with pytest.raises(DataError, match="none of 1 tasks could be prepared"):
+        prepare_stage(run)
+
+
+def test_without_a_setting_data_tasks_are_prepared(tmp_path: Path) -> None:
+    values = config(tmp_path)
+    values["setting"], values["data"]["tasks"] = None, ["second"]
+    assert prepare_settings(values).setting.test == ["second"]
+    values["data"]["tasks"] = None
+    with pytest.raises(MetashotError, match="setting: is not set"):
+        prepare_settings(values)
+
+
+def test_wrong_keys_are_named(tmp_path: Path) -> None:
+    with pytest.raises(MetashotError, match=r"prepare\.rolse: unknown key"):
+        prepare_settings(config(tmp_path, rolse=[]))
+    with pytest.raises(MetashotError, match=r"prepare\.workers"):
+        prepare_settings(config(tmp_path, workers="many"))
+    values = config(tmp_path)
+    values["data"]["root"] = None
+    with pytest.raises(MetashotError, match=r"data\.root: is not set"):
+        prepare_settings(values)
