@@ -18,7 +18,7 @@ from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.inner_loop import adapt, query_accuracy, support_pass
 from metashot.metaprompt.meta.interpolation import update_similarity
-from metashot.metaprompt.meta.outer_loop import mixing_weights, outer_step
+from metashot.metaprompt.meta.outer_loop import bend, mixing_weights, outer_step
 from metashot.metaprompt.meta.settings import (
     MetaSettings,
     make_regularizer,
@@ -136,7 +136,8 @@ class MetaLearner:
         prompts = self.prompt.detach().expand(len(tasks), *self.prompt.shape).clone().requires_grad_()
         support = support_pass(self.backbone, prompts, [t.support for t in tasks], self.rules.passes)
         with torch.no_grad():
-            regularized, coefficient = self.regularizer(support.gradients, support.states)
+            psi = self.regularizer if self.rules.regularize else None
+            regularized, coefficient = bend(psi, support.gradients, support.states)
             adapted = adapt(self.prompt.detach(), regularized, self.settings.inner_lr)
         before, accuracy_before = query_accuracy(self.backbone, prompts, queries, labels, self.rules.passes)
         loss, accuracy = query_accuracy(self.backbone, adapted, queries, labels, self.rules.passes)

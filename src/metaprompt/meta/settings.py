@@ -45,6 +45,8 @@ class MetaSettings:
         max_batch_tokens: padded tokens of one forward pass.
         inner_lr: alpha.
         second_order: differentiate through the inner gradient.
+        interpolate: mix query sets with those of augmentation tasks.
+        regularize: pass inner gradients through psi; without, only the prompt is learned.
         coefficient_weight: weight of the coefficient loss.
         concentration: a of Beta(a, a c).
         curriculum_base: m of the curriculum.
@@ -74,6 +76,8 @@ class MetaSettings:
     max_batch_tokens: int
     inner_lr: float
     second_order: bool
+    interpolate: bool
+    regularize: bool
     coefficient_weight: float
     concentration: float
     curriculum_base: float
@@ -183,6 +187,8 @@ def outer_rules(settings: MetaSettings) -> OuterRules:
             state_over_padding=behaviour.state_over_padding,
             mix_padding=behaviour.mix_padding,
         ),
+        interpolate=settings.interpolate,
+        regularize=settings.regularize,
     )
 
 
