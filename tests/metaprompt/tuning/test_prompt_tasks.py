@@ -196,7 +196,7 @@ def test_bad_task_data_is_said_with_its_line(tmp_path: Path):
 def test_bad_task_files_are_said(tmp_path: Path):
     from importlib.resources import files
 
-    text = (files("metashot.metaprompt") / "tasks" / "SST-2.yaml").read_text()
+    text = (files("metashot.metaprompt.tuning") / "task_files" / "SST-2.yaml").read_text()
     (tmp_path / "a.yaml").write_text(text.replace("labels: [negative, positive]", "labels: []"))
     with pytest.raises(DataError, match="the task has no labels"):
         load_prompt_task(str(tmp_path / "a.yaml"))
