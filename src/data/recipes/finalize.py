@@ -1,6 +1,6 @@
 """The last step that all tasks but UnifiedQA share: from a raw pair to the line that is written.
 
-Source: the released preprocessing code (facts/kshot_protocol.md section 5).
+Source: the released preprocessing code (docs/methods.md, the last step of a recipe).
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 r"""UnifiedQA's text files: one example a line, `question \n context TAB answer`, with a literal backslash-n.
 
-Source: the released `preprocess/unifiedqa.py` (facts/tasks_t_z_unifiedqa.json, facts/kshot_protocol.md
-section 4). These tasks do not pass through the last step of the others.
+Source: the released `preprocess/unifiedqa.py` (docs/methods.md, UnifiedQA tasks). These tasks do not pass through the last step of the others.
 """
 
 from __future__ import annotations
