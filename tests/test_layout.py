@@ -1,4 +1,6 @@
-"""The package is ours, and the tests cannot hide it."""
+"""The package is ours, the tests cannot hide it, and what it refers to is here."""
+
+import re
 
 import metashot
 
@@ -9,3 +11,17 @@ def test_the_package_is_the_one_of_this_checkout(repository):
 
 def test_no_test_folder_is_a_package(repository):
     assert not list((repository / "tests").rglob("__init__.py"))
+
+
+def test_every_document_that_the_code_refers_to_is_in_the_repository(repository):
+    lost = {
+        (str(path.relative_to(repository)), name)
+        for folder in ("src", "conf", "tests")
+        for path in (repository / folder).rglob("*")
+        if path.suffix in (".py", ".yaml")
+        for name in re.findall(
+            r"\b((?:docs|facts|shared|experiments)/[\w./-]*\w\.(?:md|json))", path.read_text(encoding="utf-8")
+        )
+        if not (repository / name).is_file()
+    }
+    assert not lost

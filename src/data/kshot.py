@@ -1,6 +1,6 @@
 """Which rows become demonstrations: MetaICL's seeded k-shot selection, bit for bit.
 
-Source: the released preprocessing code (facts/kshot_protocol.md sections 2 and 3). It shuffles with numpy's
+Source: the released preprocessing code (docs/methods.md, the k-shot protocol). It shuffles with numpy's
 legacy generator, whose stream numpy has frozen, so these indices are the same with every numpy version.
 """
 

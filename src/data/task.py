@@ -8,7 +8,7 @@ from enum import StrEnum
 
 
 class TaskType(StrEnum):
-    """How a task is answered, which also decides its metric (facts/metaicl.md section 7)."""
+    """How a task is answered, which also decides its metric (docs/methods.md, metrics)."""
 
     CLASSIFICATION = "classification"
     """One fixed label set; scored by macro-F1."""

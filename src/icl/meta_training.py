@@ -1,7 +1,7 @@
 """MetaICL meta-training: many tasks, k demonstrations and a query each, loss on the query's target.
 
 With k = 0 this is the multi-task zero-shot baseline; with the channel objective input and label change places.
-Source: MetaICL paper, section 3; released code (facts/metaicl.md sections 2 to 4).
+Source: MetaICL paper, section 3; released code (docs/methods.md, loss and meta-training).
 """
 
 from __future__ import annotations

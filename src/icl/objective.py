@@ -17,7 +17,7 @@ def weighted_nll(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
 
     With weight 1 / (targets of the sequence) / (sequences of the step) the sum over all micro-batches is the mean
     over target tokens, then over sequences, however the sequences are packed, padded or accumulated.
-    Source: released MetaICL code (facts section 4).
+    Source: released MetaICL code (docs/methods.md, loss and meta-training).
 
     Args:
         logits: [targets, vocabulary].

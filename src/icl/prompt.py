@@ -1,4 +1,4 @@
-"""Text to ids: how an example is serialized, cut and joined (facts of the released MetaICL code).
+"""Text to ids: how an example is serialized, cut and joined (docs/methods.md, serialization).
 
 Every example becomes two pieces, `first` and `second`, which are tokenized separately and joined as ids; no special
 token is added. Direct: first = input, second = output. Channel: first = label, second = input. The last second piece

@@ -1,6 +1,6 @@
 """The published MetaICL checkpoints: names, download, and import of `model.pt` into our format.
 
-Source: facts/metaicl.md section 11 (GPT-2 Large state dicts, with or without a DDP prefix).
+Source: the released README (docs/methods.md, published checkpoints; GPT-2 Large state dicts, with or without a DDP prefix).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from metashot.data.errors import DataError
 from metashot.data.kshot import CUT_SEED, KShotSplit, k_shot_split
 
 SHARED = Path(os.environ.get("METASHOT_SHARED", Path(__file__).parents[2] / "../shared"))
-PUBLISHED_60 = {  # facts/kshot_protocol.md section 6: 60 rows, k = 16
+PUBLISHED_60 = {  # from the released preprocessing code: 60 rows, k = 16
     100: "11 28 51 18 45 12 5 52 59 33 25 6 21 0 20 55 | 56 32 41 38 42 26 47 46 44 17 7 57 40 37 35 43",
     13: "33 4 31 56 0 14 43 30 23 6 27 29 51 47 15 53 | 45 40 17 5 3 7 55 20 41 50 49 12 8 54 28 24",
     21: "23 51 17 22 2 19 31 7 28 50 21 24 26 32 14 30 | 57 3 11 25 53 0 13 29 59 42 45 58 39 33 54 1",

@@ -72,7 +72,7 @@ def test_seeds_change_rules_demonstrations_and_splits() -> None:
 
 
 def test_tasks_do_not_depend_on_the_hash_seed() -> None:
-    code = "from data.synthetic import *; print(synthetic_tasks(SyntheticSource(3, 1), 4))"
+    code = "from metashot.data.synthetic import *; print(synthetic_tasks(SyntheticSource(3, 1), 4))"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""Serialization, to the character: the table of facts/metaicl.md section 2 (released code)."""
+"""Serialization, to the character: the table of docs/methods.md, serialization (released code)."""
 
 import pytest
 from hypothesis import given

@@ -24,7 +24,7 @@ from metashot.icl.released import (
     method_of,
     parse_name,
 )
-from metashot.stages.icl_training import check_method, trained_method
+from metashot.icl.trained_method import check_method, trained_method
 
 
 def gpt2_file(path: Path, prefix: str = "", **extra: Any) -> Any:

@@ -35,7 +35,7 @@ def released_state(prefix: str = "") -> dict[str, Tensor]:
 
 
 def by_the_formula(state: dict[str, Tensor], g: Tensor, e: Tensor, rescale: str) -> tuple[Tensor, Tensor]:
-    """facts/supmer.md section 4, written out."""
+    """docs/methods.md, the regularizer, written out."""
     h = g
     for layer in range(2):
         u, v, b = (state[f"mlp.layers.{layer}.{part}"] for part in ("u", "v", "bias"))

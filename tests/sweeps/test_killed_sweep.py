@@ -1,4 +1,4 @@
-"""R9: a 24-job multirun killed at 20 random moments ends as if it had never been killed."""
+"""A 24-job multirun killed at 20 random moments ends as if it had never been killed."""
 
 import json
 import os

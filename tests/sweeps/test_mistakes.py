@@ -14,7 +14,7 @@ MISTAKES = [
     (["methodd=direct,channel"], "error: methodd: unknown key (did you mean 'method'?)"),
     (["+hydra.sweeper.params={methodd:'a,b'}"], "error: methodd: unknown key (did you mean 'method'?)"),
     (["hydra.sweeper.params={k:'1,2'}"], "unknown key (to add it, write +hydra.sweeper.params.k=<value>)"),
-    (['hydra.sweeper.rows=[["k=1"]]'], "error: hydra.sweeper.rows: unknown key (known: _target_, params, runs"),
+    (['hydra.sweeper.rows=[["k=1"]]'], "error: hydra.sweeper.rows: unknown key (one of: _target_, params, runs"),
     (["hydra.sweeper.runs=[[k=1]]"], "error: hydra.sweeper.runs=[[k=1]]: cannot be parsed as an override"),
     (["hydra.sweeper.search.trials=2"], "unknown key (did you mean 'n_trials'?)"),
     (["hydra.sweeper.search.n_trials=2", "k=1,2", "hydra.sweeper.search.sampler=tpee"], "no sampler is called"),

@@ -78,7 +78,7 @@ def build_instructions(
     """Make the files of one instruction variant.
 
     All rows of a split take part, in order: the plain recipe's filters and expansions do not apply
-    (facts/instructions.md section 2).
+    (docs/methods.md, instructions).
 
     Raises:
         DataError: no templates, no source, or fewer rows than k in the test role.

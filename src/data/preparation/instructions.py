@@ -1,7 +1,7 @@
 """Instruction variants of tasks: PromptSource templates, chosen and rendered as MetaICL did.
 
 Sources: the released `preprocess/utils.py`, and PromptSource's `templates.py` at commit 4e67a38
-(facts/instructions.md). The templates themselves are the user's: a PromptSource checkout or package folder.
+(docs/methods.md, instructions). The templates themselves are the user's: a PromptSource checkout or package folder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """From the entries of a source to the entries of each file: own cuts, samples and the k-shot choice.
 
-Source: facts/kshot_protocol.md sections 2 to 4. Everything here works on indices, so that a source of millions
+Source: the released preprocessing code (docs/methods.md, the k-shot protocol). Everything here works on indices, so that a source of millions
 of rows is read twice instead of being held in memory.
 """
 

@@ -18,7 +18,7 @@ def task_type(name: str, path: Sequence[str | Path] = ()) -> TaskType | None:
     """The type that a recipe gives a task; None for a task that no recipe describes.
 
     Instruction targets are multi-choice, only sick stays classification; instruction training variants
-    carry no options (facts/instructions.md section 6).
+    carry no options (docs/methods.md, instructions).
     """
     if name.startswith(_INSTRUCTED):
         if name.count(":") > 1:
@@ -32,7 +32,7 @@ def task_type(name: str, path: Sequence[str | Path] = ()) -> TaskType | None:
 def metric_of(name: str, path: Sequence[str | Path] = ()) -> Metric | None:
     """`macro_f1` for classification, `accuracy` for the rest; None for a task that no recipe describes.
 
-    Source: released code, `metaicl/data.py` (facts/metaicl.md section 7). A recipe's own `metric` key wins.
+    Source: released code, `metaicl/data.py` (docs/methods.md, metrics). A recipe's own `metric` key wins.
     """
     if not name.startswith(_INSTRUCTED) and name in recipe_names(path):
         chosen = load_recipe(name, path=path).spec.metric

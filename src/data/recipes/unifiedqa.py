@@ -1,7 +1,6 @@
 r"""UnifiedQA's text files: one example a line, `question \n context TAB answer`, with a literal backslash-n.
 
-Source: the released `preprocess/unifiedqa.py` (facts/tasks_t_z_unifiedqa.json, facts/kshot_protocol.md
-section 4). These tasks do not pass through the last step of the others.
+Source: the released `preprocess/unifiedqa.py` (docs/methods.md, UnifiedQA tasks). These tasks do not pass through the last step of the others.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import string
 
 from metashot.data.recipes.finalize import cut_at_marks
 from metashot.data.recipes.kinds import Generator, PairOf
-from metashot.data.recipes.rows import Pair, Row, left_out, lookup, stopped, text_of
+from metashot.data.recipes.rows import ChoicePair, Pair, Row, left_out, lookup, stopped, text_of
 from metashot.data.recipes.spec import UnifiedqaPool, UnifiedqaTarget
 from metashot.data.task import Example
 
@@ -63,12 +62,12 @@ def unifiedqa_target(_: UnifiedqaTarget, __: Generator) -> PairOf:
     return pair
 
 
-def finish_pool(spec: UnifiedqaPool, pair: Pair) -> Example:
+def finish_pool(spec: UnifiedqaPool, pair: Pair | ChoicePair) -> Example:
     """Training examples carry no options, even where the task has some."""
     return Example(spec.name, pair.input, pair.output, ())
 
 
-def finish_target(spec: UnifiedqaTarget, pair: Pair) -> Example:
+def finish_target(spec: UnifiedqaTarget, pair: Pair | ChoicePair) -> Example:
     """Options move from the text into their list; the blanks around the separators stay: models saw them."""
     segments = pair.input.split(SEPARATOR)
     if len(segments) == 3:

@@ -1,6 +1,6 @@
 """Which tasks train and which are tested: the ten published settings and the two diversity lists.
 
-Source: the released config files (facts/settings.json); diversity lists: MetaICL paper, Table 7.
+Source: the released config files (`config/*.json`); diversity lists: MetaICL paper, Table 7.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def load_setting(name: str) -> Setting:
 def published_overlap(setting: Setting) -> list[str]:
     """Tasks that a setting both trains on and tests on, although the paper promises none.
 
-    Of the published settings only non_nli_to_nli has one: sick (facts/metaicl.md section 12, item 7).
+    Of the published settings only non_nli_to_nli has one: sick (docs/methods.md, settings).
     An instruction variant counts as its plain task.
     """
     trained = {base_task(task) for task in setting.train}

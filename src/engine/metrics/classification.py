@@ -1,6 +1,6 @@
 """Macro-F1 as MetaICL's released code computes it, and accuracy, for one set of answers or many reweightings.
 
-Source: facts/metaicl.md section 7. Macro-F1 averages F1 over the labels that occur in the *gold*
+Source: released code, `metaicl/data.py` (docs/methods.md, metrics). Macro-F1 averages F1 over the labels that occur in the *gold*
 answers only; scikit-learn's default also averages a 0 for every label that was predicted and is
 never gold.
 """

@@ -1,4 +1,4 @@
-"""Results: the records, the store of finished cells, and the files of a run's output folder (design.md section 5).
+"""Results: the records, the store of finished cells, and the files of a run's output folder.
 
 The store keeps one file per fingerprint, written whole: a finished cell is never computed twice, a killed run goes
 on where it was, and two processes that share a `results_root` cannot damage each other's cells.

@@ -5,6 +5,20 @@ are the *path*, kept in a cache; every row of the batch attends to a prefix of t
 inside the batch. Because the descendants of a segment (a chain of rows without a branch) follow it directly,
 "all descendants attend to the whole segment" is one dense block over contiguous rows, and a causal block
 whose queries run on past its keys does segment and descendants at once. Small subtrees become clusters.
+
+Example: two demonstrations (rows 0-199) and two queries of three rows each.
+
+    0 ── 1 ── ... ── 199 ─┬─ 200 ─ 201 ─ 202
+                          └─ 203 ─ 204 ─ 205
+
+* Block 1: queries 0-205 over keys 0-199, causal. Row 5 sees keys 0-5; rows 200-205 come after all 200 keys and see
+  every one of them. `own=200`: the first 200 queries meet their own row here and start from this part's result,
+  the last six merge it into what they have.
+* Clusters: rows 200-202 over themselves, and 203-205 over themselves, each under a 3 x 3 triangle of a mask. They are
+  stacked into one product, padded to a common shape.
+
+If memory ends the batch after row 202, the next one starts at row 203 with the path 0-199 in the cache: one block with
+`cached=True` replaces block 1.
 """
 
 from __future__ import annotations

@@ -3,6 +3,20 @@
 The rows of the trie, in depth-first order, are the flat rows that the engine computes. Row `r` holds one
 token; its ancestors are the tokens before it, so its depth is its position, and its descendants are the rows
 `r + 1 .. ends[r] - 1`. The last token of a sequence predicts nothing and has no row.
+
+Example. Two test inputs (Q, R) after one demonstration (D E), with the options `a` and `b c` each, are four
+requests of 4 or 5 tokens; target tokens are behind the bar:
+
+    D E Q | a        row    token  depth  parent  ends   predicts
+    D E Q | b c       0     D        0     -1      6
+    D E R | a         1     └ E      1      0      6
+    D E R | b c       2       ├ Q    2      1      4     a (request 0), b (request 1)
+                      3       │ └ b  3      2      4     c (request 1)
+                      4       └ R    2      1      6     a (request 2), b (request 3)
+                      5         └ b  3      4      6     c (request 3)
+
+Six rows are computed instead of 14. Row 2 predicts for two requests, so it stands in two *pairs*:
+`pair_rows = [2, 2, 3, 4, 4, 5]`, `pair_tokens = [a, b, c, a, b, c]`, `offsets = [0, 1, 3, 4, 6]`.
 """
 
 from __future__ import annotations

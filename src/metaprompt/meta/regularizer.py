@@ -1,7 +1,7 @@
 """The gradient regularization function psi: it bends a soft prompt's gradient towards directions that generalize.
 
 psi(g, e) = (1 - z) * rescale(h(g)) + z * g, with h a stack of low-rank layers over the rows of g and z a
-coefficient computed from e, the mean encoder state of the batch that gave g. Source: facts from the authors' code
+coefficient computed from e, the mean encoder state of the batch that gave g. Source: released code
 (`model/grad_trans.py`). Two corrections are the default: the last layer has no ReLU (with it, h is never negative
 and the learned branch can only push every coordinate down) and layers start near the identity.
 """

@@ -1,6 +1,6 @@
 """The released code's oddities as switches: all off by default, all on with `supmer.as_released=true`.
 
-Each changes numbers (facts/supmer.md section 8 gives the item). What the released code does without effect on any number
+Each changes numbers (docs/methods.md, oddities of the released code, gives the item). What the released code does without effect on any number
 (running statistics that are stored but never used, shuffling of held-out tasks) has no switch.
 """
 

@@ -207,7 +207,7 @@ def sample_per_label(labels: Sequence[int], k: int, seed: int) -> tuple[list[int
     """Indices of K training and K development examples per label.
 
     The pool is shuffled by `seed`; of each label the first n = min(count // 2, k) train and the next n are for
-    development, label by label. Source: facts section 6 (as `datasets.shuffle(seed)` orders rows).
+    development, label by label. Source: docs/methods.md, prompt tuning (as `datasets.shuffle(seed)` orders rows).
     """
     order = np.random.default_rng(seed).permutation(len(labels))
     train: list[int] = []

@@ -1,4 +1,4 @@
-"""Macro-F1 over gold labels only, with the released code's worked examples (facts/metaicl.md section 7)."""
+"""Macro-F1 over gold labels only, with the released code's worked examples (docs/methods.md, metrics)."""
 
 import numpy as np
 import pytest

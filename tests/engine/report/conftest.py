@@ -1,4 +1,4 @@
-"""Made-up output folders in the format of design.md section 5."""
+"""Made-up output folders in the format of a run."""
 
 import json
 import random

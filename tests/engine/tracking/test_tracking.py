@@ -167,8 +167,8 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_tracking import CONFIG, record, spec
-from engine.errors import ConfigError
-from engine.tracking import open_tracker
+from metashot.engine.errors import ConfigError
+from metashot.engine.tracking.tracker import open_tracker
 folder = Path(sys.argv[1])
 record(open_tracker(spec(folder / "trackio", "trackio"), CONFIG), folder)
 try:

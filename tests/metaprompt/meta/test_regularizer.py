@@ -104,7 +104,7 @@ def test_every_parameter_learns():
 
 
 def test_published_sizes():
-    """2,379,313 parameters for width 768 and rank 1920 (facts section 4)."""
+    """2,379,313 parameters for width 768 and rank 1920 (docs/methods.md, the regularizer)."""
     count = sum(p.numel() for p in GradientRegularizer(768, RELEASED).parameters())
     assert count == 2_379_313
 

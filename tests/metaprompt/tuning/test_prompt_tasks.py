@@ -59,7 +59,7 @@ def test_the_thirteen_tasks():
     ],
 )  # fmt: skip
 def test_published_patterns(t5: LanguageModel, name: str, row: dict[str, Any], pieces: list[str]):
-    """facts/supmer.md section 6, pattern 0: pieces tokenized one by one."""
+    """Pattern 0 of the released code: pieces tokenized one by one."""
     example = unbound(name, t5).example({**row, "label": 1})
     encode = t5.tokenizer.encode
     assert example.input_ids == tuple(i for piece in pieces for i in encode(piece, add_special_tokens=False))
@@ -100,7 +100,7 @@ def test_further_published_patterns(
 
 
 def test_counts_of_patterns():
-    """facts/supmer.md section 6: subj and trec 4, wic 3, the other pair tasks 5, sentiment 1."""
+    """The released code has, for subj and trec 4, wic 3, the other pair tasks 5, sentiment 1."""
     counts = dict.fromkeys(("boolq", "rte", "cb", "qnli", "qqp", "mrpc"), 5) | {
         "subj": 4,
         "trec": 4,
@@ -196,7 +196,7 @@ def test_bad_task_data_is_said_with_its_line(tmp_path: Path):
 def test_bad_task_files_are_said(tmp_path: Path):
     from importlib.resources import files
 
-    text = (files("metashot.metaprompt") / "tasks" / "SST-2.yaml").read_text()
+    text = (files("metashot.metaprompt.tuning") / "task_files" / "SST-2.yaml").read_text()
     (tmp_path / "a.yaml").write_text(text.replace("labels: [negative, positive]", "labels: []"))
     with pytest.raises(DataError, match="the task has no labels"):
         load_prompt_task(str(tmp_path / "a.yaml"))
