@@ -151,7 +151,7 @@ def outer_step(
     surrogate = (adapted * query_gradients).sum() / count + rules.coefficient_weight * penalty
     parameters = list(regularizer.parameters())
     prompt_gradient, *regularizer_gradients = torch.autograd.grad(
-        surrogate, [prompt, *parameters], allow_unused=not rules.regularize, materialize_grads=True
+        surrogate, [prompt, *parameters], allow_unused=True, materialize_grads=True
     )
     if rules.last_task_only:
         prompt_gradient = query_gradients[-1] / count
