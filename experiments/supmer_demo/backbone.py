@@ -12,7 +12,19 @@ from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 from torch import Tensor
 from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
-from world import ANSWERS, ATTRIBUTES, GROUPS, INDEX, TOLD, WORDS, answer_ids, ask, prefixes, training_questions
+from world import (
+    ANSWERS,
+    ATTRIBUTES,
+    GROUPS,
+    INDEX,
+    TOLD,
+    WORDS,
+    Attribute,
+    answer_ids,
+    ask,
+    prefixes,
+    training_questions,
+)
 
 from metashot.engine.models.sentence_encoder import EMBEDDED_MODEL, load_sentence_encoder
 
@@ -37,8 +49,8 @@ class BackboneSize:
     width: int = 64
     layers: int = 3
     heads: int = 4
-    steps: int = 1000
-    first_steps: float = 0.4
+    steps: int = 700
+    first_steps: float = 0.5
     batch: int = 128
     learning_rate: float = 3e-3
 
@@ -97,7 +109,7 @@ def new_model(size: BackboneSize, vectors: Tensor, seed: int) -> GPT2LMHeadModel
 
 
 def train_backbone(
-    size: BackboneSize, vectors: Tensor, seed: int, notify: Callable[[str], None]
+    size: BackboneSize, vectors: Tensor, habit: Attribute, seed: int, notify: Callable[[str], None]
 ) -> GPT2LMHeadModel:
     """Teach a new model to answer questions; what is asked stands in the prefix, nine times of ten in the end.
 
@@ -108,12 +120,16 @@ def train_backbone(
     both = torch.nn.Linear(size.width, 4)
     weights = [*model.parameters(), *both.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=size.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
-    generator, losses, started = np.random.default_rng([seed, 0]), list[tuple[float, float]](), time.process_time()
+    generator, losses, started = (
+        np.random.default_rng([seed, 0]),
+        list[tuple[float, float]](),
+        time.process_time(),
+    )
     for step in range(size.steps):
         done = step / size.steps
         for group in optimizer.param_groups:
             group["lr"] = size.learning_rate * min(1.0, (step + 1) / 30, max(0.02, 2 * (1 - done)))
-        batch = training_questions(size.batch, generator, simple=done < size.first_steps)
+        batch = training_questions(size.batch, habit, generator, simple=done < size.first_steps)
         hidden = model.transformer(torch.from_numpy(batch.words), use_cache=False).last_hidden_state
         loss = functional.cross_entropy(model.lm_head(hidden[:, -1]), torch.from_numpy(batch.answers))
         read = both(hidden[:, -1])[:, :2] if batch.form == "yes_no" else both(hidden[:, -1])[:, 2:]
@@ -125,7 +141,9 @@ def train_backbone(
         losses.append((float(loss.detach()), float(aside.detach())))
         if (step + 1) % 100 == 0:
             spent = time.process_time() - started
-            notify(f"backbone {seed}: step {step + 1}, losses {np.mean(losses[-100:], axis=0).round(3)} nats, {spent:.0f} CPU s")
+            notify(
+                f"backbone {seed}: step {step + 1}, losses {np.mean(losses[-100:], axis=0).round(3)} nats, {spent:.0f} CPU s"
+            )
     return model.eval()
 
 

@@ -10,13 +10,17 @@ from world import (
     ANSWERS,
     GROUP_COUNT,
     INDEX,
+    CORPUS_GROUPS,
     SOURCE_GROUPS,
     TARGET_GROUPS,
+    WORDS,
     Attribute,
     Form,
     Ints,
     answer_ids,
+    opposite,
     pairs,
+    phrases,
 )
 
 from metashot.metaprompt.batch import PromptExample
@@ -35,18 +39,22 @@ class DownstreamTask:
         name: of the task.
         form: answer words.
         shifted: train where the other attribute agrees with the label, and test in other domains too.
+        about_other: phrases tell the other attribute with two words and the asked one with one.
     """
 
     name: str
     form: Form
     shifted: bool
+    about_other: bool
 
 
 TASKS = (
-    DownstreamTask("in domain", "yes_no", shifted=False),
-    DownstreamTask("in domain, other answer words", "good_bad", shifted=False),
-    DownstreamTask("shift", "yes_no", shifted=True),
-    DownstreamTask("shift, other answer words", "good_bad", shifted=True),
+    DownstreamTask("in domain", "yes_no", shifted=False, about_other=False),
+    DownstreamTask("in domain, other answer words", "good_bad", shifted=False, about_other=False),
+    DownstreamTask("shift", "yes_no", shifted=True, about_other=False),
+    DownstreamTask("shift, other answer words", "good_bad", shifted=True, about_other=False),
+    DownstreamTask("harder shift", "yes_no", shifted=True, about_other=True),
+    DownstreamTask("harder shift, other answer words", "good_bad", shifted=True, about_other=True),
 )
 
 
@@ -54,7 +62,7 @@ def training_set(task: DownstreamTask, main: Attribute, shots: int, seed: int) -
     """K examples per label; a pure function of its arguments."""
     pool = SOURCE_GROUPS if task.shifted else (*SOURCE_GROUPS, *TARGET_GROUPS)
     generator = np.random.default_rng([seed, _TRAIN, TASKS.index(task)])
-    return _labelled(task.form, main, 2 * shots, pool, "agrees" if task.shifted else "free", generator)
+    return _labelled(task, main, 2 * shots, pool, "agrees" if task.shifted else "free", generator)
 
 
 def test_sets(task: DownstreamTask, main: Attribute, size: int) -> dict[str, LabelledSet]:
@@ -75,15 +83,15 @@ def test_sets(task: DownstreamTask, main: Attribute, size: int) -> dict[str, Lab
     )
     return {
         name: _labelled(
-            task.form, main, size, pool, agreement, np.random.default_rng([_TEST, TASKS.index(task), place])
+            task, main, size, pool, agreement, np.random.default_rng([_TEST, TASKS.index(task), place])
         )
         for place, (name, (pool, agreement)) in enumerate(plans.items())
     }
 
 
 def _labelled(
-    form: Form,
-    main: Attribute,
+    task: DownstreamTask,
+    asked: Attribute,
     count: int,
     pool: tuple[int, ...],
     agreement: Agreement,
@@ -91,12 +99,16 @@ def _labelled(
 ) -> LabelledSet:
     same: Ints = generator.permutation(np.arange(count) % 2)
     other = {"free": generator.integers(2, size=count), "agrees": same, "opposes": 1 - same}[agreement]
-    words = pairs(main, same, other, generator, pool)
-    answers = answer_ids([form] * count, same)
+    if task.about_other:
+        words = pairs(opposite(asked), other, same, generator, other_pool=pool)
+    else:
+        words = pairs(asked, same, other, generator, pool)
+    answers = answer_ids([task.form] * count, same)
     examples = tuple(
-        PromptExample(tuple(map(int, row)), (int(answer),)) for row, answer in zip(words, answers, strict=True)
+        PromptExample(tuple(map(int, row)), (int(answer),))
+        for row, answer in zip(words, answers, strict=True)
     )
-    return LabelledSet(examples, tuple((1 - same).tolist()), tuple(INDEX[word] for word in ANSWERS[form]))
+    return LabelledSet(examples, tuple((1 - same).tolist()), tuple(INDEX[word] for word in ANSWERS[task.form]))
 
 
 def in_context(training: LabelledSet, questions: LabelledSet) -> LabelledSet:
@@ -108,8 +120,6 @@ def in_context(training: LabelledSet, questions: LabelledSet) -> LabelledSet:
 
 def corpus_text(main: Attribute, documents: int, phrases_per_document: int, seed: int) -> str:
     """Unlabelled text: paragraphs of phrases about one group of the main attribute, first six groups only."""
-    from world import CORPUS_GROUPS, WORDS, phrases
-
     generator = np.random.default_rng([seed, len(main)])
     paragraphs: list[str] = []
     for document in range(documents):

@@ -75,7 +75,14 @@ def figure_of(values: Floats) -> Figure:
 
 
 def values_of(
-    rows: Sequence[dict[str, Any]], *, main: str, task: str, method: str, rate: float | None, step: int, test: str
+    rows: Sequence[dict[str, Any]],
+    *,
+    main: str,
+    task: str,
+    method: str,
+    rate: float | None,
+    step: int,
+    test: str,
 ) -> Floats | None:
     """Accuracies [backbones, meta seeds, data seeds] of one figure over the runs that are whole, or None."""
     found = {

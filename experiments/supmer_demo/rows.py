@@ -51,7 +51,9 @@ def tune_rows(
     """
     prompts = nn.Parameter(starts.clone())
     settings = OptimizerSettings(learning_rate=learning_rate)
-    updater = Updater([prompts], build_optimizer([("prompts", prompts)], settings), settings, steps, _clip_rows)
+    updater = Updater(
+        [prompts], build_optimizer([("prompts", prompts)], settings), settings, steps, _clip_rows
+    )
     order = example_order(len(train.examples), steps * batch_size, seed)
     curve: Curve = {}
     for step in range(steps + 1):
@@ -101,4 +103,4 @@ def _clip_rows(parameters: Sequence[nn.Parameter], limit: float) -> Tensor:
     assert prompts.grad is not None
     norms = prompts.grad.flatten(1).norm(dim=1)
     prompts.grad *= (limit / (norms + 1e-6)).clamp(max=1.0)[:, None, None]
-    return norms
+    return norms.max()

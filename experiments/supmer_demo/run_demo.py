@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
@@ -72,7 +73,7 @@ class Sizes:
 
     def look_at(self) -> tuple[int, ...]:
         """Numbers of tuning steps after which the tests are taken."""
-        return tuple(step for step in (0, 5, 10, 20) if step < self.tuning_steps) + (self.tuning_steps,)
+        return (*(step for step in (0, 5, 10, 20) if step < self.tuning_steps), self.tuning_steps)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +138,7 @@ def run_job(job: Job, sizes: Sizes, work: Path) -> list[dict[str, object]]:
             "vocabulary, psi": (start, psi),
             "multi-task": (learned["multi-task"].prompt, None),
             "multi-task, psi": (learned["multi-task"].prompt, psi),
-            **{
-                name: (one.prompt, one.regularizer) for name, one in learned.items() if name != "multi-task"
-            },
+            **{name: (one.prompt, one.regularizer) for name, one in learned.items() if name != "multi-task"},
         }
         for task in TASKS:
             train = training_set(task, job.main, sizes.shots, data_seed)
@@ -180,18 +179,17 @@ def _without_meta_seed(
     shown = {name: in_context(train, test) for name, test in tests.items()}
     nothing = torch.empty(1, 0, backbone.width)
     curve = {"0": {name: accuracies(backbone, nothing, test)[0] for name, test in shown.items()}}
-    rows: list[dict[str, object]] = [
-        {**about, "method": "in context", "learning_rate": None, "curve": curve}
-    ]
-    trained: list[tuple[str, float, Tunable]] = [
-        ("PEFT prompt tuning", sizes.learning_rates[0], PeftPromptTunable(backbone, start.clone())),
-        ("full fine-tuning", sizes.full_learning_rate, FullTunable(backbone)),
-    ]
-    for name, rate, tunable in trained:
+    rows: list[dict[str, object]] = [{**about, "method": "in context", "learning_rate": None, "curve": curve}]
+    trained: tuple[tuple[str, float, Callable[[], Tunable]], ...] = (
+        ("PEFT prompt tuning", sizes.learning_rates[0], lambda: PeftPromptTunable(backbone, start.clone())),
+        ("full fine-tuning", sizes.full_learning_rate, lambda: FullTunable(backbone)),
+    )
+    for name, rate, make in trained:
         rules = TrainRules(
             sizes.tuning_steps, 8, 65536, sizes.tuning_steps, "last", "verbalizers", dropout=False,
             optimizer=OptimizerSettings(learning_rate=rate),
         )  # fmt: skip
+        tunable = make()
         try:
             done = tune(tunable, model, train, train, tests, rules, data_seed)
         finally:
@@ -204,14 +202,18 @@ def _without_meta_seed(
 
 def main() -> None:
     """Run what is missing and write the report."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     for name, default in asdict(Sizes()).items():
         many = {"nargs": "+"} if isinstance(default, tuple) else {}
         kind = float if isinstance(default, (float, tuple)) else int
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, **many)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=HERE / "results")
-    parser.add_argument("--work", type=Path, default=Path("outputs/supmer_demo"), help="backbones and checkpoints")
+    parser.add_argument(
+        "--work", type=Path, default=Path("outputs/supmer_demo"), help="backbones and checkpoints"
+    )
     arguments = vars(parser.parse_args())
     workers, output, work = arguments.pop("workers"), arguments.pop("output"), arguments.pop("work").resolve()
     sizes = Sizes(**{**arguments, "learning_rates": tuple(arguments["learning_rates"])})

@@ -65,6 +65,7 @@ def meta_settings(variant: Variant, seed: int) -> MetaSettings:
         held_out_fraction=0.1,
         min_domain_sentences=24,
         test_tasks_per_format=2,
+        test_queries=0,
         pseudo_tokens="input_embeddings",
         dropout=False,
         max_skipped_tasks=0,

@@ -49,6 +49,7 @@ CORPUS_GROUPS = tuple(range(6))
 SOURCE_GROUPS, TARGET_GROUPS = (6, 7), (8, 9)
 """Groups of the downstream tasks: tuned on the first two, under shift tested on the others."""
 GROUP_COUNT, GROUP_WORDS, MAIN_WORDS, OTHER_WORDS = 10, 6, 2, 1
+ALL_GROUPS = tuple(range(GROUP_COUNT))
 
 BAR, QUESTION = "|", "?"
 ANSWERS: dict[Form, tuple[str, str]] = {
@@ -116,7 +117,8 @@ def pairs(
     same: Ints,
     other_same: Ints,
     generator: np.random.Generator,
-    pool: Sequence[int] = tuple(range(GROUP_COUNT)),
+    pool: Sequence[int] = ALL_GROUPS,
+    other_pool: Sequence[int] = ALL_GROUPS,
 ) -> Ints:
     """Questions "do these two phrases agree?", [n, 8].
 
@@ -126,13 +128,12 @@ def pairs(
         other_same: the same for the other attribute, [n].
         generator: source of the words.
         pool: groups of the first phrase's main attribute; those of the second may be any.
+        other_pool: the same for the other attribute.
     """
-    first, other = _groups(len(same), generator, pool)
+    first, other = _groups(len(same), generator, pool, other_pool)
     second = np.where(same == 1, first, another(first, generator))
     second_other = np.where(other_same == 1, other, another(other, generator))
-    return _question(
-        [phrases(main, first, other, generator), phrases(main, second, second_other, generator)]
-    )
+    return _question([phrases(main, first, other, generator), phrases(main, second, second_other, generator)])
 
 
 def choices(
@@ -140,25 +141,31 @@ def choices(
     right: Ints,
     other_right: Ints,
     generator: np.random.Generator,
-    pool: Sequence[int] = tuple(range(GROUP_COUNT)),
+    pool: Sequence[int] = ALL_GROUPS,
+    other_pool: Sequence[int] = ALL_GROUPS,
 ) -> Ints:
     """Questions "which of two options agrees with the first phrase?", [n, 12]; arguments as for `pairs`.
 
     `right` is the option (0 or 1) of the first phrase's main group, `other_right` that of its other group.
     """
-    first, other = _groups(len(right), generator, pool)
+    first, other = _groups(len(right), generator, pool, other_pool)
     wrong, other_wrong = another(first, generator), another(other, generator)
     options = [
         phrases(
-            main, np.where(right == k, first, wrong), np.where(other_right == k, other, other_wrong), generator
+            main,
+            np.where(right == k, first, wrong),
+            np.where(other_right == k, other, other_wrong),
+            generator,
         )
         for k in (0, 1)
     ]
     return _question([phrases(main, first, other, generator), *options])
 
 
-def _groups(count: int, generator: np.random.Generator, pool: Sequence[int]) -> tuple[Ints, Ints]:
-    return generator.choice(np.asarray(pool), count), generator.integers(GROUP_COUNT, size=count)
+def _groups(
+    count: int, generator: np.random.Generator, pool: Sequence[int], other_pool: Sequence[int]
+) -> tuple[Ints, Ints]:
+    return generator.choice(np.asarray(pool), count), generator.choice(np.asarray(other_pool), count)
 
 
 def _question(parts: Sequence[Ints]) -> Ints:
@@ -199,20 +206,23 @@ def ask(form: Form, main: Attribute, one: Ints, other: Ints, generator: np.rando
     return (choices if form == "choice" else pairs)(main, one, other, generator)
 
 
-def training_questions(count: int, generator: np.random.Generator, *, simple: bool) -> Questions:
+def training_questions(
+    count: int, habit: Attribute, generator: np.random.Generator, *, simple: bool
+) -> Questions:
     """A batch for the backbone: questions about either attribute over all groups, behind a prefix.
 
-    One prefix in ten is fillers only, the others say what is asked and how to answer. `simple` batches are pairs
-    answered by yes and no, all of them told.
+    One prefix in ten is fillers only, the others say what is asked and how to answer. Where nothing is said, the
+    question is about `habit`, nine times of ten. `simple` batches are pairs answered by yes and no, all of them told.
     """
     form: Form = "yes_no" if simple or generator.random() < 2 / 3 else "choice"
     main = ATTRIBUTES[int(generator.integers(2))]
     truths = generator.integers(2, size=(2, count))
     words = ask(form, main, truths[0], truths[1], generator)
-    asked = generator.integers(2, size=count)
+    told = simple | (generator.random(count) >= 0.1)
+    habitual = np.full(count, int(habit != main))
+    asked = np.where(told | (generator.random(count) < 0.2), generator.integers(2, size=count), habitual)
     graded = (generator.random(count) < 0.5) & (form == "yes_no") & (not simple)
     forms: list[Form] = ["good_bad" if grade else form for grade in graded]
-    told = simple | (generator.random(count) >= 0.1)
     prefix = prefixes(
         [
             (*TOLD[opposite(main) if not_main else main], *TOLD[kind]) if tell else ()

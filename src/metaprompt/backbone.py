@@ -62,6 +62,10 @@ class Backbone(Protocol):
         """Logits at the target positions, [B, T, V]."""
         ...
 
+    def answer_state(self, encoding: Encoding, batch: PromptBatch) -> Tensor:
+        """The last hidden state that predicts the answer, [B, d]."""
+        ...
+
     def interpolate(
         self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool
     ) -> Encoding:
@@ -133,15 +137,22 @@ class EncoderDecoderBackbone:
 
     def decode(self, encoding: Encoding, batch: PromptBatch) -> Tensor:
         """Teacher-forced logits: position t sees the targets before t."""
+        return self._decoder(encoding, batch, hidden=False).logits.float()
+
+    def answer_state(self, encoding: Encoding, batch: PromptBatch) -> Tensor:
+        """The decoder's last hidden state after the sentinel."""
+        return self._decoder(encoding, batch, hidden=True).decoder_hidden_states[-1][:, 1].float()
+
+    def _decoder(self, encoding: Encoding, batch: PromptBatch, *, hidden: bool) -> Any:
         model: Any = self.language_model.model
         start = torch.full_like(batch.target_ids[:, :1], model.config.decoder_start_token_id)
-        output = model(
+        return model(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoding.states),  # pyright: ignore[reportArgumentType]
             attention_mask=encoding.mask.long(),
             decoder_input_ids=torch.cat([start, batch.target_ids[:, :-1]], dim=1),
+            output_hidden_states=hidden,
             use_cache=False,
         )
-        return output.logits.float()
 
     def interpolate(
         self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool
@@ -181,6 +192,12 @@ class DecoderOnlyBackbone:
         logits = model.get_output_embeddings()(encoding.answer).float()
         cap = getattr(model.config, "final_logit_softcapping", None)
         return logits if cap is None else torch.tanh(logits / cap) * cap
+
+    def answer_state(self, encoding: Encoding, batch: PromptBatch) -> Tensor:
+        """The state at each context's last token."""
+        del batch
+        assert encoding.answer is not None
+        return encoding.answer[:, 0].float()
 
     def interpolate(
         self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool

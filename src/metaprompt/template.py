@@ -77,12 +77,16 @@ def pattern_segments(pattern: str, where: str) -> tuple[tuple[Segment, ...], tup
                 raise ValueError("a field is {its name}")
             pieces.append((text, field))
     except ValueError as error:
-        raise DataError(where, f"pattern {pattern!r}: {error}", "write for example '{text} It was {answer}.'") from error
+        raise DataError(
+            where, f"pattern {pattern!r}: {error}", "write for example '{text} It was {answer}.'"
+        ) from error
     fields = [field for _, field in pieces if field not in (None, "answer")]
     answers = [place for place, (_, field) in enumerate(pieces) if field == "answer"]
     if not fields or len(answers) > 1:
         problem = "names no field" if not fields else "has two answers"
-        raise DataError(where, f"pattern {pattern!r} {problem}", "write for example '{text} It was {answer}.'")
+        raise DataError(
+            where, f"pattern {pattern!r} {problem}", "write for example '{text} It was {answer}.'"
+        )
     if not answers:
         answers = [len(pieces)]
         pieces.append((" ", "answer"))

@@ -55,6 +55,7 @@ def stages() -> dict[str, dict[str, Stage]]:
     from metashot.stages import icl_evaluation as icl
     from metashot.stages import icl_training as training
     from metashot.stages import metaprompt as prompt
+    from metashot.stages import metaprompt_checks as checks
     from metashot.stages import preparation as data_stages
     from metashot.stages import reports as common
 
@@ -63,7 +64,9 @@ def stages() -> dict[str, dict[str, Stage]]:
         "doctor": {"icl": data_stages.doctor_stage},
         "train": {"icl": training.train_stage, "prompt": prompt.train_stage},
         "evaluate": {"icl": icl.evaluate_stage, "prompt": prompt.evaluate_stage},
-        "plan": {"icl": icl.plan_stage},
+        "plan": {"icl": icl.plan_stage, "prompt": checks.plan_stage},
+        "probe": {"prompt": checks.probe_stage},
+        "export": {"prompt": checks.export_stage},
         "report": {"icl": common.report_stage, "prompt": common.report_stage},
         "compare": {"icl": common.compare_stage, "prompt": common.compare_stage},
     }

@@ -62,10 +62,11 @@ def checkpoint_root(supmer: Mapping[str, Any]) -> Path:
     return Path(convert(str, supmer.get("checkpoints"), "supmer.checkpoints")).expanduser()
 
 
-def tune_settings(config: Mapping[str, Any]) -> TuneSettings:
+def tune_settings(config: Mapping[str, Any], *, started: bool = True) -> TuneSettings:
     """The group `tuning` with `method`, `k`, `seeds` (data seeds) and the switches of `supmer`.
 
-    `supmer` without `tuning.prompt_path` starts from the best checkpoint below `supmer.checkpoints`.
+    `supmer` without `tuning.prompt_path` starts from the best checkpoint below `supmer.checkpoints`; with
+    `started=False` there need be none yet.
 
     Raises:
         ConfigError: a fault in a key, or no checkpoint yet.
@@ -82,16 +83,18 @@ def tune_settings(config: Mapping[str, Any]) -> TuneSettings:
         tuning=method["tuning"],
         k=convert(int, config["k"], "k"),
         data_seeds=convert(tuple[int, ...], config["seeds"], "seeds"),
-        prompt_path=_prompt_path(tuning.get("prompt_path"), method["tuning"], supmer),
+        prompt_path=_prompt_path(tuning.get("prompt_path"), method["tuning"], supmer, started=started),
         as_released=convert(bool, supmer["as_released"], "supmer.as_released"),
         switches=convert(dict[str, bool | None], supmer["switches"], "supmer.switches"),
     )
 
 
-def _prompt_path(given: str | None, tuning: str, supmer: Mapping[str, Any]) -> str | None:
+def _prompt_path(given: str | None, tuning: str, supmer: Mapping[str, Any], *, started: bool) -> str | None:
     if given is not None or tuning != TuningMethod.SUPMER:
         return given
     best = best_checkpoint(checkpoint_root(supmer), higher_is_better=False)
+    if best is None and not started:
+        return str(checkpoint_root(supmer))
     if best is None:
         raise ConfigError(
             "supmer.checkpoints",

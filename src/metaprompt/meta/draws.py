@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -91,8 +92,8 @@ def next_sentence_choice(half: Half, plan: DrawPlan, generator: np.random.Genera
         near = [index for index in same if text[index] not in taken]
         wrong = [text[int(generator.choice(near))]] if near else []
         taken.update([] if plan.repeats else wrong)
-        others = _other_documents(half, anchor, generator)
-        wrong += _distinct(lambda: text[next(others)], plan.options - 1 - len(wrong), taken, plan)
+        others = (text[index] for index in _other_documents(half, anchor, generator))
+        wrong += _distinct(others, plan.options - 1 - len(wrong), taken, plan)
         records.append(_choice(text[anchor], right, wrong, None, generator))
     return records
 
@@ -118,7 +119,8 @@ def same_cluster_choice(half: Half, plan: DrawPlan, generator: np.random.Generat
     for index, anchor in enumerate(cycle(generator, half.members(cluster), plan.count)):
         right = text[_member(half, cluster, anchor, generator, repeats=plan.repeats)]
         taken = set[str]() if plan.repeats else {text[anchor], right}
-        wrong = _distinct(lambda: text[_outsider(half, cluster, generator)], plan.options - 1, taken, plan)
+        outside = (text[_outsider(half, cluster, generator)] for _ in repeat(None))
+        wrong = _distinct(outside, plan.options - 1, taken, plan)
         records.append(_choice(text[anchor], right, wrong, index % plan.options, generator))
     return _shuffled(records, generator)
 
@@ -164,8 +166,8 @@ def _neighbours(half: Half, anchor: int) -> tuple[list[int], list[int]]:
     return adjacent, [index for index in range(start, stop) if abs(index - anchor) > 1]
 
 
-def _distinct(draw: Callable[[], str], count: int, taken: set[str], plan: DrawPlan) -> list[str]:
-    """`count` texts from `draw`, all different and none in `taken`; as they come where `plan.repeats`.
+def _distinct(texts: Iterator[str], count: int, taken: set[str], plan: DrawPlan) -> list[str]:
+    """The first `count` of `texts` that differ and are not in `taken`; the first of all where `plan.repeats`.
 
     Raises:
         DataError: the corpus holds too few different sentences.
@@ -174,7 +176,7 @@ def _distinct(draw: Callable[[], str], count: int, taken: set[str], plan: DrawPl
     for _ in range(count * _TRIES):
         if len(found) == count:
             break
-        text = draw()
+        text = next(texts)
         if plan.repeats or text not in taken:
             found.append(text)
             taken.add(text)

@@ -54,6 +54,7 @@ class MetaSettings:
         held_out_fraction: share of documents kept for held-out tasks.
         min_domain_sentences: fewest sentences of a training domain.
         test_tasks_per_format: held-out tasks per format in an evaluation.
+        test_queries: fewest queries of an evaluation in all; each task takes its share.
         pseudo_tokens: `input_embeddings`, `centered_embeddings`, or an .npy file of given vectors.
         dropout: run the model with its dropout in training.
         max_skipped_tasks: stop after so many tasks with a non-finite loss or gradient.
@@ -85,6 +86,7 @@ class MetaSettings:
     held_out_fraction: float
     min_domain_sentences: int
     test_tasks_per_format: int
+    test_queries: int
     pseudo_tokens: str
     dropout: bool
     max_skipped_tasks: int

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from metashot.engine.errors import CheckpointError
 from metashot.engine.models.loading import LanguageModel
+
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 

@@ -267,7 +267,8 @@ def test_a_pattern_that_a_decoder_only_model_cannot_answer_is_refused(gpt2: Lang
     assert bind("rte", 4).example(row).input_ids != bind("rte").example(row).input_ids
     for pattern in (1, 2, 3):
         with pytest.raises(
-            ConfigError, match=f"tuning.pattern: pattern {pattern} of task rte has no template for a decoder-only"
+            ConfigError,
+            match=f"tuning.pattern: pattern {pattern} of task rte has no template for a decoder-only",
         ):
             bind("rte", pattern)
     (tmp_path / "own.yaml").write_text("name: own\npattern: '{a}? {answer}, {b}'\nverbalizers: [okay, bad]\n")
