@@ -111,7 +111,9 @@ def read_run(folder: Path) -> SavedRun:
             str(path), "no such file", "give the output folder of a run, the one with results.jsonl"
         ) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise OutputError(str(path), f"damaged: {error}", "run the same command again in this folder") from None
+        raise OutputError(
+            str(path), f"damaged: {error}", "run the same command again in this folder"
+        ) from None
 
 
 def package_versions() -> dict[str, str]:

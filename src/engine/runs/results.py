@@ -173,5 +173,6 @@ def cell_from_lines(row: Mapping[str, Any], predictions: bytes) -> FinishedCell:
     if sha256(predictions).hexdigest() != row.get(PREDICTIONS_DIGEST):
         raise ValueError("predictions differ from their digest")
     return FinishedCell(
-        result_from_row(row), tuple(prediction_from_row(parse_json(line)) for line in predictions.splitlines())
+        result_from_row(row),
+        tuple(prediction_from_row(parse_json(line)) for line in predictions.splitlines()),
     )
