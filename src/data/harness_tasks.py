@@ -7,7 +7,7 @@ protocol draws demonstrations from the task's few-shot, training or validation s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -237,7 +237,7 @@ def _task_manager() -> Any:
 
 
 @contextmanager
-def _said(task: str) -> Iterator[None]:
+def _said(task: str) -> Generator[None]:
     """Whatever the harness and `datasets` raise while they load, as one line."""
     try:
         yield

@@ -118,7 +118,7 @@ def test_a_group_names_its_members(tasks, tmp_path):
 
 
 def test_no_names_and_no_folder_are_said(tmp_path):
-    with pytest.raises(DataError, match="data.tasks: is not set"):
+    with pytest.raises(DataError, match=r"data\.tasks: is not set"):
         HarnessSource([])
-    with pytest.raises(DataError, match="data.include_path: no folder"):
+    with pytest.raises(DataError, match=r"data\.include_path: no folder"):
         HarnessSource(["mini"], tmp_path / "nowhere")

@@ -12,7 +12,6 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from os.path import commonprefix
 from typing import Any
 
 import torch
@@ -131,7 +130,7 @@ class GreedyGenerator:
         """Length of what all prompts begin with (less than any of them), and its cache; 0 and None without."""
         if self._is_seq2seq or len(prompts) < 2:
             return 0, None
-        length = min(len(commonprefix(prompts)), min(map(len, prompts)) - 1)
+        length = min(_common_prefix(prompts), min(map(len, prompts)) - 1)
         if length < _SHORTEST_PREFIX:
             return 0, None
         ids = torch.tensor([prompts[0][:length]], device=self.model.device)
@@ -156,7 +155,8 @@ class GreedyGenerator:
         if cache is not None:
             given["past_key_values"] = copy.deepcopy(cache)
             given["past_key_values"].batch_repeat_interleave(len(prompts))
-        out = self.model.generate(
+        decode: Any = self.model.generate
+        out = decode(
             input_ids=ids.to(self.model.device),
             attention_mask=mask.to(self.model.device),
             do_sample=False,
@@ -172,7 +172,7 @@ class GreedyGenerator:
 
     @property
     def _padding_id(self) -> int:
-        known = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        known: tuple[Any, ...] = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
         return int(next(token for token in known if token is not None))
 
     def _text(self, row: Tensor, stopping: Stopping) -> str:
@@ -180,6 +180,15 @@ class GreedyGenerator:
             self.tokenizer.decode(row.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
         return cut_at_stop(text, stopping.stop)
+
+
+def _common_prefix(prompts: Sequence[Ids]) -> int:
+    """Tokens that all prompts begin with: what the first and the last in order share."""
+    first, last = min(prompts), max(prompts)
+    pairs = zip(first, last, strict=False)
+    return next(
+        (place for place, (one, other) in enumerate(pairs) if one != other), min(len(first), len(last))
+    )
 
 
 def cut_at_stop(text: str, stop: Sequence[str]) -> str:
