@@ -15,7 +15,8 @@ from metashot.engine.files import write_atomic
 from metashot.engine.report import comparisons, formats, tables
 from metashot.engine.report.figures import Plot, results_plot, seeds_plot, shots_plot
 from metashot.engine.report.html import page
-from metashot.engine.report.pair_tests import compare_pairs
+from metashot.engine.report.latex import latex
+from metashot.engine.report.pair_tests import compare_pairs, leaders
 from metashot.engine.report.published import Verdict, compare_with_published
 from metashot.engine.report.reading import Outputs, read_outputs
 from metashot.engine.report.rescoring import rescore
@@ -95,17 +96,19 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     answers, left_out = collect_answers(outputs, _targets, draws=draws, level=level, seed=seed)
     tests, untested = compare_pairs(answers, settings.permutations, seed)
     compared = compare_with_published(answers, _scope_tasks, draws=draws, level=level, seed=seed)
+    alpha = round(1 - level, 6)
+    best = leaders(answers, settings.permutations, seed, alpha)
+    results = tables.result_tables(answers, best, level, alpha)
     every = [
-        tables.main_table(answers),
-        tables.interval_table(answers, level),
-        comparisons.published_table(compared, run=True),
+        *([tables.overview_table(answers, best, alpha)] if len(results) > 1 else []),
+        *results,
+        comparisons.published_table(compared),
         comparisons.test_table(tests),
         comparisons.shots_table(answers),
         comparisons.variant_table(answers),
         comparisons.sensitivity_table(answers),
         *tables.task_tables(answers),
-        comparisons.rescoring_table(rescore(outputs)),
-        comparisons.published_table(compared, run=False),
+        comparisons.rescoring_table(rescore(outputs), answers),
     ]
     shown = tuple(table for table in every if table.rows)
     problems = (*outputs.problems, *left_out, *untested)
@@ -114,7 +117,10 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     report = Report(shown, plots, problems, facts, ())
     files = _write(report, settings)
     if "console" in settings.formats:
-        _print(report, files, console)
+        _print(report, console)
+    pages = [path for path in files if path.suffix in (".html", ".md")] or list(files[:1])
+    for path in pages:
+        console.print(f"written: {path}", markup=False, soft_wrap=True, highlight=False)
     return Report(shown, plots, problems, facts, files)
 
 
@@ -137,7 +143,7 @@ def _write(report: Report, settings: ReportSettings) -> tuple[Path, ...]:
     shown = [without_constant_columns(table) for table in report.tables]
     writers: dict[str, Callable[[], dict[str, str | bytes]]] = {
         "markdown": lambda: {"report.md": formats.markdown(shown, report.problems)},
-        "latex": lambda: {f"tables/{t.key}.tex": formats.latex(t) for t in shown},
+        "latex": lambda: {f"tables/{t.key}.tex": latex(t) for t in shown},
         "csv": lambda: {f"tables/{t.key}.csv": formats.comma_separated(t) for t in report.tables},
         "plots": lambda: {
             f"plots/{plot.key}.{end}": content
@@ -155,15 +161,12 @@ def _write(report: Report, settings: ReportSettings) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def _print(report: Report, files: Sequence[Path], console: Console) -> None:
+def _print(report: Report, console: Console) -> None:
     for problem in report.problems:
         console.print(f"problem: {problem}", style="yellow", markup=False)
     for table in report.tables:
         if not table.folded:
             console.print(formats.console(without_constant_columns(table)))
-    pages = [path for path in files if path.suffix in (".html", ".md")]
-    if pages:
-        console.print("written: " + ", ".join(map(str, pages)), markup=False)
 
 
 def _facts(
