@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -43,9 +42,10 @@ class TaskData:
         task: task name.
         seed: demonstration seed.
         task_type: decides the metric.
-        demonstrations: the k training examples, in prompt order.
+        demonstrations: the k training examples of the seed, in prompt order.
         test: the test examples.
-        neighbours: instead of shared demonstrations, those of each test example; as many as test examples.
+        neighbours: what each prompt shows instead of the shared demonstrations; as many as test examples.
+        notes: what the user should know of this cell; the same sentence for all seeds where it is the same.
     """
 
     task: str
@@ -54,16 +54,9 @@ class TaskData:
     demonstrations: tuple[Example, ...]
     test: tuple[Example, ...]
     neighbours: tuple[tuple[Example, ...], ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def shots(self) -> int:
-        """Demonstrations in each prompt."""
-        return len(self.neighbours[0]) if self.neighbours else len(self.demonstrations)
-
-
-def infer_task_type(examples: Sequence[Example]) -> TaskType:
-    """Type of a task that no recipe describes: one shared option list means classification."""
-    if not examples or not any(example.options for example in examples):
-        return TaskType.FREE_FORM
-    shared = {frozenset(example.options) for example in examples}
-    return TaskType.CLASSIFICATION if len(shared) == 1 else TaskType.MULTI_CHOICE
+        """Demonstrations in each prompt, or in the longest one."""
+        return max(map(len, self.neighbours)) if self.neighbours else len(self.demonstrations)
