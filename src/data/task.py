@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -26,12 +27,29 @@ class Example:
         input: text before the answer; may be empty.
         output: the gold answer.
         options: candidate answers in order; empty for free-form tasks.
+        references: further answers that count as right where the answer is generated.
     """
 
     task: str
     input: str
     output: str
     options: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a task's source joins the parts of a prompt (the `task` prompt format reads it).
+
+    Attributes:
+        instruction: text in front of everything.
+        between: between an input and its answer.
+        separator: between examples.
+    """
+
+    instruction: str = ""
+    between: str = "\n"
+    separator: str = "\n\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +64,7 @@ class TaskData:
         test: the test examples.
         neighbours: what each prompt shows instead of the shared demonstrations; as many as test examples.
         notes: what the user should know of this cell; the same sentence for all seeds where it is the same.
+        wording: how the source joins the parts of a prompt, or None where it does not say.
     """
 
     task: str
@@ -55,8 +74,17 @@ class TaskData:
     test: tuple[Example, ...]
     neighbours: tuple[tuple[Example, ...], ...] = ()
     notes: tuple[str, ...] = ()
+    wording: Wording | None = None
 
     @property
     def shots(self) -> int:
         """Demonstrations in each prompt, or in the longest one."""
         return max(map(len, self.neighbours)) if self.neighbours else len(self.demonstrations)
+
+
+def infer_task_type(examples: Sequence[Example]) -> TaskType:
+    """Type of a task that no recipe describes: one shared option list means classification."""
+    if not examples or not any(example.options for example in examples):
+        return TaskType.FREE_FORM
+    shared = {frozenset(example.options) for example in examples}
+    return TaskType.CLASSIFICATION if len(shared) == 1 else TaskType.MULTI_CHOICE
