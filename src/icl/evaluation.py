@@ -16,6 +16,7 @@ from metashot.engine.metrics.classification import metric_of, score
 from metashot.engine.metrics.ranking import best_option, option_scores
 from metashot.engine.models.loading import LanguageModel, LazyLanguageModel
 from metashot.engine.runs.folder import CellPlace, RunFolder
+from metashot.engine.runs.prompts import CellPrompt, write_prompts
 from metashot.engine.runs.results import FinishedCell, Prediction, Result, relabel
 from metashot.engine.runs.store import ResultStore
 from metashot.engine.scoring import Scorer
@@ -23,6 +24,7 @@ from metashot.engine.scoring.plan import plan_requests
 from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
 from metashot.icl.prompt import LengthLimits
+from metashot.icl.prompt_record import cell_prompt
 
 SCORING_VERSION = 1
 """Part of every fingerprint: raise it when a change of this code changes scores."""
@@ -211,7 +213,11 @@ def evaluate(
         OutputError: the store or the run's folder cannot be written.
         ModelError: NaN logits.
     """
-    keys = [cell_key(data, settings, model) for data in load_cells(settings, source)]
+    keys: list[CellKey] = []
+    shown: list[CellPrompt] = []
+    for data in load_cells(settings, source):
+        keys.append(cell_key(data, settings, model))
+        shown.append(cell_prompt(data, prompt_rules(settings, model)))
     store = ResultStore(settings.results_root)
     stored = sum(store.get(key.fingerprint) is not None for key in keys)
     if stored < len(keys):
@@ -220,6 +226,7 @@ def evaluate(
     if expect is not None:
         expect(expected)
     folder = RunFolder(settings.output, expected)
+    write_prompts(settings.output, shown)
     progress.start(len(keys), stored)
     cost = EvaluationCost()
     cells: list[FinishedCell] = []
