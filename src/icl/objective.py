@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -28,17 +29,19 @@ class LossWeights:
     option: float = 0.0
 
 
-def token_nll(logits: Tensor, labels: Tensor) -> Tensor:
-    """Negative log-likelihood of each target in float32, [targets], from logits [targets, vocabulary]."""
+def token_nll(
+    logits: Float[Tensor, "targets vocabulary"], labels: Int[Tensor, " targets"]
+) -> Float[Tensor, " targets"]:
+    """Negative log-likelihood of each target, in float32."""
     return functional.cross_entropy(logits.float(), labels, reduction="none")
 
 
-def weighted_nll(nll: Tensor, weights: Tensor) -> Tensor:
+def weighted_nll(nll: Float[Tensor, " targets"], weights: Float[Tensor, " targets"]) -> Float[Tensor, ""]:
     """Sum over targets of weight times negative log-likelihood.
 
     With weight 1 / (targets of the sequence) / (sequences of the step) the sum over all micro-batches is the mean
     over target tokens, then over sequences, however the sequences are packed, padded or accumulated.
-    Source: released MetaICL code (facts section 4).
+    Source: released MetaICL code (docs/methods.md, loss and meta-training).
 
     Args:
         nll: [targets].
@@ -50,7 +53,7 @@ def weighted_nll(nll: Tensor, weights: Tensor) -> Tensor:
     return (nll * weights).sum()
 
 
-def option_loss(nll: Tensor, table: OptionTable) -> Tensor:
+def option_loss(nll: Float[Tensor, " targets"], table: OptionTable) -> Float[Tensor, ""]:
     """Weighted cross-entropy of the right option among all options of its question.
 
     An option's score is minus its mean token NLL, which is the rule that ranks options in evaluation.
