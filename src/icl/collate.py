@@ -242,5 +242,10 @@ class _Targets:
         """The questions with alternatives."""
         if not self._question_weights:
             return None
-        longs = (self._option, self._question, self._slot, self._tokens)
-        return OptionTable(*(torch.tensor(values) for values in longs), torch.tensor(self._question_weights))
+        return OptionTable(
+            torch.tensor(self._option),
+            torch.tensor(self._question),
+            torch.tensor(self._slot),
+            torch.tensor(self._tokens),
+            torch.tensor(self._question_weights),
+        )
