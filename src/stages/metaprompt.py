@@ -76,6 +76,7 @@ def evaluate_stage(run: RunContext) -> float:
         run.results_root,
         notify=lambda line: say(run, line),
         sink=run.tracker,
+        expect=run.record.expect,
     )
     summary = summarize(cells)
     write_json(run.output / SUMMARY_FILE, summary.to_json())
