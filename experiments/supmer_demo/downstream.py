@@ -8,9 +8,9 @@ from typing import Literal
 import numpy as np
 from world import (
     ANSWERS,
+    CORPUS_GROUPS,
     GROUP_COUNT,
     INDEX,
-    CORPUS_GROUPS,
     SOURCE_GROUPS,
     TARGET_GROUPS,
     WORDS,
@@ -51,9 +51,7 @@ class DownstreamTask:
 TASKS = (
     DownstreamTask("in domain", "yes_no", shifted=False, about_other=False),
     DownstreamTask("in domain, other answer words", "good_bad", shifted=False, about_other=False),
-    DownstreamTask("shift", "yes_no", shifted=True, about_other=False),
     DownstreamTask("shift, other answer words", "good_bad", shifted=True, about_other=False),
-    DownstreamTask("harder shift", "yes_no", shifted=True, about_other=True),
     DownstreamTask("harder shift, other answer words", "good_bad", shifted=True, about_other=True),
 )
 
@@ -108,7 +106,9 @@ def _labelled(
         PromptExample(tuple(map(int, row)), (int(answer),))
         for row, answer in zip(words, answers, strict=True)
     )
-    return LabelledSet(examples, tuple((1 - same).tolist()), tuple(INDEX[word] for word in ANSWERS[task.form]))
+    return LabelledSet(
+        examples, tuple((1 - same).tolist()), tuple(INDEX[word] for word in ANSWERS[task.form])
+    )
 
 
 def in_context(training: LabelledSet, questions: LabelledSet) -> LabelledSet:

@@ -75,26 +75,15 @@ def figure_of(values: Floats) -> Figure:
 
 
 def values_of(
-    rows: Sequence[dict[str, Any]],
-    *,
-    main: str,
-    task: str,
-    method: str,
-    rate: float | None,
-    step: int,
-    test: str,
+    rows: Sequence[dict[str, Any]], *, main: str, task: str, method: str, step: int, test: str
 ) -> Floats | None:
-    """Accuracies [backbones, meta seeds, data seeds] of one figure over the runs that are whole, or None."""
+    """Accuracies [backbones, meta seeds, data seeds] of one figure, or None; a backbone that lacks runs is left out."""
     found = {
         (row["backbone"], row["meta_seed"], row["data_seed"]): row["curve"][str(step)][test]
         for row in rows
         if (row["main"], row["task"], row["method"]) == (main, task, method)
-        and row["learning_rate"] in (rate, None)
-        and str(step) in row["curve"]
-        and test in row["curve"][str(step)]
+        and test in row["curve"].get(str(step), {})
     }
-    if not found:
-        return None
     seeds = [sorted({key[axis] for key in found}) for axis in range(3)]
     whole = [b for b in seeds[0] if all((b, m, d) in found for m in seeds[1] for d in seeds[2])]
     if not whole:
@@ -102,14 +91,17 @@ def values_of(
     return np.array([[[found[b, m, d] for d in seeds[2]] for m in seeds[1]] for b in whole])
 
 
-def columns(rows: Sequence[dict[str, Any]]) -> list[tuple[str, int, str]]:
-    """(task, step, test set) of every figure in the table."""
-    found = {(row["task"], int(s), t) for row in rows for s, at in row["curve"].items() for t in at}
-    last = max(step for _, step, _ in found)
-    order = {name: place for place, name in enumerate(dict.fromkeys(row["task"] for row in rows))}
-    kept = [key for key in found if key[2] == "test" or key[1] in (0, last)]
+def columns(rows: Sequence[dict[str, Any]], task: str) -> list[tuple[str, int]]:
+    """(test set, step) of every figure of a task."""
+    found = {
+        (test, int(step))
+        for row in rows
+        if row["task"] == task
+        for step, at in row["curve"].items()
+        for test in at
+    }
     tests = ("test", "source", "free", "oppose")
-    return sorted(kept, key=lambda key: (order[key[0]], tests.index(key[2]), key[1]))
+    return sorted(found, key=lambda key: (tests.index(key[0]), key[1]))
 
 
 def write_report(output: Path, work: Path) -> str:
@@ -118,69 +110,77 @@ def write_report(output: Path, work: Path) -> str:
     rows = [row for row in everything if "method" in row]
     spent = [row["cpu_seconds"] for row in everything if "method" not in row]
     backbones = [json.loads(path.read_text()) for path in sorted(work.glob("backbone-*/abilities.json"))]
-    spent += [one["cpu_seconds"] for one in backbones]
-    rates = sorted({row["learning_rate"] for row in rows if row["method"] in DRAWN})
-    parts = [_table(rows, main, rate) for main in ATTRIBUTES for rate in rates]
+    seconds = sum(spent) + sum(one["cpu_seconds"] for one in backbones)
+    tasks = list(dict.fromkeys(row["task"] for row in rows))
+    parts = [_table(rows, main, task) for main in ATTRIBUTES for task in tasks]
     parts.append(_abilities(backbones))
-    parts.append(f"{sum(spent) / 60:.1f} CPU minutes in all.\n")
+    parts.append(f"{len(spent)} jobs, {seconds / 60:.1f} CPU minutes in all.\n")
     text = "\n".join(parts)
     write_atomic(output / "table.md", text)
-    _draw(rows, rates[0], output / "curves.svg")
+    _draw(rows, output / "curves.svg")
     return text
 
 
-def _table(rows: Sequence[dict[str, Any]], main: str, rate: float) -> str:
+def _table(rows: Sequence[dict[str, Any]], main: str, task: str) -> str:
+    shown = columns(rows, task)
+    heads = [f"step {step}" if test == "test" else f"{test}, step {step}" for test, step in shown]
     lines = [
-        f"Clusters about {main}, learning rate {rate:g}. Accuracy in percent (95 % interval).\n",
-        "| task | tested on | step | " + " | ".join(METHODS) + " |",
-        "| --- | --- | ---: |" + " ---: |" * len(METHODS),
+        f"Clusters about {main}; {task}. Accuracy in percent (95 % interval).\n",
+        "| start | " + " | ".join(heads) + " |",
+        "| --- |" + " ---: |" * len(heads),
     ]
-    for task, step, test in columns(rows):
-        cells: list[str] = []
-        for method in METHODS:
-            own = None if method == "full fine-tuning" else rate
-            if own is None:
-                own = next((r["learning_rate"] for r in rows if r["method"] == method), None)
-            values = values_of(rows, main=main, task=task, method=method, rate=own, step=step, test=test)
-            cells.append("" if values is None else str(figure_of(values)))
-        lines.append(f"| {task} | {test} | {step} | " + " | ".join(cells) + " |")
+    for method in METHODS:
+        found = [values_of(rows, main=main, task=task, method=method, step=s, test=t) for t, s in shown]
+        cells = ["" if values is None else str(figure_of(values)) for values in found]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
 def _abilities(backbones: Sequence[dict[str, Any]]) -> str:
-    lines = ["What the backbones can do, accuracy in percent on 500 new questions.\n"]
-    lines.append("| question | " + " | ".join(f"seed {one['backbone']}" for one in backbones) + " |")
-    lines.append("| --- |" + " ---: |" * len(backbones))
-    for name in backbones[0]["abilities"] if backbones else ():
-        cells = [f"{100 * one['abilities'][name]:.1f}" for one in backbones]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    """Accuracy on new questions by what is asked, lowest over forms and phrases."""
+    lines = [
+        "What the backbones can do: lowest accuracy in percent over all kinds of new questions.\n",
+        "| backbone | asked, told | habit, not told | the other attribute, not told |",
+        "| --- | ---: | ---: | ---: |",
+    ]
+    for one in backbones:
+        other = one["main"]
+        by_kind: dict[str, list[float]] = {"told": [], "habit": [], "other": []}
+        for name, accuracy in one["abilities"].items():
+            kind = "other" if name.startswith(other) else "habit"
+            by_kind["told" if name.endswith(", told") else kind].append(100 * accuracy)
+        cells = [f"{min(values):.1f}" for values in by_kind.values()]
+        lines.append(f"| clusters about {other}, seed {one['backbone']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
 
-def _draw(rows: Sequence[dict[str, Any]], rate: float, path: Path) -> None:
+def _draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Learning curves in domain, and the accuracy under shift before and after tuning."""
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     figure, grid = plt.subplots(
         len(ATTRIBUTES), len(tasks), figsize=(4 * len(tasks), 3 * len(ATTRIBUTES)), sharey=True, squeeze=False,
         layout="constrained",
     )  # fmt: skip
-    every = columns(rows)
     for line, main in zip(grid, ATTRIBUTES, strict=True):
         for axes, task in zip(line, tasks, strict=True):
-            test = "test" if any(c[0] == task and c[2] == "test" for c in every) else "oppose"
-            steps = [step for name, step, kind in every if (name, kind) == (task, test)]
+            shown = columns(rows, task)
+            test = "test" if shown[0][0] == "test" else "oppose"
+            steps = [step for name, step in shown if name == test]
             for method in DRAWN:
                 found = [
-                    values_of(rows, main=main, task=task, method=method, rate=rate, step=step, test=test)
-                    for step in steps
+                    values_of(rows, main=main, task=task, method=method, step=s, test=test) for s in steps
                 ]
                 points = [(s, figure_of(v)) for s, v in zip(steps, found, strict=True) if v is not None]
+                spread = [(max(0.0, one.mean - one.low), max(0.0, one.high - one.mean)) for _, one in points]
                 axes.errorbar(
                     [step for step, _ in points],
                     [one.mean for _, one in points],
-                    yerr=np.array([(one.mean - one.low, one.high - one.mean) for _, one in points]).T.clip(0),
-                    label=method, marker="o", markersize=3, capsize=2,
-                )  # fmt: skip
+                    yerr=np.array(spread).T if spread else None,
+                    label=method,
+                    marker="o",
+                    markersize=3,
+                    capsize=2,
+                )
             axes.set_title(f"{main}: {task}, {test}", fontsize=8)
             axes.set_xlabel("tuning steps")
         line[0].set_ylabel("accuracy in percent")

@@ -5,7 +5,8 @@
 A small language model that can compare phrases by subject or by tone (`backbone.py`), unlabelled text clustered by
 MiniLM, prompts meta-learned from those clusters, and few-shot tuning of tasks in domain and under a shift
 (`downstream.py`), in two settings that exchange the roles of subject and tone. Writes `results/results.jsonl`,
-`table.md` and `curves.svg`. A run that was cut goes on where it was; finished seeds stay.
+`table.md` and `curves.svg`. A run that was cut goes on where it was, and finished seeds stay; the same command
+started twice shares the work.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ import argparse
 import json
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -22,10 +22,11 @@ from pathlib import Path
 import torch
 from backbone import BackboneSize, abilities, train_backbone, word_tokenizer, word_vectors
 from downstream import TASKS, DownstreamTask, corpus_text, in_context, test_sets, training_set
+from filelock import FileLock, Timeout
 from report_demo import write_report
 from rows import Curve, accuracies, tune_rows
 from starts import PROMPT_LENGTH, VARIANTS, meta_learn
-from world import ATTRIBUTES, Attribute
+from world import ATTRIBUTES, Attribute, opposite
 
 from metashot.data.corpus import CorpusSpec
 from metashot.data.sentences import SentenceRules
@@ -41,6 +42,7 @@ from metashot.metaprompt.tuning.loop import LabelledSet, TrainRules, tune
 from metashot.metaprompt.tuning.tunable import FullTunable, PeftPromptTunable, Tunable
 
 HERE = Path(__file__).parent
+RESULTS = "results.jsonl"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class Sizes:
     """What decides the running time.
 
     Attributes:
-        backbones: seeds of backbones.
+        backbones: seeds of backbones, for each setting.
         meta_seeds: meta-trainings from each backbone.
         data_seeds: draws of the downstream examples.
         backbone_steps: training steps of a backbone.
@@ -56,47 +58,58 @@ class Sizes:
         tuning_steps: of a downstream tuning.
         shots: downstream training examples per label.
         test_size: questions of each test set.
-        learning_rates: of prompt tuning; every row is tuned with each.
+        learning_rate: of prompt tuning, the same in every row.
         full_learning_rate: of full fine-tuning.
     """
 
     backbones: int = 3
     meta_seeds: int = 3
     data_seeds: int = 4
-    backbone_steps: int = 1000
+    backbone_steps: int = 450
     outer_steps: int = 100
     tuning_steps: int = 40
     shots: int = 4
-    test_size: int = 300
-    learning_rates: tuple[float, ...] = (0.02,)
-    full_learning_rate: float = 1e-3
+    test_size: int = 120
+    learning_rate: float = 0.06
+    full_learning_rate: float = 2e-4
 
-    def look_at(self) -> tuple[int, ...]:
+    def look_at(self, task: DownstreamTask) -> tuple[int, ...]:
         """Numbers of tuning steps after which the tests are taken."""
-        return (*(step for step in (0, 5, 10, 20) if step < self.tuning_steps), self.tuning_steps)
+        steps = (0,) if task.shifted else (0, 5, 10, 20)
+        return (*(step for step in steps if step < self.tuning_steps), self.tuning_steps)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """The rows of one meta-training seed: `main` is the attribute that the clusters are about."""
+    """The rows of one meta-training seed, numbered from 1; `main` is the attribute that clusters and tasks are about.
+
+    The backbone's habit is the other attribute.
+    """
 
     main: Attribute
     backbone: int
     meta_seed: int
 
 
-def make_backbone_folder(folder: Path, seed: int, sizes: Sizes) -> None:
-    """Train the backbone of `seed` and write it, with what it can do, unless it is there."""
-    torch.set_num_threads(1)
-    if (folder / "abilities.json").is_file():
-        return
-    size = BackboneSize(steps=sizes.backbone_steps)
-    started = time.process_time()
-    model = train_backbone(size, word_vectors(size.width), seed, lambda line: print(line, flush=True))
-    model.save_pretrained(folder)
-    word_tokenizer().save_pretrained(folder)
-    found = {"backbone": seed, "cpu_seconds": time.process_time() - started, "abilities": abilities(model)}
-    (folder / "abilities.json").write_text(json.dumps(found) + "\n")
+def backbone_folder(job: Job, sizes: Sizes, work: Path) -> Path:
+    """The job's backbone with what it can do, trained unless it is there."""
+    folder = work / f"backbone-{job.main}-{job.backbone}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "abilities.json").is_file():
+            size, started = BackboneSize(steps=sizes.backbone_steps), time.process_time()
+            habit = opposite(job.main)
+            vectors = word_vectors(size.width)
+            model = train_backbone(size, vectors, habit, job.backbone, lambda line: print(line, flush=True))
+            model.save_pretrained(folder)
+            word_tokenizer().save_pretrained(folder)
+            found = {
+                "main": job.main,
+                "backbone": job.backbone,
+                "cpu_seconds": time.process_time() - started,
+                "abilities": abilities(model),
+            }
+            (folder / "abilities.json").write_text(json.dumps(found) + "\n")
+    return folder
 
 
 def clusters(main: Attribute, folder: Path) -> ClusterStore:
@@ -117,9 +130,9 @@ def clusters(main: Attribute, folder: Path) -> ClusterStore:
 
 def run_job(job: Job, sizes: Sizes, work: Path) -> list[dict[str, object]]:
     """All rows of one job."""
-    torch.set_num_threads(1)
+    folder = backbone_folder(job, sizes, work)
     started = time.process_time()
-    model = load_model(ModelSpec("demo", "local", str(work / f"backbone-{job.backbone}"), device="cpu"))
+    model = load_model(ModelSpec("demo", "local", str(folder), device="cpu"))
     store = clusters(job.main, work / "corpus")
     learned = {
         name: meta_learn(
@@ -128,36 +141,36 @@ def run_job(job: Job, sizes: Sizes, work: Path) -> list[dict[str, object]]:
         )
         for name, variant in VARIANTS.items()
     }  # fmt: skip
-    psi = learned["meta-learned, mixing, psi"].regularizer
+    psi = learned["meta-learned, mixing"].regularizer
     rows: list[dict[str, object]] = []
     backbone = make_backbone(model)
-    for data_seed in range(sizes.data_seeds):
+    for data_seed in range(1, sizes.data_seeds + 1):
         start = initial_prompt(model, PROMPT_LENGTH, "vocabulary", 1000 + 100 * job.meta_seed + data_seed)
         prompts = {
             "vocabulary": (start, None),
             "vocabulary, psi": (start, psi),
             "multi-task": (learned["multi-task"].prompt, None),
             "multi-task, psi": (learned["multi-task"].prompt, psi),
-            **{name: (one.prompt, one.regularizer) for name, one in learned.items() if name != "multi-task"},
         }
+        for name in ("meta-learned", "meta-learned, mixing"):
+            prompts[name] = (learned[name].prompt, None)
+            prompts[f"{name}, psi"] = (learned[name].prompt, learned[name].regularizer)
         for task in TASKS:
             train = training_set(task, job.main, sizes.shots, data_seed)
             tests = test_sets(task, job.main, sizes.test_size)
             about = {**asdict(job), "data_seed": data_seed, "task": task.name}
-            for rate in sizes.learning_rates:
-                _, curve = tune_rows(
-                    backbone, torch.stack([p for p, _ in prompts.values()]), [r for _, r in prompts.values()],
-                    train, tests, steps=sizes.tuning_steps, batch_size=8, learning_rate=rate,
-                    seed=data_seed, look_at=sizes.look_at(),
-                )  # fmt: skip
-                rows += [
-                    {**about, "method": name, "learning_rate": rate, "curve": _of_row(curve, place)}
-                    for place, name in enumerate(prompts)
-                ]
-            if job.meta_seed == 0:
+            _, curve = tune_rows(
+                backbone, torch.stack([p for p, _ in prompts.values()]), [r for _, r in prompts.values()],
+                train, tests, steps=sizes.tuning_steps, batch_size=8, learning_rate=sizes.learning_rate,
+                seed=data_seed, look_at=sizes.look_at(task),
+            )  # fmt: skip
+            rows += [
+                {**about, "method": name, "curve": _of_row(curve, place)}
+                for place, name in enumerate(prompts)
+            ]
+            if job.meta_seed == 1:
                 rows += _without_meta_seed(model, task, train, tests, start, sizes, data_seed, about)
-    seconds = time.process_time() - started
-    return [*rows, {**asdict(job), "cpu_seconds": seconds}]
+    return [*rows, {**asdict(job), "cpu_seconds": time.process_time() - started}]
 
 
 def _of_row(curve: Curve, place: int) -> dict[str, dict[str, float]]:
@@ -181,7 +194,7 @@ def _without_meta_seed(
     curve = {"0": {name: accuracies(backbone, nothing, test)[0] for name, test in shown.items()}}
     rows: list[dict[str, object]] = [{**about, "method": "in context", "learning_rate": None, "curve": curve}]
     trained: tuple[tuple[str, float, Callable[[], Tunable]], ...] = (
-        ("PEFT prompt tuning", sizes.learning_rates[0], lambda: PeftPromptTunable(backbone, start.clone())),
+        ("PEFT prompt tuning", sizes.learning_rate, lambda: PeftPromptTunable(backbone, start.clone())),
         ("full fine-tuning", sizes.full_learning_rate, lambda: FullTunable(backbone)),
     )
     for name, rate, make in trained:
@@ -196,8 +209,33 @@ def _without_meta_seed(
             tunable.close()
         at_end = {test: answers.accuracy("verbalizers") for test, answers in done.tests.items()}
         curve = {str(sizes.tuning_steps): at_end}
-        rows.append({**about, "method": name, "learning_rate": rate, "curve": curve})
+        rows.append({**about, "method": name, "curve": curve})
     return rows
+
+
+def work_through(sizes: Sizes, work: Path, output: Path) -> None:
+    """Do every job that is neither done nor in the hands of another process."""
+    torch.set_num_threads(1)
+    (work / "locks").mkdir(parents=True, exist_ok=True)
+    seeds = [range(1, count + 1) for count in (sizes.meta_seeds, sizes.backbones)]
+    for job in [Job(main, b, m) for m in seeds[0] for b in seeds[1] for main in ATTRIBUTES]:
+        try:
+            with FileLock(work / "locks" / f"{job.main}-{job.backbone}-{job.meta_seed}", timeout=0):
+                if job in finished(output):
+                    continue
+                rows = run_job(job, sizes, work)
+                with FileLock(work / "locks" / "results"):
+                    append_lines(output / RESULTS, rows)
+                print(f"{job}: {rows[-1]['cpu_seconds']:.0f} CPU s", flush=True)
+        except Timeout:
+            continue
+
+
+def finished(output: Path) -> set[Job]:
+    """The jobs whose rows are all there."""
+    path = output / RESULTS
+    rows = read_lines(path) if path.is_file() else iter(())
+    return {Job(row["main"], row["backbone"], row["meta_seed"]) for row in rows if "cpu_seconds" in row}
 
 
 def main() -> None:
@@ -206,41 +244,30 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, default in asdict(Sizes()).items():
-        many = {"nargs": "+"} if isinstance(default, tuple) else {}
-        kind = float if isinstance(default, (float, tuple)) else int
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, **many)
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=HERE / "results")
     parser.add_argument(
         "--work", type=Path, default=Path("outputs/supmer_demo"), help="backbones and checkpoints"
     )
     arguments = vars(parser.parse_args())
-    workers, output, work = arguments.pop("workers"), arguments.pop("output"), arguments.pop("work").resolve()
-    sizes = Sizes(**{**arguments, "learning_rates": tuple(arguments["learning_rates"])})
+    workers, output, work = (
+        arguments.pop("workers"),
+        arguments.pop("output"),
+        arguments.pop("work").resolve(),
+    )
+    sizes = Sizes(**arguments)
     output.mkdir(parents=True, exist_ok=True)
-    started, results = time.monotonic(), output / "results.jsonl"
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        folders = [work / f"backbone-{seed}" for seed in range(sizes.backbones)]
-        list(pool.map(make_backbone_folder, folders, range(sizes.backbones), [sizes] * sizes.backbones))
-        for attribute in ATTRIBUTES:
-            clusters(attribute, work / "corpus")
-        done = {
-            (row["main"], row["backbone"], row["meta_seed"])
-            for row in (read_lines(results) if results.is_file() else [])
-            if "cpu_seconds" in row
-        }
-        jobs = [
-            Job(attribute, backbone, meta_seed)
-            for meta_seed in range(sizes.meta_seeds)
-            for backbone in range(sizes.backbones)
-            for attribute in ATTRIBUTES
-            if (attribute, backbone, meta_seed) not in done
-        ]
-        futures = [pool.submit(run_job, job, sizes, work) for job in jobs]
-        for job, future in zip(jobs, futures, strict=True):
-            append_lines(results, future.result())
-            print(f"{job}: {time.monotonic() - started:.0f} s", flush=True)
+    started, context = time.monotonic(), get_context("spawn")
+    processes = [context.Process(target=work_through, args=(sizes, work, output)) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise SystemExit("a worker failed; start the same command again to go on")
     print(write_report(output, work))
+    print(f"{time.monotonic() - started:.0f} s by the clock")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned, me
 
 FORMATS = tuple(str(Path(__file__).parent / "formats" / f"{name}.yaml") for name in ("pairs", "options"))
 PROMPT_LENGTH = 4
-INNER_RATE, OUTER_RATE, REGULARIZER_RATE = 0.02, 0.02, 2e-3
+INNER_RATE, OUTER_RATE, REGULARIZER_RATE = 1.0, 0.02, 2e-3
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +35,10 @@ class Variant:
 
 VARIANTS = {
     "multi-task": Variant(0.0, interpolate=False, regularize=False),
-    "meta-learned": Variant(INNER_RATE, interpolate=False, regularize=False),
-    "meta-learned, mixing": Variant(INNER_RATE, interpolate=True, regularize=False),
-    "meta-learned, psi": Variant(INNER_RATE, interpolate=False, regularize=True),
-    "meta-learned, mixing, psi": Variant(INNER_RATE, interpolate=True, regularize=True),
+    "meta-learned": Variant(INNER_RATE, interpolate=False, regularize=True),
+    "meta-learned, mixing": Variant(INNER_RATE, interpolate=True, regularize=True),
 }
+"""Both meta-learned prompts are learned together with their psi; it may be left out when they are tuned."""
 
 
 def meta_settings(variant: Variant, seed: int) -> MetaSettings:

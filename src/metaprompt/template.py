@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from string import Formatter
 from typing import Any
 
@@ -249,7 +250,13 @@ def _ids(
         assert segment.option is not None
         return [-int(fill.options[segment.option]) - 1]
     if segment.kind == "text":
-        return tokenizer.encode(segment.value, add_special_tokens=False)
+        return list(_encoded(tokenizer, segment.value))
     text = fill.slots[segment.value] if segment.option is None else str(fill.options[segment.option])
-    ids = tokenizer.encode(f" {text}" if spaced else text, add_special_tokens=False)
+    ids = list(_encoded(tokenizer, f" {text}" if spaced else text))
     return ids[: limits.slot_tokens.get(segment.value, len(ids))]
+
+
+@lru_cache(maxsize=1 << 16)
+def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Template texts come with every context, and sentences of a corpus again and again."""
+    return tuple(tokenizer.encode(text, add_special_tokens=False))

@@ -164,13 +164,14 @@ def answer_states(
 
 def fitted(features: Floats, labels: NDArray[np.int64]) -> Any:
     """Logistic regression on standardized features; its strength is chosen by three-fold cross-validation."""
-    from sklearn.linear_model import LogisticRegressionCV
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
-    strengths: Any = [1e-4, 1e-3, 1e-2, 1e-1, 1.0]
-    classifier = LogisticRegressionCV(Cs=strengths, cv=3, max_iter=300)
-    return make_pipeline(StandardScaler(), classifier).fit(features, labels)
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(max_iter=300))
+    strengths = {"logisticregression__C": [1e-4, 1e-3, 1e-2, 1e-1, 1.0]}
+    return GridSearchCV(pipeline, strengths, cv=3).fit(features, labels)
 
 
 def vector_rule(

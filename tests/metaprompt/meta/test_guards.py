@@ -152,5 +152,3 @@ def test_the_head_on_the_answer_state_gives_the_logits(architecture: str, make_m
     scale = 16**-0.5 if architecture == "t5" and model.model.config.tie_word_embeddings else 1.0
     logits = model.model.get_output_embeddings()(state * scale)
     torch.testing.assert_close(logits, backbone.decode(encoding, batch)[:, -1], rtol=1e-4, atol=1e-4)
-
-
