@@ -34,7 +34,9 @@ def work(model: str, folder: Path, names: list[str], shots: int, batch_size: int
     torch.set_num_threads(1)
     from lm_eval.api.registry import get_model
 
-    language_model: Any = get_model(model)(pretrained=pretrained, dtype="float32", device="cpu", batch_size=batch_size)
+    language_model: Any = get_model(model)(
+        pretrained=pretrained, dtype="float32", device="cpu", batch_size=batch_size
+    )
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     for name in names:
         task = manager.load([name])["tasks"][name]
@@ -62,13 +64,20 @@ def work(model: str, folder: Path, names: list[str], shots: int, batch_size: int
         print("ROW " + json.dumps(row), flush=True)
 
 
-def run(model: str, folder: Path, names: list[str], shots: int, batch_size: int, pretrained: str) -> dict[str, Any]:
+def run(
+    model: str, folder: Path, names: list[str], shots: int, batch_size: int, pretrained: str
+) -> dict[str, Any]:
     """The rows of one process, by task."""
     command = [
         sys.executable, __file__, "--worker", model, "--folder", str(folder), "--names", *names, "--shots", str(shots),
         "--batch-size", str(batch_size), "--pretrained", pretrained,
     ]  # fmt: skip
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(folder / "cache")}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(folder / "cache"),
+    }
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr[-3000:])
@@ -88,7 +97,9 @@ def embedded_model(folder: Path) -> str:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--documents", type=int, default=24)
     parser.add_argument("--shots", type=int, nargs="+", default=[0, 5, 16])
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
@@ -109,7 +120,9 @@ def main() -> None:
         folder = Path(place)
         names = write_tasks(folder, given.shared if given.shared.is_dir() else None, given.documents)
         pretrained = embedded_model(folder / "model")
-        print(f"{'task':24} {'k':>3} {'hf s':>8} {'(batch)':>8} {'ours s':>8} {'ratio':>6} {'largest difference':>18} same metrics")
+        print(
+            f"{'task':24} {'k':>3} {'hf s':>8} {'(batch)':>8} {'ours s':>8} {'ratio':>6} {'largest difference':>18} same metrics"
+        )
         for shots in given.shots:
             ours = run("metashot", folder, names, shots, 16, pretrained)
             theirs = {size: run("hf", folder, names, shots, size, pretrained) for size in BATCH_SIZES}

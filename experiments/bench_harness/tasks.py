@@ -16,7 +16,24 @@ SHAPES = {
     "shaped_mmlu": (60, 1, 4, True),
 }
 """Roughly the lengths of ARC, HellaSwag and MMLU documents."""
-_WORDS = "river stone paper cloud window garden engine letter market winter bridge signal corner planet branch silver".split()
+_WORDS = [
+    "river",
+    "stone",
+    "paper",
+    "cloud",
+    "window",
+    "garden",
+    "engine",
+    "letter",
+    "market",
+    "winter",
+    "bridge",
+    "signal",
+    "corner",
+    "planet",
+    "branch",
+    "silver",
+]
 
 
 def write_tasks(folder: Path, shared: Path | None, documents: int) -> list[str]:
@@ -52,7 +69,11 @@ def _real(folder: Path, documents: int) -> tuple[list[Any], list[Any]]:
         lines = (folder / f"{folder.name}_16_100_{split}.jsonl").read_text(encoding="utf-8").splitlines()
         examples = [json.loads(line) for line in lines]
         return [
-            {"question": one["input"], "choices": one["options"], "answer": one["options"].index(one["output"])}
+            {
+                "question": one["input"],
+                "choices": one["options"],
+                "answer": one["options"].index(one["output"]),
+            }
             for one in examples
         ]
 
@@ -77,5 +98,7 @@ def _write(folder: Path, name: str, train: list[Any], test: list[Any]) -> list[s
         "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
     }
     for suffix, more in (("", {}), ("_first", {"fewshot_config": {"sampler": "first_n", "split": "train"}})):
-        (folder / f"{name}{suffix}.yaml").write_text(yaml.safe_dump({"task": name + suffix, **config, **more}))
+        (folder / f"{name}{suffix}.yaml").write_text(
+            yaml.safe_dump({"task": name + suffix, **config, **more})
+        )
     return [name, f"{name}_first"]

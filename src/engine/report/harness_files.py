@@ -53,7 +53,9 @@ def read_harness_run(path: Path) -> HarnessRun:
         tasks, shots, config = content["configs"], content["n-shot"], content["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(
-            str(path), f"is no results file of lm-evaluation-harness ({error})", "leave this folder out of `runs`"
+            str(path),
+            f"is no results file of lm-evaluation-harness ({error})",
+            "leave this folder out of `runs`",
         ) from None
     stamp = path.stem.removeprefix("results_")
     cells: list[FinishedCell] = []
@@ -88,11 +90,14 @@ def _cell(path: Path, config: Mapping[str, Any], result: dict[str, Any]) -> Fini
     fingerprint = sha256_file(path)
     try:
         predictions = tuple(
-            read(row, config, {"task": result["task"], "seed": result["seed"], "fingerprint": fingerprint}) for row in rows
+            read(row, config, {"task": result["task"], "seed": result["seed"], "fingerprint": fingerprint})
+            for row in rows
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise OutputError(
-            str(path), f"holds samples of a kind that cannot be compared ({error!r})", "leave this folder out of `runs`"
+            str(path),
+            f"holds samples of a kind that cannot be compared ({error!r})",
+            "leave this folder out of `runs`",
         ) from None
     metric = Metric.ACCURACY if choice else next((m for name, m in _GRADED.items() if name in rows[0]), None)
     if metric is None or not predictions:
@@ -100,12 +105,18 @@ def _cell(path: Path, config: Mapping[str, Any], result: dict[str, Any]) -> Fini
     grades = [p.prediction == p.gold if choice else (p.score or 0.0) for p in predictions]
     value = sum(map(float, grades)) / len(grades)
     return FinishedCell(
-        Result(**result, metric=metric.value, value=value, n=len(predictions), fingerprint=fingerprint), predictions
+        Result(**result, metric=metric.value, value=value, n=len(predictions), fingerprint=fingerprint),
+        predictions,
     )
 
 
-def _choice_prediction(row: Mapping[str, Any], config: Mapping[str, Any], where: dict[str, Any]) -> Prediction:
-    arguments = [row["arguments"][name] for name in sorted(row["arguments"], key=lambda name: int(name.rpartition("_")[2]))]
+def _choice_prediction(
+    row: Mapping[str, Any], config: Mapping[str, Any], where: dict[str, Any]
+) -> Prediction:
+    arguments = [
+        row["arguments"][name]
+        for name in sorted(row["arguments"], key=lambda name: int(name.rpartition("_")[2]))
+    ]
     context = arguments[0]["arg_0"]
     if any(one["arg_0"] != context for one in arguments[1:] if one["arg_0"]):
         raise ValueError("choices stand in the input")
@@ -132,7 +143,9 @@ def _choice_prediction(row: Mapping[str, Any], config: Mapping[str, Any], where:
     )
 
 
-def _generated_prediction(row: Mapping[str, Any], config: Mapping[str, Any], where: dict[str, Any]) -> Prediction:
+def _generated_prediction(
+    row: Mapping[str, Any], config: Mapping[str, Any], where: dict[str, Any]
+) -> Prediction:
     answer, target = row["filtered_resps"][0], row["target"]
     return Prediction(
         **where,
@@ -173,7 +186,11 @@ class HarnessFigure:
 
 
 def harness_results(
-    model: str, method: str, figures: Sequence[HarnessFigure], commit: str | None, made: datetime | None = None
+    model: str,
+    method: str,
+    figures: Sequence[HarnessFigure],
+    commit: str | None,
+    made: datetime | None = None,
 ) -> dict[str, Any]:
     """The content of a `results_<time>.json` that the harness's own tools read.
 
@@ -198,12 +215,18 @@ def harness_results(
     return {
         "results": results,
         "group_subtasks": {task: [] for task in tasks},
-        "configs": {task: {"task": task, "num_fewshot": one.k} for task, one in zip(tasks, figures, strict=True)},
+        "configs": {
+            task: {"task": task, "num_fewshot": one.k} for task, one in zip(tasks, figures, strict=True)
+        },
         "versions": {task: "metashot" for task in tasks},
         "n-shot": {one.task: one.k for one in figures},
         "higher_is_better": {one.task: {_NAMES[one.metric]: True} for one in figures},
         "n-samples": {one.task: {"original": one.n, "effective": one.n} for one in figures},
-        "config": {"model": "metashot", "model_args": {"pretrained": model, "method": method}, "fewshot_seed": None},
+        "config": {
+            "model": "metashot",
+            "model_args": {"pretrained": model, "method": method},
+            "fewshot_seed": None,
+        },
         "git_hash": commit,
         "date": (made or datetime.now(UTC)).timestamp(),
         "model_source": "metashot",
