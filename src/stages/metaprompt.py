@@ -53,8 +53,7 @@ def train_stage(run: RunContext) -> float:
         for name, value in outcome.metrics.items():
             table.add_row(name, f"{value:.4f}")
         run.console.print(table)
-    if outcome.checkpoint is not None:
-        _show_prompt(run, model, outcome.checkpoint)
+    _show_prompt(run, model, outcome.checkpoint)
     run.tracker.summary({f"held_out/{name}": value for name, value in outcome.metrics.items()})
     return outcome.metrics.get("query_loss", float("nan"))
 
@@ -67,7 +66,15 @@ def evaluate_stage(run: RunContext) -> float:
     def notify(line: str) -> None:
         run.console.print(line, soft_wrap=True, highlight=False)
 
-    cells = evaluate_prompts(settings, model, run.output, run.results_root, notify=notify, sink=run.tracker)
+    cells = evaluate_prompts(
+        settings,
+        model,
+        run.output,
+        run.results_root,
+        notify=notify,
+        sink=run.tracker,
+        expect=run.record.expect,
+    )
     summary = summarize(cells)
     write_json(run.output / SUMMARY_FILE, summary.to_json())
     write_atomic(run.output / "summary.md", markdown_table(summary))

@@ -21,6 +21,7 @@ class ReportKeys:
     permutations: int
     level: float
     seed: int
+    folder: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ def report_stage(run: RunContext) -> None:
     keys = build(ReportKeys, run.config["report"], "report")
     write_report(
         ReportSettings(
-            _run_folders(run) or (run.results_root,), run.output, keys.formats, keys.draws, keys.permutations,
-            keys.level, keys.seed,
+            _run_folders(run) or (run.results_root,), keys.folder or run.output, keys.formats, keys.draws,
+            keys.permutations, keys.level, keys.seed,
         ),
         run.console,
     )  # fmt: skip

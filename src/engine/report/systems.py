@@ -8,7 +8,15 @@ from dataclasses import dataclass
 import polars as pl
 
 from metashot.engine.metrics.classification import Metric
-from metashot.engine.metrics.statistics import MeanAndWorst, TaskOutcomes, bootstrap_mean, task_outcomes
+from metashot.engine.metrics.statistics import (
+    Interval,
+    MeanAndWorst,
+    TaskOutcomes,
+    bootstrap_mean,
+    task_outcomes,
+)
+from metashot.engine.report.coverage import Coverage, coverage_of
+from metashot.engine.report.harness_files import METHOD as HARNESS_METHOD
 from metashot.engine.report.reading import SYSTEM, Outputs
 from metashot.engine.report.variants import with_variants
 
@@ -65,8 +73,13 @@ class System:
         return ", ".join(part for part in (self.condition.replace(",", ", "), self.variant) if part)
 
     @property
+    def name(self) -> str:
+        """Method and extras, for a row that has k in a column of its own."""
+        return METHOD_TITLES.get(self.method, self.method) + (f" [{self.extras}]" if self.extras else "")
+
+    @property
     def title(self) -> str:
-        """Method, k and extras, as a row's name."""
+        """Method, k and extras, as a name that stands alone."""
         name = METHOD_TITLES.get(self.method, self.method)
         shots = f", k={self.k}" if self.k else ""
         return f"{name}{shots}" + (f" [{self.extras}]" if self.extras else "")
@@ -88,12 +101,14 @@ class Answers:
         outcomes: per task, in alphabetical order.
         expected: the target tasks of the setting, as far as they are known.
         figures: mean and worst over the tasks that are there, 0..1.
+        coverage: how much of what the setting expects is there.
     """
 
     system: System
     outcomes: Mapping[str, TaskOutcomes]
     expected: tuple[str, ...]
     figures: MeanAndWorst
+    coverage: Coverage
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -103,10 +118,12 @@ class Answers:
     @property
     def has_seeds(self) -> bool:
         """Whether seeds change anything; without demonstrations they usually do not."""
-        return any(
-            (outcome.prediction != outcome.prediction[0]).any() or (outcome.gold != outcome.gold[0]).any()
-            for outcome in self.outcomes.values()
-        )
+        return _seeds_matter(self.outcomes)
+
+    @property
+    def worst(self) -> Interval | None:
+        """The worst-of-seeds figure; None where seeds change nothing, or a task has fewer seeds than the others."""
+        return self.figures.worst if self.has_seeds and self.coverage.same_seeds else None
 
 
 Targets = Callable[[str], Sequence[str]]
@@ -131,43 +148,89 @@ def collect_answers(
     key = ["run", "fingerprint", "task", "seed"]
     joined = (
         kept.select([*SYSTEM, *key, "metric"])
-        .join(outputs.predictions.select([*key, "index", "gold", "prediction"]), on=key, how="inner")
+        .join(outputs.predictions.select([*key, "index", "gold", "prediction", "score"]), on=key, how="inner")
         .sort([*SYSTEM, "task", "seed", "index"])
     )
     problems: list[str] = []
-    answers: list[Answers] = []
+    found: list[tuple[System, dict[str, TaskOutcomes]]] = []
     for values, frame in joined.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
         system = System(*values)
         outcomes = _outcomes(system, frame, problems)
         if outcomes:
+            found.append((system, outcomes))
+    answers: list[Answers] = []
+    for setting in dict.fromkeys(system.setting for system, _ in found):
+        rows = [row for row in found if row[0].setting == setting]
+        expected = _expected(setting, rows, outputs, targets)
+        for system, outcomes in rows:
             figures = bootstrap_mean(list(outcomes.values()), draws, level, seed)
-            answers.append(Answers(system, outcomes, tuple(targets(system.setting)), figures))
-    answers = _with_expected(answers)
+            seeded = _is_seeded(system, outcomes)
+            coverage = coverage_of(outcomes, expected.tasks, expected.seeds, expected.sizes, seeded=seeded)
+            answers.append(Answers(system, outcomes, expected.tasks, figures, coverage))
+            if not coverage.complete:
+                problems.append(
+                    f"{setting}, {system.title} ({system.model}): {coverage.cells} of {coverage.expected_cells} cells; "
+                    f"{coverage.gap_text}. Its figures are marked and never the best."
+                )
     return sorted(answers, key=lambda a: (a.system.setting, a.system.order)), problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What a setting expects of each of its systems."""
+
+    tasks: tuple[str, ...]
+    seeds: frozenset[int]
+    sizes: dict[str, int]
+
+
+def _expected(
+    setting: str, rows: Sequence[tuple[System, dict[str, TaskOutcomes]]], outputs: Outputs, targets: Targets
+) -> _Expected:
+    """Tasks of the setting, else all that its runs asked for or answered; seeds likewise."""
+    numbers = outputs.results.filter(pl.col("setting") == setting)["run"].unique().to_list()
+    configs = [outputs.runs[number].config for number in numbers]
+    asked = {str(task) for config in configs for task in config.get("data.tasks") or ()}
+    answered = {task for _, outcomes in rows for task in outcomes}
+    seeds = {
+        int(seed)
+        for system, outcomes in rows
+        if _is_seeded(system, outcomes)
+        for outcome in outcomes.values()
+        for seed in outcome.seeds
+    }
+    if seeds:  # of a setting where seeds matter
+        seeds |= {int(seed) for config in configs if config.get("k") for seed in config.get("seeds") or ()}
+    sizes: dict[str, int] = {}
+    for _, outcomes in rows:
+        for task, outcome in outcomes.items():
+            sizes[task] = max(sizes.get(task, 0), outcome.gold.shape[1])
+    return _Expected(tuple(targets(setting)) or tuple(sorted(asked | answered)), frozenset(seeds), sizes)
+
+
+def _is_seeded(system: System, outcomes: Mapping[str, TaskOutcomes]) -> bool:
+    """Whether a system should have every demonstration seed; the harness has one draw of its own."""
+    return system.method != HARNESS_METHOD and (system.k > 0 or _seeds_matter(outcomes))
+
+
+def _seeds_matter(outcomes: Mapping[str, TaskOutcomes]) -> bool:
+    return any(
+        (outcome.prediction != outcome.prediction[0]).any() or (outcome.gold != outcome.gold[0]).any()
+        for outcome in outcomes.values()
+    )
 
 
 def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[str, TaskOutcomes]:
     outcomes: dict[str, TaskOutcomes] = {}
     for (task,), rows in frame.partition_by(["task"], maintain_order=True, as_dict=True).items():
+        metric = Metric(rows["metric"][0])
+        columns = ("score", "score") if metric.graded else ("gold", "prediction")
         by_seed = {
-            int(seed): (part["gold"].to_list(), part["prediction"].to_list())
+            int(seed): tuple(part[column].cast(pl.String).to_list() for column in columns)
             for (seed,), part in rows.partition_by(["seed"], maintain_order=True, as_dict=True).items()
         }
         try:
-            outcomes[str(task)] = task_outcomes(str(task), Metric(rows["metric"][0]), by_seed)
+            outcomes[str(task)] = task_outcomes(str(task), metric, by_seed)
         except ValueError as error:
             problems.append(f"{system.setting}, {system.title}: {error}; left out of every figure.")
     return outcomes
-
-
-def _with_expected(answers: Sequence[Answers]) -> list[Answers]:
-    """Where a setting has no task list, expect what any of its systems answered."""
-    seen: dict[str, set[str]] = {}
-    for row in answers:
-        seen.setdefault(row.system.setting, set()).update(row.outcomes)
-    return [
-        Answers(
-            row.system, row.outcomes, row.expected or tuple(sorted(seen[row.system.setting])), row.figures
-        )
-        for row in answers
-    ]
