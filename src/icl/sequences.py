@@ -14,7 +14,8 @@ from metashot.data.errors import DataError
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError
 from metashot.icl.piece_cache import CodeArray, IdArray, PieceCache, piece_codes
-from metashot.icl.prompt import LengthLimits, Objective, cut_example
+from metashot.icl.prompt import Ids, LengthLimits, Objective, check_output_fits, cut_example
+from metashot.icl.prompting.frame import Frame, MetaiclFrame, shorten
 
 
 class DemonstrationLabels(StrEnum):
@@ -57,17 +58,19 @@ class SequenceRules:
     """How an episode becomes a sequence.
 
     Attributes:
-        objective: direct or channel.
+        frame: the texts around inputs and outputs.
         limits: token limits.
         context_length: positions of the model.
+        front: ids in front of every sequence (begin-of-sequence, opening text).
         labels: the label ablation.
         no_masking: every token is a target. (The released ablation also trains on padding; there is none here.)
         seed: of what the ablations draw.
     """
 
-    objective: Objective
+    frame: Frame
     limits: LengthLimits
     context_length: int
+    front: Ids = ()
     labels: DemonstrationLabels = DemonstrationLabels.GOLD
     no_masking: bool = False
     seed: int = 0
@@ -181,22 +184,50 @@ def english_words() -> tuple[str, ...]:
 
 
 def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceRules) -> TrainingSequence:
-    task = cache.example(int(cache.numbers(episode.task, (episode.query,))[0])).task
+    numbers = cache.numbers(episode.task, (*episode.demonstrations, episode.query))
     inputs, outputs = cache.ids(plan.input_codes), cache.ids(plan.output_codes)
     for place, text in enumerate(plan.label_texts):
         outputs[place] = outputs[place] if text is None else cache.text_ids(text)
     room = rules.limits.example_room
     for place, (input_ids, output_ids) in enumerate(zip(inputs, outputs, strict=True)):
         if len(input_ids) + len(output_ids) >= room:
-            inputs[place], outputs[place] = cut_example(task, input_ids, output_ids, rules.limits)  # pyright: ignore
-    sides = (inputs, outputs) if rules.objective is Objective.DIRECT else (outputs, inputs)
+            bare = place < len(numbers) - 1 and rules.labels is DemonstrationLabels.NONE
+            example = cache.example(int(numbers[place]))
+            inputs[place], outputs[place] = _cut(
+                example, input_ids, output_ids, cache, rules, first=place == 0, no_label=bare
+            )
+    sides = (inputs, outputs) if rules.frame.objective is Objective.DIRECT else (outputs, inputs)
     pieces = [piece for pair in zip(*sides, strict=True) for piece in pair]
     ids, target = np.concatenate(pieces), pieces[-1]
     limit = min(
         rules.limits.sequence if episode.demonstrations else rules.limits.per_example, rules.context_length
     )
-    if len(target) > limit:
-        raise DataError(task, f"a target of {len(target)} tokens exceeds the limit of {limit}", "shorten it")
-    ids = ids[max(0, len(ids) - limit) :]
+    room = limit - len(rules.front)
+    if len(target) > room:
+        task = cache.example(int(numbers[-1])).task
+        raise DataError(task, f"a target of {len(target)} tokens exceeds the limit of {room}", "shorten it")
+    ids = ids[max(0, len(ids) - room) :]
+    if rules.front:
+        ids = np.concatenate([np.asarray(rules.front, dtype=ids.dtype), ids])
     first_target = 0 if rules.no_masking else len(ids) - len(target)
     return TrainingSequence(ids, first_target, episode.task, episode.index)
+
+
+def _cut(
+    example: Example,
+    input_ids: IdArray,
+    output_ids: IdArray,
+    cache: PieceCache,
+    rules: SequenceRules,
+    *,
+    first: bool,
+    no_label: bool,
+) -> tuple[IdArray, IdArray]:
+    """One example's pieces under the per-example limit; a frame's own text behind an input stays."""
+    if isinstance(rules.frame, MetaiclFrame):
+        return cut_example(example.task, input_ids, output_ids, rules.limits)  # pyright: ignore
+    check_output_fits(example.task, len(output_ids), rules.limits)
+    room = rules.limits.example_room - len(output_ids)
+    kept = shorten(rules.frame, example.input, room, cache.encode, first=first, no_label=no_label)
+    text = rules.frame.input_text(kept, first=first, no_label=no_label)
+    return np.asarray(cache.encode(text), dtype=np.int32), output_ids

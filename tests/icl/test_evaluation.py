@@ -17,7 +17,8 @@ from metashot.engine.scoring import PlainScorer, PrefixScorer
 from metashot.icl.cell import Truncation
 from metashot.icl.evaluation import EvaluateSettings, cell_key, evaluate
 from metashot.icl.methods import Method
-from metashot.icl.prompt import LengthLimits, Objective
+from metashot.icl.prompt import Objective
+from metashot.icl.prompting.config import MetaiclPrompt
 
 MODEL = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2"))
 
@@ -56,7 +57,7 @@ class FewExamples:
 def settings(tmp_path, method=None, **changes):
     given = {
         "setting": "demo", "tasks": ("demo-spam", "demo-story_ending"), "seeds": (100, 13), "k": 2, "split": "test",
-        "method": method or Method("direct"), "truncation": Truncation.SHARED, "limits": LengthLimits(),
+        "method": method or Method("direct"), "truncation": Truncation.SHARED, "prompt": MetaiclPrompt(),
         "results_root": tmp_path / "root", "output": tmp_path / "run",
     }  # fmt: skip
     return EvaluateSettings(**(given | changes))
@@ -88,7 +89,12 @@ METHODS = [
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @pytest.mark.parametrize("truncation", list(Truncation))
 def test_every_method_equals_scoring_one_request_at_a_time(tmp_path, method, truncation):
-    given = settings(tmp_path, method, truncation=truncation, limits=LengthLimits(128, 240))
+    given = settings(
+        tmp_path,
+        method,
+        truncation=truncation,
+        prompt=MetaiclPrompt(max_length_per_example=128, max_length=240),
+    )
     fast, _ = run(given)
     slow, _ = run(
         replace(given, results_root=tmp_path / "slow", output=tmp_path / "slow-run"), scorer=PlainScorer
@@ -191,7 +197,7 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
         "k": key(replace(base, k=3)),
         "seed": key(replace(base, seeds=(13,))),
         "truncation": key(replace(base, truncation=Truncation.PER_OPTION)),
-        "limits": key(replace(base, limits=LengthLimits(200, 1024))),
+        "limits": key(replace(base, prompt=MetaiclPrompt(max_length_per_example=200))),
         "objective": key(settings(tmp_path, Method("direct", Objective.CHANNEL))),
         "normalization": key(settings(tmp_path, Method("direct", normalization=Normalization.SUM))),
         "layout": key(settings(tmp_path, Method("direct", layout="space"))),

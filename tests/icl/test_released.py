@@ -17,6 +17,7 @@ from metashot.engine.models.tiny import tiny_model
 from metashot.engine.training.checkpoint import CheckpointStore
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Objective
+from metashot.icl.prompting.config import MetaiclPrompt
 from metashot.icl.released import (
     ReleasedName,
     import_released,
@@ -130,8 +131,8 @@ def test_evaluation_with_the_trained_method_is_accepted_at_any_k(channel_checkpo
     method = trained_method(channel_checkpoint)
     assert method is not None
     assert method["name"] == "channel_metaicl"
-    check_method(channel_checkpoint, CHANNEL, k=4)
-    check_method(channel_checkpoint, replace(CHANNEL, name="renamed"), k=16)
+    check_method(channel_checkpoint, CHANNEL, k=4, prompt=MetaiclPrompt())
+    check_method(channel_checkpoint, replace(CHANNEL, name="renamed"), k=16, prompt=MetaiclPrompt())
 
 
 @pytest.mark.parametrize(
@@ -144,14 +145,14 @@ def test_evaluation_with_the_trained_method_is_accepted_at_any_k(channel_checkpo
 )
 def test_a_contradicting_method_is_refused(channel_checkpoint: Path, method: Method, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_method(channel_checkpoint, method, k=16)
+        check_method(channel_checkpoint, method, k=16, prompt=MetaiclPrompt())
 
 
 def test_no_demonstrations_contradict_a_model_trained_with_them(channel_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="was trained with demonstrations"):
-        check_method(channel_checkpoint, CHANNEL, k=0)
+        check_method(channel_checkpoint, CHANNEL, k=0, prompt=MetaiclPrompt())
 
 
 def test_a_folder_without_a_manifest_says_nothing(tmp_path: Path) -> None:
     assert trained_method(tmp_path) is None
-    check_method(tmp_path, Method("direct"), k=0)
+    check_method(tmp_path, Method("direct"), k=0, prompt=MetaiclPrompt())

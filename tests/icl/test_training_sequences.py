@@ -20,7 +20,10 @@ from metashot.icl.collate import Batching, collate
 from metashot.icl.episode_stream import EpisodeStream
 from metashot.icl.objective import TargetLoss, target_logits
 from metashot.icl.piece_cache import PieceCache, batch_encoder
-from metashot.icl.prompt import Layout, LengthLimits, Objective, demonstration_ids, example_pieces
+from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame
+from metashot.icl.prompting.pieces import PieceWriter
 from metashot.icl.sequences import (
     DemonstrationLabels,
     SequenceRules,
@@ -51,11 +54,11 @@ def model() -> LanguageModel:
 
 def rules(objective: Objective = Objective.DIRECT, **changes: Any) -> SequenceRules:
     defaults: dict[str, Any] = {"limits": LengthLimits(32, 96), "context_length": 2048}
-    return SequenceRules(objective, **{**defaults, **changes})
+    return SequenceRules(MetaiclFrame(objective, Layout.NEWLINE), **{**defaults, **changes})
 
 
 def cache_of(model: LanguageModel, objective: Objective, pools: Any = (TASK, FREE)) -> PieceCache:
-    return PieceCache(pools, batch_encoder(model.tokenizer), objective, Layout.NEWLINE)
+    return PieceCache(pools, batch_encoder(model.tokenizer), MetaiclFrame(objective, Layout.NEWLINE))
 
 
 def slowly(
@@ -67,11 +70,10 @@ def slowly(
         return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])  # pyright: ignore
 
     pool = pools[episode.task]
-    given: Any = {"objective": rule.objective, "layout": Layout.NEWLINE, "limits": rule.limits}
-    shots = demonstration_ids([pool[i] for i in episode.demonstrations], encode, **given)
-    head, target = example_pieces(pool[episode.query], encode, first=not shots, **given)
-    context = [token for shot in shots for token in shot] + list(head)
-    limit = rule.limits.sequence if shots else rule.limits.per_example
+    writer = PieceWriter(BoundPrompt(rule.frame), encode, rule.limits)
+    *shown, target = writer.shown_ids([pool[i] for i in (*episode.demonstrations, episode.query)])
+    context = [token for piece in shown for token in piece]
+    limit = rule.limits.sequence if episode.demonstrations else rule.limits.per_example
     return context[max(0, len(context) - (limit - len(target))) :] + list(target)
 
 
@@ -121,7 +123,7 @@ def test_pieces_are_tokenized_once_whatever_the_number_of_steps(model: LanguageM
         texts.extend(batch)
         return encode(batch)
 
-    cache = PieceCache([TASK], counting, Objective.DIRECT, Layout.NEWLINE)
+    cache = PieceCache([TASK], counting, MetaiclFrame(Objective.DIRECT, Layout.NEWLINE))
     sampler = EpisodeSampler((4,), 2, seed=0)
     for index in range(200):
         build_sequences([sampler.episode(index)], cache, rules())
