@@ -27,12 +27,29 @@ class Example:
         input: text before the answer; may be empty.
         output: the gold answer.
         options: candidate answers in order; empty for free-form tasks.
+        references: further answers that count as right where the answer is generated.
     """
 
     task: str
     input: str
     output: str
     options: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a task's source joins the parts of a prompt (the `task` prompt format reads it).
+
+    Attributes:
+        instruction: text in front of everything.
+        between: between an input and its answer.
+        separator: between examples.
+    """
+
+    instruction: str = ""
+    between: str = "\n"
+    separator: str = "\n\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,9 +60,11 @@ class TaskData:
         task: task name.
         seed: demonstration seed.
         task_type: decides the metric.
-        demonstrations: the k training examples, in prompt order.
+        demonstrations: the k training examples of the seed, in prompt order.
         test: the test examples.
-        neighbours: instead of shared demonstrations, those of each test example; as many as test examples.
+        neighbours: what each prompt shows instead of the shared demonstrations; as many as test examples.
+        notes: what the user should know of this cell; the same sentence for all seeds where it is the same.
+        wording: how the source joins the parts of a prompt, or None where it does not say.
     """
 
     task: str
@@ -54,11 +73,13 @@ class TaskData:
     demonstrations: tuple[Example, ...]
     test: tuple[Example, ...]
     neighbours: tuple[tuple[Example, ...], ...] = ()
+    notes: tuple[str, ...] = ()
+    wording: Wording | None = None
 
     @property
     def shots(self) -> int:
-        """Demonstrations in each prompt."""
-        return len(self.neighbours[0]) if self.neighbours else len(self.demonstrations)
+        """Demonstrations in each prompt, or in the longest one."""
+        return max(map(len, self.neighbours)) if self.neighbours else len(self.demonstrations)
 
 
 def infer_task_type(examples: Sequence[Example]) -> TaskType:

@@ -13,6 +13,7 @@ from metashot.data.settings import load_setting
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_atomic
 from metashot.engine.report import comparisons, formats, tables
+from metashot.engine.report.explorer import Explorer, explorer
 from metashot.engine.report.figures import Plot, results_plot, seeds_plot, shots_plot
 from metashot.engine.report.html import page
 from metashot.engine.report.latex import latex
@@ -115,7 +116,8 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     plots = _plots(answers) if {"plots", "html"} & set(settings.formats) else ()
     facts = _facts(outputs, answers, sum(c.verdict != Verdict.NOT_RUN for c in compared), len(compared))
     report = Report(shown, plots, problems, facts, ())
-    files = _write(report, settings)
+    examples = explorer(outputs, answers) if "html" in settings.formats else None
+    files = _write(report, settings, examples)
     if "console" in settings.formats:
         _print(report, console)
     pages = [path for path in files if path.suffix in (".html", ".md")] or list(files[:1])
@@ -138,7 +140,7 @@ def _plots(answers: Sequence[Answers]) -> tuple[Plot, ...]:
     return tuple(plots)
 
 
-def _write(report: Report, settings: ReportSettings) -> tuple[Path, ...]:
+def _write(report: Report, settings: ReportSettings, examples: Explorer | None) -> tuple[Path, ...]:
     title = "metashot report"
     shown = [without_constant_columns(table) for table in report.tables]
     writers: dict[str, Callable[[], dict[str, str | bytes]]] = {
@@ -150,7 +152,9 @@ def _write(report: Report, settings: ReportSettings) -> tuple[Path, ...]:
             for plot in report.plots
             for end, content in (("svg", plot.svg), ("png", plot.png))
         },
-        "html": lambda: {"report.html": page(title, report.facts, shown, report.plots, report.problems)},
+        "html": lambda: {
+            "report.html": page(title, report.facts, shown, report.plots, report.problems, examples)
+        },
     }
     written: list[Path] = []
     for name in settings.formats:
@@ -180,7 +184,7 @@ def _facts(
         ("Predictions", f"{outputs.predictions.height:,}"),
         ("Models", ", ".join(models)),
         ("Settings", ", ".join(settings)),
-        ("Published cells covered", f"{compared} of {published}"),
+        *([("Published cells covered", f"{compared} of {published}")] if compared else []),
     )
 
 

@@ -14,6 +14,7 @@ from metashot.engine.report.rescoring import Rescored
 from metashot.engine.report.systems import METHOD_TITLES, Answers
 from metashot.engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points, shots
 
+_FOLDED_ROWS = 15
 Curve = tuple[str, str, str]
 """Setting, method, model."""
 
@@ -80,7 +81,8 @@ def test_table(tests: Sequence[PairTest]) -> Table:
     columns = (
         "Setting", "First", "Second", "Difference", "p", "p (Holm)", "Tasks", "Cells", "Examples", "Test"
     )  # fmt: skip
-    return Table("tests", "Differences between methods", note, columns, tuple(rows), 3)
+    folded = len(rows) > _FOLDED_ROWS
+    return Table("tests", "Differences between methods", note, columns, tuple(rows), 3, folded)
 
 
 def sensitivity_table(answers: Sequence[Answers]) -> Table:

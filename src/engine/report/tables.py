@@ -54,7 +54,7 @@ def result_tables(
             ("results", "Results") if len(groups) == 1 else (f"results-{setting}", f"Results on {setting}")
         )
         if len(groups) == 1:
-            note = f"{setting}. {note}"
+            note = f"Setting {setting}. {note}"
         tables.append(Table(key, title, note, columns, tuple(rows), 3))
     return tables
 
