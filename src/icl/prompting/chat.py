@@ -60,17 +60,18 @@ def chat_frame(
             f"the chat template of {model_name!r} writes a turn in different ways, by what follows",
             "leave prompt.system=null, or write the turns out with prompt=template",
         )
-    bos: Any = tokenizer.bos_token
-    begins = bool(bos) and opening.startswith(str(bos))
+    bos = str(tokenizer.bos_token or "")
+    # A token that opens every turn (SmolLM2's <|im_start|>) is the template's own, whatever else it is called.
+    begins = bool(bos) and opening.startswith(bos) and bos not in betweens[0]
     frame = TextFrame(
         objective=objective,
-        opening=opening.removeprefix(str(bos)) if begins else opening,
+        opening=opening.removeprefix(bos) if begins else opening,
         before="",
-        between=betweens[0],
+        gap=betweens[0],
         middle=middles[0],
         query_middle=query_middle,
         words=word_pairs(labels or {}),
-        strip=True,
+        turns=True,
     )
     return frame, begins
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -115,14 +115,14 @@ class MetaiclPrompt(PromptConfig):
 
 @dataclass(frozen=True, slots=True)
 class TemplatePrompt(PromptConfig):
-    """Own strings around inputs and outputs.
+    r"""Own strings around inputs and outputs; ``\n`` written out is a new line, which a command line cannot hold.
 
     Attributes:
         example: an example with `{input}` and `{output}`, in the order of the direct objective.
         channel_example: the same for the channel objective, `{output}` first; None swaps the lines of `example`.
         separator: between examples, and behind the instruction.
         instruction: in front of everything.
-        labels: what is shown for an output; outputs without an entry stay.
+        labels: what is shown for an output; outputs without an entry stay. None maps nothing.
     """
 
     name: str = "template"
@@ -131,7 +131,7 @@ class TemplatePrompt(PromptConfig):
     channel_example: str | None = None
     separator: str = "\n\n"
     instruction: str = ""
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
+    labels: Mapping[str, str] | None = None
 
     def frame(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> Frame:
         """The strings, turned for the objective."""
@@ -139,10 +139,10 @@ class TemplatePrompt(PromptConfig):
         _refuse_layout(method, self.name)
         return template_frame(
             method.objective,
-            example=self.example,
-            channel_example=self.channel_example,
-            separator=self.separator,
-            instruction=self.instruction,
+            example=with_new_lines(self.example),
+            channel_example=None if self.channel_example is None else with_new_lines(self.channel_example),
+            separator=with_new_lines(self.separator),
+            instruction=with_new_lines(self.instruction),
             labels=self.labels,
         )
 
@@ -154,7 +154,7 @@ class TemplatePrompt(PromptConfig):
             "channel_example": self.channel_example,
             "separator": self.separator,
             "instruction": self.instruction,
-            "labels": dict(self.labels),
+            "labels": dict(self.labels or {}),
         }
 
 
@@ -166,15 +166,15 @@ class ChatPrompt(PromptConfig):
 
     Attributes:
         system: text of a system turn, or None for whatever the template does without one.
-        labels: what is shown for an output; outputs without an entry stay.
-        options: variables for the template, for example `enable_thinking: false`.
+        labels: what is shown for an output; outputs without an entry stay. None maps nothing.
+        options: variables for the template, for example `enable_thinking: false`, or None.
     """
 
     name: str = "chat"
     _: KW_ONLY
     system: str | None = None
-    labels: Mapping[str, str] = field(default_factory=dict[str, str])
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    labels: Mapping[str, str] | None = None
+    options: Mapping[str, Any] | None = None
 
     def frame(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> Frame:
         """The template's texts, read off a sample conversation."""
@@ -183,17 +183,21 @@ class ChatPrompt(PromptConfig):
             tokenizer,
             method.objective,
             model_name=model_name,
-            system=self.system,
+            system=self._system,
             labels=self.labels,
             options=self.options,
         )[0]
+
+    @property
+    def _system(self) -> str | None:
+        return None if self.system is None else with_new_lines(self.system)
 
     def bos_of(self, tokenizer: PreTrainedTokenizerBase) -> Ids:
         """With `auto`, begin-of-sequence where the template writes it."""
         if self.bos != "auto":
             return bos_ids(tokenizer, self.bos)
         _, begins = chat_frame(
-            tokenizer, Objective.DIRECT, model_name="", system=self.system, labels={}, options=self.options
+            tokenizer, Objective.DIRECT, model_name="", system=self._system, labels={}, options=self.options
         )
         return bos_ids(tokenizer, True) if begins else ()
 
@@ -202,9 +206,14 @@ class ChatPrompt(PromptConfig):
         return {
             "name": "chat",
             "system": self.system,
-            "labels": dict(self.labels),
-            "options": dict(self.options),
+            "labels": dict(self.labels or {}),
+            "options": dict(self.options or {}),
         }
+
+
+def with_new_lines(text: str) -> str:
+    """`text` with new lines for backslash-n."""
+    return text.replace("\\n", "\n")
 
 
 def _refuse_layout(method: Method, name: str) -> None:

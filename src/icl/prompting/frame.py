@@ -108,29 +108,29 @@ class MetaiclFrame:
 class TextFrame:
     """Fixed strings around the two sides: what a template or a chat template amounts to.
 
-    A prompt with one demonstration, direct: ``opening before IN middle lead OUT between IN query_middle lead OPTION``.
+    A prompt with one demonstration, direct: ``opening before IN middle lead OUT gap before IN query_middle lead OPTION``.
 
     Attributes:
         objective: which side comes last.
         opening: in front of everything.
-        before: in front of the first example's first side.
-        between: from an example's second side to the next one's first side.
+        before: in front of an example's first side.
+        gap: from an example's second side to the next example.
         middle: behind a demonstration's first side; a part of the first piece.
         query_middle: the same in the query.
         lead: blanks in front of the second side; they belong to the second piece, so that a word keeps its blank.
         words: what is shown for an output, as (output, word) pairs.
-        strip: white space around inputs and outputs is taken off, as chat templates do.
+        turns: examples are turns of a chat: white space around texts is taken off, and an empty turn stays a turn.
     """
 
     objective: Objective
     opening: str
     before: str
-    between: str
+    gap: str
     middle: str
     query_middle: str
     lead: str = ""
     words: tuple[tuple[str, str], ...] = ()
-    strip: bool = False
+    turns: bool = False
 
     @property
     def keeps_whole(self) -> bool:
@@ -139,24 +139,27 @@ class TextFrame:
 
     def input_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
         """The input in its place."""
-        shown = text.strip() if self.strip else text
+        shown = text.strip() if self.turns else text
+        bare = no_label and not self.turns
         if self.objective is Objective.DIRECT:
-            return self._first_side(shown, first=first, alone=no_label, query=query)
-        return (self.middle + self.lead).lstrip() + shown if no_label else self.lead + shown
+            return self._first_side(shown, "" if bare else self._behind(query), first=first)
+        return (self.middle + self.lead).lstrip() + shown if bare else self.lead + shown
 
     def output_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
         """The output's word in its place."""
-        word = self.word(text)
-        shown = word.strip() if self.strip else word
-        if self.objective is Objective.CHANNEL:
-            if no_label:
-                return self.before if first else self.between
-            return self._first_side(shown, first=first, alone=False, query=query)
-        return "" if no_label else self.lead + shown
+        shown = self.word(text).strip() if self.turns else self.word(text)
+        bare = no_label and not self.turns
+        if self.objective is Objective.DIRECT:
+            return "" if bare else self.lead + shown
+        if bare:
+            return "" if first else self.gap
+        return self._first_side(shown, self._behind(query), first=first)
 
-    def _first_side(self, text: str, *, first: bool, alone: bool, query: bool) -> str:
-        behind = "" if alone else self.query_middle if query else self.middle
-        return (self.before if first else self.between) + text + behind
+    def _behind(self, query: bool) -> str:
+        return self.query_middle if query else self.middle
+
+    def _first_side(self, text: str, behind: str, *, first: bool) -> str:
+        return ("" if first else self.gap) + self.before + text + behind
 
     def word(self, output: str) -> str:
         """The output's label word."""

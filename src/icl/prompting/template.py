@@ -49,7 +49,7 @@ def template_frame(
         objective=objective,
         opening=instruction + separator if instruction else "",
         before=before,
-        between=behind + separator + before,
+        gap=behind + separator,
         middle=stem,
         query_middle=stem,
         lead=middle[len(stem) :],
