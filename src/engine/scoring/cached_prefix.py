@@ -85,6 +85,13 @@ class CachedPrefixScorer:
         self.plain_batch_size = plain_batch_size
         self._regimes = RopeRegimes.of(model)
 
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Every request, less what its group has in the cache."""
+        total = sum(request.length for request in requests if request.scored)
+        short = [requests[index] for index in self._regimes.group(requests).get(None, [])]
+        shared = (group for group in prefix_groups(short) if group.is_worthwhile)
+        return total - sum(group.shared * (len(group.members) - 1) for group in shared)
+
     @torch.inference_mode()
     def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
         """Per request a float32 CPU tensor [request.scored] of target log-probabilities in nats."""

@@ -36,6 +36,11 @@ class CascadeScorer:
         self._projection = find_projection(model)
         self._regimes = RopeRegimes.of(model)
 
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Distinct prefixes, each once, within a rope regime."""
+        groups = self._regimes.group(requests).values()
+        return sum(build_trie([requests[index] for index in group]).rows for group in groups)
+
     @torch.inference_mode()
     def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
         """Per request a float32 CPU tensor [request.scored] of target log-probabilities in nats."""

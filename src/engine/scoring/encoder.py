@@ -31,6 +31,11 @@ class EncoderScorer:
         self.model = model
         self.batch_size = batch_size
 
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Distinct contexts once, and every target."""
+        contexts = {request.context for request in requests if request.target}
+        return sum(map(len, contexts)) + sum(len(request.target) for request in requests)
+
     @torch.inference_mode()
     def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
         """Per request a float32 CPU tensor of all its target tokens' log-probabilities in nats."""
@@ -40,7 +45,7 @@ class EncoderScorer:
             if requests[index].target:
                 members.setdefault(requests[index].context, []).append(index)
         contexts = list(members)
-        done, total = 0, sum(map(len, contexts)) + sum(len(request.target) for request in requests)
+        done, total = 0, self.tokens_computed(requests)
         batch_size = self.batch_size
         while contexts:
             batch = contexts[:batch_size]

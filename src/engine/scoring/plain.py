@@ -30,6 +30,10 @@ class PlainScorer:
         """Per request a float32 CPU tensor of target log-probabilities in nats."""
         return score_plain(self.model, requests, self.batch_size, on_progress=on_progress)
 
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """All tokens of all requests, padding not counted."""
+        return sum(request.length for request in requests if request.target)
+
 
 @torch.inference_mode()
 def score_plain(

@@ -78,6 +78,10 @@ class PrefixScorer:
         """Exact counts of what `score(requests)` computes where it shares prefixes."""
         return plan_requests(requests)
 
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Tokens that `score(requests)` runs through the model on the route taken."""
+        return self._route.scorer.tokens_computed(requests)
+
     @torch.inference_mode()
     def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
         """Log-probabilities of all target tokens that have a predecessor.
