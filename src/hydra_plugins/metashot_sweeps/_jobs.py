@@ -6,10 +6,13 @@ The underscore keeps Hydra's plugin scan from importing this module, and torch w
 from __future__ import annotations
 
 import copy
+import errno
 import logging
+import os
 import re
 import sys
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from metashot.engine.errors import ConfigError
+from metashot.engine.errors import ConfigError, MetashotError, OutputError
 from metashot.engine.files import write_atomic
 from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import Pruned
@@ -60,6 +63,10 @@ class LedgerTask:
             raise
         except KeyboardInterrupt as reason:
             ledger.interrupt(key, reason)
+            raise
+        except MetashotError as error:
+            log.error("the job failed: %s", error)
+            ledger.fail(key, error)
             raise
         except Exception as error:
             log.exception("the job failed")
@@ -122,7 +129,10 @@ class Jobs:
         if not launched:
             return
         try:
-            self._launcher.launch(launched, initial_job_idx=records[0].number)
+            with full_disk(self.folder):
+                self._launcher.launch(launched, initial_job_idx=records[0].number)
+        except MetashotError:
+            raise
         except Exception:  # a worker was killed, say; a job's own error never gets here
             log.exception("the launcher failed; jobs it was running stay in the state `running`")
 
@@ -144,6 +154,26 @@ class Jobs:
                 given = OmegaConf.select(composed, key)
                 if given is not None and not OmegaConf.is_list(given):
                     raise ConfigError(key, f"takes a list, got {value} in one job", f"write {key}=[{value}]")
+
+
+@contextmanager
+def full_disk(folder: Path) -> Generator[None]:
+    """A full disk ends the sweep: no further job could be recorded.
+
+    Raises:
+        OutputError: in place of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise _disk_is_full(folder) from error
+
+
+def _disk_is_full(folder: Path) -> OutputError:
+    remedy = "free it, or choose another results_root, and start again"
+    return OutputError(str(folder), "the disk is full, the sweep stops", remedy)
 
 
 class OnceLoader:
@@ -213,7 +243,10 @@ def _run_in_turn(jobs: Jobs, ledger: Ledger, left: Sequence[JobRecord], swept: C
     earlier: set[str] = set()
     for place, record in enumerate(left):
         jobs.launch([record])
-        mistake = ledger.read(record.key).mistake
+        outcome = ledger.read(record.key)
+        if os.strerror(errno.ENOSPC) in outcome.error:
+            raise _disk_is_full(jobs.folder)
+        mistake = outcome.mistake
         common = mistake and not any(_belongs(mistake, key) for key in swept)
         if (common or mistake in earlier) and place + 1 < len(left):
             log.error(
