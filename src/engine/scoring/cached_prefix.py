@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from metashot.engine.models.head import head_input, logits_at
+from metashot.engine.models.own_head import head_input, logits_at
 from metashot.engine.scoring.interception import UnsharedAttentionError
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.plain import padded, score_plain
@@ -157,7 +157,7 @@ class CachedPrefixScorer:
         for row, request in enumerate(batch):
             last = request.length - 1 - shared
             predicting[row, last - request.scored : last] = True
-        logits = logits_at(self.model, predicting, **inputs)
+        logits = logits_at(self.model, *predicting.nonzero(as_tuple=True), **inputs)
         targets = [request.target[len(request.target) - request.scored :] for request in batch]
         wanted = torch.tensor([token for target in targets for token in target], device=device)
         log_probs = logits.float().log_softmax(-1).gather(1, wanted[:, None]).squeeze(1).cpu()

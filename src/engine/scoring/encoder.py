@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from metashot.engine.models.head import logits_at
+from metashot.engine.models.own_head import logits_at
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.plain import encoder_input, padded
 from metashot.engine.scoring.request import Progress, Request
@@ -82,7 +82,7 @@ class EncoderScorer:
             selected = is_target.bool()
             logits = logits_at(
                 model,
-                selected,
+                *selected.nonzero(as_tuple=True),
                 encoder_outputs=BaseModelOutput(last_hidden_state=states[rows]),  # pyright: ignore[reportArgumentType]
                 attention_mask=mask[rows],
                 decoder_input_ids=torch.cat([first, targets[:, :-1]], dim=1),
