@@ -11,7 +11,8 @@ from metashot.data.task import Example
 from metashot.engine.errors import ConfigError, ModelError, OutputError
 from metashot.engine.metrics.classification import macro_f1
 from metashot.engine.metrics.ranking import Calibration, Normalization
-from metashot.engine.models.loading import LazyLanguageModel, ModelSpec
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import TinyModel
 from metashot.engine.runs.results import PREDICTIONS_FILE, RESULTS_FILE
 from metashot.engine.scoring import PlainScorer, PrefixScorer
 from metashot.icl.cell import Truncation
@@ -19,7 +20,7 @@ from metashot.icl.evaluation import EvaluateSettings, cell_key, evaluate
 from metashot.icl.methods import Method
 from metashot.icl.prompt import LengthLimits, Objective
 
-MODEL = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2"))
+MODEL = LazyLanguageModel(TinyModel("tiny", "gpt2"))
 
 
 @dataclass
@@ -64,7 +65,7 @@ def settings(tmp_path, method=None, **changes):
 
 def run(given, source=None, scorer=PrefixScorer):
     recorder = Recorder()
-    outcome = evaluate(given, source or FewExamples(), MODEL, lambda loaded: scorer(loaded.model), recorder)
+    outcome = evaluate(given, source or FewExamples(), MODEL, scorer, recorder)
     return outcome, recorder
 
 
@@ -197,9 +198,9 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
         "layout": key(settings(tmp_path, Method("direct", layout="space"))),
         "calibration": key(settings(tmp_path, METHODS[5])),
         "null input": key(settings(tmp_path, replace(METHODS[5], null_inputs=("",)))),
-        "weights": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", seed=1))),
-        "architecture": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "llama"))),
-        "dtype": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", dtype="bfloat16"))),
+        "weights": key(base, LazyLanguageModel(TinyModel("tiny", "gpt2", seed=1))),
+        "architecture": key(base, LazyLanguageModel(TinyModel("tiny", "llama"))),
+        "dtype": key(base, LazyLanguageModel(TinyModel("tiny", "gpt2", dtype="bfloat16"))),
         "test data": key(base, source=FewExamples(edit=other_gold)),
         "test size": key(base, source=FewExamples(n=5)),
     }
@@ -208,7 +209,7 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
 
 def test_the_fingerprint_ignores_names_and_places(tmp_path):
     data = FewExamples().load("demo-spam", k=2, seed=100)
-    renamed = LazyLanguageModel(ModelSpec("other name", "tiny", "gpt2"))
+    renamed = LazyLanguageModel(TinyModel("other name", "gpt2"))
     elsewhere = settings(tmp_path / "x", Method("my name"), setting="other")
     assert cell_key(data, elsewhere, renamed) == cell_key(data, settings(tmp_path), MODEL)
 

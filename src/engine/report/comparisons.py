@@ -10,7 +10,7 @@ from metashot.engine.metrics.statistics import Interval, seed_values
 from metashot.engine.report.pair_tests import PairTest
 from metashot.engine.report.published import Compared, Verdict, published_source
 from metashot.engine.report.rescoring import Rescored
-from metashot.engine.report.systems import METHOD_TITLES, Answers
+from metashot.engine.report.systems import Answers, method_title
 from metashot.engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points
 
 Curve = tuple[str, str, str]
@@ -187,7 +187,7 @@ def rescoring_table(rescored: Sequence[Rescored]) -> Table:
 
 
 def _method(row: Answers) -> str:
-    return METHOD_TITLES.get(row.system.method, row.system.method)
+    return method_title(row.system.method)
 
 
 def _figures_cell(mean: Interval, worst: float) -> Cell:
@@ -204,4 +204,4 @@ def _published_method(compared: Compared) -> str:
     cell = compared.published
     shots = f", k={cell.k}" if cell.table == "Figure 1" else ""
     extra = f" [{cell.condition.replace(',', ', ')}]" if cell.condition else ""
-    return METHOD_TITLES.get(cell.method, cell.method) + shots + extra
+    return method_title(cell.method) + shots + extra
