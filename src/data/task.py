@@ -27,12 +27,29 @@ class Example:
         input: text before the answer; may be empty.
         output: the gold answer.
         options: candidate answers in order; empty for free-form tasks.
+        references: further answers that count as right where the answer is generated.
     """
 
     task: str
     input: str
     output: str
     options: tuple[str, ...] = ()
+    references: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """How a task's source joins the parts of a prompt (the `task` prompt format reads it).
+
+    Attributes:
+        instruction: text in front of everything.
+        between: between an input and its answer.
+        separator: between examples.
+    """
+
+    instruction: str = ""
+    between: str = "\n"
+    separator: str = "\n\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +63,7 @@ class TaskData:
         demonstrations: the k training examples, in prompt order.
         test: the test examples.
         neighbours: instead of shared demonstrations, those of each test example; as many as test examples.
+        wording: how the source joins the parts of a prompt, or None where it does not say.
     """
 
     task: str
@@ -54,6 +72,7 @@ class TaskData:
     demonstrations: tuple[Example, ...]
     test: tuple[Example, ...]
     neighbours: tuple[tuple[Example, ...], ...] = ()
+    wording: Wording | None = None
 
     @property
     def shots(self) -> int:

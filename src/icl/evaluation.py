@@ -17,12 +17,14 @@ from metashot.engine.files import digest_of
 from metashot.engine.metrics.classification import metric_of, score
 from metashot.engine.metrics.ranking import best_option, option_scores
 from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.runs.prompts import CellPrompt, write_prompts
 from metashot.engine.runs.results import FinishedCell, Prediction, Result, ResultStore, RunFolder, relabel
 from metashot.engine.scoring import Scorer
 from metashot.engine.scoring.plan import plan_requests
 from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
 from metashot.icl.prompt import LengthLimits
+from metashot.icl.prompt_record import cell_prompt
 
 SCORING_VERSION = 1
 """Part of every fingerprint: raise it when a change of this code changes scores."""
@@ -197,10 +199,15 @@ def evaluate(
         OutputError: the store or the run's folder cannot be written.
         ModelError: NaN logits.
     """
-    keys = [cell_key(data, settings, model) for data in load_cells(settings, source)]
+    keys: list[CellKey] = []
+    shown: list[CellPrompt] = []
+    for data in load_cells(settings, source):
+        keys.append(cell_key(data, settings, model))
+        shown.append(cell_prompt(data, prompt_rules(settings, model)))
     store = ResultStore(settings.results_root)
     store.check_writable()
     folder = RunFolder(settings.output)
+    write_prompts(settings.output, shown)
     progress.start(len(keys), sum(store.get(key.fingerprint) is not None for key in keys))
     cost = EvaluationCost()
     cells: list[FinishedCell] = []

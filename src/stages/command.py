@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sys
 import uuid
 from collections.abc import Callable, Generator
@@ -21,10 +22,12 @@ from omegaconf.errors import OmegaConfBaseException
 from metashot.data.errors import MetashotError, suggestion
 from metashot.engine.components.choices import CONFIG_FOLDER
 from metashot.engine.errors import ConfigError
+from metashot.engine.training.signals import Interrupted, sigterm_interrupts
 from metashot.stages.composition_errors import GROUP_NULL, explain
 from metashot.stages.replay import replay
 
 if TYPE_CHECKING:
+    from metashot.stages.context import RunContext
     from metashot.stages.run_config import RunConfig
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -33,6 +36,9 @@ SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 USAGE_EXIT = 2
 RUN_FILES = (".hydra", "run.json")
 LOG_WIDTH = 120
+GOING_ON = (
+    "what was finished is stored; the same command goes on, a single run with its folder as hydra.run.dir"
+)
 RUN_ID = uuid.uuid4().hex[:6]
 """Keeps two runs of one second apart. Plain text, since launchers send resolvers to their workers."""
 
@@ -104,16 +110,28 @@ def execute(composed: dict[str, Any], output: Path, overrides: list[str]) -> flo
     record = RunRecord(output, composed, overrides)
     run = RunContext(config, output, console, tracker, record)
     figure: float | None = None
-    status = "failed"
-    try:
+    with concluded(run):
         for function in functions:
             figure = function(run)
-        status = "finished"
-    finally:
-        record.write(status)
-        tracker.finish("ok" if status == "finished" else "failed")
     run.console.print(f"output folder: {output}", soft_wrap=True)
     return figure
+
+
+@contextmanager
+def concluded(run: RunContext) -> Generator[None]:
+    """Record how the stages end: finished, failed or interrupted; a SIGTERM ends them as Ctrl-C does."""
+    try:
+        with sigterm_interrupts():
+            yield
+        run.record.write("finished")
+    except BaseException as error:
+        # On a full disk these fail as well, and must not hide what failed first.
+        with suppress(MetashotError):
+            run.record.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+        with suppress(MetashotError):
+            run.tracker.finish("failed")
+        raise
+    run.tracker.finish("ok")
 
 
 @hydra.main(config_path=str(CONFIG_FOLDER), config_name="config", version_base="1.3")
@@ -165,7 +183,8 @@ def main() -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # hydra/launcher=ray would report to its makers
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
     try:
-        job()
+        with sigterm_interrupts():
+            job()
     except (HydraException, OmegaConfBaseException, ValueError) as error:
         if SHOW_ALL or (isinstance(error, ValueError) and not str(error).startswith(GROUP_NULL)):
             raise
@@ -174,6 +193,7 @@ def main() -> None:
         if SHOW_ALL:
             raise
         fail(str(error))
-    except KeyboardInterrupt:
-        print("interrupted: finished cells and checkpoints are stored, run again to go on", file=sys.stderr)
-        raise SystemExit(130) from None
+    except KeyboardInterrupt as error:
+        stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+        print(f"interrupted: {stop} ({GOING_ON})", file=sys.stderr)
+        raise SystemExit(stop.exit_status) from None

@@ -52,8 +52,7 @@ def train_stage(run: RunContext) -> float:
         for name, value in outcome.metrics.items():
             table.add_row(name, f"{value:.4f}")
         run.console.print(table)
-    if outcome.checkpoint is not None:
-        _show_prompt(run, model, outcome.checkpoint)
+    _show_prompt(run, model, outcome.checkpoint)
     run.tracker.summary({f"held_out/{name}": value for name, value in outcome.metrics.items()})
     return outcome.metrics.get("query_loss", float("nan"))
 

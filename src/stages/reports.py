@@ -15,8 +15,8 @@ def report_stage(run: RunContext) -> None:
     keys = run.config.report
     write_report(
         ReportSettings(
-            _run_folders(run) or (run.results_root,), run.output, keys.formats, keys.draws, keys.permutations,
-            keys.level, keys.seed,
+            _run_folders(run) or (run.results_root,), keys.folder or run.output, keys.formats, keys.draws,
+            keys.permutations, keys.level, keys.seed,
         ),
         run.console,
     )  # fmt: skip

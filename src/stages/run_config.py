@@ -67,6 +67,7 @@ class ReportConfig:
     permutations: int
     level: float
     seed: int
+    folder: Path | None
 
 
 @dataclass(frozen=True, slots=True)

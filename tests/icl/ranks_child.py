@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import training_helpers as kit
 
+from metashot.engine.training.signals import Interrupted
 from metashot.icl.held_out import HeldOutSettings
 from metashot.icl.meta_training import MetaLearner, train
 
@@ -36,8 +37,12 @@ def main(folder: Path, stop_step: int) -> None:
         held_out=HeldOutSettings(k=2, test_examples=2),
     )
     tasks = kit.SOURCE.training_tasks(), kit.SOURCE.testing_tasks()
-    outcome = train(settings, kit.tiny("llama"), kit.SOURCE, *tasks, folder)
-    print(f"rank {os.environ.get('RANK')} {outcome.stopped_by} {outcome.step}")
+    try:
+        outcome = train(settings, kit.tiny("llama"), kit.SOURCE, *tasks, folder)
+    except Interrupted as stop:
+        print(f"rank {os.environ.get('RANK')} {stop}")
+    else:
+        print(f"rank {os.environ.get('RANK')} {outcome.stopped_by} {outcome.step}")
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
 from metashot.icl.preview import preview
 from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompt_record import cell_prompt
 
 
 def encode(text):
@@ -119,3 +120,15 @@ def test_the_preview_is_the_prompt(objective, sequence):
     assert "".join(segment.text for segment in segments) == decode(request.context + request.target)
     assert segments[-1].text == decode(request.target)
     assert any("(cut)" in segment.label for segment in segments) == (sequence == 60)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_the_kept_text_is_what_stands_before_the_query(objective):
+    """Where nothing is cut, the demonstrations in `prompts.jsonl` are how every request begins."""
+    data = task(n_demonstrations=4)
+    how = rules(Method("m", objective))
+    kept = cell_prompt(data, how)
+    cell = build_cell(data, encode, how)
+    assert kept.demonstrations
+    assert all(decode(request.context).startswith(kept.demonstrations) for request in cell.requests)
+    assert kept.inputs == ("query 0", "query 1", "query 2")

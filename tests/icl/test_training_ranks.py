@@ -59,7 +59,7 @@ def test_two_ranks_equal_one_stop_together_and_resume_bit_identical(tmp_path: Pa
 
     stopped = launch(tmp_path / "resumed", 2, stop_step=5)
     assert {line.split(" ", 2)[2] for line in stopped.splitlines() if line.startswith("rank")} == {
-        "SIGTERM 5"
+        "SIGTERM after step 5 of 10, which is saved"
     }
     launch(tmp_path / "resumed", 2)
     whole: Any = verify(last(tmp_path / "two"))["files"]

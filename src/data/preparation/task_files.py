@@ -16,10 +16,13 @@ from metashot.data.kshot import legacy_generator
 from metashot.data.preparation.manifest import RoleRecord
 from metashot.data.preparation.row_selection import drawn_entries, k_shot_entries, parts
 from metashot.data.recipes import DropCounts, Recipe
-from metashot.data.recipes.rows import Pair, Row
+from metashot.data.recipes.keys import OptionMarks, ReleasedRule
+from metashot.data.recipes.rows import ChoicePair, Pair, Row
+from metashot.data.recipes.spec import CauseEffect, Choices, GroupedChoices, ShuffledChoices
 from metashot.data.sources.place import Reach, SplitRows, open_split
 
 Role = Literal["train", "test"]
+AnyPair = Pair | ChoicePair
 Progress = Callable[[str, int], None]
 """Called with what is going on and how many rows of it are done."""
 
@@ -52,17 +55,17 @@ class Entries:
     """
 
     count: int
-    held: list[Pair] | None
-    read: Callable[[], Iterator[Pair]]
+    held: list[AnyPair] | None
+    read: Callable[[], Iterator[AnyPair]]
 
-    def pick(self, numbers: Iterable[int]) -> dict[int, Pair]:
+    def pick(self, numbers: Iterable[int]) -> dict[int, AnyPair]:
         """The pairs with these numbers."""
         wanted = {int(number) for number in numbers}
         if self.held is not None:
             return {number: self.held[number] for number in wanted}
         return {number: pair for number, pair in enumerate(self.read()) if number in wanted}
 
-    def all(self) -> Iterator[Pair]:
+    def all(self) -> Iterator[AnyPair]:
         """Every pair, in order."""
         return iter(self.held) if self.held is not None else self.read()
 
@@ -78,11 +81,12 @@ class _Work:
     entries: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, DropCounts] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
+    drop_notes: list[str] = field(default_factory=list)
 
     def counts(self, part: str) -> DropCounts:
-        return self.dropped.setdefault(part, DropCounts())
+        return self.dropped.setdefault(part, DropCounts(self.recipe.drops_as_released))
 
-    def write(self, seed: int, part: str, pairs: Iterable[Pair]) -> Path:
+    def write(self, seed: int, part: str, pairs: Iterable[AnyPair]) -> Path:
         name = file_name(self.recipe.name, self.choice.k, seed, part)
         examples = self.recipe.finished(pairs, self.counts(f"{part}_file"))
         self.files[name] = write_lines(self.folder / name, map(to_line, examples))
@@ -174,7 +178,7 @@ def _build_lines(work: _Work, role: Role, reach: Reach, progress: Progress) -> N
     _write_tests(work, _open(work, _test_split(work), "test", reach, progress).all())
 
 
-def _write_tests(work: _Work, pairs: Iterable[Pair]) -> None:
+def _write_tests(work: _Work, pairs: Iterable[AnyPair]) -> None:
     """The evaluation file is the same for all seeds: written once, then copied."""
     first, *others = work.choice.seeds
     made = work.write(first, "test", pairs)
@@ -192,13 +196,14 @@ def _open(
     _note_source(work, part, rows)
     counts = work.counts(part)
 
-    def first_pass() -> Iterator[Pair]:
-        return recipe.pairs(_watched(rows, f"reading {part}", progress), split, counts, generator)
+    def first_pass() -> Iterator[AnyPair]:
+        watched = _watched(rows, f"reading {part}", progress)
+        return recipe.pairs(watched, split, counts, generator, locate=lambda row: rows.places({row})[row])
 
-    def later_pass() -> Iterator[Pair]:
+    def later_pass() -> Iterator[AnyPair]:
         return recipe.pairs(_watched(rows, f"choosing {part}", progress), split)
 
-    held: list[Pair] | None = []
+    held: list[AnyPair] | None = []
     count = 0
     for pair in first_pass():
         count += 1
@@ -207,11 +212,29 @@ def _open(
             if count > HELD_ENTRIES:
                 held = None
     work.entries[part] = count
+    reasons = _reasons(counts, rows, recipe)
     if count == 0:
+        why = f": {'; '.join(reasons)}" if reasons else ""
         raise DataError(
-            f"{recipe.name}, split {split}", "no row became an example", "check the source and drop rules"
+            f"{recipe.name}, split {split}",
+            f"no row became an example{why}",
+            "check the source, the recipe's keys and its drop rules",
         )
+    if not recipe.drops_as_released and counts.total():
+        work.drop_notes += [f"{part}: {reason}" for reason in reasons]
     return Entries(count, held, later_pass)
+
+
+def _reasons(counts: DropCounts, rows: SplitRows, recipe: Recipe) -> list[str]:
+    """`n rows dropped: reason (first: file:line)`, the most frequent first."""
+    is_grouped = isinstance(recipe.spec, GroupedChoices)
+    places = {} if is_grouped else rows.places(set(counts.first.values()))
+    total = counts.left_out + counts.stopped + counts.dropped
+    return [
+        f"{count} row{'s' if count > 1 else ''} dropped: {reason}"
+        + (f" (first: {places[first]})" if (first := counts.first.get(reason)) in places else "")
+        for reason, count in total.most_common()
+    ]
 
 
 def _watched(rows: Iterable[Row], what: str, progress: Progress) -> Iterator[Row]:
@@ -246,7 +269,14 @@ def _require(work: _Work, n: int) -> None:
 
 
 def _notes(work: _Work, role: Role) -> tuple[str, ...]:
-    notes: list[str] = []
+    notes = list(work.drop_notes)
+    spec = work.recipe.spec
+    passes = isinstance(spec, Choices | ShuffledChoices | GroupedChoices | CauseEffect)
+    if passes and isinstance(spec.options, OptionMarks) and not spec.follows(ReleasedRule.MARKS):
+        notes.append(
+            "options.cut_at is not needed: question and choices go through as they are "
+            "(as_released: [marks] would cut them at their marks)"
+        )
     stopped = sum(counts.stopped.total() for counts in work.dropped.values())
     if stopped:
         notes.append(f"{stopped} rows dropped on which the original stopped")

@@ -1,4 +1,8 @@
-"""The kinds of recipe that write lettered choices into the text, from which the last step cuts them again."""
+"""The kinds of recipe whose choices stand in fields of their own.
+
+Without `as_released: [marks]` question and choices go through as they are. With it they are written into the text
+behind letters, from which the last step cuts them again, as the released code does.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +10,11 @@ import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from metashot.data.recipes.keys import ReleasedRule
 from metashot.data.recipes.kinds import Generator, PairOf
 from metashot.data.recipes.rows import (
     BadRow,
+    ChoicePair,
     Pair,
     Row,
     compile_clean,
@@ -34,21 +40,24 @@ NO_ANSWER = "NO ANSWER!"
 
 
 def choices(spec: Choices, _: Generator) -> PairOf:
-    """`question (A) one (B) two`, then ` [SEP] context` if the recipe has one."""
+    """Question and choices; with marks `question (A) one (B) two`, then ` [SEP] context` if there is one."""
     question = compile_text(spec.input, spec.clean)
-    read_choices = _choice_reader(spec.choices, [step for step in spec.clean if "choices" in step.places])
-    context = _context(spec.context, spec)
+    read_choices = _choice_reader(spec)
+    assemble = _assembler(spec, spec.mark, spec.context)
+    fewest, most = spec.count
+    if most is None and spec.follows(ReleasedRule.MARKS):
+        most = len(LETTERS)
 
-    def pair(row: Row) -> Pair:
+    def pair(row: Row) -> Pair | ChoicePair:
         texts = read_choices(row)
-        if not spec.count[0] <= len(texts) <= spec.count[1]:
-            raise stopped(f"the number of choices is not in {spec.count[0]}..{spec.count[1]}")
+        if len(texts) < fewest or (most is not None and len(texts) > most):
+            raise stopped(f"the number of choices is not in {fewest}..{'' if most is None else most}")
         asked = question(row)
         if spec.stops_on is not None and spec.stops_on in asked:
             raise stopped(f'the question holds "{spec.stops_on}"')
         labels = list(LETTERS) if spec.letters is None else strings(lookup(row, spec.letters), spec.letters)
         answer = _gold(spec.gold, row, texts, labels)
-        return Pair(asked + _lettered(spec.mark, labels, texts) + context(row), answer)
+        return assemble(row, asked, texts, answer, labels)
 
     return pair
 
@@ -56,13 +65,13 @@ def choices(spec: Choices, _: Generator) -> PairOf:
 def shuffled_choices(spec: ShuffledChoices, generator: Generator) -> PairOf:
     """As `choices`, in an order drawn for each kept row."""
     question = compile_text(spec.input, spec.clean)
-    context = _context(spec.context, spec)
+    assemble = _assembler(spec, spec.mark, spec.context)
 
-    def pair(row: Row) -> Pair:
+    def pair(row: Row) -> Pair | ChoicePair:
         texts = [text_of(lookup(row, field), field) for field in spec.choices]
         generator.shuffle(texts)
         answer = text_of(lookup(row, spec.answer), spec.answer)
-        return Pair(question(row) + _lettered(spec.mark, LETTERS, texts) + context(row), answer)
+        return assemble(row, question(row), texts, answer)
 
     return pair
 
@@ -70,23 +79,26 @@ def shuffled_choices(spec: ShuffledChoices, generator: Generator) -> PairOf:
 def grouped_choices(spec: GroupedChoices, _: Generator) -> PairOf:
     """One example of all rows of a question; expects the rows that `grouped` makes."""
     question = compile_text(spec.input, spec.clean)
-    context = _context(spec.context, spec)
+    marked = spec.follows(ReleasedRule.MARKS)
+    assemble = _assembler(spec, spec.mark, spec.context)
     clean_choice = compile_clean([step for step in spec.clean if "choices" in step.places])
 
-    def pair(row: Row) -> Pair:
+    def pair(row: Row) -> Pair | ChoicePair:
         members: Sequence[Row] = row["rows"]
         answers = [text_of(lookup(member, spec.choice), spec.choice) for member in members]
         right = [
             answer for answer, member in zip(answers, members, strict=True) if lookup(member, spec.right) == 1
         ]
-        if len(answers) > len(LETTERS):
+        if marked and len(answers) > len(LETTERS):
             raise stopped("more than 26 answers")
-        if spec.one_right and right:
+        if not right and not marked:
+            raise left_out("question without a right answer")
+        if (spec.one_right or not marked) and right:
             answers = [answer for answer in answers if answer == right[0] or answer not in right]
-        lettered = _lettered(spec.mark, LETTERS, [clean_choice(answer) for answer in answers])
-        return Pair(
-            question(members[0]) + lettered + context(members[0]), "\t".join(right) if right else NO_ANSWER
-        )
+        output = "\t".join(right) if right else NO_ANSWER
+        if not marked:
+            output = clean_choice(right[0])
+        return assemble(members[0], question(members[0]), list(map(clean_choice, answers)), output)
 
     return pair
 
@@ -129,18 +141,44 @@ def repair_written(spec: WrittenChoices, output: str, options: Sequence[str]) ->
 
 
 def cause_effect(spec: CauseEffect, _: Generator) -> PairOf:
-    """`Effect: premise (A) Cause: one (B) Cause: two`, or the other way round."""
+    """`Effect: premise` with `Cause: one` and `Cause: two`, or the other way round."""
+    assemble = _assembler(spec, " ({letter}) {choice}", None)
 
-    def pair(row: Row) -> Pair:
+    def pair(row: Row) -> Pair | ChoicePair:
         asked = lookup(row, spec.relation)
         if asked not in ("cause", "effect"):
             raise BadRow(f'field "{spec.relation}" holds {asked!r}', 'known: "cause", "effect"')
         given, sought = ("Effect", "Cause") if asked == "cause" else ("Cause", "Effect")
         premise = text_of(lookup(row, spec.premise), spec.premise).strip()
         one, two = (f"{sought}: {text_of(lookup(row, field), field)}" for field in spec.choices)
-        return Pair(f"{given}: {premise} (A) {one} (B) {two}", one if lookup(row, spec.label) == 0 else two)
+        answer = one if lookup(row, spec.label) == 0 else two
+        return assemble(row, f"{given}: {premise}", [one, two], answer)
 
     return pair
+
+
+def _assembler(
+    spec: Choices | ShuffledChoices | GroupedChoices | CauseEffect, mark: str, template: str | None
+) -> Callable[..., Pair | ChoicePair]:
+    """The function that puts row, question, choices, answer and the choices' labels together."""
+    context = None if template is None else compile_text(template, spec.clean, whole="context")
+
+    def with_marks(
+        row: Row, asked: str, texts: Sequence[str], answer: str, labels: Sequence[str] = LETTERS
+    ) -> Pair:
+        behind = "" if context is None else " [SEP] " + context(row)
+        return Pair(asked + _lettered(mark, labels, texts) + behind, answer)
+
+    def as_given(
+        row: Row, asked: str, texts: Sequence[str], answer: str, labels: Sequence[str] = LETTERS
+    ) -> ChoicePair:
+        if context is not None:
+            joint = " " if spec.context_joint is None else spec.context_joint
+            around = (context(row), asked) if spec.context_first else (asked, context(row))
+            asked = joint.join(around)
+        return ChoicePair(asked, answer, tuple(texts))
+
+    return with_marks if spec.follows(ReleasedRule.MARKS) else as_given
 
 
 def _lettered(mark: str, labels: Iterable[str], texts: Sequence[str]) -> str:
@@ -150,15 +188,9 @@ def _lettered(mark: str, labels: Iterable[str], texts: Sequence[str]) -> str:
     )
 
 
-def _context(template: str | None, spec: Choices | ShuffledChoices | GroupedChoices) -> Callable[[Row], str]:
-    if template is None:
-        return lambda row: ""
-    text = compile_text(template, spec.clean, whole="context")
-    return lambda row: " [SEP] " + text(row)
-
-
-def _choice_reader(source: str | list[str], steps: Sequence[Any]) -> Callable[[Row], list[str]]:
-    clean = compile_clean(steps)
+def _choice_reader(spec: Choices) -> Callable[[Row], list[str]]:
+    clean = compile_clean([step for step in spec.clean if "choices" in step.places])
+    source = spec.choices
     if isinstance(source, str):
         return lambda row: [clean(text) for text in strings(lookup(row, source), source)]
     return lambda row: [clean(text_of(lookup(row, field), field)) for field in source]
@@ -188,6 +220,8 @@ def _numbered(gold: Gold, row: Row, n_choices: int) -> int:
     value = lookup(row, field)
     try:
         position = int(value) - base
+        if isinstance(value, float) and not value.is_integer():
+            raise ValueError
     except (TypeError, ValueError):
         if gold.outside == "error":
             raise _unknown(field, value, f"{base}..{n_choices - 1 + base}") from None

@@ -1,6 +1,6 @@
-"""The last step that all tasks but UnifiedQA share: from a raw pair to the line that is written.
+"""The last step: from a raw pair to the line that is written.
 
-Source: the released preprocessing code (docs/methods.md, the last step of a recipe).
+Source of the released rules: the released preprocessing code (docs/methods.md, the last step of a recipe).
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ import string
 from collections.abc import Iterable
 
 from metashot.data.recipes.choice_kinds import NO_ANSWER, repair_written
-from metashot.data.recipes.keys import CommonKeys, OptionMarks
-from metashot.data.recipes.rows import Pair, left_out, stopped
+from metashot.data.recipes.keys import CommonKeys, OptionMarks, ReleasedRule
+from metashot.data.recipes.rows import ChoicePair, Pair, left_out, stopped
 from metashot.data.recipes.spec import GroupedChoices, WrittenChoices
 from metashot.data.task import Example
 
@@ -18,8 +18,8 @@ SEPARATOR = "[SEP]"
 _LAST_NUMBER = 99
 
 
-def finish(spec: CommonKeys, options: tuple[str, ...], pair: Pair) -> Example:
-    """Clean the pair, cut the options out of it where the recipe says so, and check them.
+def finish(spec: CommonKeys, options: tuple[str, ...], pair: Pair | ChoicePair) -> Example:
+    """Apply the released last step and cut options out of the text, each where the recipe says so.
 
     Args:
         spec: the recipe.
@@ -29,8 +29,12 @@ def finish(spec: CommonKeys, options: tuple[str, ...], pair: Pair) -> Example:
     Raises:
         Dropped: the published data leaves such a pair out, or the original stopped on it.
     """
-    text = pair.input.strip().replace("\\n", " ")
-    output = pair.output.split("\t", 1)[0].strip()
+    text, output = pair.input, pair.output
+    if ReleasedRule.LAST_STEP in spec.as_released:
+        text = text.strip().replace("\\n", " ")
+        output = output.split("\t", 1)[0].strip()
+    if isinstance(pair, ChoicePair):
+        return Example(spec.name, text, output, pair.options)
     if isinstance(spec.options, OptionMarks):
         return _with_cut_options(spec, spec.options, text, output)
     return Example(spec.name, text, output, options)

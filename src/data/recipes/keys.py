@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -13,6 +14,19 @@ class Strict(BaseModel):
     """Unknown keys are errors, values never change."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+
+
+class ReleasedRule(StrEnum):
+    """What the released preprocessing does to a text beyond its recipe; off unless `as_released` names it."""
+
+    LAST_STEP = "last_step"
+    """Texts are stripped, a literal backslash-n becomes a blank, an output ends at its first tab."""
+    MARKS = "marks"
+    """Choices are written into the text behind (A), (B), ... and cut out of it again: 26 at most, and a text
+    that holds such a mark itself is torn apart."""
+    STOPS = "stops"
+    """Rows on which the original program stopped are counted as such. Without it every row that is null, blank,
+    broken, or without its answer among its options is dropped under its own reason."""
 
 
 class CleanStep(Strict):
@@ -90,9 +104,13 @@ class Place(Strict):
     """Split name to the checksum of its file."""
     archive: str | None = None
     """Address of a zip that holds `files`."""
-    format: Literal["parquet", "csv", "tsv", "jsonl", "json", "lines"] | None = None
+    format: Literal["parquet", "arrow", "csv", "tsv", "jsonl", "json", "lines"] | None = None
     """File format, where the ending does not tell it; `lines` gives one row {"line": ...} a line."""
     delimiter: str | None = None
+    quotes: Literal["strict", "none"] = "strict"
+    """Whether double quotes delimit the fields of CSV and TSV files, or are part of the text."""
+    encoding: str | None = None
+    """Of text files; None reads UTF-8, and UTF-16 or UTF-32 where a byte-order mark says so."""
     header: list[str] = []
     """Column names of a CSV or TSV file without a header line."""
     rename: dict[str, str] = {}
@@ -113,7 +131,11 @@ class Source(Place):
 
 
 class OptionMarks(Strict):
-    """Options are cut out of the built text, as in the original."""
+    """Options are cut out of the text.
+
+    Kinds that have their choices in fields of their own cut only under `as_released: [marks]`; else each choice
+    goes through as it is.
+    """
 
     cut_at: Literal[" (A) ", "(A)"]
     """The first mark; the following ones go through the alphabet until one is not found."""
@@ -145,12 +167,20 @@ class CommonKeys(Strict):
     """Column to its type in words."""
     drop: list[DropRule] = []
     clean: list[CleanStep] = []
+    as_released: list[ReleasedRule] = []
+    """Rules of the released preprocessing that this task needs; none of them applies by itself."""
+    optional: list[str] = []
+    """Fields that may be null or blank: they read as an empty text. Rows with another such field are dropped."""
     options: list[str] | OptionMarks = []
     context_first: bool = False
     """Texts with `question [SEP] context` are turned round to context + question."""
-    context_joint: str = ""
-    """What stands between context and question after turning round; the original puts nothing."""
+    context_joint: str | None = None
+    """What stands between context and question; None for a blank, or for nothing under `as_released: [marks]`."""
     notes: list[str] = []
     fixes: list[Fix] = []
     licence: str = "see the source"
     citation: str = ""
+
+    def follows(self, rule: ReleasedRule) -> bool:
+        """Whether this rule of the released preprocessing applies."""
+        return rule in self.as_released

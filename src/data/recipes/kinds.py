@@ -8,8 +8,10 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from metashot.data.recipes.keys import ReleasedRule
 from metashot.data.recipes.rows import (
     BadRow,
+    ChoicePair,
     Pair,
     Row,
     compile_text,
@@ -32,7 +34,7 @@ from metashot.data.recipes.spec import (
     Threshold,
 )
 
-PairOf = Callable[[Row], Pair]
+PairOf = Callable[[Row], Pair | ChoicePair]
 """Turns one row into a raw pair; raises Dropped or BadRow."""
 
 
@@ -75,13 +77,14 @@ def text_answer(spec: TextAnswer, _: Generator) -> PairOf:
 def first_answer(spec: FirstAnswer, _: Generator) -> PairOf:
     """Input template; one answer of a list as output.
 
-    Lists go out joined by tabs, as the original writes them; the last step keeps what is before the first.
+    Lists go out joined by tabs, as the original writes them, where the released last step keeps what is before
+    the first; else the first one itself.
     """
     text = compile_text(spec.input, spec.clean)
     choose = {
-        "joined": _joined,
+        "joined": _joined if spec.follows(ReleasedRule.LAST_STEP) else _first,
         "first": _first,
-        "sorted": _sorted_names,
+        "sorted": _sorted_names if spec.follows(ReleasedRule.LAST_STEP) else _first_by_name,
         "most_frequent": _most_frequent,
     }[spec.take]
     return lambda row: Pair(text(row), choose(lookup(row, spec.answers), spec.answers))
@@ -93,11 +96,14 @@ def threshold(spec: Threshold, _: Generator) -> PairOf:
     The original's column is 32 bits wide: 0.6 reads back as 0.6000000238, which is above 0.6.
     """
     text = compile_text(spec.input, spec.clean)
-    narrow = spec.precision == "float32"
+    read: Callable[[float], float] = {
+        "exact": float,
+        "float32": lambda number: float(np.float32(number)),
+        "float64": lambda number: round(number, 6),
+    }[spec.precision]
 
     def pair(row: Row) -> Pair:
-        number = _number(lookup(row, spec.value), spec.value)
-        value = float(np.float32(number)) if narrow else round(number, 6)
+        value = read(_number(lookup(row, spec.value), spec.value))
         for limit, word in spec.below.items():
             if value < limit:
                 return Pair(text(row), word)
@@ -172,6 +178,10 @@ def _word(labels: Mapping[Any, str], value: Any, field: str) -> str:
     try:
         return labels[value]
     except (KeyError, TypeError):
+        # A number in quotes, in the recipe or in the table, is the same label.
+        twins = [word for key, word in labels.items() if str(key) == str(value) and not isinstance(key, bool)]
+        if len(twins) == 1 and not isinstance(value, bool):
+            return twins[0]
         known = ", ".join(repr(key) for key in labels)
         raise BadRow(
             f'field "{field}" holds the unknown label {value!r}',
@@ -208,6 +218,12 @@ def _sorted_names(value: Any, path: str) -> str:
     if not value or not value[0]:
         raise stopped(f'the first group of "{path}" is empty')
     return "\t".join(sorted(set(_flatten(value, path))))
+
+
+def _first_by_name(value: Any, path: str) -> str:
+    if not value or not value[0]:
+        raise stopped(f'the first group of "{path}" is empty')
+    return min(_flatten(value, path))
 
 
 def _flatten(value: Any, path: str) -> list[str]:

@@ -13,25 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from metashot.data.errors import DataError
 from metashot.data.recipes.keys import CommonKeys
+from metashot.data.recipes.named_fields import named_fields
+from metashot.data.recipes.own_rows import check_own_recipe
 from metashot.data.recipes.recipe import Recipe
-from metashot.data.recipes.rows import template_fields
-from metashot.data.recipes.spec import (
-    SPEC_MODELS,
-    CauseEffect,
-    Choices,
-    Cloze,
-    CoinPair,
-    FirstAnswer,
-    GroupedChoices,
-    Labelled,
-    Majority,
-    RecipeSpec,
-    ShuffledChoices,
-    SupportingParagraphs,
-    TextAnswer,
-    Threshold,
-    WrittenChoices,
-)
+from metashot.data.recipes.spec import SPEC_MODELS, RecipeSpec
 from metashot.data.yaml_files import YamlFile, read_yaml, suggestion
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(RecipeSpec)
@@ -182,6 +167,10 @@ def _parse(entry: _Entry, content: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         raise _format_error(entry, error) from None
     _check_fields(entry, spec)
+    fault = check_own_recipe(spec)
+    if fault is not None:
+        key, bad = fault
+        raise DataError(_place(entry, key), f"{key}: {bad.problem}", bad.remedy)
     return spec
 
 
@@ -225,45 +214,15 @@ def _known_keys(kind: str, parents: Sequence[str]) -> Iterable[str]:
 def _check_fields(entry: _Entry, spec: Any) -> None:
     """Templates and keys may only name declared fields, so that a slip shows before any row is read."""
     declared = {path.split(".")[0] for path in spec.fields}
-    for key, path in _named_fields(spec):
+    for key, path in named_fields(spec):
         if path.split(".")[0] not in declared:
-            where = entry.file.where(_FAMILY_KEY, entry.task, key)
-            if not entry.is_member or entry.file.lines.get((_FAMILY_KEY, entry.task, key)) is None:
-                where = entry.file.where(key)
-            raise DataError(where, f'{key} names the unknown field "{path}"', suggestion(path, declared))
+            raise DataError(
+                _place(entry, key), f'{key} names the unknown field "{path}"', suggestion(path, declared)
+            )
 
 
-def _named_fields(spec: Any) -> Iterator[tuple[str, str]]:
-    extra = {"first", "second"} if isinstance(spec, CoinPair) else {"paragraphs"}
-    for key in ("input", "context"):
-        for path in template_fields(getattr(spec, key, None) or ""):
-            if path not in extra:
-                yield key, path
-    for key in _FIELD_KEYS.get(type(spec), ()):
-        value = getattr(spec, key)
-        for path in [value] if isinstance(value, str) else value or []:
-            yield key, path
-    if isinstance(spec, Choices):
-        for key in ("label", "letter", "index", "number", "text"):
-            if getattr(spec.gold, key) is not None:
-                yield "gold", getattr(spec.gold, key)
-    places = {"input", "choices", "context"}
-    for step in spec.clean:
-        yield from (("clean", place) for place in step.places if place not in places)
-
-
-_FIELD_KEYS: dict[type[CommonKeys], tuple[str, ...]] = {
-    Labelled: ("label",),
-    TextAnswer: ("answer",),
-    FirstAnswer: ("answers",),
-    Threshold: ("value",),
-    Majority: ("votes",),
-    CoinPair: ("wanted", "other"),
-    SupportingParagraphs: ("titles", "sentences", "supporting", "answer"),
-    Cloze: ("template", "subject", "answer"),
-    Choices: ("choices", "letters"),
-    ShuffledChoices: ("choices", "answer"),
-    GroupedChoices: ("group_by", "choice", "right"),
-    WrittenChoices: ("index",),
-    CauseEffect: ("premise", "relation", "choices", "label"),
-}
+def _place(entry: _Entry, key: str) -> str:
+    """Where a key of the task stands: under its own name, or among what its family shares."""
+    if entry.is_member and (_FAMILY_KEY, entry.task, key) in entry.file.lines:
+        return entry.file.where(_FAMILY_KEY, entry.task, key)
+    return entry.file.where(key)

@@ -13,13 +13,14 @@ from metashot.data.errors import DataError
 from metashot.data.kshot import CUT_SEED, POOL_SEED, legacy_generator
 from metashot.data.recipes import choice_kinds, kinds, unifiedqa
 from metashot.data.recipes.finalize import finish
-from metashot.data.recipes.keys import CommonKeys, DropRule
+from metashot.data.recipes.keys import CommonKeys, DropRule, ReleasedRule
 from metashot.data.recipes.kinds import Generator, PairOf
-from metashot.data.recipes.rows import BadRow, Dropped, Pair, Row, left_out
+from metashot.data.recipes.own_rows import compile_pair_check, compile_row_check
+from metashot.data.recipes.rows import BadRow, ChoicePair, Dropped, Pair, Row, left_out
 from metashot.data.recipes.spec import GroupedChoices, UnifiedqaPool, UnifiedqaTarget
 from metashot.data.task import Example, TaskType
 
-CODE_VERSION = 1
+CODE_VERSION = 2
 """Raise when the meaning of a recipe key changes: it enters every fingerprint."""
 ROLES = ("train", "validation", "dev", "test")
 
@@ -47,23 +48,34 @@ class DropCounts:
     """Rows that became no example, by reason.
 
     Attributes:
+        released: whether the recipe follows the released preprocessing where that stopped.
         left_out: the published data leaves them out as well.
         stopped: the original program stopped on such a row; it is dropped here.
+        dropped: rows of a recipe that does not follow the released preprocessing.
+        first: the place of the first such row, by reason.
     """
 
+    released: bool = True
     left_out: Counter[str] = field(default_factory=Counter)
     stopped: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+    first: dict[str, int] = field(default_factory=dict)
 
-    def add(self, dropped: Dropped) -> None:
-        """Count one row."""
-        (self.left_out if dropped.published else self.stopped)[dropped.reason] += 1
+    def add(self, dropped: Dropped, index: int | None = None) -> None:
+        """Count one row, the one at `index` of its source if that is known."""
+        as_released = self.left_out if dropped.published else self.stopped
+        (as_released if self.released else self.dropped)[dropped.reason] += 1
+        if index is not None:
+            self.first.setdefault(dropped.reason, index)
 
     def total(self) -> int:
         """All rows counted."""
-        return self.left_out.total() + self.stopped.total()
+        return self.left_out.total() + self.stopped.total() + self.dropped.total()
 
     def as_dict(self) -> dict[str, dict[str, int]]:
         """For the manifest."""
+        if not self.released:
+            return {"dropped": dict(self.dropped)}
         return {"left_out": dict(self.left_out), "original_stopped": dict(self.stopped)}
 
 
@@ -97,6 +109,11 @@ class Recipe:
         return isinstance(self.spec, UnifiedqaPool | UnifiedqaTarget)
 
     @property
+    def drops_as_released(self) -> bool:
+        """Whether dropped rows are those of the released preprocessing."""
+        return self.spec.follows(ReleasedRule.STOPS)
+
+    @property
     def fingerprint(self) -> str:
         """Digest of all that decides the examples; differs between published and corrected data."""
         text_only = {"about", "notes", "licence", "citation", "source", "fixes", "ontology"}
@@ -114,7 +131,8 @@ class Recipe:
         split: str = "train",
         drops: DropCounts | None = None,
         generator: Generator | None = None,
-    ) -> Iterator[Pair]:
+        locate: Callable[[int], str] | None = None,
+    ) -> Iterator[Pair | ChoicePair]:
         """Raw pairs in source order: what the k-shot selection shuffles.
 
         Args:
@@ -122,27 +140,53 @@ class Recipe:
             split: named in errors.
             drops: counts the rows that become no pair.
             generator: what random recipes draw from; a fresh one by default.
+            locate: row number to its file and line, for errors.
 
         Raises:
             DataError: a row does not fit the recipe.
         """
         self._check_split(split)
-        counts = DropCounts() if drops is None else drops
-        make = _KINDS[self.spec.kind](self.spec, self.generator() if generator is None else generator)
-        excluded = _compile_drops(self.spec.drop)
+        counts = DropCounts(self.drops_as_released) if drops is None else drops
+        make = self._maker(self.generator() if generator is None else generator)
         if isinstance(self.spec, GroupedChoices):
-            rows = choice_kinds.grouped(rows, self.spec.group_by)
+            rows, locate = choice_kinds.grouped(rows, self.spec.group_by), None
         for index, row in enumerate(rows):
             try:
-                if excluded is not None:
-                    excluded(row)
-                yield make(row)
+                pair = make(row)
             except Dropped as dropped:
-                counts.add(dropped)
+                counts.add(dropped, index)
             except BadRow as bad:
-                raise DataError(f"{self.name}, {split} row {index}", bad.problem, bad.remedy) from None
+                where = f"{self.name}, {split} row {index}" if locate is None else locate(index)
+                raise DataError(where, bad.problem, bad.remedy) from None
+            else:
+                yield pair
 
-    def finish(self, pair: Pair) -> Example:
+    def _maker(self, generator: Generator) -> PairOf:
+        """Row to pair: drop rules, then what is asked of rows, then the recipe's kind."""
+        excluded = _compile_drops(self.spec.drop)
+        make = _KINDS[self.spec.kind](self.spec, generator)
+        if self.drops_as_released:
+            if excluded is None:
+                return make
+
+            def published(row: Row) -> Pair | ChoicePair:
+                excluded(row)
+                return make(row)
+
+            return published
+        check_row = compile_row_check(self.spec)
+        check_pair = compile_pair_check(self.spec, fixed_options(self.spec))
+
+        def checked(row: Row) -> Pair | ChoicePair:
+            if excluded is not None:
+                excluded(row)
+            pair = make(check_row(row))
+            check_pair(pair)
+            return pair
+
+        return checked
+
+    def finish(self, pair: Pair | ChoicePair) -> Example:
         """The last step: one pair to one example.
 
         Raises:
@@ -154,9 +198,11 @@ class Recipe:
             return unifiedqa.finish_target(self.spec, pair)
         return finish(self.spec, fixed_options(self.spec), pair)
 
-    def finished(self, pairs: Iterable[Pair], drops: DropCounts | None = None) -> Iterator[Example]:
+    def finished(
+        self, pairs: Iterable[Pair | ChoicePair], drops: DropCounts | None = None
+    ) -> Iterator[Example]:
         """The last step over many pairs, dropped ones counted and passed over."""
-        counts = DropCounts() if drops is None else drops
+        counts = DropCounts(self.drops_as_released) if drops is None else drops
         spec = self.spec
         options = fixed_options(spec)
         common = not self.is_line_based

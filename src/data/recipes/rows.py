@@ -24,6 +24,14 @@ class Pair(NamedTuple):
     output: str
 
 
+class ChoicePair(NamedTuple):
+    """A pair whose options come out of the row, one by one."""
+
+    input: str
+    output: str
+    options: tuple[str, ...]
+
+
 class Dropped(Exception):
     """A row that becomes no example.
 
@@ -82,6 +90,8 @@ def text_of(value: Any, path: str) -> str:
         return value
     if value is None:
         raise stopped(f'field "{path}" is null')
+    if isinstance(value, float) and value != value:
+        raise stopped(f'field "{path}" is NaN')
     if isinstance(value, (list, tuple)):
         return " ".join(text_of(item, path) for item in value)
     if isinstance(value, Mapping):

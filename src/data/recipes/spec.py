@@ -11,7 +11,7 @@ from pydantic import Field
 
 from metashot.data.recipes.keys import CommonKeys, Strict
 
-LabelValue = bool | int | str
+LabelValue = bool | int | float | str
 
 
 class Labelled(CommonKeys):
@@ -38,8 +38,9 @@ class FirstAnswer(CommonKeys):
     input: str
     answers: str
     take: Literal["joined", "first", "sorted", "most_frequent"] = "joined"
-    """joined: all, with tabs between (the last step keeps the first); first: stops on an empty list;
-    sorted: de-duplicated by code point, then joined; most_frequent: largest count of a {text: count} map."""
+    """joined: all, with tabs between, of which the released last step keeps the first (without that step, the
+    first one); first: stops on an empty list; sorted: the same of the answers de-duplicated and sorted by code
+    point; most_frequent: largest count of a {text: count} map."""
 
 
 class Threshold(CommonKeys):
@@ -50,8 +51,9 @@ class Threshold(CommonKeys):
     value: str
     below: dict[float, str]
     above: dict[float, str]
-    precision: Literal["float32", "float64"] = "float32"
-    """The published data compared 32-bit values with 64-bit limits, so 0.6 counts as above 0.6."""
+    precision: Literal["exact", "float32", "float64"] = "exact"
+    """float32: the published data compared 32-bit values with 64-bit limits, so 0.6 counts as above 0.6;
+    float64: a 32-bit column rounded back to six decimals."""
 
 
 class Majority(CommonKeys):
@@ -112,7 +114,10 @@ class Gold(Strict):
 
 
 class Choices(CommonKeys):
-    """Question, lettered choices and, after [SEP], an optional context."""
+    """Question, choices and an optional context.
+
+    Under `as_released: [marks]` the choices go through the text with their letters, the context after [SEP].
+    """
 
     kind: Literal["choices"]
     input: str
@@ -123,8 +128,8 @@ class Choices(CommonKeys):
     mark: str = " ({letter}) {choice}"
     context: str | None = None
     gold: Gold
-    count: tuple[int, int] = (1, 26)
-    """Fewest and most choices that the original takes."""
+    count: tuple[int, int | None] = (1, None)
+    """Fewest and most choices; without a most, any number, or 26 under `as_released: [marks]`."""
     stops_on: str | None = None
     """The original stops when the question holds this text."""
 
@@ -152,7 +157,8 @@ class GroupedChoices(CommonKeys):
     context: str
     mark: str = " ({letter}) {choice}"
     one_right: bool = False
-    """Leave the other right answers out of the options; the published data keeps them as wrong ones."""
+    """Leave the other right answers out of the options, as is always done without `as_released: [marks]`; the
+    published data keeps them as wrong ones."""
 
 
 class WrittenChoices(CommonKeys):

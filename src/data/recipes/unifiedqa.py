@@ -10,7 +10,7 @@ import string
 
 from metashot.data.recipes.finalize import cut_at_marks
 from metashot.data.recipes.kinds import Generator, PairOf
-from metashot.data.recipes.rows import Pair, Row, left_out, lookup, stopped, text_of
+from metashot.data.recipes.rows import ChoicePair, Pair, Row, left_out, lookup, stopped, text_of
 from metashot.data.recipes.spec import UnifiedqaPool, UnifiedqaTarget
 from metashot.data.task import Example
 
@@ -62,12 +62,12 @@ def unifiedqa_target(_: UnifiedqaTarget, __: Generator) -> PairOf:
     return pair
 
 
-def finish_pool(spec: UnifiedqaPool, pair: Pair) -> Example:
+def finish_pool(spec: UnifiedqaPool, pair: Pair | ChoicePair) -> Example:
     """Training examples carry no options, even where the task has some."""
     return Example(spec.name, pair.input, pair.output, ())
 
 
-def finish_target(spec: UnifiedqaTarget, pair: Pair) -> Example:
+def finish_target(spec: UnifiedqaTarget, pair: Pair | ChoicePair) -> Example:
     """Options move from the text into their list; the blanks around the separators stay: models saw them."""
     segments = pair.input.split(SEPARATOR)
     if len(segments) == 3:

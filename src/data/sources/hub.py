@@ -8,12 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from metashot.data.errors import DataError
+from metashot.data.sources.text_files import COMPRESSIONS
 
 CONVERSION = "refs/convert/parquet"
 """Branch on which the hub keeps its own parquet copy of script-only datasets."""
 _REMOTE = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>refs/convert/[^/]+|[^/]+)/(?P<name>.+)")
 _REASON_CHARACTERS = 120
-_SUFFIXES = ("parquet", "jsonl", "json", "csv", "tsv")
+_COMPRESSED = ("", *COMPRESSIONS)
+_SUFFIXES = (
+    "parquet",
+    "arrow",
+    *(f"{one}{more}" for one in ("jsonl", "json", "csv", "tsv") for more in _COMPRESSED),
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -12,10 +12,12 @@ from urllib.parse import urlsplit
 from metashot.data.errors import DataError
 from metashot.data.recipes import Recipe
 from metashot.data.recipes.keys import Place
+from metashot.data.recipes.named_fields import compared_columns
 from metashot.data.sources.archive import extract_zip
 from metashot.data.sources.download import Limits, download, is_address
 from metashot.data.sources.hub import Located, locate_in_folder, locate_on_hub
-from metashot.data.sources.tables import TableLayout, class_names, format_of, read_rows
+from metashot.data.sources.layout import TableLayout
+from metashot.data.sources.tables import COLUMNAR, format_of, read_rows, row_places
 from metashot.data.yaml_files import suggestion
 
 Row = dict[str, Any]
@@ -58,6 +60,18 @@ class SplitRows:
         for path in self.located.paths:
             for row in read_rows(path, self.layout):
                 yield adapt(row) if adapt is not None else row
+
+    def places(self, indices: Collection[int]) -> dict[int, str]:
+        """File and line of rows by their number, found by reading again."""
+        found: dict[int, str] = {}
+        before = 0
+        for path in self.located.paths:
+            inside = {index - before for index in indices if index >= before and index not in found}
+            found |= {index + before: place for index, place in row_places(path, self.layout, inside).items()}
+            if len(found) == len(indices) or path == self.located.paths[-1]:
+                break
+            before += sum(1 for _ in read_rows(path, self.layout))
+        return found
 
 
 def open_split(recipe: Recipe, split: str, reach: Reach) -> SplitRows:
@@ -117,14 +131,14 @@ def _locate_file(recipe: Recipe, place: Place, split: str, reach: Reach) -> Loca
     if place.archive is not None:
         return _locate_in_archive(place, place.archive, name, reach)
     if not is_address(name):
-        return _local(name, recipe, reach)
+        return _local(name, split, recipe, reach)
     if not reach.online:
         raise DataError(name, "web addresses may not be asked", "set prepare.online=true")
     path = download(name, _cached(name, reach), place.sha256.get(split), reach.limits)
     return Located((path,), "", name)
 
 
-def _local(name: str, recipe: Recipe, reach: Reach) -> Located:
+def _local(name: str, split: str, recipe: Recipe, reach: Reach) -> Located:
     path = Path(name).expanduser()
     candidates = [path] if path.is_absolute() else [Path(recipe.path).parent / path]
     if reach.raw is not None and not path.is_absolute():
@@ -132,10 +146,26 @@ def _local(name: str, recipe: Recipe, reach: Reach) -> Located:
     for candidate in candidates:
         if candidate.is_file():
             return Located((candidate,), "", str(candidate))
+        if candidate.is_dir():
+            return Located(_in_saved_folder(candidate, split), "", str(candidate))
     tried = " and ".join(str(candidate) for candidate in candidates)
     raise DataError(
         name, f"no such file (tried {tried})", "paths start at the recipe's folder or at data.raw"
     )
+
+
+def _in_saved_folder(folder: Path, split: str) -> tuple[Path, ...]:
+    from metashot.data.sources.columnar import saved_dataset_files
+
+    files = saved_dataset_files(folder, split)
+    if files is None:
+        held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
+        raise DataError(
+            str(folder),
+            f"is a folder, but none that datasets has saved (it holds {held})",
+            "name a file, or a folder of save_to_disk",
+        )
+    return files
 
 
 def _locate_in_archive(place: Place, archive: str, name: str, reach: Reach) -> Located:
@@ -165,11 +195,20 @@ def _layout(recipe: Recipe, place: Place) -> TableLayout:
     back = {new: old for old, new in place.rename.items()}
     fields: dict[str, str] = recipe.spec.fields
     roots = dict.fromkeys(path.split(".")[0] for path in fields)
+    # A number that is only shown stays as it is written: 007, 1.10.
+    compared = compared_columns(recipe.spec)
+    types = {
+        back.get(column, column): words
+        for column, words in fields.items()
+        if recipe.drops_as_released or column in compared
+    }
     return TableLayout(
         format=place.format,
         delimiter=place.delimiter,
+        quotes=place.quotes,
+        encoding=place.encoding,
         header=tuple(place.header),
-        types=fields,
+        types=types,
         columns=tuple(back.get(root, root) for root in roots),
     )
 
@@ -182,6 +221,12 @@ def _adapter(place: Place, first: Path, layout: TableLayout) -> Any:
 
     def adapt(row: Row) -> Row:
         renamed = {place.rename.get(column, column): value for column, value in row.items()}
+        if len(renamed) < len(row):
+            raise DataError(
+                str(first),
+                f"source.rename gives two columns one name: {', '.join(row)}",
+                "rename the other one too",
+            )
         for column, mapping in numbers.items():
             if column in renamed:
                 renamed[column] = mapping.get(renamed[column], renamed[column])
@@ -192,12 +237,17 @@ def _adapter(place: Place, first: Path, layout: TableLayout) -> Any:
 
 def _renumbering(place: Place, first: Path, layout: TableLayout) -> Mapping[str, dict[Any, int]]:
     """Per column: today's number, or the class name itself, to the original's number."""
-    stored = class_names(first) if format_of(first, layout) == "parquet" else {}
+    kind = format_of(first, layout)
+    stored: dict[str, list[str]] = {}
+    if kind in COLUMNAR:
+        from metashot.data.sources.columnar import class_names
+
+        stored = class_names(first, kind)
     by_new_name = {place.rename.get(column, column): names for column, names in stored.items()}
     numbers: dict[str, dict[Any, int]] = {}
     for column, original in place.by_class_name.items():
         names = by_new_name.get(column)
-        if names is None and format_of(first, layout) == "parquet":
+        if names is None and kind in COLUMNAR:
             raise DataError(
                 str(first),
                 f'column "{column}" has no class names',

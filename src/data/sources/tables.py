@@ -1,19 +1,21 @@
-"""Rows of table files, one at a time: parquet, CSV, TSV, JSON, JSON lines and plain text lines."""
+"""Rows of table files, one at a time, whatever their format."""
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from metashot.data.errors import DataError
+from metashot.data.sources.json_files import json_line_rows, json_rows
+from metashot.data.sources.layout import Row, TableLayout
+from metashot.data.sources.separated import separated_rows
+from metashot.data.sources.text_files import open_text, plain_suffix
 
-Row = dict[str, Any]
 FORMATS = {
     ".parquet": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
     ".csv": "csv",
     ".tsv": "tsv",
     ".jsonl": "jsonl",
@@ -21,36 +23,17 @@ FORMATS = {
     ".json": "json",
     ".txt": "lines",
 }
-_PARQUET_BATCH_ROWS = 1024
-_TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
-
-
-@dataclass(frozen=True, slots=True)
-class TableLayout:
-    """How to read a table.
-
-    Attributes:
-        format: one of FORMATS' values; None goes by the file's ending.
-        delimiter: of CSV and TSV files; None for their usual one.
-        header: column names of a CSV or TSV file that has no header line.
-        types: column to its type in words (`text`, `number`, `true or false`): CSV and TSV values are converted.
-        columns: the only columns to read from parquet; empty for all.
-    """
-
-    format: str | None = None
-    delimiter: str | None = None
-    header: tuple[str, ...] = ()
-    types: Mapping[str, str] | None = None
-    columns: tuple[str, ...] = ()
+COLUMNAR = ("parquet", "arrow")
+"""Formats without lines: their rows are numbered."""
 
 
 def format_of(path: Path, layout: TableLayout) -> str:
-    """The file's format.
+    """The file's format; an ending of compression is passed over.
 
     Raises:
         DataError: its ending tells nothing and the recipe names no format.
     """
-    found = layout.format or FORMATS.get(path.suffix.lower())
+    found = layout.format or FORMATS.get(plain_suffix(path))
     if found is None:
         raise DataError(
             str(path),
@@ -61,157 +44,59 @@ def format_of(path: Path, layout: TableLayout) -> str:
 
 
 def read_rows(path: Path, layout: TableLayout) -> Iterator[Row]:
-    """Rows in file order, in constant memory (`json` excepted, which is read whole).
+    """Rows in file order, in constant memory.
 
     Raises:
         DataError: missing file or broken content, with the line where that is known.
     """
+    for _, row in numbered_rows(path, layout):
+        yield row
+
+
+def numbered_rows(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:
+    """(line on which it begins, row) in file order; columnar formats have row numbers from 1.
+
+    Raises:
+        DataError: as `read_rows`.
+    """
     if not path.is_file():
         raise DataError(str(path), "no such file", "check source.files, data.raw and the file's name")
-    reader: Callable[[Path, TableLayout], Iterator[Row]] = {
-        "parquet": _parquet,
-        "csv": _separated,
-        "tsv": _separated,
-        "jsonl": _json_lines,
-        "json": _json,
+    reader: Callable[[Path, TableLayout], Iterator[tuple[int, Row]]] = {
+        "parquet": _columnar,
+        "arrow": _columnar,
+        "csv": partial(separated_rows, usual_delimiter=","),
+        "tsv": partial(separated_rows, usual_delimiter="\t"),
+        "jsonl": json_line_rows,
+        "json": json_rows,
         "lines": _lines,
     }[format_of(path, layout)]
-    try:
-        yield from reader(path, layout)
-    except UnicodeDecodeError as error:
-        raise DataError(str(path), f"is not UTF-8: {error}", "save the file in UTF-8") from error
+    return reader(path, layout)
 
 
-def class_names(path: Path) -> dict[str, list[str]]:
-    """Class names that the hub keeps inside a parquet file: column to names in number order."""
-    metadata = _parquet_file(path).schema_arrow.metadata or {}
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
-    return {
-        column: feature["names"]
-        for column, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-    }
+def row_places(path: Path, layout: TableLayout, indices: Collection[int]) -> dict[int, str]:
+    """Where rows stand, as `file:line` or, without lines, `file, row n`; reads the file up to the last of them."""
+    if not indices:
+        return {}
+    joint = ", row " if format_of(path, layout) in COLUMNAR else ":"
+    places: dict[int, str] = {}
+    for index, (number, _) in enumerate(numbered_rows(path, layout)):
+        if index in indices:
+            places[index] = f"{path}{joint}{number}"
+            if len(places) == len(indices):
+                break
+    return places
 
 
-def _parquet_file(path: Path) -> Any:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise DataError(str(path), "parquet files need pyarrow", 'pip install "metashot[hub]"') from error
-    try:
-        return parquet.ParquetFile(path)
-    except (pyarrow.ArrowInvalid, OSError) as error:
-        raise DataError(str(path), f"is no whole parquet file: {error}", "fetch it again") from error
+def _columnar(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:
+    # Imported when such a file is read: arrow takes a while to load.
+    from metashot.data.sources import columnar
+
+    is_parquet = format_of(path, layout) == "parquet"
+    return (columnar.parquet_rows if is_parquet else columnar.arrow_rows)(path, layout)
 
 
-def _parquet(path: Path, layout: TableLayout) -> Iterator[Row]:
-    file = _parquet_file(path)
-    present = file.schema_arrow.names
-    # Columns the file lacks are left to the recipe, whose error names the row's columns.
-    columns = [name for name in layout.columns if name in present] or None
-    if columns is not None and len(columns) < len(layout.columns):
-        columns = None
-    for batch in file.iter_batches(batch_size=_PARQUET_BATCH_ROWS, columns=columns):
-        yield from batch.to_pylist()
-
-
-def _separated(path: Path, layout: TableLayout) -> Iterator[Row]:
-    tab_separated = format_of(path, layout) == "tsv"
-    delimiter = layout.delimiter or ("\t" if tab_separated else ",")
-    convert = _converters(layout.types or {})
-    with path.open("r", encoding="utf-8-sig", newline="") as stream:
-        quoting = csv.QUOTE_NONE if tab_separated else csv.QUOTE_MINIMAL
-        reader = csv.reader(stream, delimiter=delimiter, quoting=quoting)
-        header = list(layout.header) or next(reader, [])
-        try:
-            for values in reader:
-                if values:
-                    yield _named(path, reader.line_num, header, values, convert)
-        except csv.Error as error:
-            raise DataError(f"{path}:{reader.line_num}", f"broken CSV: {error}", "quote the field") from error
-
-
-def _named(
-    path: Path, line: int, header: Sequence[str], values: Sequence[str], convert: Mapping[str, Any]
-) -> Row:
-    if len(values) != len(header):
-        raise DataError(
-            f"{path}:{line}",
-            f"{len(values)} values for {len(header)} columns ({', '.join(header)})",
-            "quote values that hold the separator, or set source.header",
-        )
-    row: Row = dict(zip(header, values, strict=True))
-    for column, to_type in convert.items():
-        if column in row:
-            try:
-                row[column] = to_type(row[column])
-            except ValueError as error:
-                raise DataError(
-                    f"{path}:{line}", f'column "{column}" holds {row[column]!r}', str(error)
-                ) from error
-    return row
-
-
-def _converters(types: Mapping[str, str]) -> dict[str, Callable[[str], Any]]:
-    known: dict[str, Callable[[str], Any]] = {}
-    for column, words in types.items():
-        if "number" in words and "list" not in words:
-            known[column] = _to_number
-        elif words == "true or false":
-            known[column] = _to_bool
-    return known
-
-
-def _to_number(text: str) -> int | float:
-    try:
-        return int(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError("the recipe's fields call it a number: correct the file or call it text") from None
-
-
-def _to_bool(text: str) -> bool:
-    if text.strip().lower() in _TRUE | _FALSE:
-        return text.strip().lower() in _TRUE
-    raise ValueError("write true or false")
-
-
-def _json_lines(path: Path, layout: TableLayout) -> Iterator[Row]:
-    # Bytes are cut at newlines only: text mode would also cut at a lone carriage return inside a string.
-    with path.open("rb") as stream:
-        for number, raw in enumerate(stream, start=1):
-            if raw.strip():
-                yield _object(path, number, raw.decode("utf-8"))
-
-
-def _object(path: Path, number: int, text: str) -> Row:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{path}:{number}", f"broken JSON: {error.msg}", "write one JSON object a line"
-        ) from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}:{number}", f"holds a {type(value).__name__}", "write one JSON object a line")
-    return value
-
-
-def _json(path: Path, layout: TableLayout) -> Iterator[Row]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}:{error.lineno}", f"broken JSON: {error.msg}", "fetch it again") from error
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise DataError(str(path), "holds no list of objects", "use source.format: jsonl for JSON lines")
-    yield from value
-
-
-def _lines(path: Path, layout: TableLayout) -> Iterator[Row]:
-    # Universal newlines, as the original reads: a lone carriage return ends a line too.
-    with path.open("r", encoding="utf-8") as stream:
-        for line in stream:
-            yield {"line": line}
+def _lines(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:
+    # Universal newlines, as the released code reads: a lone carriage return ends a line too.
+    with open_text(path, newline=None, encoding=layout.encoding) as stream:
+        for number, line in enumerate(stream, start=1):
+            yield number, {"line": line.removesuffix("\n")}

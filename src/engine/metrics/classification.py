@@ -25,7 +25,18 @@ class Metric(StrEnum):
     MACRO_F1 = "macro_f1"
     """Classification."""
     ACCURACY = "accuracy"
-    """Multiple choice, and exact match of free-form answers."""
+    """Multiple choice."""
+    EXACT_MATCH = "exact_match"
+    """Generated answers: equal to a reference after SQuAD's normalization."""
+    TOKEN_F1 = "token_f1"
+    """Generated answers: SQuAD's F1 over tokens, against the best reference."""
+    ROUGE_L = "rouge_l"
+    """Generated answers: ROUGE-L F-measure, against the best reference."""
+
+    @property
+    def graded(self) -> bool:
+        """Whether every answer has a score of its own, 0..1, and the metric is their mean."""
+        return self in (Metric.EXACT_MATCH, Metric.TOKEN_F1, Metric.ROUGE_L)
 
 
 def metric_of(task_type: TaskType) -> Metric:
@@ -34,7 +45,7 @@ def metric_of(task_type: TaskType) -> Metric:
 
 
 def score(metric: Metric, gold: Sequence[str], prediction: Sequence[str]) -> float:
-    """`metric` of `prediction` against `gold`, 0..1."""
+    """`metric` of chosen options against `gold`, 0..1; graded metrics are in `generated.py`."""
     return macro_f1(gold, prediction) if metric == Metric.MACRO_F1 else accuracy(gold, prediction)
 
 
@@ -67,7 +78,9 @@ def encode(answers: Sequence[str]) -> tuple[Codes, list[str]]:
     return np.asarray(codes, dtype=np.int64), list(labels)
 
 
-def weighted_metric(metric: Metric, weights: Floats, gold: Codes, prediction: Codes, n_labels: int) -> Floats:
+def weighted_metric(
+    metric: Metric, weights: Floats, gold: Codes, prediction: Codes, labels: Sequence[str]
+) -> Floats:
     """`metric` under each of many reweightings of the same answers.
 
     Args:
@@ -75,13 +88,15 @@ def weighted_metric(metric: Metric, weights: Floats, gold: Codes, prediction: Co
         weights: [draws, n] how often each answer counts in each draw.
         gold: [n] label codes.
         prediction: [n] label codes.
-        n_labels: how many codes there are.
+        labels: what each code stands for; for a graded metric the score of the answer, as text.
 
     Returns:
         [draws] values, 0..1.
     """
     if metric == Metric.MACRO_F1:
-        return weighted_macro_f1(weights, gold, prediction, n_labels)
+        return weighted_macro_f1(weights, gold, prediction, len(labels))
+    if metric.graded:
+        return weights @ np.asarray(labels, dtype=np.float64)[prediction] / weights.sum(axis=1)
     return weights @ (gold == prediction).astype(np.float64) / weights.sum(axis=1)
 
 

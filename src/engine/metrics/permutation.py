@@ -50,6 +50,7 @@ class _Pair:
     """
 
     metric: Metric
+    grades: Floats | None  # [labels] score of each code, for a graded metric
     free: Codes  # [m] how many examples show the pattern
     n_gold: Floats  # [seeds, labels]
     hits: Floats  # [2, seeds, labels]
@@ -125,6 +126,7 @@ def _pair(first: TaskOutcomes, second: TaskOutcomes) -> _Pair:
     free = (predicted[0] != predicted[1]).any(axis=(0, 2)) | (hit[0] != hit[1]).any(axis=(0, 2))
     return _Pair(
         metric=first.metric,
+        grades=np.asarray(labels, dtype=np.float64) if first.metric.graded else None,
         free=counts[free],
         n_gold=np.einsum("m,sml->sl", counts, one_hot[0]),
         hits=np.einsum("m,xsml->xsl", counts, hit),
@@ -157,6 +159,10 @@ def _difference(pair: _Pair, swaps: Floats) -> Floats:
         ours, theirs = pair.hits[0, seed] + hits, pair.hits[1, seed] - hits
         if pair.metric == Metric.ACCURACY:
             total += (ours - theirs).sum(axis=1) / pair.n_examples
+            continue
+        if pair.grades is not None:
+            moved = pair.predicted[0, seed] - pair.predicted[1, seed] + 2 * predicted
+            total += moved @ pair.grades / pair.n_examples
             continue
         n_gold = np.broadcast_to(pair.n_gold[seed], hits.shape)
         total += f1_mean(ours, n_gold, pair.predicted[0, seed] + predicted)

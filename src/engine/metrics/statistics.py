@@ -51,7 +51,8 @@ class TaskOutcomes:
         gold: [seeds, n] codes of the gold answers (they differ between seeds only where labels are
             renamed per seed).
         prediction: [seeds, n] codes of the predicted answers.
-        labels: the answer of each code; for accuracy the codes say `wrong` and `right`.
+        labels: the answer of each code; for accuracy the codes say `wrong` and `right`, for a graded metric an
+            answer's score.
     """
 
     task: str
@@ -70,7 +71,8 @@ def task_outcomes(
     Args:
         task: task name.
         metric: how the task is scored.
-        answers: seed -> (gold, prediction), aligned by test example across seeds.
+        answers: seed -> (gold, prediction), aligned by test example across seeds; for a graded metric the scores
+            as text stand in both places.
 
     Raises:
         ValueError: no answers, or the seeds differ in their number of test examples.
@@ -165,7 +167,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _weighted_seed_values(outcomes: TaskOutcomes, weights: Floats) -> Floats:
     columns = [
-        weighted_metric(outcomes.metric, weights, gold, prediction, len(outcomes.labels))
+        weighted_metric(outcomes.metric, weights, gold, prediction, outcomes.labels)
         for gold, prediction in zip(outcomes.gold, outcomes.prediction, strict=True)
     ]
     return np.stack(columns, axis=1)

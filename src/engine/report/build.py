@@ -13,9 +13,11 @@ from metashot.data.settings import load_setting
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_atomic
 from metashot.engine.report import comparisons, formats, tables
+from metashot.engine.report.explorer import Explorer, explorer
 from metashot.engine.report.figures import Plot, results_plot, seeds_plot, shots_plot
 from metashot.engine.report.html import page
-from metashot.engine.report.pair_tests import compare_pairs
+from metashot.engine.report.latex import latex
+from metashot.engine.report.pair_tests import compare_pairs, leaders
 from metashot.engine.report.published import Verdict, compare_with_published
 from metashot.engine.report.reading import Outputs, read_outputs
 from metashot.engine.report.rescoring import rescore
@@ -95,26 +97,32 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     answers, left_out = collect_answers(outputs, _targets, draws=draws, level=level, seed=seed)
     tests, untested = compare_pairs(answers, settings.permutations, seed)
     compared = compare_with_published(answers, _scope_tasks, draws=draws, level=level, seed=seed)
+    alpha = round(1 - level, 6)
+    best = leaders(answers, settings.permutations, seed, alpha)
+    results = tables.result_tables(answers, best, level, alpha)
     every = [
-        tables.main_table(answers),
-        tables.interval_table(answers, level),
-        comparisons.published_table(compared, run=True),
+        *([tables.overview_table(answers, best, alpha)] if len(results) > 1 else []),
+        *results,
+        comparisons.published_table(compared),
         comparisons.test_table(tests),
         comparisons.shots_table(answers),
         comparisons.variant_table(answers),
         comparisons.sensitivity_table(answers),
         *tables.task_tables(answers),
-        comparisons.rescoring_table(rescore(outputs)),
-        comparisons.published_table(compared, run=False),
+        comparisons.rescoring_table(rescore(outputs), answers),
     ]
     shown = tuple(table for table in every if table.rows)
     problems = (*outputs.problems, *left_out, *untested)
     plots = _plots(answers) if {"plots", "html"} & set(settings.formats) else ()
     facts = _facts(outputs, answers, sum(c.verdict != Verdict.NOT_RUN for c in compared), len(compared))
     report = Report(shown, plots, problems, facts, ())
-    files = _write(report, settings)
+    examples = explorer(outputs, answers) if "html" in settings.formats else None
+    files = _write(report, settings, examples)
     if "console" in settings.formats:
-        _print(report, files, console)
+        _print(report, console)
+    pages = [path for path in files if path.suffix in (".html", ".md")] or list(files[:1])
+    for path in pages:
+        console.print(f"written: {path}", markup=False, soft_wrap=True, highlight=False)
     return Report(shown, plots, problems, facts, files)
 
 
@@ -132,19 +140,21 @@ def _plots(answers: Sequence[Answers]) -> tuple[Plot, ...]:
     return tuple(plots)
 
 
-def _write(report: Report, settings: ReportSettings) -> tuple[Path, ...]:
+def _write(report: Report, settings: ReportSettings, examples: Explorer | None) -> tuple[Path, ...]:
     title = "metashot report"
     shown = [without_constant_columns(table) for table in report.tables]
     writers: dict[str, Callable[[], dict[str, str | bytes]]] = {
         "markdown": lambda: {"report.md": formats.markdown(shown, report.problems)},
-        "latex": lambda: {f"tables/{t.key}.tex": formats.latex(t) for t in shown},
+        "latex": lambda: {f"tables/{t.key}.tex": latex(t) for t in shown},
         "csv": lambda: {f"tables/{t.key}.csv": formats.comma_separated(t) for t in report.tables},
         "plots": lambda: {
             f"plots/{plot.key}.{end}": content
             for plot in report.plots
             for end, content in (("svg", plot.svg), ("png", plot.png))
         },
-        "html": lambda: {"report.html": page(title, report.facts, shown, report.plots, report.problems)},
+        "html": lambda: {
+            "report.html": page(title, report.facts, shown, report.plots, report.problems, examples)
+        },
     }
     written: list[Path] = []
     for name in settings.formats:
@@ -155,15 +165,12 @@ def _write(report: Report, settings: ReportSettings) -> tuple[Path, ...]:
     return tuple(written)
 
 
-def _print(report: Report, files: Sequence[Path], console: Console) -> None:
+def _print(report: Report, console: Console) -> None:
     for problem in report.problems:
         console.print(f"problem: {problem}", style="yellow", markup=False)
     for table in report.tables:
         if not table.folded:
             console.print(formats.console(without_constant_columns(table)))
-    pages = [path for path in files if path.suffix in (".html", ".md")]
-    if pages:
-        console.print("written: " + ", ".join(map(str, pages)), markup=False)
 
 
 def _facts(
@@ -177,7 +184,7 @@ def _facts(
         ("Predictions", f"{outputs.predictions.height:,}"),
         ("Models", ", ".join(models)),
         ("Settings", ", ".join(settings)),
-        ("Published cells covered", f"{compared} of {published}"),
+        *([("Published cells covered", f"{compared} of {published}")] if compared else []),
     )
 
 

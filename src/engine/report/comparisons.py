@@ -7,20 +7,22 @@ from collections.abc import Sequence
 import numpy as np
 
 from metashot.engine.metrics.statistics import Interval, seed_values
+from metashot.engine.report.coverage import MARK, NOTE
 from metashot.engine.report.pair_tests import PairTest
 from metashot.engine.report.published import Compared, Verdict, published_source
 from metashot.engine.report.rescoring import Rescored
 from metashot.engine.report.systems import Answers, method_title
-from metashot.engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points
+from metashot.engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points, shots
 
+_FOLDED_ROWS = 15
 Curve = tuple[str, str, str]
 """Setting, method, model."""
 
 
-def published_table(compared: Sequence[Compared], *, run: bool) -> Table:
-    """Paper beside ours, for the cells that we have (`run`) or for those that we have not."""
+def published_table(compared: Sequence[Compared]) -> Table:
+    """Paper beside ours, for the cells that were run."""
     source, notes = published_source()
-    chosen = [cell for cell in compared if (cell.verdict != Verdict.NOT_RUN) == run]
+    chosen = [cell for cell in compared if cell.verdict != Verdict.NOT_RUN]
     rows = [
         (
             *names(
@@ -40,14 +42,12 @@ def published_table(compared: Sequence[Compared], *, run: bool) -> Table:
         for c in chosen
     ]
     columns = ("Source", "Setting", "Method", "Model", "Paper", "Ours", "Difference", "Tasks", "Verdict")  # fmt: skip
+    used = dict.fromkeys(cell.published.table for cell in chosen)
     note = (
         f"Percent, mean/worst; difference of means in points. Agrees: the paper's mean lies in our interval. {source}. "
-        + " ".join(f"{table}: {text}" for table, text in notes.items())
+        + " ".join(f"{table}: {notes[table]}" for table in used if table in notes)
     )
-    if run:
-        return Table("published", "Paper versus ours", note, columns, tuple(rows), 4)
-    title = "Published cells that were not run"
-    return Table("published-not-run", title, note, columns, tuple(rows), 4, True)
+    return Table("published", "Paper versus ours", note, columns, tuple(rows), 4)
 
 
 def test_table(tests: Sequence[PairTest]) -> Table:
@@ -59,18 +59,30 @@ def test_table(tests: Sequence[PairTest]) -> Table:
             p_value(t.comparison.p_value),
             p_value(t.adjusted),
             Cell(str(t.comparison.n_tasks), t.comparison.n_tasks),
+            Cell(
+                str(t.cells) if t.cells >= t.expected_cells else f"{MARK}{t.cells}/{t.expected_cells}",
+                t.cells,
+            ),
             Cell(str(t.comparison.n_examples), t.comparison.n_examples),
             Cell("exact" if t.comparison.exact else "sampled"),
         )
         for t in tests
     ]
     note = (
-        "Difference of means in points, first minus second, over the tasks that both have. Two-sided paired "
+        "Difference of means in points, first minus second, over the cells (task x seed) that both have. Two-sided paired "
         "permutation test on the same test examples; Holm's correction over all tests of a setting. Pairs differ "
         "in one respect (method, model, k or variant)."
+        + (
+            f" {MARK} a/b: only a of b cells are shared; the rest is missing in one of the two."
+            if any(t.cells < t.expected_cells for t in tests)
+            else ""
+        )
     )
-    columns = ("Setting", "First", "Second", "Difference", "p", "p (Holm)", "Tasks", "Examples", "Test")
-    return Table("tests", "Differences between methods", note, columns, tuple(rows), 3)
+    columns = (
+        "Setting", "First", "Second", "Difference", "p", "p (Holm)", "Tasks", "Cells", "Examples", "Test"
+    )  # fmt: skip
+    folded = len(rows) > _FOLDED_ROWS
+    return Table("tests", "Differences between methods", note, columns, tuple(rows), 3, folded)
 
 
 def sensitivity_table(answers: Sequence[Answers]) -> Table:
@@ -83,21 +95,28 @@ def sensitivity_table(answers: Sequence[Answers]) -> Table:
         spread = {task: float(v.max() - v.min()) for task, v in values.items()}
         deviation = float(np.mean([v.std(ddof=1) for v in values.values()]))
         most = max(spread, key=lambda task: spread[task])
+        worst = row.worst
         rows.append(
             (
-                *names(row.system.setting, row.system.title, row.system.model),
-                percent(deviation),
+                Cell(row.system.setting), Cell(row.system.name), shots(row.system.k), Cell(row.system.model),
+                percent(deviation, mark=row.coverage.mark),
                 percent(float(np.mean(list(spread.values())))),
-                percent(row.figures.mean.value - row.figures.worst.value),
+                percent(None if worst is None else row.figures.mean.value - worst.value),
                 Cell(f"{most} ({100 * spread[most]:.1f})", 100 * spread[most]),
             )
-        )
+        )  # fmt: skip
     note = (
         "Points, over demonstration seeds (which set both the choice and the order of demonstrations): standard "
         "deviation and range per task, averaged over tasks; mean minus worst; the task with the widest range."
+        + incomplete_note(answers)
     )
-    columns = ("Setting", "Method", "Model", "Deviation", "Range", "Mean - worst", "Most sensitive task")
-    return Table("sensitivity", "Sensitivity to demonstrations", note, columns, tuple(rows), 3)
+    columns = ("Setting", "Method", "k", "Model", "Deviation", "Range", "Mean - worst", "Most sensitive task")
+    return Table("sensitivity", "Sensitivity to demonstrations", note, columns, tuple(rows), 4)
+
+
+def incomplete_note(answers: Sequence[Answers]) -> str:
+    """What the mark means, where one of these rows carries it."""
+    return "" if all(row.coverage.complete for row in answers) else f" {NOTE}"
 
 
 def variant_table(answers: Sequence[Answers]) -> Table:
@@ -110,16 +129,18 @@ def variant_table(answers: Sequence[Answers]) -> Table:
         (
             *names(row.system.setting, _method(row), row.system.model, row.system.extras or "(as named)"),
             Cell(str(row.system.k), row.system.k),
-            percent(row.figures.mean.value),
+            percent(row.figures.mean.value, mark=row.coverage.mark),
             interval_cell(row.figures.mean),
-            percent(row.figures.worst.value),
+            percent(None if row.worst is None else row.worst.value),
             points(100 * (row.figures.mean.value - group[0].figures.mean.value)),
         )
         for group in groups.values()
         if len(group) > 1
         for row in group
     ]
-    note = "Percent. The difference is to the first row of the same method, in points."
+    note = "Percent. The difference is to the first row of the same method, in points." + incomplete_note(
+        answers
+    )
     columns = ("Setting", "Method", "Model", "What differs", "k", "Mean", "Interval", "Worst", "Difference")
     return Table(
         "variants", "Variants: selection, order, labels and other changes", note, columns, tuple(rows), 4
@@ -129,15 +150,22 @@ def variant_table(answers: Sequence[Answers]) -> Table:
 def shots_table(answers: Sequence[Answers]) -> Table:
     """Mean by number of demonstrations, for methods that were run with several."""
     curves = shot_curves(answers)
-    shots = sorted({k for curve in curves.values() for k in curve})
+    ks = sorted({k for curve in curves.values() for k in curve})
     rows = [
-        (*names(*label), *(percent(curve[k].figures.mean.value) if k in curve else Cell("–") for k in shots))
+        (
+            *names(*label),
+            *(
+                percent(curve[k].figures.mean.value, mark=curve[k].coverage.mark) if k in curve else Cell("–")
+                for k in ks
+            ),
+        )
         for label, curve in curves.items()
     ]
-    columns = ("Setting", "Method", "Model", *(f"k={k}" for k in shots))
-    return Table(
-        "shots", "Number of demonstrations", "Percent, mean over seeds and tasks.", columns, tuple(rows), 3
+    columns = ("Setting", "Method", "Model", *(f"k={k}" for k in ks))
+    note = "Percent, mean over seeds and tasks." + incomplete_note(
+        [row for c in curves.values() for row in c.values()]
     )
+    return Table("shots", "Number of demonstrations", note, columns, tuple(rows), 3)
 
 
 def shot_curves(answers: Sequence[Answers]) -> dict[Curve, dict[int, Answers]]:
@@ -165,25 +193,28 @@ def shot_curves(answers: Sequence[Answers]) -> dict[Curve, dict[int, Answers]]:
     return {key: curve for key, curve in curves.items() if len([k for k in curve if k > 0]) > 1}
 
 
-def rescoring_table(rescored: Sequence[Rescored]) -> Table:
+def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) -> Table:
     """Calibration and normalization, recomputed from stored log-probabilities."""
+    by_system = {row.system: row for row in answers}
     rows = [
         (
-            *names(
-                r.system.setting, r.system.title, r.system.model, r.calibration.value, r.normalization.value
-            ),
-            percent(r.mean),
-            percent(r.worst),
+            Cell(r.system.setting),
+            Cell(r.system.name),
+            shots(r.system.k),
+            *names(r.system.model, r.calibration.value, r.normalization.value),
+            percent(r.mean, mark=by_system[r.system].coverage.mark),
+            percent(r.worst if by_system[r.system].worst is not None else None),
             Cell("yes" if r.as_run else ""),
         )
         for r in rescored
+        if r.system in by_system
     ]
     note = (
         "Percent. The same model answers ranked by other rules; no model was run again. As run: the rule gives "
-        "the predictions that the run stored."
+        "the predictions that the run stored." + incomplete_note(answers)
     )
-    columns = ("Setting", "Method", "Model", "Calibration", "Normalization", "Mean", "Worst", "As run")
-    return Table("rescoring", "Calibration and normalization", note, columns, tuple(rows), 5, True)
+    columns = ("Setting", "Method", "k", "Model", "Calibration", "Normalization", "Mean", "Worst", "As run")
+    return Table("rescoring", "Calibration and normalization", note, columns, tuple(rows), 6, True)
 
 
 def _method(row: Answers) -> str:

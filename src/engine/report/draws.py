@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from metashot.engine.metrics.statistics import TaskOutcomes, bootstrap_mean, task_outcomes
+from metashot.engine.report.coverage import coverage_of
 from metashot.engine.report.systems import Answers, System
 
 _DRAW = re.compile(r"(.+),draw=\d+")
@@ -33,7 +34,14 @@ def pooled_draws(answers: Sequence[Answers], *, draws: int, level: float, seed: 
         outcomes = {task: _together([row.outcomes[task] for row in rows]) for task in shared}
         if outcomes:
             figures = bootstrap_mean(list(outcomes.values()), draws, level, seed)
-            pooled.append(Answers(system, outcomes, rows[0].expected, figures))
+            coverage = coverage_of(
+                outcomes,
+                rows[0].expected,
+                {number for outcome in outcomes.values() for number in outcome.seeds},
+                {task: outcome.gold.shape[1] for task, outcome in outcomes.items()},
+                seeded=True,
+            )
+            pooled.append(Answers(system, outcomes, rows[0].expected, figures, coverage))
     return pooled
 
 

@@ -25,6 +25,7 @@ INK = "#1f2933"
 _COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _WIDTH_INCHES = 4.8
+HOLLOW = " (hollow: cells are missing)"
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "metashot",
@@ -71,19 +72,28 @@ def results_plot(setting: str, answers: Sequence[Answers]) -> Plot:
         means = np.array([100 * row.figures.mean.value for row in rows])
         lows = np.array([100 * row.figures.mean.low for row in rows])
         highs = np.array([100 * row.figures.mean.high for row in rows])
-        worst = [100 * row.figures.worst.value if row.has_seeds else np.nan for row in rows]
+        worst = [np.nan if row.worst is None else 100 * row.worst.value for row in rows]
         # A percentile interval of a biased statistic can lie beside its value.
         bars = np.maximum(0, [means - lows, highs - means])
         axes.errorbar(
-            means, places, xerr=bars, fmt="o", color=_COLORS[0], capsize=3, label="mean and interval"
+            means,
+            places,
+            xerr=bars,
+            fmt="o",
+            color=_COLORS[0],
+            capsize=3,
+            label="mean and interval",
+            markerfacecolor="none",
         )
+        whole = np.array([row.coverage.complete for row in rows])
+        axes.plot(means[whole], places[whole], "o", color=_COLORS[0])  # hollow ones lack cells
         axes.plot(worst, places, "|", color=_COLORS[1], markersize=12, markeredgewidth=2, label="worst seed")
         axes.set_yticks(places, _labels(rows))
         axes.set_ylim(-0.6, len(rows) - 0.4)
-        axes.set_xlabel("percent")
+        axes.set_xlabel("percent" + (HOLLOW if not whole.all() else ""))
         figure.legend(loc="outside upper center", ncols=2)
 
-    whole = [row for row in answers if not row.missing] or answers
+    whole = [row for row in answers if row.coverage.complete] or answers
     best = max(whole, key=lambda row: row.figures.mean.value)
     alternative = (
         f"Mean score of {len(answers)} methods on {setting} with intervals. "
@@ -111,15 +121,28 @@ def shots_plot(curves: Mapping[Curve, Mapping[int, Answers]]) -> Plot:
             lows = [100 * curve[k].figures.mean.low for k in ks]
             highs = [100 * curve[k].figures.mean.high for k in ks]
             axes.fill_between(places, lows, highs, color=color, alpha=0.15, linewidth=0)
+            gaps = [
+                (place, 100 * curve[k].figures.mean.value)
+                for place, k in zip(places, ks, strict=True)
+                if not curve[k].coverage.complete
+            ]
+            if gaps:
+                axes.plot(
+                    *zip(*gaps, strict=True), linestyle="none", color=color, markerfacecolor="white",
+                    marker=_MARKERS[number % len(_MARKERS)], zorder=5,
+                )  # fmt: skip
         axes.set_xticks(range(len(shots)), [str(k) for k in shots])
-        axes.set_xlabel("demonstrations k")
+        whole = all(row.coverage.complete for curve in curves.values() for row in curve.values())
+        axes.set_xlabel("demonstrations k" + ("" if whole else HOLLOW))
         axes.set_ylabel("percent")
         figure.legend(loc="outside upper center", ncols=1)
 
     names = _curve_names(list(curves))
     parts = [
         f"{label[1]} on {label[0]} with {label[2]}: "
-        + ", ".join(f"k={k} {100 * curve[k].figures.mean.value:.1f}" for k in sorted(curve))
+        + ", ".join(
+            f"k={k} {100 * curve[k].figures.mean.value:.1f}{curve[k].coverage.mark}" for k in sorted(curve)
+        )
         for label, curve in curves.items()
     ]
     alternative = "Mean score by number of demonstrations. " + "; ".join(parts) + "."
@@ -193,7 +216,7 @@ def _name(row: Answers) -> str:
 
 
 def _missing(row: Answers) -> str:
-    return f" ({len(row.outcomes)} of {len(row.expected)} tasks)" if row.missing else ""
+    return row.coverage.mark
 
 
 def _wrapped(text: str, width: int = 30, lines: int = 3) -> str:

@@ -1,4 +1,4 @@
-"""Tables as console text, Markdown, LaTeX and CSV."""
+"""Tables as console text, Markdown and CSV; LaTeX is in `latex.py`."""
 
 from __future__ import annotations
 
@@ -12,29 +12,11 @@ from rich.text import Text
 
 from metashot.engine.report.table import Cell, Table
 
-_LATEX = str.maketrans(
-    {
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "\\": r"\textbackslash{}",
-        "–": "--",
-        "<": r"\textless{}",
-        ">": r"\textgreater{}",
-    }
-)
-
 
 def console(table: Table) -> Group:
     """The table for a terminal. Its note is no caption, which would be as narrow as the table."""
     shown = ConsoleTable(title=table.title, title_justify="left")
-    for place, name in enumerate(table.columns):
+    for place, name in enumerate(table.heads):
         shown.add_column(name, justify="left" if place < table.n_labels else "right", overflow="fold")
     for row in table.rows:
         shown.add_row(*(f"[bold]{_plain(cell)}[/bold]" if cell.best else _plain(cell) for cell in row))
@@ -49,7 +31,7 @@ def markdown(tables: Sequence[Table], problems: Sequence[str], title: str = "Rep
     """All tables as one Markdown page."""
     parts = [f"# {title}", *(_problems_markdown(problems))]
     for table in tables:
-        heads = [_cell_markdown(Cell(name)) for name in table.columns]
+        heads = [_cell_markdown(Cell(name)) for name in table.heads]
         rule = ["---" if place < table.n_labels else "---:" for place in range(len(heads))]
         lines = [_line(heads), _line(rule)]
         lines += [_line([_cell_markdown(cell) for cell in row]) for row in table.rows]
@@ -70,36 +52,6 @@ def _cell_markdown(cell: Cell) -> str:
     return f"**{text}**" if cell.best else text
 
 
-def latex(table: Table) -> str:
-    """One booktabs table, ready to be included in a paper."""
-    layout = "l" * table.n_labels + "r" * (len(table.columns) - table.n_labels)
-    heads = " & ".join(name.translate(_LATEX) for name in table.columns)
-    body = "\n".join(" & ".join(_cell_latex(cell) for cell in row) + r" \\" for row in table.rows)
-    return "\n".join(
-        [
-            r"% needs \usepackage{booktabs}",
-            r"\begin{table}",
-            r"\centering",
-            rf"\begin{{tabular}}{{{layout}}}",
-            r"\toprule",
-            heads + r" \\",
-            r"\midrule",
-            body,
-            r"\bottomrule",
-            r"\end{tabular}",
-            rf"\caption{{{table.title.translate(_LATEX)}. {table.note.translate(_LATEX)}}}",
-            rf"\label{{tab:{table.key}}}",
-            r"\end{table}",
-            "",
-        ]
-    )
-
-
-def _cell_latex(cell: Cell) -> str:
-    text = cell.text.translate(_LATEX)
-    return rf"\textbf{{{text}}}" if cell.best else text
-
-
 def comma_separated(table: Table) -> str:
     """The table as CSV; a cell with a number gives it in full, followed by the text as shown.
 
@@ -110,7 +62,7 @@ def comma_separated(table: Table) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(
         part
-        for name, number in zip(table.columns, numeric, strict=True)
+        for name, number in zip(table.heads, numeric, strict=True)
         for part in ((name, f"{name} (shown)") if number else (name,))
     )
     for row in table.rows:

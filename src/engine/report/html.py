@@ -9,6 +9,7 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from metashot.engine.report.explorer import Explorer
 from metashot.engine.report.figures import INK, Plot
 from metashot.engine.report.table import Table
 
@@ -19,6 +20,7 @@ def page(
     tables: Sequence[Table],
     plots: Sequence[Plot],
     problems: Sequence[str],
+    examples: Explorer | None = None,
 ) -> str:
     """The page as text.
 
@@ -28,10 +30,12 @@ def page(
         tables: in order; the first stands above the plots.
         plots: in order.
         problems: sentences about what was left out, shown first.
+        examples: data of the per-example view, last on the page.
     """
     folder = files("metashot.engine.report") / "page"
     read = {
-        name: (folder / name).read_text(encoding="utf-8") for name in ("page.html", "page.css", "page.js")
+        name: (folder / name).read_text(encoding="utf-8")
+        for name in ("page.html", "page.css", "page.js", "explorer.js")
     }
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
@@ -44,6 +48,9 @@ def page(
         problems=problems,
         css=Markup(read["page.css"]),
         js=Markup(read["page.js"]),
+        explorer=examples,
+        data=Markup("" if examples is None else examples.json),
+        explorer_js=Markup(read["explorer.js"]),
     )
 
 

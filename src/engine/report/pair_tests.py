@@ -21,6 +21,8 @@ class PairTest:
         second: title of the second.
         comparison: difference and p-value.
         adjusted: p-value after Holm's correction.
+        cells: (task, seed) cells that both have.
+        expected_cells: cells that they would share if both were complete.
     """
 
     setting: str
@@ -28,6 +30,8 @@ class PairTest:
     second: str
     comparison: Comparison
     adjusted: float
+    cells: int
+    expected_cells: int
 
 
 def compare_pairs(
@@ -43,7 +47,7 @@ def compare_pairs(
     for setting in dict.fromkeys(row.system.setting for row in answers):
         rows = [row for row in answers if row.system.setting == setting]
         several = len({row.system.model for row in rows}) > 1
-        found: list[tuple[str, str, Comparison]] = []
+        found: list[tuple[Answers, Answers, Comparison]] = []
         for one, other in itertools.combinations(rows, 2):
             if not differ_in_one_respect(one.system, other.system):
                 continue
@@ -57,13 +61,63 @@ def compare_pairs(
                     f"{setting}: {_name(one.system, several)} and {_name(other.system, several)} are not tested: {error}."
                 )
                 continue
-            found.append((_name(better.system, several), _name(lesser.system, several), comparison))
+            found.append((better, lesser, comparison))
         adjusted = holm([comparison.p_value for _, _, comparison in found])
         tests += [
-            PairTest(setting, first, second, comparison, p)
-            for (first, second, comparison), p in zip(found, adjusted, strict=True)
-        ]
+            PairTest(
+                setting, _name(better.system, several), _name(lesser.system, several), comparison, p,
+                _shared_cells(better, lesser), max(better.coverage.expected_cells, lesser.coverage.expected_cells),
+            )
+            for (better, lesser, comparison), p in zip(found, adjusted, strict=True)
+        ]  # fmt: skip
     return sorted(tests, key=lambda test: (test.setting, test.comparison.p_value)), problems
+
+
+def leaders(answers: Sequence[Answers], permutations: int, seed: int, alpha: float) -> set[System]:
+    """The best complete system of each setting, and those that are not significantly below it.
+
+    Each is tested against the best by a paired permutation test, with Holm's correction inside the setting.
+
+    Args:
+        answers: all systems.
+        permutations: sampled permutations of a test.
+        seed: of the permutations.
+        alpha: significance level.
+
+    Returns:
+        Empty for a setting with fewer than two complete systems: there is nothing to be better than.
+    """
+    found: set[System] = set()
+    for setting in dict.fromkeys(row.system.setting for row in answers):
+        rows = [row for row in answers if row.system.setting == setting and row.coverage.complete]
+        if len(rows) < 2:
+            continue
+        best = max(rows, key=lambda row: row.figures.mean.value)
+        others = [row for row in rows if row is not best]
+        p_values: list[float] = []
+        for other in others:
+            try:
+                test = paired_permutation_test(
+                    list(best.outcomes.values()), list(other.outcomes.values()), permutations, seed
+                )
+            except ValueError:  # the two share no test example: nothing says that they are equal
+                p_values.append(0.0)
+            else:
+                p_values.append(test.p_value)
+        found.add(best.system)
+        found |= {row.system for row, p in zip(others, holm(p_values), strict=True) if p >= alpha}
+    return found
+
+
+def _shared_cells(one: Answers, other: Answers) -> int:
+    """Cells that the test rests on; a system whose seeds change nothing shares every cell of the other."""
+    total = 0
+    for task, outcome in one.outcomes.items():
+        if task in other.outcomes:
+            mine, theirs = outcome.seeds, other.outcomes[task].seeds
+            both = len(set(mine) & set(theirs))
+            total += max(len(mine), len(theirs)) if 1 in (len(mine), len(theirs)) else both
+    return total
 
 
 def differ_in_one_respect(one: System, other: System) -> bool:

@@ -30,7 +30,7 @@ class Verdict(StrEnum):
     LOWER = "lower"
     """Our interval lies below it."""
     INCOMPLETE = "incomplete"
-    """Some target tasks are missing, so the two means are over different tasks."""
+    """Some target tasks or seeds are missing, so the two means are over different cells."""
     OTHER_MODEL = "other model"
     """We have the row only with a model that the paper did not use."""
     NOT_RUN = "not run"
@@ -142,9 +142,15 @@ def compare_with_published(
             if len(present) == len(ours.outcomes)
             else bootstrap_mean(present, draws, level, seed)
         )
-        verdict = _verdict(cell, figures, complete=len(present) == len(tasks), same_model=bool(exact))
+        complete = len(present) == len(tasks) and _has_all_seeds(ours, tasks)
+        verdict = _verdict(cell, figures, complete=complete, same_model=bool(exact))
         compared.append(Compared(cell, verdict, ours.system.model, figures, len(present), len(tasks)))
     return compared
+
+
+def _has_all_seeds(row: Answers, tasks: Sequence[str]) -> bool:
+    lacking = {task for task, _ in row.coverage.gaps}
+    return not lacking & set(tasks)
 
 
 def _same_row(row: Answers, cell: Published) -> bool:

@@ -17,9 +17,11 @@ import polars as pl
 from metashot.engine.errors import OutputError
 from metashot.engine.files import read_lines
 from metashot.engine.runs.results import FORMAT_VERSION, PREDICTIONS_FILE, RESULTS_FILE, RUN_FILE
+from metashot.engine.sweeps.ledger import HEADER, JobState, Ledger
 from metashot.engine.tracking.tracker import flatten
 
 SYSTEM = ("setting", "method", "model", "k", "condition", "variant")
+_SHOWN_JOBS = 5
 CELL = (*SYSTEM, "task", "seed")
 
 _RESULT_SCHEMA: dict[str, Any] = {
@@ -116,7 +118,23 @@ def read_outputs(places: Sequence[Path]) -> Outputs:
     predictions = pl.concat([_read_predictions(number, run.folder) for number, run in enumerate(runs)])
     results, conflicts = _without_conflicts(results, runs)
     results, incomplete = _without_incomplete(results, predictions, runs)
-    return Outputs(runs, results, predictions, (*conflicts, *incomplete))
+    return Outputs(runs, results, predictions, (*unfinished_sweeps(places), *conflicts, *incomplete))
+
+
+def unfinished_sweeps(places: Sequence[Path]) -> list[str]:
+    """A sentence for every sweep at or below `places` that has jobs left to run, or that failed."""
+    problems: list[str] = []
+    for header in sorted({path for place in places for path in place.rglob(f"ledger/{HEADER}")}):
+        folder = header.parent.parent
+        records = Ledger(folder).records()
+        left = [r for r in records if r.state not in (JobState.FINISHED, JobState.PRUNED)]
+        if left:
+            numbers = ", ".join(f"{r.number} ({r.state.value})" for r in left[:_SHOWN_JOBS])
+            more = f" and {len(left) - _SHOWN_JOBS} more" if len(left) > _SHOWN_JOBS else ""
+            problems.append(
+                f"{folder}: {len(left)} of {len(records)} jobs of this sweep are not finished: job {numbers}{more}."
+            )
+    return problems
 
 
 def read_config(folder: Path) -> dict[str, Any]:

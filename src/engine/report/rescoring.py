@@ -186,6 +186,6 @@ def _values_by_task(
         pair = np.concatenate([gold[rows], predicted[rows]])
         labels, codes = np.unique(pair, return_inverse=True)
         ones = np.ones((1, rows.size))
-        value = weighted_metric(metric, ones, codes[: rows.size], codes[rows.size :], labels.size)[0]
+        value = weighted_metric(metric, ones, codes[: rows.size], codes[rows.size :], labels.tolist())[0]
         values.setdefault(task, []).append(float(value))
     return values

@@ -9,7 +9,14 @@ import polars as pl
 
 from metashot.engine.components.choices import choice_names, choice_node
 from metashot.engine.metrics.classification import Metric
-from metashot.engine.metrics.statistics import MeanAndWorst, TaskOutcomes, bootstrap_mean, task_outcomes
+from metashot.engine.metrics.statistics import (
+    Interval,
+    MeanAndWorst,
+    TaskOutcomes,
+    bootstrap_mean,
+    task_outcomes,
+)
+from metashot.engine.report.coverage import Coverage, coverage_of
 from metashot.engine.report.reading import SYSTEM, Outputs
 from metashot.engine.report.variants import with_variants
 
@@ -60,8 +67,13 @@ class System:
         return ", ".join(part for part in (self.condition.replace(",", ", "), self.variant) if part)
 
     @property
+    def name(self) -> str:
+        """Method and extras, for a row that has k in a column of its own."""
+        return method_title(self.method) + (f" [{self.extras}]" if self.extras else "")
+
+    @property
     def title(self) -> str:
-        """Method, k and extras, as a row's name."""
+        """Method, k and extras, as a name that stands alone."""
         name = method_title(self.method)
         shots = f", k={self.k}" if self.k else ""
         return f"{name}{shots}" + (f" [{self.extras}]" if self.extras else "")
@@ -81,12 +93,14 @@ class Answers:
         outcomes: per task, in alphabetical order.
         expected: the target tasks of the setting, as far as they are known.
         figures: mean and worst over the tasks that are there, 0..1.
+        coverage: how much of what the setting expects is there.
     """
 
     system: System
     outcomes: Mapping[str, TaskOutcomes]
     expected: tuple[str, ...]
     figures: MeanAndWorst
+    coverage: Coverage
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -96,10 +110,12 @@ class Answers:
     @property
     def has_seeds(self) -> bool:
         """Whether seeds change anything; without demonstrations they usually do not."""
-        return any(
-            (outcome.prediction != outcome.prediction[0]).any() or (outcome.gold != outcome.gold[0]).any()
-            for outcome in self.outcomes.values()
-        )
+        return _seeds_matter(self.outcomes)
+
+    @property
+    def worst(self) -> Interval | None:
+        """The worst-of-seeds figure; None where seeds change nothing, or a task has fewer seeds than the others."""
+        return self.figures.worst if self.has_seeds and self.coverage.same_seeds else None
 
 
 Targets = Callable[[str], Sequence[str]]
@@ -128,15 +144,67 @@ def collect_answers(
         .sort([*SYSTEM, "task", "seed", "index"])
     )
     problems: list[str] = []
-    answers: list[Answers] = []
+    found: list[tuple[System, dict[str, TaskOutcomes]]] = []
     for values, frame in joined.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
         system = System(*values)
         outcomes = _outcomes(system, frame, problems)
         if outcomes:
+            found.append((system, outcomes))
+    answers: list[Answers] = []
+    for setting in dict.fromkeys(system.setting for system, _ in found):
+        rows = [row for row in found if row[0].setting == setting]
+        expected = _expected(setting, rows, outputs, targets)
+        for system, outcomes in rows:
             figures = bootstrap_mean(list(outcomes.values()), draws, level, seed)
-            answers.append(Answers(system, outcomes, tuple(targets(system.setting)), figures))
-    answers = _with_expected(answers)
+            seeded = system.k > 0 or _seeds_matter(outcomes)
+            coverage = coverage_of(outcomes, expected.tasks, expected.seeds, expected.sizes, seeded=seeded)
+            answers.append(Answers(system, outcomes, expected.tasks, figures, coverage))
+            if not coverage.complete:
+                problems.append(
+                    f"{setting}, {system.title} ({system.model}): {coverage.cells} of {coverage.expected_cells} cells; "
+                    f"{coverage.gap_text}. Its figures are marked and never the best."
+                )
     return sorted(answers, key=lambda a: (a.system.setting, a.system.order)), problems
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    """What a setting expects of each of its systems."""
+
+    tasks: tuple[str, ...]
+    seeds: frozenset[int]
+    sizes: dict[str, int]
+
+
+def _expected(
+    setting: str, rows: Sequence[tuple[System, dict[str, TaskOutcomes]]], outputs: Outputs, targets: Targets
+) -> _Expected:
+    """Tasks of the setting, else all that its runs asked for or answered; seeds likewise."""
+    numbers = outputs.results.filter(pl.col("setting") == setting)["run"].unique().to_list()
+    configs = [outputs.runs[number].config for number in numbers]
+    asked = {str(task) for config in configs for task in config.get("data.tasks") or ()}
+    answered = {task for _, outcomes in rows for task in outcomes}
+    seeds = {
+        int(seed)
+        for system, outcomes in rows
+        if system.k > 0 or _seeds_matter(outcomes)
+        for outcome in outcomes.values()
+        for seed in outcome.seeds
+    }
+    if seeds:  # of a setting where seeds matter
+        seeds |= {int(seed) for config in configs if config.get("k") for seed in config.get("seeds") or ()}
+    sizes: dict[str, int] = {}
+    for _, outcomes in rows:
+        for task, outcome in outcomes.items():
+            sizes[task] = max(sizes.get(task, 0), outcome.gold.shape[1])
+    return _Expected(tuple(targets(setting)) or tuple(sorted(asked | answered)), frozenset(seeds), sizes)
+
+
+def _seeds_matter(outcomes: Mapping[str, TaskOutcomes]) -> bool:
+    return any(
+        (outcome.prediction != outcome.prediction[0]).any() or (outcome.gold != outcome.gold[0]).any()
+        for outcome in outcomes.values()
+    )
 
 
 def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[str, TaskOutcomes]:
@@ -151,16 +219,3 @@ def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[
         except ValueError as error:
             problems.append(f"{system.setting}, {system.title}: {error}; left out of every figure.")
     return outcomes
-
-
-def _with_expected(answers: Sequence[Answers]) -> list[Answers]:
-    """Where a setting has no task list, expect what any of its systems answered."""
-    seen: dict[str, set[str]] = {}
-    for row in answers:
-        seen.setdefault(row.system.setting, set()).update(row.outcomes)
-    return [
-        Answers(
-            row.system, row.outcomes, row.expected or tuple(sorted(seen[row.system.setting])), row.figures
-        )
-        for row in answers
-    ]

@@ -35,6 +35,7 @@ class Table:
         rows: cells, as many as columns.
         n_labels: leading text columns.
         folded: whether a page shows it closed at first.
+        groups: (head, number of columns) above the columns that follow the labels; empty without such heads.
     """
 
     key: str
@@ -44,6 +45,17 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     n_labels: int = 1
     folded: bool = False
+    groups: tuple[tuple[str, int], ...] = ()
+
+    @property
+    def heads(self) -> tuple[str, ...]:
+        """Column heads that stand alone: with their group's head in front."""
+        over = [""] * self.n_labels + [f"{head}: " for head, size in self.groups for _ in range(size)]
+        return (
+            tuple(f"{group}{name}" for group, name in zip(over, self.columns, strict=True))
+            if self.groups
+            else self.columns
+        )
 
 
 def without_constant_columns(table: Table, columns: Sequence[str] = ("Setting", "Model")) -> Table:
@@ -71,29 +83,24 @@ def names(*texts: str) -> tuple[Cell, ...]:
     return tuple(Cell(text) for text in texts)
 
 
-def percent(value: float | None, best: bool = False) -> Cell:
-    """A value in 0..1 as percent with one decimal."""
-    return Cell("", None) if value is None else Cell(f"{100 * value:.1f}", 100 * value, best)
+def percent(value: float | None, best: bool = False, mark: str = "") -> Cell:
+    """A value in 0..1 as percent with one decimal, followed by `mark`."""
+    return Cell("–", None) if value is None else Cell(f"{100 * value:.1f}{mark}", 100 * value, best)
+
+
+def shots(k: int) -> Cell:
+    """The number of demonstrations; a zero-shot row says so."""
+    return Cell(str(k) if k else "zero-shot", k)
 
 
 def points(value: float | None) -> Cell:
     """A difference in percentage points with its sign."""
-    return Cell("", None) if value is None else Cell(f"{value:+.1f}", value)
+    return Cell("–", None) if value is None else Cell(f"{value:+.1f}", value)
 
 
 def p_value(value: float) -> Cell:
     """A p-value with three decimals, or `<0.001`."""
     return Cell("<0.001" if value < 0.001 else f"{value:.3f}", value)
-
-
-def mark_best(columns: Sequence[Sequence[float | None]]) -> list[list[bool]]:
-    """For each column of values, which are the highest (none when fewer than two are there)."""
-    marks: list[list[bool]] = []
-    for values in columns:
-        present = [value for value in values if value is not None]
-        top = max(present) if len(present) > 1 else None
-        marks.append([value is not None and value == top for value in values])
-    return marks
 
 
 def interval_cell(interval: Interval) -> Cell:

@@ -1,57 +1,86 @@
-"""The report's main tables: results, intervals, and one table a setting with its tasks."""
+"""The report's main tables: results with intervals, the overview of settings, and one table a setting with its tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from metashot.engine.metrics.statistics import seed_values
-from metashot.engine.report.systems import Answers
-from metashot.engine.report.table import Cell, Table, interval_cell, mark_best, names, percent
+from metashot.engine.report.coverage import MARK, NOTE
+from metashot.engine.report.systems import Answers, System
+from metashot.engine.report.table import Cell, Table, interval_cell, percent, shots
+
+_BOLD = (
+    "Bold: the best of its column, and whatever a paired permutation test does not find below it (p >= {alpha:g}, "
+    "Holm's correction). "
+)
+_FIGURES = "Percent: macro-F1 for classification, accuracy otherwise; mean over seeds, then tasks. "
 
 
-def main_table(answers: Sequence[Answers]) -> Table:
-    """The paper's layout: one row a method, one column a setting, `mean/worst` in percent."""
-    settings = list(dict.fromkeys(row.system.setting for row in answers))
-    rows = _by_row(answers)
-    columns = [[_comparable_mean(cells.get(setting)) for cells in rows.values()] for setting in settings]
-    best = mark_best(columns)
+def result_tables(
+    answers: Sequence[Answers], best: Collection[System], level: float, alpha: float
+) -> list[Table]:
+    """One table a setting: every system with its mean, interval, worst seed, and what they rest on.
+
+    Args:
+        answers: all systems.
+        best: those whose mean is bold.
+        level: of the intervals.
+        alpha: level of the tests behind `best`.
+    """
+    groups = _by_setting(answers)
+    tables: list[Table] = []
+    for setting, group in groups.items():
+        rows = [
+            (
+                *_labels(a),
+                percent(a.figures.mean.value, a.system in best, a.coverage.mark),
+                interval_cell(a.figures.mean),
+                *_worst(a),
+                _share(a.coverage.tasks, a.coverage.expected_tasks),
+                _share(a.coverage.seeds, a.coverage.expected_seeds),
+                _share(a.coverage.examples, a.coverage.expected_examples),
+            )
+            for a in group
+        ]
+        interval = f"{100 * level:.0f} % interval"
+        note = (
+            _FIGURES + "Worst: the lowest seed of each task, then mean over tasks; a dash: seeds change nothing. "
+            "Intervals: percentile bootstrap; the mean's resamples test examples and seeds, the worst's only the "
+            "examples of the seed that was the worst. n: test examples over all tasks. "
+            + _BOLD.format(alpha=alpha) + _note(group)
+        )  # fmt: skip
+        columns = ("Method", "k", "Model", "Mean", interval, "Worst", interval, "Tasks", "Seeds", "n")
+        key, title = (
+            ("results", "Results") if len(groups) == 1 else (f"results-{setting}", f"Results on {setting}")
+        )
+        if len(groups) == 1:
+            note = f"Setting {setting}. {note}"
+        tables.append(Table(key, title, note, columns, tuple(rows), 3))
+    return tables
+
+
+def overview_table(answers: Sequence[Answers], best: Collection[System], alpha: float) -> Table:
+    """The paper's layout, for several settings: one row a method, mean and worst of each setting."""
+    settings = list(_by_setting(answers))
+    rows: dict[tuple[str, int, str], dict[str, Answers]] = {}
+    for row in sorted(answers, key=lambda a: a.system.order):
+        s = row.system
+        rows.setdefault((s.name, s.k, s.model), {})[s.setting] = row
     body = [
         (
-            *names(*label),
-            *(
-                _mean_worst(cells.get(setting), best[column][place])
-                for column, setting in enumerate(settings)
-            ),
+            Cell(name),
+            shots(k),
+            Cell(model),
+            *(cell for setting in settings for cell in _mean_worst(cells.get(setting), best)),
         )
-        for place, (label, cells) in enumerate(rows.items())
+        for (name, k, model), cells in rows.items()
     ]
     note = (
-        "Percent: mean over seeds then tasks / worst seed per task then mean over tasks. "
-        "Macro-F1 for classification, accuracy otherwise. Bold is the best of a column "
-        "among rows that have all tasks."
+        _FIGURES + "Worst: the lowest seed of each task, then mean over tasks. " + _BOLD.format(alpha=alpha)
     )
-    return Table("results", "Results", note, ("Method", "Model", *settings), tuple(body), 2)
-
-
-def interval_table(answers: Sequence[Answers], level: float) -> Table:
-    """Every system's mean and worst with its interval."""
-    rows = [
-        (
-            *names(a.system.setting, a.system.title, a.system.model),
-            percent(a.figures.mean.value),
-            interval_cell(a.figures.mean),
-            *_worst(a),
-            Cell(f"{len(a.outcomes)}/{len(a.expected)}", len(a.outcomes)),
-        )
-        for a in answers
-    ]
-    label = f"{100 * level:.0f} % interval"
-    note = (
-        "Percentile bootstrap. The mean's interval resamples test examples and seeds, the worst's only test "
-        "examples under the seed that was the worst. A dash: seeds change nothing. Tasks are those that are there, of those that the setting has."
-    )
-    columns = ("Setting", "Method", "Model", "Mean", label, "Worst", label, "Tasks")
-    return Table("intervals", "Confidence intervals", note, columns, tuple(rows), 3)
+    columns = ("Method", "k", "Model", *("Mean", "Worst") * len(settings))
+    groups = tuple((setting, 2) for setting in settings)
+    return Table("results", "Results", note + _note(answers), columns, tuple(body), 3, groups=groups)
 
 
 def task_tables(answers: Sequence[Answers]) -> list[Table]:
@@ -59,32 +88,30 @@ def task_tables(answers: Sequence[Answers]) -> list[Table]:
     tables: list[Table] = []
     for setting, group in _by_setting(answers).items():
         tasks = sorted({task for row in group for task in (*row.expected, *row.outcomes)})
-        values = [
-            [seed_values(row.outcomes[task]).mean() if task in row.outcomes else None for task in tasks]
-            for row in group
-        ]
-        marks = [mark_best([[column[place] for column in values]])[0] for place in range(len(tasks))]
         body = [
-            (
-                Cell(task),
-                Cell(_metric(group, task)),
-                *(_task_cell(row, task, marks[place][i]) for i, row in enumerate(group)),
-            )
-            for place, task in enumerate(tasks)
-        ]
+            (Cell(task), Cell(_metric(group, task)), *_task_cells(group, task)) for task in tasks
+        ]  # fmt: skip
         several = len({row.system.model for row in group}) > 1
         heads = [f"{r.system.title} ({r.system.model})" if several else r.system.title for r in group]
-        note = "Percent, mean/worst over seeds. Bold is the best of a row; a dash is a task without a result."
+        note = (
+            "Percent, mean/worst over seeds. Bold is the best of a row among those with all seeds; a dash is a task "
+            "without a result." + (f" {MARK} a/b: only a of b seeds." if not _all_complete(group) else "")
+        )
         columns = ("Task", "Metric", *heads)
         tables.append(Table(f"tasks-{setting}", f"Tasks of {setting}", note, columns, tuple(body), 2, True))
     return tables
 
 
-def _by_row(answers: Sequence[Answers]) -> dict[tuple[str, str], dict[str, Answers]]:
-    rows: dict[tuple[str, str], dict[str, Answers]] = {}
-    for row in sorted(answers, key=lambda a: a.system.order):
-        rows.setdefault((row.system.title, row.system.model), {})[row.system.setting] = row
-    return rows
+def _labels(row: Answers) -> tuple[Cell, ...]:
+    return Cell(row.system.name), shots(row.system.k), Cell(row.system.model)
+
+
+def _note(answers: Sequence[Answers]) -> str:
+    return "" if _all_complete(answers) else NOTE
+
+
+def _all_complete(answers: Sequence[Answers]) -> bool:
+    return all(row.coverage.complete for row in answers)
 
 
 def _by_setting(answers: Sequence[Answers]) -> dict[str, list[Answers]]:
@@ -94,32 +121,47 @@ def _by_setting(answers: Sequence[Answers]) -> dict[str, list[Answers]]:
     return groups
 
 
-def _comparable_mean(row: Answers | None) -> float | None:
-    """A mean over fewer tasks is no candidate for the best of a column."""
-    return None if row is None or row.missing else row.figures.mean.value
+def _share(found: int, expected: int) -> Cell:
+    return Cell(str(found) if found >= expected else f"{found}/{expected}", found)
 
 
 def _worst(row: Answers) -> tuple[Cell, Cell]:
-    if not row.has_seeds:
+    if row.worst is None:
         return Cell("–"), Cell("–")
-    return percent(row.figures.worst.value), interval_cell(row.figures.worst)
+    return percent(row.worst.value), interval_cell(row.worst)
 
 
-def _mean_worst(row: Answers | None, best: bool) -> Cell:
+def _mean_worst(row: Answers | None, best: Collection[System]) -> tuple[Cell, Cell]:
     if row is None:
-        return Cell("–")
-    worst = f"/{100 * row.figures.worst.value:.1f}" if row.has_seeds else ""
-    short = f" ({len(row.outcomes)} of {len(row.expected)} tasks)" if row.missing else ""
-    mean = 100 * row.figures.mean.value
-    return Cell(f"{mean:.1f}{worst}{short}", mean, best)
+        return Cell("–"), Cell("–")
+    worst = percent(None if row.worst is None else row.worst.value)
+    return percent(row.figures.mean.value, row.system in best, row.coverage.mark), worst
 
 
-def _task_cell(row: Answers, task: str, best: bool) -> Cell:
-    if task not in row.outcomes:
-        return Cell("–")
-    values = 100 * seed_values(row.outcomes[task])
-    worst = f"/{values.min():.1f}" if values.size > 1 else ""
-    return Cell(f"{values.mean():.1f}{worst}", float(values.mean()), best)
+def _task_cells(group: Sequence[Answers], task: str) -> list[Cell]:
+    values = [100 * seed_values(row.outcomes[task]) if task in row.outcomes else None for row in group]
+    whole = [
+        float(value.mean())
+        for row, value in zip(group, values, strict=True)
+        if value is not None and not _lacking(row, task)
+    ]
+    top = max(whole) if len(whole) > 1 else None
+    cells: list[Cell] = []
+    for row, value in zip(group, values, strict=True):
+        if value is None:
+            cells.append(Cell("–"))
+            continue
+        mean, lacking = float(value.mean()), _lacking(row, task)
+        worst = f"/{value.min():.1f}" if value.size > 1 and not lacking else ""
+        seeds = row.coverage.expected_seeds
+        mark = f" {MARK}{seeds - lacking}/{seeds}" if lacking else ""
+        cells.append(Cell(f"{mean:.1f}{worst}{mark}", mean, not lacking and mean == top))
+    return cells
+
+
+def _lacking(row: Answers, task: str) -> int:
+    """How many seeds of a task are missing."""
+    return next((len(seeds) for name, seeds in row.coverage.gaps if name == task), 0)
 
 
 def _metric(group: Sequence[Answers], task: str) -> str:

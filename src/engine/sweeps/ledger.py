@@ -35,6 +35,8 @@ class JobState(StrEnum):
     WAITING = "waiting"
     RUNNING = "running"
     """Started; after a kill it stays so, and is run again."""
+    INTERRUPTED = "interrupted"
+    """Stopped by a signal; run again."""
     FINISHED = "finished"
     FAILED = "failed"
     PRUNED = "pruned"
@@ -177,6 +179,11 @@ class Ledger:
         state = JobState.PRUNED if pruned else JobState.FAILED
         text = " ".join(str(error).split()) or type(error).__name__
         self._write(replace(self.read(key), state=state, error=f"{type(error).__name__}: {text}"))
+
+    def interrupt(self, key: str, reason: KeyboardInterrupt) -> None:
+        """A signal has stopped a job."""
+        record = self.read(key)
+        self._write(replace(record, state=JobState.INTERRUPTED, error=str(reason) or "Ctrl-C"))
 
     def read(self, key: str) -> JobRecord:
         """The record of a job.

@@ -112,7 +112,7 @@ class CheckpointStore:
                 staging.mkdir()
                 if export is not None:
                     export(staging)
-                _write_parts(staging, weights, state)
+                _write_parts(staging, target, weights, state)
                 self._write_manifest(staging, step, metric)
                 self._publish(staging, target)
         except BaseException:
@@ -277,12 +277,15 @@ def _read(folder: Path, manifest: dict[str, Any]) -> Checkpoint:
     return Checkpoint(folder, manifest, load_file(folder / WEIGHTS), join_tree(tensors, values))
 
 
-def _write_parts(staging: Path, weights: dict[str, torch.Tensor], state: Any) -> None:
-    # transformers loads a .safetensors file only when it names its framework.
-    save_file(distinct_tensors(weights), staging / WEIGHTS, metadata={"format": "pt"})
+def _write_parts(staging: Path, target: Path, weights: dict[str, torch.Tensor], state: Any) -> None:
+    """Write into `staging`; errors name the file as it would stand in `target`."""
     tensors, values = split_tree(state)
-    save_file(tensors, staging / STATE_TENSORS, metadata={"format": "pt"})
-    (staging / STATE_VALUES).write_text(json.dumps(values) + "\n", encoding="utf-8")
+    for name, part in ((WEIGHTS, distinct_tensors(weights)), (STATE_TENSORS, tensors)):
+        with _save_errors(target / name):
+            # transformers loads a .safetensors file only when it names its framework.
+            save_file(part, staging / name, metadata={"format": "pt"})
+    with _save_errors(target / STATE_VALUES):
+        (staging / STATE_VALUES).write_text(json.dumps(values) + "\n", encoding="utf-8")
 
 
 def distinct_tensors(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

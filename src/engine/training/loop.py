@@ -9,7 +9,7 @@ import logging
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from tqdm import tqdm
 
@@ -26,7 +26,7 @@ from metashot.engine.training.ranks import (
     sum_over_ranks,
     world_size,
 )
-from metashot.engine.training.signals import StopRequest, catch_stop_signals
+from metashot.engine.training.signals import Interrupted, StopRequest, catch_stop_signals
 
 _log = logging.getLogger(__name__)
 
@@ -67,15 +67,15 @@ class TrainingOutcome:
 
     Attributes:
         step: optimizer steps done.
-        stopped_by: `finished`, `early_stop`, `SIGTERM` or `SIGINT`.
-        checkpoint: the newest checkpoint, or None when none could be written.
+        stopped_by: `finished` or `early_stop`; a signal raises `Interrupted` instead.
+        checkpoint: the newest checkpoint.
         metrics: of the last evaluation.
         seconds: of this process.
     """
 
     step: int
     stopped_by: str
-    checkpoint: Path | None
+    checkpoint: Path
     metrics: dict[str, float]
     seconds: float
 
@@ -95,7 +95,7 @@ class _Cursor:
 def run_training(
     learner: Learner, settings: LoopSettings, store: CheckpointStore, sink: MetricSink | None = None
 ) -> TrainingOutcome:
-    """Train until the last step, an early stop or a signal, with a checkpoint at the end in each case.
+    """Train until the last step or an early stop; a checkpoint stands at the end, also after a signal.
 
     A resumed run on a CPU ends bit-identical to one that never stopped.
 
@@ -107,6 +107,8 @@ def run_training(
         sink: where metrics go (rank 0 only).
 
     Raises:
+        Interrupted: SIGTERM or Ctrl-C came; the step in hand was ended and saved, and the same call goes on there.
+        OutputError: the last checkpoint could not be written.
         DivergedError: NaN or infinite loss; `diverged.json` beside the checkpoints names step and batch.
         CheckpointError: the checkpoints there belong to another run, or all are damaged.
         ConfigError: a setting outside its rule.
@@ -118,9 +120,8 @@ def run_training(
     run = _Run(learner, settings, store, sink, cursor)
     with catch_stop_signals() as stop:
         stopped_by = run.advance(stop)
-    return TrainingOutcome(
-        cursor.step, stopped_by, run.newest(), dict(cursor.metrics), time.monotonic() - started
-    )
+    newest = checkpoint_folders(store.root)[-1]
+    return TrainingOutcome(cursor.step, stopped_by, newest, dict(cursor.metrics), time.monotonic() - started)
 
 
 def _check(settings: LoopSettings) -> None:
@@ -203,12 +204,20 @@ class _Run:
             while self.cursor.step < total and not self._exhausted():
                 self._step(bar)
                 signal_number = max_over_ranks(stop.signal_number, self.learner.device)
-                last = self.cursor.step == total or self._exhausted() or signal_number
+                last = self.cursor.step == total or self._exhausted() or bool(signal_number)
                 if last or (self.settings.save_every and self.cursor.step % self.settings.save_every == 0):
-                    self._save()
+                    self._save(last=last)
                 if signal_number:
-                    return StopRequest(signal_number).name
+                    self._interrupt(signal_number)
+        # One that came while the last checkpoint was written.
+        if signal_number := max_over_ranks(stop.signal_number, self.learner.device):
+            self._interrupt(signal_number)
         return "finished" if self.cursor.step >= total else "early_stop"
+
+    def _interrupt(self, signal_number: int) -> NoReturn:
+        raise Interrupted(
+            signal_number, f"after step {self.cursor.step} of {self.settings.steps}, which is saved"
+        )
 
     def _step(self, bar: tqdm) -> None:
         cursor = self.cursor
@@ -276,8 +285,8 @@ class _Run:
         if self.sink is not None and rank() == 0:
             self.sink.log(metrics, self.cursor.step)
 
-    def _save(self) -> None:
-        """Save on rank 0; a full disk is said in one line and training goes on."""
+    def _save(self, *, last: bool) -> None:
+        """Save on rank 0. A full disk is said in one line and training goes on, but without its end it has failed."""
         if self.cursor.step == self.saved_step:
             return
         state = {
@@ -289,18 +298,19 @@ class _Run:
         metric = None
         if self.settings.evaluate_every and self.cursor.step % self.settings.evaluate_every == 0:
             metric = self.cursor.metrics.get(self.settings.best_metric)
+        failure: OutputError | None = None
         if rank() == 0:
             try:
                 self.store.save(self.cursor.step, weights, state, metric=metric, export=self.learner.export)
             except OutputError as error:
-                _log.warning("no checkpoint at step %d: %s; training goes on", self.cursor.step, error)
+                failure = error
         self.saved_step = self.cursor.step
-        barrier()
-
-    def newest(self) -> Path | None:
-        """The newest checkpoint folder, or None."""
-        folders = checkpoint_folders(self.store.root)
-        return folders[-1] if folders else None
+        if not max_over_ranks(int(failure is not None), self.learner.device):
+            return
+        failure = failure or OutputError(str(self.store.root), "process 0 could not save", "see its error")
+        if last:
+            raise failure
+        _log.warning("no checkpoint at step %d: %s; training goes on", self.cursor.step, failure)
 
     def _record_divergence(self, error: DivergedError) -> None:
         path = self.store.root / (DIVERGED_FILE if rank() == 0 else f"rank{rank()}-{DIVERGED_FILE}")

@@ -1,13 +1,44 @@
-"""SIGTERM and Ctrl-C as a request to stop after the step in hand."""
+"""SIGTERM and Ctrl-C: in training a request to stop after the step in hand, elsewhere the end at once.
+
+Either way the run ends in `Interrupted`, which no `except Exception` takes for an error of a job or a tracker: what
+was interrupted is never a result.
+"""
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
+
+_FATAL_SIGNAL_STATUS = 128
+_Handler = Callable[[int, FrameType | None], None]
+_Install = Callable[[_Handler | None], None]
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal has ended the run before it was finished; what is stored lets the same command go on.
+
+    Args:
+        signal_number: SIGTERM or SIGINT.
+        place: how far the run came, for the user.
+    """
+
+    def __init__(self, signal_number: int, place: str = "") -> None:
+        super().__init__(signal_number, place)
+        self.signal_number = signal_number
+        self.place = place
+
+    def __str__(self) -> str:
+        name = signal.Signals(self.signal_number).name
+        return f"{name} {self.place}" if self.place else name
+
+    @property
+    def exit_status(self) -> int:
+        """What a shell reports of a process that this signal ended: 130 or 143."""
+        return _FATAL_SIGNAL_STATUS + self.signal_number
 
 
 @dataclass(slots=True)
@@ -20,11 +51,6 @@ class StopRequest:
 
     signal_number: int = 0
 
-    @property
-    def name(self) -> str:
-        """`SIGTERM` or `SIGINT`."""
-        return signal.Signals(self.signal_number).name
-
 
 @contextmanager
 def catch_stop_signals() -> Generator[StopRequest]:
@@ -33,23 +59,44 @@ def catch_stop_signals() -> Generator[StopRequest]:
     Outside the main thread, where Python cannot set handlers, nothing is caught.
     """
     request = StopRequest()
+    with _handlers(signal.SIGTERM, signal.SIGINT) as install:
+
+        def note(number: int, frame: FrameType | None) -> None:
+            del frame
+            request.signal_number = number
+            install(None)
+
+        install(note)
+        yield request
+
+
+@contextmanager
+def sigterm_interrupts() -> Generator[None]:
+    """Raise `Interrupted` where the program stands when SIGTERM comes, as Python does for Ctrl-C."""
+    with _handlers(signal.SIGTERM) as install:
+
+        def interrupt(number: int, frame: FrameType | None) -> None:
+            del frame
+            raise Interrupted(number)
+
+        install(interrupt)
+        yield
+
+
+@contextmanager
+def _handlers(*numbers: signal.Signals) -> Generator[_Install]:
+    """A function that sets one handler for these signals; None, and the end of the block, put the old ones back."""
     if threading.current_thread() is not threading.main_thread():
-        yield request
+        yield lambda handler: None
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {number: signal.getsignal(number) for number in numbers}
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+    def install(handler: _Handler | None) -> None:
+        for number, old in previous.items():
+            # None stands for a handler that was not set from Python and cannot be put back.
+            signal.signal(number, handler or (signal.SIG_DFL if old is None else old))
 
-    def note(number: int, frame: FrameType | None) -> None:
-        del frame
-        request.signal_number = number
-        restore()
-
-    for number in previous:
-        signal.signal(number, note)
     try:
-        yield request
+        yield install
     finally:
-        restore()
+        install(None)

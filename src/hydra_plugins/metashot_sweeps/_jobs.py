@@ -50,6 +50,9 @@ class LedgerTask:
             log.info("pruned: %s", reason)
             ledger.fail(key, reason, pruned=True)
             raise
+        except KeyboardInterrupt as reason:
+            ledger.interrupt(key, reason)
+            raise
         except Exception as error:
             log.exception("the job failed")
             ledger.fail(key, error)

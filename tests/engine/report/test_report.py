@@ -24,7 +24,8 @@ from metashot.engine.metrics.ranking import (
     option_scores,
 )
 from metashot.engine.report.build import ReportSettings, write_report
-from metashot.engine.report.formats import comma_separated, latex, markdown
+from metashot.engine.report.formats import comma_separated, markdown
+from metashot.engine.report.latex import latex
 from metashot.engine.report.pair_tests import compare_pairs, differ_in_one_respect
 from metashot.engine.report.published import Verdict, compare_with_published, published_cells
 from metashot.engine.report.reading import read_outputs
@@ -78,7 +79,7 @@ def test_a_missing_task_is_counted(tmp_path, made, written):
     direct, channel = answers_of(tmp_path)
     assert (direct.missing, channel.missing) == ((), ("quiz",))
     outcome = write_report(ReportSettings((tmp_path,), tmp_path / "out", ()), Console(file=io.StringIO()))
-    assert "(1 of 2 tasks)" in "".join(c.text for row in table(outcome, "results").rows for c in row)
+    assert [row[3].text for row in table(outcome, "results").rows][1].endswith(" †1/2")
 
 
 @pytest.mark.parametrize(("method", "n_null"), [("pmi", 1), ("calibrated", 3)])
@@ -215,8 +216,11 @@ def test_every_format_is_written_and_read_back(report):
     assert "Results" in printed
     files = {path.name: path for path in outcome.files}
     rows = list(csv.DictReader(files["results.csv"].open()))
-    assert [row["Method"] for row in rows][:2] == ["0-shot", "In-context, k=4"]
-    assert f"{float(rows[0]['demo']):.1f}" == rows[0]["demo (shown)"]
+    assert [(row["Method"], row["k (shown)"]) for row in rows][:2] == [
+        ("0-shot", "zero-shot"),
+        ("In-context", "4"),
+    ]
+    assert f"{float(rows[0]['Mean']):.1f}" == rows[0]["Mean (shown)"]
     assert files["shots.png"].read_bytes().startswith(b"\x89PNG")
     assert files["report.md"].read_text().count("\n## ") == len(outcome.tables)
 
@@ -283,7 +287,8 @@ def test_tables_sort_in_a_browser(report, tmp_path):
         ]  # fmt: skip
         dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
         section = dom[dom.index('<section id="results">') : dom.index('<section id="plots"')]
-        values = [float(value) for value in re.findall(r'data-value="([^"]+)"', section)]
+        rows = re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)[1:]
+        values = [float(re.search(r'class="number" data-value="([^"]+)"', row)[1]) for row in rows]
         assert f'aria-sort="{direction}"' in section
         assert len(values) == 6
         assert values == sorted(values, reverse=direction == "descending")
@@ -321,14 +326,15 @@ def test_the_best_of_a_column_has_all_tasks(tmp_path, made, written):
     written(tmp_path / "b", [made(task, 13, 4.0, method="pmi") for task in ("mood", "quiz")])
     written(tmp_path / "c", [made("mood", 13, 9.0, method="channel")])
     outcome = write_report(ReportSettings((tmp_path,), tmp_path / "out", ()), Console(file=io.StringIO()))
-    best = [row[0].text for row in table(outcome, "results").rows if row[2].best]
-    assert best == ["PMI In-context, k=16"]
+    best = [row[0].text for row in table(outcome, "results").rows if row[3].best]
+    assert best == ["PMI In-context"]
 
 
 def test_latex_and_markdown_escape_their_marks():
     example = Table("t", "A & B", "50 %", ("na_me", "x|y"), ((Cell("a_b"), Cell("1", 1.0, best=True)),))
-    assert r"na\_me & x|y \\" in latex(example)
-    assert r"a\_b & \textbf{1} \\" in latex(example)
+    assert r"na\_\allowbreak{}me" in latex(example)
+    assert r"& x\textbar{}y \\" in latex(example)
+    assert r"a\_\allowbreak{}b & \textbf{1} \\" in latex(example)
     assert r"A \& B. 50 \%" in latex(example)
     assert "| a_b | **1** |" in markdown([example], [])
     assert r"x\|y" in markdown([example], ["a problem"])

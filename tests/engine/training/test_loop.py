@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from metashot.engine.errors import CheckpointError, ConfigError
+from metashot.engine.errors import CheckpointError, ConfigError, OutputError
 from metashot.engine.training.checkpoint import CheckpointStore, best_checkpoint, checkpoint_folders, verify
 from metashot.engine.training.learner import DivergedError
 from metashot.engine.training.loop import LoopSettings, run_training
+from metashot.engine.training.signals import Interrupted
 
 _spec = importlib.util.spec_from_file_location("toy_learner", Path(__file__).with_name("toy_learner.py"))
 assert _spec is not None
@@ -54,6 +55,12 @@ def settings(**changes: Any) -> LoopSettings:
     return LoopSettings(**{**defaults, **changes})
 
 
+def stop_at(step: int, store: CheckpointStore, rules: LoopSettings | None = None, **kwargs: Any) -> None:
+    with pytest.raises(Interrupted, match=f"SIGTERM after step {step} of {STEPS}, which is saved") as stopped:
+        run_training(StopsAt(step, **kwargs), rules or settings(), store)
+    assert stopped.value.exit_status == 143
+
+
 def final_files(folder: Path) -> dict[str, Any]:
     return verify(folder)["files"]
 
@@ -74,8 +81,8 @@ def test_a_stop_at_any_step_and_a_resume_end_bit_identical(
     tmp_path: Path, uninterrupted: dict[str, dict[str, Any]], stop_step: int
 ) -> None:
     store = CheckpointStore(tmp_path, {"lr": 0.01})
-    stopped = run_training(StopsAt(stop_step), settings(), store)
-    assert (stopped.stopped_by, stopped.step) == ("SIGTERM", stop_step)
+    stop_at(stop_step, store)
+    assert checkpoint_folders(tmp_path)[-1].name == f"step-{stop_step:08d}"
     resumed = run_training(ToyLearner(STEPS), settings(), store)
     assert (resumed.stopped_by, resumed.step) == ("finished", STEPS)
     assert resumed.checkpoint is not None
@@ -87,7 +94,7 @@ def test_every_optimizer_resumes_bit_identical(
     tmp_path: Path, uninterrupted: dict[str, dict[str, Any]], optimizer: str
 ) -> None:
     store = CheckpointStore(tmp_path, {"lr": 0.01})
-    run_training(StopsAt(13, optimizer=optimizer), settings(), store)
+    stop_at(13, store, optimizer=optimizer)
     resumed = run_training(ToyLearner(STEPS, optimizer), settings(), store)
     assert resumed.checkpoint is not None
     assert final_files(resumed.checkpoint) == uninterrupted[optimizer]
@@ -107,7 +114,7 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before_with_one_line(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, uninterrupted: dict[str, dict[str, Any]]
 ) -> None:
     store = CheckpointStore(tmp_path, {"lr": 0.01}, keep_last=3)
-    run_training(StopsAt(12), settings(save_every=5), store)
+    stop_at(12, store, settings(save_every=5))
     newest = checkpoint_folders(tmp_path)[-1]
     content = bytearray((newest / "state.safetensors").read_bytes())
     content[-7] ^= 1
@@ -136,27 +143,61 @@ def test_nan_loss_stops_with_step_and_batch_saved(tmp_path: Path) -> None:
     assert saved == {"step": 6, "problem": "the loss is nan", "batch": {"micro": 0, "tasks": ["toy"]}}
 
 
-def test_a_full_disk_during_a_save_leaves_the_previous_and_training_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.fixture
+def disk_full_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """`disk_full_at(20, 30)`: the saves of these steps find a full disk."""
     import metashot.engine.training.checkpoint as checkpoint
 
     original = checkpoint.save_file
 
-    def full_after_first(tensors: Any, path: Any, metadata: Any = None) -> None:
-        if any(folder.name == "step-00000010" for folder in checkpoint_folders(tmp_path)):
-            raise OSError(28, "No space left on device")
-        original(tensors, path, metadata)
+    def fill(*steps: int) -> None:
+        def save_file(tensors: Any, path: Path, metadata: Any = None) -> None:
+            if any(f"step-{step:08d}" in str(path) for step in steps):
+                raise OSError(28, "No space left on device")
+            original(tensors, path, metadata)
 
-    monkeypatch.setattr(checkpoint, "save_file", full_after_first)
+        monkeypatch.setattr(checkpoint, "save_file", save_file)
+
+    return fill
+
+
+def test_a_full_disk_during_a_save_leaves_the_previous_and_training_goes_on(
+    tmp_path: Path, disk_full_at: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    disk_full_at(20, 30)
     outcome = run_training(ToyLearner(STEPS), settings(save_every=10), CheckpointStore(tmp_path))
     assert outcome.step == STEPS
-    assert [folder.name for folder in checkpoint_folders(tmp_path)] == ["step-00000010"]
+    assert [folder.name for folder in checkpoint_folders(tmp_path)] == ["step-00000010", "step-00000040"]
     assert [message.split(":")[0] for message in caplog.messages] == [
-        f"no checkpoint at step {step}" for step in (20, 30, 40)
+        f"no checkpoint at step {step}" for step in (20, 30)
     ]
     verify(tmp_path / "step-00000010")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000010"]
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+
+
+def test_a_full_disk_at_the_last_save_fails_the_run_and_names_the_file(
+    tmp_path: Path, disk_full_at: Any
+) -> None:
+    disk_full_at(40)
+    with pytest.raises(OutputError, match=r"step-00000040.*: cannot write: No space left on device"):
+        run_training(ToyLearner(STEPS), settings(save_every=10), CheckpointStore(tmp_path))
+    assert checkpoint_folders(tmp_path)[-1].name == "step-00000030"
+
+
+def test_a_signal_that_comes_during_the_last_save_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = CheckpointStore.save
+
+    def save(self: CheckpointStore, step: int, *args: Any, **kwargs: Any) -> Path:
+        os.kill(os.getpid(), signal.SIGINT)
+        return original(self, step, *args, **kwargs)
+
+    monkeypatch.setattr(CheckpointStore, "save", save)
+    with pytest.raises(Interrupted, match="SIGINT after step 40") as stopped:
+        run_training(ToyLearner(STEPS), settings(), CheckpointStore(tmp_path))
+    assert stopped.value.exit_status == 130
+    verify(tmp_path / "step-00000040")
 
 
 def test_early_stop_ends_after_evaluations_without_a_better_value_and_keeps_the_best(tmp_path: Path) -> None:
@@ -183,7 +224,7 @@ def test_metrics_carry_throughput_and_are_logged_at_their_steps(tmp_path: Path) 
 
 def test_a_changed_config_is_refused_by_the_names_of_its_keys(tmp_path: Path) -> None:
     store = CheckpointStore(tmp_path, {"optimizer.learning_rate": 0.01, "model": "a"})
-    run_training(StopsAt(5), settings(), store)
+    stop_at(5, store)
     other = CheckpointStore(tmp_path, {"optimizer.learning_rate": 0.02, "model": "a"})
     with pytest.raises(CheckpointError, match=r"optimizer\.learning_rate is 0\.01 there, 0\.02 here"):
         run_training(ToyLearner(STEPS), settings(), other)
@@ -192,7 +233,7 @@ def test_a_changed_config_is_refused_by_the_names_of_its_keys(tmp_path: Path) ->
 def test_another_number_of_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import metashot.engine.training.loop as loop
 
-    run_training(StopsAt(5), settings(), CheckpointStore(tmp_path))
+    stop_at(5, CheckpointStore(tmp_path))
     monkeypatch.setattr(loop, "world_size", lambda: 2)
     with pytest.raises(
         CheckpointError, match=r"world_size is 1 there, 2 here \(start as many processes as before\)"
@@ -216,7 +257,7 @@ def test_settings_outside_their_rule_are_named(tmp_path: Path, changes: dict[str
 
 
 def test_resume_never_refuses_a_folder_with_checkpoints(tmp_path: Path) -> None:
-    run_training(StopsAt(5), settings(), CheckpointStore(tmp_path))
+    stop_at(5, CheckpointStore(tmp_path))
     with pytest.raises(ConfigError, match="holds checkpoints"):
         run_training(ToyLearner(STEPS), settings(resume="never"), CheckpointStore(tmp_path))
 

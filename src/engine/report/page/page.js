@@ -11,7 +11,7 @@ const order = (a, b) => {
   if (typeof a !== typeof b) return typeof a === "number" ? -1 : 1;
   return a.localeCompare(b, "en", { numeric: true });
 };
-for (const head of document.querySelectorAll("thead th")) {
+for (const head of document.querySelectorAll("thead tr:last-child th")) {
   head.querySelector("button").addEventListener("click", () => {
     const column = head.cellIndex;
     const body = head.closest("table").tBodies[0];

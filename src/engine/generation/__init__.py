@@ -1,0 +1,1 @@
+"""Free-form answers: greedy decoding with a shared prefix."""

@@ -1,0 +1,95 @@
+"""A signal in any stage ends the run as interrupted: no result, an exit status that says so, and a way to go on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+TRAIN = (
+    "stage=[train,evaluate]", "model=tiny", "method=metaicl", "data=synthetic", "data.train_tasks=4", "data.target_tasks=1",
+    "data.test_size=4", "k=2", "seeds=[100]", "trainer.steps=400", "trainer.evaluate_every=0", "trainer.log_every=1",
+    "logger=jsonl",
+)  # fmt: skip
+
+
+@pytest.fixture
+def start(repository, tmp_path):
+    """`start(*overrides)`: run.py as a process of its own."""
+    started = []
+
+    def call(*overrides):
+        environment = {
+            **os.environ,
+            "METASHOT_CACHE": str(tmp_path / "cache"),
+            "OMP_NUM_THREADS": "1",
+        }
+        command = [
+            sys.executable, str(repository / "run.py"), *overrides, f"results_root={tmp_path / 'root'}"
+        ]  # fmt: skip
+        process = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        started.append(process)
+        return process
+
+    yield call
+    for process in started:
+        if process.poll() is None:
+            process.kill()
+
+
+def wait_for(process, file, text=""):
+    """Until `file` holds `text`."""
+    deadline = time.monotonic() + 120
+    while process.poll() is None and time.monotonic() < deadline:
+        if file.is_file() and text in file.read_text():
+            return
+        time.sleep(0.02)
+    pytest.fail(f"{file} never held {text!r}: {process.communicate()}")
+
+
+def status(folder):
+    return json.loads((folder / "run.json").read_text())["status"]
+
+
+def test_a_sigterm_in_training_is_no_success_and_the_same_command_goes_on(start, tmp_path):
+    out = tmp_path / "out"
+    process = start(*TRAIN, f"hydra.run.dir={out}")
+    wait_for(process, out / "metrics.jsonl", '"step": 3,')
+    process.send_signal(signal.SIGTERM)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143, stderr
+    assert "interrupted: SIGTERM after step" in stderr
+    assert status(out) == "interrupted"
+    assert not (out / "results.jsonl").exists()
+    assert not (out / "summary.json").exists()
+    (checkpoint,) = (out / "checkpoints").glob("step-*")
+    assert int(checkpoint.name.removeprefix("step-")) < 400
+
+    process = start(*TRAIN, f"hydra.run.dir={out}")
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 0, stderr
+    assert status(out) == "finished"
+    assert (out / "checkpoints" / "step-00000400").is_dir()
+    assert (out / "summary.json").is_file()
+
+
+def test_ctrl_c_stops_a_sweep_and_leaves_the_job_to_run(start, tmp_path):
+    sweep = ("-m", *TRAIN, "trainer.seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    process = start(*sweep)
+    wait_for(process, tmp_path / "sweep" / "0" / "metrics.jsonl", '"step": 3,')
+    process.send_signal(signal.SIGINT)
+    _, stderr = process.communicate(timeout=60)
+    assert process.returncode == 130, stderr
+    states = {
+        record["number"]: record["state"]
+        for path in (tmp_path / "sweep" / "ledger").glob("*.json")
+        if "number" in (record := json.loads(path.read_text()))
+    }
+    assert states == {0: "interrupted", 1: "waiting"}
+    assert status(tmp_path / "sweep" / "0") == "interrupted"
+    assert not (tmp_path / "sweep" / "1").exists()
