@@ -4,12 +4,21 @@ import os
 from pathlib import Path
 
 import pytest
+from jaxtyping import install_import_hook
 
 # One thread each: pytest-xdist already fills the cores, and spinning threads would only slow each other down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+TENSOR_MODULES = (
+    "metashot.icl.objective",
+    "metashot.metaprompt.meta.interpolation",
+    "metashot.metaprompt.meta.regularizer",
+)
+"""Modules of pure tensor functions, whose shapes and dtypes every test checks as it calls them."""
+install_import_hook(TENSOR_MODULES, "beartype.beartype")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

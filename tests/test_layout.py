@@ -2,6 +2,10 @@
 
 import re
 
+import pytest
+import torch
+from jaxtyping import TypeCheckError
+
 import metashot
 
 
@@ -25,3 +29,11 @@ def test_every_document_that_the_code_refers_to_is_in_the_repository(repository)
         if not (repository / name).is_file()
     }
     assert not lost
+
+
+def test_a_tensor_of_the_wrong_shape_is_refused_while_tests_run():
+    from metashot.metaprompt.meta.interpolation import mix_states
+
+    states, mask = torch.zeros(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
+    with pytest.raises(TypeCheckError, match="weight"):
+        mix_states(states, mask, states, mask, torch.zeros(3), mix_padding=False)

@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from metashot.data.errors import DataError
-from metashot.data.task import Example, TaskType
+from metashot.data.sources.json_files import json_line_rows
+from metashot.data.sources.layout import TableLayout
+from metashot.data.sources.text_files import COMPRESSIONS, plain_suffix
+from metashot.data.task import Example
 
 _FIELDS = ("input", "output", "options")
 
 
-def file_name(task: str, k: int, seed: int, split: str) -> str:
+def file_name(task: str, k: int | str, seed: int | str, split: str) -> str:
     """Name of one split's file."""
     return f"{task}_{k}_{seed}_{split}.jsonl"
 
@@ -32,11 +35,47 @@ def to_line(example: Example) -> str:
     )
 
 
+@dataclass(frozen=True, slots=True)
+class RecordFile:
+    """The records of a file with the lines on which they stand.
+
+    Attributes:
+        path: the file.
+        examples: its records, in order.
+        lines: line of each, counted from 1 with blank lines.
+    """
+
+    path: Path
+    examples: tuple[Example, ...]
+    lines: tuple[int, ...]
+
+    def where(self, number: int) -> str:
+        """`file:line` of a record."""
+        return f"{self.path}:{self.lines[number]}"
+
+    def first(self, count: int) -> RecordFile:
+        """The same file with its first `count` records."""
+        return RecordFile(self.path, self.examples[:count], self.lines[:count])
+
+
 def read_examples(path: Path, task: str | None = None) -> list[Example]:
     """All records of a file.
 
     Args:
-        path: the jsonl file.
+        path: the jsonl file, compressed or not.
+        task: used for records without a `task` field; by default the folder's name.
+
+    Raises:
+        DataError: as `read_records`.
+    """
+    return list(read_records(path, task).examples)
+
+
+def read_records(path: Path, task: str | None = None) -> RecordFile:
+    """All records of a file, with their lines.
+
+    Args:
+        path: the jsonl file, compressed or not.
         task: used for records without a `task` field; by default the folder's name.
 
     Raises:
@@ -44,39 +83,16 @@ def read_examples(path: Path, task: str | None = None) -> list[Example]:
             names file and line.
     """
     task = task or path.parent.name
-    try:
-        raw = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(
-            str(path), "no such file", "check data.root, the task's name, k and the seeds"
-        ) from None
+    if not path.is_file():
+        raise DataError(str(path), "no such file", "check data.root, the task's name, k and the seeds")
     examples: list[Example] = []
-    for number, line in enumerate(raw.split(b"\n"), start=1):
-        if line.strip():
-            examples.append(_parse(line, f"{path}:{number}", task))
+    lines: list[int] = []
+    for number, record in json_line_rows(path, TableLayout()):
+        examples.append(_to_example(record, f"{path}:{number}", task))
+        lines.append(number)
     if not examples:
         raise DataError(str(path), "holds no record", "prepare the task again or remove it from data.tasks")
-    return examples
-
-
-def _parse(line: bytes, where: str, task: str) -> Example:
-    try:
-        record = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise DataError(
-            where, f"byte {line[error.start]:#04x} is not UTF-8", "save the file in UTF-8"
-        ) from None
-    except json.JSONDecodeError as error:
-        raise DataError(
-            where, f"malformed JSON: {error.msg} at column {error.colno}", "write one JSON object a line"
-        ) from None
-    if not isinstance(record, dict):
-        raise DataError(
-            where,
-            f"a record must be an object, got {type(record).__name__}",
-            "write {input, output, options}",
-        )
-    return _to_example(record, where, task)
+    return RecordFile(path, tuple(examples), tuple(lines))
 
 
 def _to_example(record: dict[str, Any], where: str, task: str) -> Example:
@@ -96,54 +112,39 @@ def _to_example(record: dict[str, Any], where: str, task: str) -> Example:
     repeated = [option for option, count in Counter(options).items() if count > 1]
     if repeated:
         raise DataError(where, f"option {repeated[0]!r} stands twice in options", "list every option once")
+    for text in (record["input"], output, *options):
+        if not text.isascii() and not is_whole(text):
+            raise DataError(
+                where,
+                f"{text[:40]!r} holds half a character (a lone surrogate)",
+                "write the record again from its source, in UTF-8",
+            )
     return Example(str(record.get("task", task)), record["input"], output, tuple(options))
 
 
-def check_gold(examples: Iterable[Example], path: Path) -> None:
-    """Every output must be one of its options.
-
-    Raises:
-        DataError: the first record that breaks the rule, with its number in the file.
-    """
-    for number, example in enumerate(examples, start=1):
-        if example.options and example.output not in example.options:
-            raise DataError(
-                f"{path}:{number}",
-                f"output {example.output!r} is not among its options {list(example.options)!r}",
-                "correct the output or the options",
-            )
+def is_whole(text: str) -> bool:
+    """Whether a text can be written at all: half of a surrogate pair cannot."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def check_labels(examples: Iterable[Example], path: Path, task_type: TaskType | None) -> TaskType:
-    """Decide the task's type, and hold a classification task to one label set.
-
-    Without a declared type, one option set for all records means classification, and an option set of their own for
-    most records means multi-choice; a few records that differ from a common set are taken for a mistake.
-
-    Raises:
-        DataError: the label set differs between records of a classification task.
-    """
-    rows = list(examples)
-    if task_type is not None and task_type is not TaskType.CLASSIFICATION:
-        return task_type
-    sets = Counter(frozenset(example.options) for example in rows)
-    common, count = sets.most_common(1)[0]
-    if task_type is None and not common:
-        return TaskType.FREE_FORM
-    if len(sets) == 1:
-        return TaskType.CLASSIFICATION
-    if task_type is None and count * 2 <= len(rows):
-        return TaskType.MULTI_CHOICE
-    number, example = next((n, e) for n, e in enumerate(rows, start=1) if frozenset(e.options) != common)
-    raise DataError(
-        f"{path}:{number}",
-        f"labels {list(example.options)!r} differ from the task's labels {sorted(common)!r}",
-        "give every record of a classification task the same options, or set data.task_types.<task>=multi-choice",
-    )
+def find_file(folder: Path, name: str) -> Path | None:
+    """The file of this name, or a compressed one; None if the folder has neither."""
+    candidates = (folder / f"{name}{ending}" for ending in ("", *COMPRESSIONS))
+    return next((path for path in candidates if path.is_file()), None)
 
 
 def available_k(folder: Path, seed: int, split: str) -> list[int]:
     """The k of the files that a task folder holds for one seed and split, ascending."""
-    pattern = re.compile(rf"{re.escape(folder.name)}_(\d+)_{seed}_{split}\.jsonl")
-    found = (pattern.fullmatch(path.name) for path in folder.glob("*.jsonl"))
-    return sorted(int(match[1]) for match in found if match)
+    endings = "|".join(map(re.escape, COMPRESSIONS))
+    pattern = re.compile(rf"{re.escape(folder.name)}_(\d+)_{seed}_{split}\.jsonl(?:{endings})?")
+    found = (pattern.fullmatch(path.name) for path in folder.iterdir())
+    return sorted({int(match[1]) for match in found if match})
+
+
+def holds_files(folder: Path) -> bool:
+    """Whether a folder holds jsonl files, compressed or not."""
+    return any(plain_suffix(path) == ".jsonl" for path in folder.iterdir() if path.is_file())

@@ -133,11 +133,11 @@ class HubData:
         """
         check_corrections(Path(self.root), self.fixes, self.recipe_path)
         own = {
-            task: kind.value
+            task: kind
             for task in recipe_names(self.recipe_path)
             if (kind := task_type(task, self.recipe_path))
         }
-        return JsonlSource(self.root, {**own, **self.task_types})
+        return JsonlSource(self.root, self.task_types, own)
 
     def targets(self, source: TaskSource) -> list[str]:
         """Every task of the folder."""

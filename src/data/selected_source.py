@@ -10,6 +10,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from metashot.data.apart import overlap_note, row_key, shared_rows, without_own
 from metashot.data.errors import DataError
 from metashot.data.selection import (
     add_label_noise,
@@ -161,19 +162,42 @@ class SelectedSource:
     def _choose(self, data: TaskData, k: int, generator: np.random.Generator) -> TaskData:
         selection = self._selection
         pool = self._source.pool(data.task, seed=data.seed)
+        key = row_key(data.task_type)
+        shared = shared_rows(data.test, pool, data.task_type)
+        count = sum(key(example) in shared for example in data.test)
+        note = overlap_note(data.task, count, len(data.test), "in the training pool")
         if selection.strategy is Strategy.NEAREST:
-            return replace(data, demonstrations=(), neighbours=self._neighbours(data, pool, k))
-        if selection.strategy is Strategy.FIXED:
-            return replace(data, demonstrations=choose_fixed(pool, selection.indices))
-        choose = choose_balanced if selection.strategy is Strategy.BALANCED else choose_random
-        return replace(data, demonstrations=choose(pool, k, generator))
+            chosen = self._neighbours(data, pool, k, max(shared.values(), default=0))
+            data = replace(data, demonstrations=(), neighbours=chosen)
+            what = "each is left out of its own demonstrations"
+        elif selection.strategy is Strategy.FIXED:
+            data = replace(data, demonstrations=choose_fixed(pool, selection.indices))
+            what = "selection.indices may show some of them"
+        else:
+            choose = choose_balanced if selection.strategy is Strategy.BALANCED else choose_random
+            others = [example for example in pool if key(example) not in shared]
+            if count and len(others) < k:
+                raise DataError(
+                    "k",
+                    f"{note}, and {len(others)} other rows are left, k={k} asked",
+                    f"set k={len(others)} or less",
+                )
+            data = replace(data, demonstrations=choose(others, k, generator))
+            what = "they are left out of the demonstrations"
+        return replace(data, notes=(*data.notes, f"{note}: {what}")) if count else data
 
-    def _neighbours(self, data: TaskData, pool: Sequence[Example], k: int) -> tuple[tuple[Example, ...], ...]:
+    def _neighbours(
+        self, data: TaskData, pool: Sequence[Example], k: int, repeats: int
+    ) -> tuple[tuple[Example, ...], ...]:
+        """The nearest pool rows of each test row but itself, which stands in the pool `repeats` times at most."""
         if self._embed is None:
             raise ValueError("selection.strategy=nearest needs a sentence encoder")
         vectors = self._embed([example.input for example in [*pool, *data.test]])
-        places = nearest(vectors[len(pool) :], vectors[: len(pool)], k)
-        return tuple(tuple(pool[place] for place in row) for row in places)
+        asked = k if k > len(pool) else min(len(pool), k + repeats)
+        places = nearest(vectors[len(pool) :], vectors[: len(pool)], asked)
+        best_first = [[pool[place] for place in reversed(row)] for row in places.tolist()]
+        kept = without_own(data.test, best_first, k, data.task_type)
+        return tuple(tuple(reversed(row)) for row in kept)
 
     def _change(self, data: TaskData, generator: np.random.Generator) -> TaskData:
         selection = self._selection

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
-from metashot.data.errors import DataError
-from metashot.data.jsonl import available_k, check_gold, check_labels, file_name, read_examples
+from metashot.data.apart import overlap_note, row_key, shared_rows, without_own
+from metashot.data.errors import DataError, suggestion
+from metashot.data.jsonl import available_k, file_name, find_file, holds_files, read_examples, read_records
 from metashot.data.recipes import task_type
+from metashot.data.record_checks import check_gold, check_options, judged_note
 from metashot.data.task import Example, TaskData, TaskType
+
+_LISTED = 8
+"""Names of a folder that an error shows."""
 
 
 class TaskSource(Protocol):
@@ -35,54 +41,78 @@ class TaskSource(Protocol):
 
 
 class JsonlSource:
-    """A folder of `<task>/<task>_<k>_<seed>_<split>.jsonl` files.
+    """A folder of `<task>/<task>_<k>_<seed>_<split>.jsonl` files, compressed or not.
 
     Args:
         root: the folder.
         task_types: declared types; other tasks have their recipe's type, or are judged by their options.
+        recipe_types: types that recipes of one's own give.
+
+    Raises:
+        DataError: no such folder, or a type that does not exist.
     """
 
     name = "jsonl"
 
-    def __init__(self, root: str | Path, task_types: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        root: str | Path,
+        task_types: Mapping[str, str] | None = None,
+        recipe_types: Mapping[str, TaskType] | None = None,
+    ) -> None:
         self.root = Path(root).expanduser()
-        self.task_types = {task: TaskType(value) for task, value in (task_types or {}).items()}
+        self.task_types = dict(recipe_types or {})
+        self.task_types |= {task: _declared(task, value) for task, value in (task_types or {}).items()}
         if not self.root.is_dir():
             raise DataError(
                 "data.root", f"no folder {str(self.root)!r}", "give the folder that holds one folder a task"
             )
 
     def tasks(self) -> list[str]:
-        """Names of the folders that hold jsonl files."""
-        return sorted(
-            path.name for path in self.root.iterdir() if path.is_dir() and any(path.glob("*.jsonl"))
-        )
+        """Names of the folders that hold jsonl files.
+
+        Raises:
+            DataError: there is none; says what was looked for and what is there.
+        """
+        found = sorted(path.name for path in self.root.iterdir() if path.is_dir() and holds_files(path))
+        if not found:
+            raise DataError(
+                "data.root",
+                f"{str(self.root)!r} holds no task: looked for <task>/{file_name('<task>', '<k>', '<seed>', '<split>')} "
+                f"(or .gz, .zst, .xz), found {_listing(self.root)}",
+                "put each task's files into a folder of its name",
+            )
+        return found
 
     def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
         """One evaluation cell; a file made for a larger k serves, since its first k lines are the same draw.
+
+        A test row that stands among the demonstrations is kept out of its own prompt, with the next row of the
+        file in its place; published tasks keep the published draw. Either is said in the notes.
 
         Raises:
             DataError: a missing task or file, fewer than k demonstrations, or a record that breaks a rule.
         """
         folder = self._folder(task)
-        demonstrations: list[Example] = []
+        drawn = None
         if k:
-            path = self._train_file(folder, k, seed)
-            demonstrations = read_examples(path)
-            if len(demonstrations) < k:
+            drawn = read_records(self._file(folder, k, seed, "train"))
+            if len(drawn.examples) < k:
                 raise DataError(
-                    str(path),
-                    f"holds {len(demonstrations)} examples, k={k} asked",
-                    f"set k={len(demonstrations)} or prepare more",
+                    str(drawn.path),
+                    f"holds {len(drawn.examples)} examples, k={k} asked",
+                    f"set k={len(drawn.examples)} or prepare more",
                 )
-            demonstrations = demonstrations[:k]
-            check_gold(demonstrations, path)
-        path = self._split_file(folder, k, seed, split)
-        test = read_examples(path)
-        check_gold(test, path)
-        declared = self.task_types.get(task) or task_type(task)
-        kind = check_labels([*test, *demonstrations], path, declared)
-        return TaskData(task, seed, kind, tuple(demonstrations), tuple(test))
+            check_gold(drawn.first(k))
+        test = read_records(self._file(folder, k, seed, split))
+        check_gold(test)
+        published = task_type(task)
+        declared = self.task_types.get(task) or published
+        kind = check_options(task, test, drawn and drawn.first(k), declared)
+        judged = declared is None and kind is not TaskType.FREE_FORM
+        notes = (judged_note(task, kind, test.examples[0].options),) if judged else ()
+        data = TaskData(task, seed, kind, drawn.examples[:k] if drawn else (), test.examples, notes=notes)
+        return data if drawn is None else _apart(data, drawn.examples, k, keep=published is None)
 
     def pool(self, task: str, *, size: int = 16384, seed: int = 100) -> list[Example]:
         """The largest training file of `seed`, cut to `size`."""
@@ -90,9 +120,11 @@ class JsonlSource:
         sizes = available_k(folder, seed, "train")
         if not sizes:
             raise DataError(
-                str(folder), f"no training file of seed {seed}", "prepare the training role of this task"
+                str(folder),
+                f"no training file of seed {seed}; the folder holds {_listing(folder)}",
+                "prepare the training role of this task",
             )
-        return read_examples(folder / file_name(task, sizes[-1], seed, "train"))[:size]
+        return read_examples(self._file(folder, sizes[-1], seed, "train"))[:size]
 
     def _folder(self, task: str) -> Path:
         folder = self.root / task
@@ -100,29 +132,51 @@ class JsonlSource:
             raise unknown_task(task, self.tasks(), f"folder {str(self.root)!r}")
         return folder
 
-    def _train_file(self, folder: Path, k: int, seed: int) -> Path:
-        sizes = available_k(folder, seed, "train")
-        large_enough = [size for size in sizes if size >= k]
-        if large_enough:
-            return folder / file_name(folder.name, large_enough[0], seed, "train")
-        if not sizes:
-            raise DataError(
-                str(folder / file_name(folder.name, k, seed, "train")),
-                "no such file",
-                f"prepare seed {seed} of this task, or choose seeds that are there",
-            )
-        return folder / file_name(folder.name, sizes[-1], seed, "train")
-
-    def _split_file(self, folder: Path, k: int, seed: int, split: str) -> Path:
+    def _file(self, folder: Path, k: int, seed: int, split: str) -> Path:
+        """The file of the smallest k that suffices, else of the largest k."""
         sizes = available_k(folder, seed, split)
-        if not sizes:
+        chosen = next((size for size in sizes if size >= k), sizes[-1] if sizes else k or 16)
+        name = file_name(folder.name, chosen, seed, split)
+        path = find_file(folder, name)
+        if path is None:
             raise DataError(
-                str(folder / file_name(folder.name, k or 16, seed, split)),
-                "no such file",
+                str(folder / name),
+                f"no such file; the folder holds {_listing(folder)}",
                 f"prepare the {split} split of seed {seed}, or choose seeds that are there",
             )
-        exact = [size for size in sizes if size >= k]
-        return folder / file_name(folder.name, (exact or sizes[-1:])[0], seed, split)
+        return path
+
+
+def _declared(task: str, value: str) -> TaskType:
+    known = [kind.value for kind in TaskType]
+    if value not in known:
+        raise DataError(f"data.task_types.{task}", f"no type is called {value!r}", suggestion(value, known))
+    return TaskType(value)
+
+
+def _listing(folder: Path) -> str:
+    """What a folder holds, in a few words."""
+    names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    shown = ", ".join(names[:_LISTED])
+    return f"{shown}, ..." if len(names) > _LISTED else shown or "nothing"
+
+
+def _apart(data: TaskData, drawn: Sequence[Example], k: int, keep: bool) -> TaskData:
+    """The cell with every test row out of its own demonstrations, or only with a note about it."""
+    found = shared_rows(data.test, data.demonstrations, data.task_type)
+    if not found:
+        return data
+    key = row_key(data.task_type)
+    count = sum(key(example) in found for example in data.test)
+    where = f"among the {k} demonstrations of seed {data.seed}"
+    note = overlap_note(data.task, count, len(data.test), where)
+    if not keep:
+        return replace(data, notes=(*data.notes, f"{note}; the published draw is kept as it is"))
+    neighbours = without_own(data.test, [drawn] * len(data.test), k, data.task_type)
+    fewer = sum(len(row) < k for row in neighbours)
+    short = f", {fewer} of them with fewer than {k} demonstrations" if fewer else ""
+    notes = (*data.notes, f"{note}: each is left out of its own prompt{short}")
+    return replace(data, neighbours=neighbours, notes=notes)
 
 
 def unknown_task(task: str, known: Sequence[str], place: str) -> DataError:

@@ -60,9 +60,10 @@ class TaskData:
         task: task name.
         seed: demonstration seed.
         task_type: decides the metric.
-        demonstrations: the k training examples, in prompt order.
+        demonstrations: the k training examples of the seed, in prompt order.
         test: the test examples.
-        neighbours: instead of shared demonstrations, those of each test example; as many as test examples.
+        neighbours: what each prompt shows instead of the shared demonstrations; as many as test examples.
+        notes: what the user should know of this cell; the same sentence for all seeds where it is the same.
         wording: how the source joins the parts of a prompt, or None where it does not say.
     """
 
@@ -72,12 +73,13 @@ class TaskData:
     demonstrations: tuple[Example, ...]
     test: tuple[Example, ...]
     neighbours: tuple[tuple[Example, ...], ...] = ()
+    notes: tuple[str, ...] = ()
     wording: Wording | None = None
 
     @property
     def shots(self) -> int:
-        """Demonstrations in each prompt."""
-        return len(self.neighbours[0]) if self.neighbours else len(self.demonstrations)
+        """Demonstrations in each prompt, or in the longest one."""
+        return max(map(len, self.neighbours)) if self.neighbours else len(self.demonstrations)
 
 
 def infer_task_type(examples: Sequence[Example]) -> TaskType:

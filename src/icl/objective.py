@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, cast
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
@@ -12,7 +13,11 @@ from transformers import PreTrainedModel
 from metashot.icl.collate import Batch
 
 
-def weighted_nll(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+def weighted_nll(
+    logits: Float[Tensor, "targets vocabulary"],
+    labels: Int[Tensor, " targets"],
+    weights: Float[Tensor, " targets"],
+) -> Float[Tensor, ""]:
     """Sum over targets of weight times negative log-likelihood, in float32.
 
     With weight 1 / (targets of the sequence) / (sequences of the step) the sum over all micro-batches is the mean

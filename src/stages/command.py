@@ -23,6 +23,7 @@ from metashot.data.errors import MetashotError, suggestion
 from metashot.engine.components.choices import CONFIG_FOLDER
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.signals import Interrupted, sigterm_interrupts
+from metashot.stages.command_line import with_new_keys
 from metashot.stages.composition_errors import GROUP_NULL, explain
 from metashot.stages.replay import replay
 
@@ -182,6 +183,7 @@ def main() -> None:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # hydra/launcher=ray would report to its makers
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
+    sys.argv[1:] = with_new_keys(sys.argv[1:])
     try:
         with sigterm_interrupts():
             job()

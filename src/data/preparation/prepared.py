@@ -8,10 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from metashot.data.errors import DataError
-from metashot.data.files import copy_file, record_of
-from metashot.data.jsonl import file_name, read_examples
+from metashot.data.files import FileRecord, copy_file, record_of
+from metashot.data.jsonl import file_name, read_records
 from metashot.data.preparation.manifest import RoleRecord
 from metashot.data.preparation.task_files import Choice, Role
+from metashot.data.record_checks import check_gold
 
 
 class PreparedFiles:
@@ -73,7 +74,7 @@ def take_prepared(source: str, task: str, role: Role, choice: Choice, root: Path
         DataError: a file is missing or broken.
     """
     files = PreparedFiles(source)
-    records = {}
+    made: dict[str, FileRecord] = {}
     for name, is_needed in _wanted(task, role, choice):
         found = files.find(name)
         if found is None:
@@ -83,9 +84,11 @@ def take_prepared(source: str, task: str, role: Role, choice: Choice, root: Path
                 )
             continue
         if found.stat().st_size:
-            read_examples(found, task)
+            records = read_records(found, task)
+            if role == "test":
+                check_gold(records)
         copy_file(found, root / task / name)
-        records[name] = record_of(root / task / name)
+        made[name] = record_of(root / task / name)
     origin = {"prepared": source} | ({"revision": files.revision} if files.revision else {})
     return RoleRecord(
         fingerprint=PreparedFiles.fingerprint(source, task, role, choice),
@@ -95,7 +98,7 @@ def take_prepared(source: str, task: str, role: Role, choice: Choice, root: Path
         seeds=choice.seeds,
         entries={},
         dropped={},
-        files=records,
+        files=made,
     )
 
 

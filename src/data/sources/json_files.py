@@ -13,7 +13,7 @@ from metashot.data.sources.text_files import open_text
 
 _CHUNK_CHARACTERS = 1 << 20
 _BLANKS = " \t\r\n"
-_SHOWN = 60
+_ONE_A_LINE = "write one JSON object a line; a list of them is format json"
 
 
 class RepeatedKey(ValueError):
@@ -42,21 +42,15 @@ def parse_object(text: str, where: str) -> Row:
         value = DECODER.decode(text.strip(_BLANKS))
     except json.JSONDecodeError as error:
         if text.lstrip(_BLANKS).startswith("["):
-            problem, remedy = "holds a list", "write one JSON object a line, or set source.format: json"
-            raise DataError(where, problem, remedy) from error
-        raise DataError(
-            where, f"malformed JSON: {error.msg} at column {error.colno}", "write one JSON object a line"
-        ) from error
+            raise DataError(where, "begins a list", _ONE_A_LINE) from error
+        problem = f"malformed JSON: {error.msg} at column {error.colno}"
+        raise DataError(where, problem, "write one JSON object a line") from error
     except RepeatedKey as error:
         raise DataError(where, f'the key "{error}" stands twice in an object', "keep one of them") from error
     except RecursionError:
         raise DataError(where, "nests too many lists or objects", "flatten the record") from None
     if not isinstance(value, dict):
-        raise DataError(
-            where,
-            f"holds a {type(value).__name__}",
-            "write one JSON object a line, or set source.format: json",
-        )
+        raise DataError(where, f"a record must be an object, got {type(value).__name__}", _ONE_A_LINE)
     return value
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
@@ -31,20 +32,22 @@ def draw_mixing_weights(
     return generator.beta(concentration, concentration * ratio, size=count)
 
 
-def mix(first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+def mix(
+    first: Float[Tensor, "*shape"], second: Float[Tensor, "*shape"], weight: Float[Tensor, ...]
+) -> Float[Tensor, "*shape"]:
     """Weight * first + (1 - weight) * second; exactly `first` at 1 and `second` at 0."""
     return weight * first + (1 - weight) * second
 
 
 def mix_states(
-    first: Tensor,
-    first_mask: Tensor,
-    second: Tensor,
-    second_mask: Tensor,
-    weight: Tensor,
+    first: Float[Tensor, "B L d"],
+    first_mask: Bool[Tensor, "B L"],
+    second: Float[Tensor, "B L d"],
+    second_mask: Bool[Tensor, "B L"],
+    weight: Float[Tensor, " B"],
     *,
     mix_padding: bool,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Float[Tensor, "B L d"], Bool[Tensor, "B L"]]:
     """Encoder states of two batches mixed position by position.
 
     Args:
@@ -69,7 +72,12 @@ def mix_states(
     return mix(first, second, share[..., None]), first_mask | second_mask
 
 
-def mixed_target_loss(logits: Tensor, first_ids: Tensor, second_ids: Tensor, weight: Tensor) -> Tensor:
+def mixed_target_loss(
+    logits: Float[Tensor, "B T V"],
+    first_ids: Int[Tensor, "B T"],
+    second_ids: Int[Tensor, "B T"],
+    weight: Float[Tensor, " B"],
+) -> Float[Tensor, " B"]:
     """KL(lambda onehot(first) + (1 - lambda) onehot(second) || model), summed over positions: [B], in nats.
 
     Args:
@@ -95,17 +103,21 @@ def update_similarity(running: float, batch_mean: float, decay: float) -> float:
     return batch_mean if running == 0.0 else decay * running + (1 - decay) * batch_mean
 
 
-def domain_similarity(first: Tensor, second: Tensor) -> Tensor:
+def domain_similarity(first: Float[Tensor, "n e"], second: Float[Tensor, "m e"]) -> Float[Tensor, ""]:
     """D = (1 + cos(mean of `first`, mean of `second`)) / 2 for two sets of cluster centroids [n, e]: a scalar."""
     return (1 + functional.cosine_similarity(first.mean(dim=0), second.mean(dim=0), dim=0)) / 2
 
 
-def gradient_similarity(query_gradient: Tensor, support_gradient: Tensor) -> Tensor:
+def gradient_similarity(
+    query_gradient: Float[Tensor, "*tasks P d"], support_gradient: Float[Tensor, "*tasks P d"]
+) -> Float[Tensor, "*tasks"]:
     """G = (1 + mean over prompt rows of the cosine) / 2: two [..., P, d] -> [...]."""
     cosine = functional.cosine_similarity(query_gradient, support_gradient, dim=-1)
     return (1 + cosine.mean(dim=-1)) / 2
 
 
-def coefficient_loss(coefficient: Tensor, domain: Tensor, gradient: Tensor) -> Tensor:
-    """(D/2 + G/2 - z)^2 per task, with D and G as constants: three [N] -> [N]."""
+def coefficient_loss(
+    coefficient: Float[Tensor, "*tasks"], domain: Float[Tensor, "*tasks"], gradient: Float[Tensor, "*tasks"]
+) -> Float[Tensor, "*tasks"]:
+    """(D/2 + G/2 - z)^2 per task, with D and G as constants: three [...] -> [...]."""
     return (0.5 * domain.detach() + 0.5 * gradient.detach() - coefficient) ** 2

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from metashot.engine.errors import ConfigError
@@ -89,12 +90,14 @@ def _member(key: str, value: str, allowed: tuple[str, ...]) -> None:
         )
 
 
-def row_norm(matrix: Tensor) -> Tensor:
+def row_norm(matrix: Float[Tensor, "*tasks P d"]) -> Float[Tensor, "*tasks P 1"]:
     """L2 norm of each row: [..., rows, d] -> [..., rows, 1]."""
     return torch.linalg.vector_norm(matrix, dim=-1, keepdim=True)
 
 
-def rescale_like(direction: Tensor, reference: Tensor, variant: Rescale) -> Tensor:
+def rescale_like(
+    direction: Float[Tensor, "*tasks P d"], reference: Float[Tensor, "*tasks P d"], variant: Rescale
+) -> Float[Tensor, "*tasks P d"]:
     """`direction` with the size of `reference`, both [..., P, d].
 
     A direction of size zero stays zero (the released code gives NaN for the last three variants).
@@ -110,7 +113,11 @@ def rescale_like(direction: Tensor, reference: Tensor, variant: Rescale) -> Tens
     return direction / size(direction).clamp_min(smallest) * size(reference)
 
 
-def combine(gradient: Tensor, direction: Tensor, coefficient: Tensor) -> Tensor:
+def combine(
+    gradient: Float[Tensor, "*tasks P d"],
+    direction: Float[Tensor, "*tasks P d"],
+    coefficient: Float[Tensor, "*tasks"],
+) -> Float[Tensor, "*tasks P d"]:
     """(1 - z) * direction + z * gradient, for [..., P, d] tensors and a coefficient z of shape [...].
 
     z = 1 gives back `gradient` itself.
@@ -133,7 +140,7 @@ class LowRankLayer(nn.Module):
         with torch.no_grad():
             _initialize(self.u, self.v, init)
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Float[Tensor, "*tasks P d"]) -> Float[Tensor, "*tasks P d"]:
         """Rows [..., d] -> [..., d]."""
         out = rows @ self.v.T @ self.u.T + self.bias
         if self.activation:
@@ -176,18 +183,20 @@ class GradientRegularizer(nn.Module):
         self.hidden = nn.Linear(width, config.coefficient_width)
         self.output = nn.Linear(config.coefficient_width, 1)
 
-    def coefficient(self, state: Tensor) -> Tensor:
+    def coefficient(self, state: Float[Tensor, "*tasks d"]) -> Float[Tensor, "*tasks"]:
         """Z = sigmoid(w2 ReLU(W1 e + b1) + b2): [..., d] -> [...], each in (0, 1)."""
         return torch.sigmoid(self.output(torch.relu(self.hidden(state)))).squeeze(-1)
 
-    def direction(self, gradient: Tensor) -> Tensor:
+    def direction(self, gradient: Float[Tensor, "*tasks P d"]) -> Float[Tensor, "*tasks P d"]:
         """The learned direction, with the size of `gradient`: [..., P, d] -> [..., P, d]."""
         rows = gradient
         for layer in self.layers:
             rows = layer(rows)
         return rescale_like(rows, gradient, self.rescale)
 
-    def forward(self, gradient: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, gradient: Float[Tensor, "*tasks P d"], state: Float[Tensor, "*states d"]
+    ) -> tuple[Float[Tensor, "*tasks P d"], Float[Tensor, "*states"]]:
         """Regularized gradient and coefficient.
 
         Args:

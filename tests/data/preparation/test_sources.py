@@ -215,7 +215,7 @@ def test_only_the_named_columns_are_read_from_parquet(tmp_path: Path) -> None:
             r"a.csv:2: byte 0xff is not UTF-8; it is likely Windows-1252, where it reads 'ÿ,1'",
         ),
         ("a.jsonl", b'{"a": 1}\n{"a"\n', r"a.jsonl:2: malformed JSON: .* at column 5"),
-        ("a.jsonl", b"[1]\n", r"a.jsonl:1: holds a list"),
+        ("a.jsonl", b"[1]\n", r"a.jsonl:1: a record must be an object, got list"),
         ("a.json", b'"a"', r"a.json: begins with '\"': it is no list of objects"),
         ("a.parquet", b"PAR1nonsense", r"a.parquet: is no whole parquet file"),
         ("a.dat", b"", r'a.dat: cannot tell the format of ".dat" files'),

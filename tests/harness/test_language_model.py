@@ -1,0 +1,171 @@
+"""The real lm-evaluation-harness runs `hf` and `metashot` on the same local tasks: every number is the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytest.importorskip("lm_eval")
+
+import lm_eval
+from lm_eval.tasks import TaskManager
+
+import metashot.harness  # noqa: F401  registers the model
+from metashot.engine.models.loading import ModelSpec, load_model
+
+WORDS = [
+    "red",
+    "green",
+    "blue",
+    "cold",
+    "warm",
+    "old",
+    "new",
+    "small",
+    "large",
+    "quick",
+    "slow",
+    "bright",
+    "dark",
+    "soft",
+    "hard",
+]
+
+
+def sentence(place: int, length: int) -> str:
+    return " ".join(WORDS[(place * 7 + step * (place % 5 + 1)) % len(WORDS)] for step in range(length))
+
+
+@pytest.fixture(scope="module")
+def manager(tmp_path_factory: pytest.TempPathFactory) -> TaskManager:
+    """A multiple-choice, a whole-text and a generation task over local rows."""
+    folder = tmp_path_factory.mktemp("harness")
+    rows = {
+        split: [
+            {
+                "question": sentence(place + offset, 6),
+                "choices": [sentence(place + other, 1 + other) for other in range(4)],
+                "answer": place % 4,
+            }
+            for place in range(count)
+        ]
+        for split, count, offset in (("train", 12, 50), ("test", 8, 0))
+    }
+    files = {}
+    for split, content in rows.items():
+        path = folder / f"{split}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
+        files[split] = str(path)
+    common = {"dataset_path": "json", "dataset_kwargs": {"data_files": files}, "test_split": "test"}
+    tasks = [
+        common
+        | {
+            "task": "local_choice", "training_split": "train", "output_type": "multiple_choice",
+            "doc_to_text": "Question: {{question}}\nAnswer: ", "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}",
+            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}, {"metric": "acc_mutual_info"}],
+        },
+        common
+        | {
+            "task": "local_text", "output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{question}}",
+            "metric_list": [{"metric": "word_perplexity"}],
+        },
+        common
+        | {
+            "task": "local_answer", "training_split": "train", "output_type": "generate_until",
+            "doc_to_text": "Question: {{question}}\nAnswer:", "doc_to_target": "{{choices[answer]}}",
+            "generation_kwargs": {"until": ["\n"], "max_gen_toks": 6}, "metric_list": [{"metric": "exact_match"}],
+        },
+    ]  # fmt: skip
+    for task in tasks:
+        (folder / f"{task['task']}.yaml").write_text(yaml.safe_dump(task), encoding="utf-8")
+    return TaskManager(include_path=str(folder), include_defaults=False)
+
+
+def run(
+    manager: TaskManager, model: str, tasks: list[str], arguments: dict[str, Any], shots: int
+) -> dict[str, Any]:
+    return lm_eval.simple_evaluate(
+        model=model, model_args={"dtype": "float32", **arguments}, tasks=tasks, num_fewshot=shots, device="cpu",
+        task_manager=manager, log_samples=True, bootstrap_iters=0,
+    )  # fmt: skip
+
+
+def same_numbers(one: dict[str, Any], other: dict[str, Any]) -> None:
+    for task, metrics in one["results"].items():
+        for name, value in metrics.items():
+            if isinstance(value, float):
+                assert other["results"][task][name] == pytest.approx(value, abs=1e-4), (task, name)
+            else:
+                assert other["results"][task][name] == value, (task, name)
+    for task, samples in one["samples"].items():
+        for mine, theirs in zip(samples, other["samples"][task], strict=True):
+            assert mine["arguments"] == theirs["arguments"]
+            for left, right in zip(mine["resps"], theirs["resps"], strict=True):
+                assert_same_answer(left[0], right[0])
+
+
+def assert_same_answer(left: Any, right: Any) -> None:
+    if isinstance(left, tuple):
+        assert right[0] == pytest.approx(left[0], abs=1e-4)
+        assert right[1] == left[1]
+    elif isinstance(left, str):
+        assert right == left
+    else:
+        assert right == pytest.approx(left, abs=1e-4)
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt2"])
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model with random weights, saved as a model folder."""
+    path = tmp_path_factory.mktemp(request.param)
+    loaded = load_model(ModelSpec("tiny", "tiny", request.param, device="cpu"))
+    loaded.model.save_pretrained(path)
+    loaded.tokenizer.save_pretrained(path)
+    return str(path)
+
+
+@pytest.mark.parametrize("shots", [0, 3])
+def test_choices_have_equal_metrics_and_log_likelihoods(
+    manager: TaskManager, folder: str, shots: int
+) -> None:
+    given = {"pretrained": folder}
+    expected = run(manager, "hf", ["local_choice"], given, shots)
+    same_numbers(expected, run(manager, "metashot", ["local_choice"], given, shots))
+    assert {"acc,none", "acc_norm,none", "acc_mutual_info,none"} <= set(expected["results"]["local_choice"])
+
+
+def test_whole_texts_and_generated_answers_are_equal(manager: TaskManager, folder: str) -> None:
+    given, tasks = {"pretrained": folder}, ["local_text", "local_answer"]
+    expected = run(manager, "hf", tasks, given, 0)
+    found = run(manager, "metashot", tasks, given, 0)
+    same_numbers(expected, found)
+    assert any(sample["resps"][0][0] for sample in expected["samples"]["local_answer"])
+
+
+def test_a_context_that_is_too_long_is_cut_as_by_hf(manager: TaskManager, folder: str) -> None:
+    given = {"pretrained": folder, "max_length": 24}
+    same_numbers(
+        run(manager, "hf", ["local_choice"], given, 3), run(manager, "metashot", ["local_choice"], given, 3)
+    )
+
+
+def test_sampled_answers_are_left_to_hf(manager: TaskManager, folder: str) -> None:
+    found = lm_eval.simple_evaluate(
+        model="metashot", model_args={"pretrained": folder}, tasks=["local_answer"], device="cpu", task_manager=manager,
+        gen_kwargs={"do_sample": True, "temperature": 0.7}, bootstrap_iters=0, log_samples=False,
+    )  # fmt: skip
+    assert "exact_match,none" in found["results"]["local_answer"]
+
+
+def test_an_embedded_model_goes_by_its_name(manager: TaskManager) -> None:
+    found = run(manager, "metashot", ["local_choice"], {"pretrained": "tiny"}, 0)
+    assert found["results"]["local_choice"]["sample_len"] == 8
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
