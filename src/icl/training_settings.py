@@ -17,7 +17,7 @@ from metashot.icl.collate import Batching
 from metashot.icl.held_out import HeldOutSettings
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits
-from metashot.icl.sequences import DemonstrationLabels
+from metashot.icl.sequences import DemonstrationLabels, LossOn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +34,13 @@ class EpisodeSettings:
         training_tasks_draw: which draw of them.
         demonstration_labels: the label ablation.
         no_masking: every token is a target.
+        loss_on: the examples of a sequence that are trained on: `query` (MetaICL) or `every` with a demonstration
+            before it.
+        token_weight: of the loss over the right answer's tokens (MetaICL: 1).
+        option_weight: of the cross-entropy over the options of a question, scored as evaluation scores them; 0
+            (MetaICL) leaves wrong options out of the sequences.
+        replaced_share: with `demonstration_labels=random_words`, share of the sequences whose labels become words.
+        balanced_labels: show every label of a task equally often, in demonstrations and queries.
         batching: `bucketed`, `packed` or `padded`.
         batch_size: sequences of an optimizer step, over all processes.
         micro_batch_size: sequences of one forward pass; the rest of a step is accumulated.
@@ -49,6 +56,11 @@ class EpisodeSettings:
     training_tasks_draw: int = 0
     demonstration_labels: DemonstrationLabels = DemonstrationLabels.GOLD
     no_masking: bool = False
+    loss_on: LossOn = LossOn.QUERY
+    token_weight: float = 1.0
+    option_weight: float = 0.0
+    replaced_share: float = 1.0
+    balanced_labels: bool = False
     batching: Batching = Batching.BUCKETED
     batch_size: int = 8
     micro_batch_size: int = 8

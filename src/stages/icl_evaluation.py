@@ -31,7 +31,7 @@ def evaluate_stage(run: RunContext) -> float:
     """Evaluate, write every file of the output folder, print the table; returns the mean in percent."""
     source, settings, model = _evaluation_parts(run)
     with CellProgress(run.console, run.tracker) as progress:
-        outcome = evaluate(settings, source, model, run.config.scorer, progress)
+        outcome = evaluate(settings, source, model, run.config.scorer, progress, run.record.expect)
     summary = summarize(outcome.cells)
     write_json(run.output / SUMMARY_FILE, summary.to_json())
     write_atomic(run.output / "summary.md", markdown_table(summary))

@@ -23,6 +23,7 @@ from metashot.icl.piece_cache import PieceCache, batch_encoder
 from metashot.icl.prompt import Layout, LengthLimits, Objective, demonstration_ids, example_pieces
 from metashot.icl.sequences import (
     DemonstrationLabels,
+    LossOn,
     SequenceRules,
     TrainingSequence,
     build_sequences,
@@ -287,3 +288,77 @@ def test_padded_batches_reach_the_limit_and_change_no_loss(model: LanguageModel)
     short = collate(sequences, Batching.BUCKETED, 6.0)
     module = TargetLoss(model.model)
     torch.testing.assert_close(module(padded), module(short), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_every_example_after_the_first_is_a_question_with_its_wrong_options(
+    model: LanguageModel, objective: Objective
+) -> None:
+    rule = rules(objective, loss_on=LossOn.EVERY, alternatives=True)
+    (sequence,) = build_sequences([Episode(0, 0, (0, 1), 1)], cache_of(model, objective), rule)
+    decode = model.tokenizer.decode
+    shown = [
+        (
+            decode(sequence.ids.tolist()[question.branch : question.start]),
+            decode(sequence.ids.tolist()[question.start : question.end]),
+            [
+                (decode(other.ids.tolist()[: other.lead]), decode(other.ids.tolist()[other.lead :]))
+                for other in question.alternatives
+            ],
+        )
+        for question in sequence.questions
+    ]
+    text = "asks which answer is right"
+    if objective is Objective.DIRECT:
+        assert shown == [("", "\nno", [("", "\nyes")])] * 2
+    else:
+        assert shown == [("\n\n\nno", f"\n{text}", [("\n\n\nyes", f"\n{text}")])] * 2
+    (only,) = build_sequences([Episode(0, 0, (0, 1), 1)], cache_of(model, objective), rules(objective))
+    assert [question.end for question in only.questions] == [len(sequence.ids)]
+
+
+def test_questions_whose_context_the_limit_cut_are_left_out(model: LanguageModel) -> None:
+    rule = rules(limits=LengthLimits(32, 40), loss_on=LossOn.EVERY, alternatives=True)
+    (sequence,) = build_sequences([Episode(0, 0, (0, 3, 3, 3), 1)], cache_of(model, Objective.DIRECT), rule)
+    assert sequence.cut > 0
+    assert len(sequence.questions) < 4
+    ends = [model.tokenizer.decode(sequence.ids.tolist()[q.start : q.end]) for q in sequence.questions]
+    assert set(ends) == {"\nno"}
+
+
+def test_replaced_words_stand_in_the_wrong_options_too(model: LanguageModel) -> None:
+    rule = rules(labels=DemonstrationLabels.RANDOM_WORDS, loss_on=LossOn.EVERY, alternatives=True)
+    (sequence,) = build_sequences([Episode(5, 0, (0, 1), 2)], cache_of(model, Objective.DIRECT), rule)
+    text = model.tokenizer.decode(sequence.ids.tolist())
+    first, last = sequence.questions
+    wrong = [model.tokenizer.decode(q.alternatives[0].ids.tolist()) for q in (first, last)]
+    right = [model.tokenizer.decode(sequence.ids.tolist()[q.start : q.end]) for q in (first, last)]
+    assert (wrong[0], right[0]) == (right[1], wrong[1])
+    assert "\nyes" not in text
+    assert "\nno" not in text
+
+
+def test_a_share_of_the_sequences_has_words_and_tasks_without_common_options_keep_theirs(
+    model: LanguageModel,
+) -> None:
+    rule = rules(labels=DemonstrationLabels.RANDOM_WORDS, replaced_share=0.5)
+    episodes = [Episode(index, index % 2, (0,), 1) for index in range(80)]
+    built = build_sequences(episodes, cache_of(model, Objective.DIRECT), rule)
+    ends = [model.tokenizer.decode(one.ids.tolist()[one.first_target :]) for one in built]
+    assert 10 < sum(end == "\nno" for end in ends[::2]) < 30
+    assert all(end.startswith("\na long answer") for end in ends[1::2])
+
+
+def test_balanced_sampling_shows_every_label_equally_often() -> None:
+    labels = (0,) * 90 + (1,) * 6 + (2,) * 4
+    sampler = EpisodeSampler((100, 6), 5, seed=1, labels=(labels, ()))
+    counts: dict[int, int] = dict.fromkeys(range(3), 0)
+    for index in range(300):
+        episode = sampler.episode(index)
+        chosen = [*episode.demonstrations, episode.query]
+        assert len(set(chosen)) == 6
+        if episode.task == 0:
+            assert sorted(labels[one] for one in chosen) == [0, 0, 1, 1, 2, 2]
+            counts[labels[episode.query]] += 1
+    assert min(counts.values()) > 60
+    assert sampler.episode(7) == EpisodeSampler((100, 6), 5, seed=1, labels=(labels, ())).episode(7)
