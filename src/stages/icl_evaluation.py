@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from metashot.data.selected_source import Labels, SelectedSource, Selection, Strategy
@@ -19,7 +19,7 @@ from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
 from metashot.icl.plan import plan_evaluation
 from metashot.icl.progress import CellProgress
 from metashot.icl.sequences import english_words
-from metashot.icl.trained_method import check_method
+from metashot.icl.trained_method import check_method, follow_checkpoint
 from metashot.icl.training_plan import plan_training, training_line
 from metashot.stages.context import RunContext
 from metashot.stages.icl_training import in_context, trained_folder, training_settings
@@ -65,6 +65,7 @@ def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
     config = run.config
     tasks = choose_tasks(config)
+    source = select(tasks.source, config.selection)
     settings = EvaluateSettings(
         setting=tasks.setting,
         tasks=tasks.targets,
@@ -73,15 +74,18 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         split=config.split,
         method=in_context(config.method),
         truncation=config.truncation,
-        limits=config.prompt.limits,
+        prompt=config.prompt,
         results_root=run.results_root,
         output=run.output,
     )
-    return select(tasks.source, config.selection), settings, LazyLanguageModel(_model_spec(run, settings))
+    spec, settings = _agreed(run, settings)
+    return source, settings, LazyLanguageModel(spec)
 
 
-def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelConfig:
+def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelConfig, EvaluateSettings]:
     """The config's model, with the weights of `checkpoint` or of this run's training in its place.
+
+    Where begin-of-sequence is left open, the settings follow the checkpoint.
 
     Raises:
         ConfigError: the method contradicts what the checkpoint was trained for.
@@ -90,7 +94,8 @@ def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelConfig:
     if folder is not None:
         spec = spec.with_weights(folder)
     if spec.checkpoint is not None:
-        check_method(spec.checkpoint, settings.method, settings.k)
+        settings = replace(settings, prompt=follow_checkpoint(spec.checkpoint, settings.prompt))
+        check_method(spec.checkpoint, settings.method, settings.k, settings.prompt)
     elif settings.method.trained and run.config.stages != ("plan",):
         run.console.print(
             f"note: method {settings.method.name} is for a meta-trained model; {spec.name} is scored as it is "
@@ -98,7 +103,7 @@ def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelConfig:
             soft_wrap=True,
             markup=False,
         )
-    return spec
+    return spec, settings
 
 
 def _checkpoint(run: RunContext) -> Path | None:

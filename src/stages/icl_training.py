@@ -59,13 +59,14 @@ def training_settings(config: RunConfig) -> MetaTrainSettings:
     """
     node: dict[str, Any] = dict(config.trainer)
     _refuse_unknown(node)
-    limits = config.prompt.limits
+    prompt = config.prompt
     lora = None if node["lora"] is None else build(LoraSettings, node["lora"], "trainer.lora")
     return MetaTrainSettings(
         method=in_context(config.method),
+        prompt=prompt,
         k=config.k,
         seed=convert(int, node["seed"], "trainer.seed"),
-        episodes=build(EpisodeSettings, _part(EpisodeSettings, node), "trainer", limits=limits),
+        episodes=build(EpisodeSettings, _part(EpisodeSettings, node), "trainer", limits=prompt.limits),
         optimizer=build(OptimizerSettings, config.optimizer, "optimizer"),
         trainable=build(TrainableSettings, _part(TrainableSettings, node), "trainer", lora=lora),
         loop=build(LoopSettings, _part(LoopSettings, node), "trainer"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from metashot.data.errors import suggestion
 from metashot.engine.components.values import convert
@@ -42,7 +42,7 @@ def build(kind: type[T], node: Mapping[str, Any] | None, where: str, **given: An
 
 
 def _types(kind: type[Any]) -> dict[str, Any]:
-    return inspect.get_annotations(kind, eval_str=True)
+    return get_type_hints(kind, include_extras=True)
 
 
 def _required(kind: type[Any]) -> list[str]:

@@ -15,7 +15,7 @@ from metashot.engine.models.sources import ModelConfig
 from metashot.engine.scoring import Scorer
 from metashot.icl.cell import Truncation
 from metashot.icl.plan import PlanSettings
-from metashot.icl.prompt import LengthLimits
+from metashot.icl.prompting.config import PromptConfig
 
 MakeScorer = Callable[[PreTrainedModel], Scorer]
 
@@ -38,24 +38,6 @@ class SettingChoice:
     """
 
     name: str
-
-
-@dataclass(frozen=True, slots=True)
-class PromptConfig:
-    """Token limits (`prompt.*`).
-
-    Attributes:
-        max_length: most tokens of a sequence with demonstrations.
-        max_length_per_example: most tokens of one example, two of them reserved.
-    """
-
-    max_length: int
-    max_length_per_example: int
-
-    @property
-    def limits(self) -> LengthLimits:
-        """As prompts are built with."""
-        return LengthLimits(self.max_length_per_example, self.max_length)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,8 +28,8 @@ def choice_names(group: str) -> list[str]:
 def choice_node(group: str, name: str) -> Mapping[str, Any]:
     """The node of a choice, with what its defaults list brings.
 
-    Only entries that stay in the choice's own package are understood (`kind@_here_: scoring`, or a file of the same
-    group), which is what the files of `conf/model` and `conf/method` use; interpolations stay as they are written.
+    Only entries that stay in the choice's own package are understood (`kind@_here_: scoring`, `kind/scoring@_here_`, or a
+    file of the same group), which is what the files of `conf/model` and `conf/method` use; interpolations stay as they are written.
 
     Raises:
         ConfigError: no such choice.
@@ -40,12 +40,13 @@ def choice_node(group: str, name: str) -> Mapping[str, Any]:
     content: dict[str, Any] = yaml.safe_load(path.read_text("utf-8")) or {}
     node: dict[str, Any] = {}
     for entry in content.pop("defaults", []):
-        if isinstance(entry, str):
-            node |= choice_node(group, entry) if entry != "_self_" else {}
-            continue
-        ((key, choice),) = entry.items()
-        folder = str(key).partition("@")[0]
-        node |= choice_node(folder[1:] if folder.startswith("/") else f"{group}/{folder}", str(choice))
+        key, choice = next(iter(entry.items())) if isinstance(entry, dict) else ("", entry)
+        place = str(choice).partition("@")[0]
+        if place != "_self_":
+            folder = str(key).partition("@")[0]
+            below = folder[1:] if folder.startswith("/") else f"{group}/{folder}".rstrip("/")
+            inner, _, file = place.rpartition("/")
+            node |= choice_node(f"{below}/{inner}".rstrip("/"), file)
     return node | content
 
 
