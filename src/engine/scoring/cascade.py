@@ -20,7 +20,7 @@ class CascadeScorer:
 
     Args:
         model: a causal language model.
-        memory_budget_bytes: see `PrefixScorer`.
+        memory_budget_bytes: for activations and caches; None for the default of `rows_for_budget`.
         last_layer: the model's last layer, if it is to compute only the rows that are read.
     """
 
