@@ -10,7 +10,7 @@ from metashot.data.demo import DemoSource
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError, ModelError, OutputError
 from metashot.engine.metrics.classification import macro_f1
-from metashot.engine.metrics.ranking import Calibration, Normalization
+from metashot.engine.metrics.rules import Calibration, Normalization
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading import read_outputs
