@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from metashot.engine.files import write_atomic, write_json
-from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
 from metashot.metaprompt.meta.cuts import describe as describe_cuts
@@ -26,7 +26,6 @@ from metashot.stages.metaprompt_settings import (
     prepare_settings,
     tune_settings,
 )
-from metashot.stages.nodes import build
 
 _SHOWN_CLUSTERS, _SHOWN_TOKENS, _NEAREST = 12, 8, 4
 CLUSTERS_FILE = "clusters.json"
@@ -44,7 +43,7 @@ def prepare_stage(run: RunContext) -> None:
 
 def train_stage(run: RunContext) -> float:
     """Meta-train prompt and regularizer; returns the last held-out query loss (lower is better)."""
-    supmer: Mapping[str, Any] = run.config["supmer"]
+    supmer: Mapping[str, Any] = run.config.supmer
     settings, loop = meta_settings(supmer), loop_settings(supmer)
     store, model = clusters_of(run), model_of(run)
     cuts = measure_cuts(task_stream(settings, model, store))
@@ -95,12 +94,12 @@ def say(run: RunContext, line: str) -> None:
 
 def model_of(run: RunContext) -> LanguageModel:
     """The config's model."""
-    return load_model(build(ModelSpec, run.config["model"], "model"))
+    return load_model(run.config.model)
 
 
 def clusters_of(run: RunContext) -> ClusterStore:
     """The config's corpus in clusters, made where they are missing."""
-    return prepare_clusters(prepare_settings(run.config["corpus"]), notify=lambda line: say(run, line))
+    return prepare_clusters(prepare_settings(run.config.corpus), notify=lambda line: say(run, line))
 
 
 def _show_prompt(run: RunContext, model: LanguageModel, checkpoint: Any) -> None:

@@ -19,7 +19,7 @@ from metashot.metaprompt.clusters.store import find_clusters
 from metashot.metaprompt.exchange import export_learned
 from metashot.metaprompt.meta.learner import MetaLearner
 from metashot.metaprompt.meta.planning import Price, price_meta_training
-from metashot.metaprompt.meta.probe import ProbeRow, ProbeSettings, probe_formats
+from metashot.metaprompt.meta.probe import ProbeRow, probe_formats
 from metashot.metaprompt.meta.settings import pseudo_embeddings, task_stream
 from metashot.metaprompt.tuning.planning import price_tuning
 from metashot.metaprompt.tuning.starting_point import starting_point
@@ -27,7 +27,6 @@ from metashot.metaprompt.tuning.tunable import TuningMethod
 from metashot.stages.context import RunContext
 from metashot.stages.metaprompt import clusters_of, model_of, say
 from metashot.stages.metaprompt_settings import loop_settings, meta_settings, prepare_settings, tune_settings
-from metashot.stages.nodes import build
 
 PROBE_FILE, PLAN_FILE, EXPORT_FOLDER = "probe.json", "plan.json", "export"
 _TIMED_SENTENCES = 64
@@ -35,8 +34,7 @@ _TIMED_SENTENCES = 64
 
 def probe_stage(run: RunContext) -> float:
     """Does the frozen model hold what the meta-tasks ask? Returns the probe's mean lead over guessing, in percent."""
-    settings = meta_settings(run.config["supmer"])
-    probe = build(ProbeSettings, run.config["probe"], "probe")
+    settings = meta_settings(run.config.supmer)
     store, model = clusters_of(run), model_of(run)
     stream = task_stream(settings, model, store)
     backbone = make_backbone(model, pseudo_embeddings(settings, model, store))
@@ -45,9 +43,9 @@ def probe_stage(run: RunContext) -> float:
         backbone,
         torch.empty(0, backbone.width),
         store,
-        probe,
+        run.config.probe,
         max_batch_tokens=settings.max_batch_tokens,
-        embed=load_encoder(prepare_settings(run.config["corpus"]).encoder),
+        embed=load_encoder(prepare_settings(run.config.corpus).encoder),
     )
     write_json(run.output / PROBE_FILE, [asdict(row) | {"verdict": row.verdict} for row in rows])
     run.console.print(_probe_table(rows, model.spec.name))
@@ -77,7 +75,7 @@ def _probe_table(rows: Sequence[ProbeRow], model: str) -> Table:
 
 def plan_stage(run: RunContext) -> float:
     """Tokens and time of `prepare`, `train` and `evaluate`; returns the seconds. Times one step with the real weights."""
-    corpus = prepare_settings(run.config["corpus"])
+    corpus = prepare_settings(run.config.corpus)
     sentences, store = find_clusters(corpus, notify=lambda line: say(run, line))
     prices: list[Price] = []
     if store is None:
@@ -90,13 +88,13 @@ def plan_stage(run: RunContext) -> float:
         prices.append(Price("embedding", f"{len(sentences)} sentences", 0, 0, each * len(sentences)))
         say(run, "the corpus is not clustered yet: run stage=prepare to price what follows")
     else:
-        supmer: Mapping[str, Any] = run.config["supmer"]
+        supmer: Mapping[str, Any] = run.config.supmer
         model = model_of(run)
         loop = loop_settings(supmer)
         lines, speed = price_meta_training(MetaLearner(meta_settings(supmer), model, store, loop.steps), loop)
-        if run.config["method"]["tuning"] == TuningMethod.SUPMER:
+        if tune_settings(run.config, started=False).tuning == TuningMethod.SUPMER:
             prices += lines
-        if run.config["tuning"]["data_root"] or run.config["tuning"]["data_source"] == "hub":
+        if run.config.tuning["data_root"] or run.config.tuning["data_source"] == "hub":
             prices += price_tuning(tune_settings(run.config, started=False), model, speed)
         else:
             say(run, "tuning.data_root is not set: tuning is not priced")
