@@ -31,7 +31,8 @@ from world import ATTRIBUTES, Attribute, opposite
 from metashot.data.corpus import CorpusSpec
 from metashot.data.sentences import SentenceRules
 from metashot.engine.files import append_lines, read_lines
-from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.models.loading import LanguageModel, load_model
+from metashot.engine.models.sources import LocalModel
 from metashot.engine.training.optimizers import OptimizerSettings
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.clustering import ClusterSpec
@@ -132,7 +133,7 @@ def run_job(job: Job, sizes: Sizes, work: Path) -> list[dict[str, object]]:
     """All rows of one job."""
     folder = backbone_folder(job, sizes, work)
     started = time.process_time()
-    model = load_model(ModelSpec("demo", "local", str(folder), device="cpu"))
+    model = load_model(LocalModel("demo", str(folder), device="cpu"))
     store = clusters(job.main, work / "corpus")
     learned = {
         name: meta_learn(

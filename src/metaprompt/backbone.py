@@ -75,8 +75,23 @@ class Backbone(Protocol):
 
 
 def input_embeddings(language_model: LanguageModel) -> Tensor:
-    """The vocabulary's input embedding matrix, [V, d]."""
-    return language_model.model.get_input_embeddings().weight  # pyright: ignore[reportReturnType]
+    """The vocabulary's input embeddings as the first layer sees them, [V, d].
+
+    That is the model's table, times the factor that some models (Gemma) multiply its rows by.
+    """
+    module = language_model.model.get_input_embeddings()
+    table: Tensor = module.weight  # pyright: ignore[reportAssignmentType]
+    with torch.no_grad():
+        row = int(table[:16].norm(dim=1).argmax())
+        seen = module(torch.tensor([row], device=table.device))[0]
+        factor = float(seen.norm() / table[row].norm())
+    return table if abs(factor - 1) < 1e-3 else table * factor
+
+
+def embedding_width(language_model: LanguageModel) -> int:
+    """Width d of the input embeddings."""
+    table: Tensor = language_model.model.get_input_embeddings().weight  # pyright: ignore[reportAssignmentType]
+    return table.shape[1]
 
 
 def make_backbone(language_model: LanguageModel, pseudo_tokens: Tensor | None = None) -> Backbone:
@@ -127,7 +142,7 @@ class EncoderDecoderBackbone:
     @property
     def width(self) -> int:
         """Width d of the input embeddings."""
-        return input_embeddings(self.language_model).shape[1]
+        return embedding_width(self.language_model)
 
     def encode(self, prompts: Tensor, batch: PromptBatch) -> Encoding:
         """Encoder states."""
@@ -175,7 +190,7 @@ class DecoderOnlyBackbone:
     @property
     def width(self) -> int:
         """Width d of the input embeddings."""
-        return input_embeddings(self.language_model).shape[1]
+        return embedding_width(self.language_model)
 
     def encode(self, prompts: Tensor, batch: PromptBatch) -> Encoding:
         """Hidden states after the last layer, and the one at each context's last token."""

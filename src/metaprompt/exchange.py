@@ -18,6 +18,7 @@ from torch import Tensor
 from metashot.engine.errors import CheckpointError
 from metashot.engine.files import output_errors, sha256_file, write_atomic, write_json
 from metashot.engine.models.loading import LanguageModel
+from metashot.engine.models.sources import HubModel
 from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
 from metashot.metaprompt.meta.training import MetaLearned
 from metashot.metaprompt.tuning.adapters import WEIGHTS_FILE, export_adapter, import_adapter
@@ -96,7 +97,7 @@ def is_adapter(folder: Path) -> bool:
 def _public_name(language_model: LanguageModel) -> str:
     """A hub id as it is; for models that lie on a disk their name, never their folder."""
     spec = language_model.spec
-    return spec.path if spec.source == "hub" and spec.path else spec.name
+    return spec.path if isinstance(spec, HubModel) else spec.name
 
 
 def _card(

@@ -11,7 +11,8 @@ import torch
 from peft import PeftModel
 
 from metashot.engine.errors import CheckpointError
-from metashot.engine.models.loading import LanguageModel, ModelSpec
+from metashot.engine.models.loading import LanguageModel
+from metashot.engine.models.sources import LocalModel
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.batch import PromptExample, collate
 from metashot.metaprompt.exchange import export_learned, import_learned, is_adapter
@@ -52,7 +53,7 @@ def test_a_round_trip_through_peft_gives_equal_logits_and_the_same_psi(
 
 
 def test_the_card_names_the_model_and_no_folder(gpt2: LanguageModel, tmp_path: Path):
-    model = replace(gpt2, spec=ModelSpec("mine", "local", "/somewhere/private"))
+    model = replace(gpt2, spec=LocalModel("mine", "/somewhere/private"))
     export_learned(tmp_path, model, torch.randn(4, 16), None, {"method": "soft_prompt"})
     card, config = ((tmp_path / name).read_text() for name in ("README.md", "adapter_config.json"))
     assert json.loads(config)["base_model_name_or_path"] == "mine"

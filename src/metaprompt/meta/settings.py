@@ -12,7 +12,7 @@ from torch import Tensor
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.optimizers import OptimizerSettings
-from metashot.metaprompt.backbone import input_embeddings
+from metashot.metaprompt.backbone import embedding_width
 from metashot.metaprompt.clusters.pseudo_tokens import (
     CENTERED_EMBEDDINGS,
     INPUT_EMBEDDINGS,
@@ -204,6 +204,6 @@ def pseudo_embeddings(
         centered = settings.pseudo_tokens == CENTERED_EMBEDDINGS
         vectors = cluster_embeddings(store, language_model, settings.seed, centered=centered)
     else:
-        width = input_embeddings(language_model).shape[1]
+        width = embedding_width(language_model)
         vectors = load_cluster_vectors(Path(settings.pseudo_tokens), store.count, width)
     return vectors.to(language_model.device)

@@ -1,6 +1,6 @@
 """Meta-train on a corpus, tune four sets with and without what was learned, then print and draw the comparison.
 
-    python experiments/supmer_demo/run_demo.py --data-root <folder with SST-2/train.json ...>
+    python experiments/supmer_smollm2/run_rows.py --data-root <folder with SST-2/train.json ...>
 
 Rows: prompt tuning from vocabulary embeddings, the same from the meta-learned prompt, and SUPMER (that prompt and the
 meta-learned regularizer). Further overrides go to every job: `corpus=text corpus.path=<folder> corpus.document=line`.
@@ -31,13 +31,13 @@ HERE = Path(__file__).parent
 def run(*overrides: str) -> None:
     """One `run.py` job of the experiment."""
     subprocess.run(
-        [sys.executable, "run.py", "experiment=supmer_demo", *overrides], cwd=HERE.parents[1], check=True
+        [sys.executable, "run.py", "experiment=supmer_smollm2", *overrides], cwd=HERE.parents[1], check=True
     )
 
 
 def folder(root: Path, job: str) -> Path:
     """Output folder of a job."""
-    return root / "supmer_demo" / job
+    return root / "supmer_smollm2" / job
 
 
 def run_all(root: Path, data_root: str, overrides: list[str]) -> None:
