@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
+from metashot.data.seals import digest_of
 from metashot.engine.errors import ModelError
+from metashot.engine.files import sha256_file
 
 _GGUF = re.compile(r"(?P<stem>.+)\.gguf(\.part(?P<part>\d+))?$")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")
@@ -24,6 +27,22 @@ class GgufFile:
 
     stem: str
     parts: tuple[Path, ...]
+
+    def digest(self) -> str:
+        """sha256 of a single file; of the parts' digests where there are several."""
+        digests = [sha256_file(part) for part in self.parts]
+        return digests[0] if len(digests) == 1 else digest_of(digests)
+
+    def joined_in(self, folder: Path) -> Path:
+        """The file itself, or its parts joined in `folder`."""
+        if len(self.parts) == 1:
+            return self.parts[0]
+        whole = folder / f"{self.stem}.gguf"
+        with whole.open("wb") as target:
+            for part in self.parts:
+                with part.open("rb") as content:
+                    shutil.copyfileobj(content, target)
+        return whole
 
 
 def gguf_on_disk(path: Path) -> GgufFile:

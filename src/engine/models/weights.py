@@ -1,11 +1,10 @@
-"""Weights from a folder in transformers' layout: kernels, placement, quantization, adapters, each with a one-line error."""
+"""Weights from a folder in transformers' layout: kernels, placement, quantization, each with a one-line error."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -19,9 +18,9 @@ from transformers import (
 )
 
 from metashot.engine.errors import ModelError
+from metashot.engine.models.digests import weight_files
 
 Quantization = Literal["int8", "int4"]
-ADAPTER_CONFIG = "adapter_config.json"
 _OWN_CODE = "trust_remote_code"
 
 
@@ -32,14 +31,14 @@ class WeightOptions:
     Attributes:
         dtype: of the weights; quantized ones compute in it.
         attn_implementation: as transformers names it; None lets the library choose.
-        device_map: None, or transformers' placement over devices (`auto`, `cuda:0`, or module -> device).
+        device_map: None, or transformers' placement over devices (`auto`, `cuda:0`, ...).
         quantization: bitsandbytes with 8 or 4 (NF4) bits, for inference; None keeps `dtype`.
         trust_remote_code: run Python code that the folder brings.
     """
 
     dtype: torch.dtype
     attn_implementation: str | None = None
-    device_map: str | Mapping[str, str | int] | None = None
+    device_map: str | None = None
     quantization: Quantization | None = None
     trust_remote_code: bool = False
 
@@ -69,7 +68,7 @@ def read_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
 
 
 def read_weights(folder: Path, options: WeightOptions) -> PreTrainedModel:
-    """The model of a folder, from one or several safetensors files.
+    """The model of a folder, from one or several files; those of the older PyTorch format may hold tensors only.
 
     Raises:
         ModelError: weights that cannot be read, an attention that the model does not have, untrusted code, or a
@@ -77,26 +76,26 @@ def read_weights(folder: Path, options: WeightOptions) -> PreTrainedModel:
     """
     config = read_config(folder, trust_remote_code=options.trust_remote_code)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    given: dict[str, Any] = {"quantization_config": quantization_config(options.quantization, options.dtype)}
-    if options.device_map is not None:
-        device_map = options.device_map
-        given["device_map"] = device_map if isinstance(device_map, str) else dict(device_map)
+    given = {
+        "quantization_config": quantization_config(options.quantization, options.dtype),
+        "device_map": options.device_map,
+    }
     try:
         return auto.from_pretrained(
             folder,
             dtype=options.dtype,
             attn_implementation=options.attn_implementation,
-            use_safetensors=True,
+            use_safetensors=weight_files(folder)[0].suffix == ".safetensors",
             trust_remote_code=options.trust_remote_code,
             **{key: value for key, value in given.items() if value is not None},
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError) as error:
         way_out = "check the folder, model.attn_implementation, model.device_map and model.quantization"
         raise _explained(folder, error, "cannot load the model", way_out) from error
 
 
 def quantization_config(quantization: Quantization | None, dtype: torch.dtype) -> Any:
-    """transformers' description of a quantization, or None.
+    """Transformers' description of a quantization, or None.
 
     Raises:
         ModelError: bitsandbytes is not installed.
@@ -108,55 +107,13 @@ def quantization_config(quantization: Quantization | None, dtype: torch.dtype) -
         from transformers import BitsAndBytesConfig
     except ImportError:
         raise ModelError(
-            "model.quantization", f"{quantization} needs the package bitsandbytes", "pip install 'metashot[train]'"
+            "model.quantization",
+            f"{quantization} needs the package bitsandbytes",
+            "pip install 'metashot[train]'",
         ) from None
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)
-
-
-def with_adapter(model: PreTrainedModel, folder: Path, *, quantized: bool) -> PreTrainedModel:
-    """`model` with a PEFT adapter: merged into its weights, or beside them where those are quantized.
-
-    Raises:
-        ModelError: peft is missing, or the adapter is for another model, or is one that stands in the prompt.
-    """
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError:
-        raise ModelError("model.adapter", "needs the package peft", "pip install 'metashot[train]'") from None
-    config: Any = PeftConfig.from_pretrained(folder)
-    if config.is_prompt_learning:
-        raise ModelError(
-            "model.adapter",
-            f"{str(folder)!r} is a {config.peft_type.value} adapter: virtual tokens, which cannot be merged into weights",
-            "use method=soft_prompt, or a LoRA adapter",
-        )
-    try:
-        wrapped: Any = PeftModel.from_pretrained(model, folder)
-        return wrapped.get_base_model() if quantized else wrapped.merge_and_unload()
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(
-            "model.adapter",
-            f"{str(folder)!r} does not fit {type(model).__name__}: {_first_line(error)}",
-            "use the model that the adapter was trained on",
-        ) from error
-
-
-def adapter_base(folder: Path) -> str:
-    """The folder or hub id that an adapter was trained on, from its `adapter_config.json`.
-
-    Raises:
-        ModelError: the adapter does not say.
-    """
-    base = json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    if not base:
-        raise ModelError(
-            "model.adapter",
-            f"{str(folder)!r} does not name the model that it was trained on",
-            "name it: model=<its base> model.adapter=<folder>",
-        )
-    return str(base)
 
 
 def _explained(folder: Path, error: Exception, problem: str, way_out: str) -> ModelError:
@@ -167,9 +124,10 @@ def _explained(folder: Path, error: Exception, problem: str, way_out: str) -> Mo
             f"{str(folder)!r} brings Python code of its own, which is not run unasked",
             "read that code, then set model.trust_remote_code=true",
         )
-    return ModelError(str(folder), f"{problem}: {_first_line(error)}", way_out)
+    return ModelError(str(folder), f"{problem}: {first_line(error)}", way_out)
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """The beginning of an error's text, for one-line errors."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2]) if lines else type(error).__name__
