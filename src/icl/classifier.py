@@ -10,11 +10,11 @@ from torch import Tensor
 
 from metashot.data.errors import DataError
 from metashot.data.task import Example, TaskData, TaskType
-from metashot.engine.metrics.ranking import best_option, option_scores
+from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import named_model
 from metashot.engine.scoring import PrefixScorer
-from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
+from metashot.icl.cell import PromptRules, Truncation, build_cell, ranking_scores, read_back
 from metashot.icl.methods import Method, named_method
 from metashot.icl.prompting.config import MetaiclPrompt, PromptConfig
 from metashot.icl.trained_method import check_method, follow_checkpoint
@@ -106,19 +106,7 @@ class InContextClassifier:
         )
         cell = build_cell(data, self.model.encode, rules)
         answers = read_back(cell, PrefixScorer(self.model.load().model).score(cell.requests))
-        return torch.tensor(
-            [
-                option_scores(
-                    answer.sum_nll[0],
-                    answer.counts[0],
-                    answer.sum_nll[1:],
-                    answer.counts[1:],
-                    calibration=self.method.calibration,
-                    normalization=self.method.normalization,
-                )
-                for answer in answers
-            ]
-        )
+        return torch.tensor(ranking_scores(answers, self.method))
 
     def predict(self, inputs: Sequence[str], options: Sequence[str]) -> list[str]:
         """The best option for each input; the first of equally good ones."""

@@ -15,7 +15,7 @@ from metashot.data.task import TaskData, TaskType
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import digest_of
 from metashot.engine.metrics.classification import metric_of, score
-from metashot.engine.metrics.ranking import best_option, option_scores
+from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.runs.folder import CellPlace, RunFolder
 from metashot.engine.runs.prompts import CellPrompt, write_prompts
@@ -23,7 +23,15 @@ from metashot.engine.runs.results import FinishedCell, Prediction, Result, relab
 from metashot.engine.runs.store import ResultStore
 from metashot.engine.scoring import Scorer
 from metashot.engine.scoring.plan import plan_requests
-from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
+from metashot.icl.cell import (
+    Cell,
+    OptionScores,
+    PromptRules,
+    Truncation,
+    build_cell,
+    ranking_scores,
+    read_back,
+)
 from metashot.icl.methods import Method
 from metashot.icl.prompt_record import cell_prompt
 from metashot.icl.prompting.config import PromptConfig
@@ -272,8 +280,10 @@ def finish_cell(
 ) -> FinishedCell:
     """Rank the options and measure the cell."""
     predictions = tuple(
-        predict(example.output, example.options, answer, settings.method, key, index)
-        for index, (example, answer) in enumerate(zip(data.test, answers, strict=True))
+        predict(example.output, example.options, answer, nll, key, index)
+        for index, (example, answer, nll) in enumerate(
+            zip(data.test, answers, ranking_scores(answers, settings.method), strict=True)
+        )
     )
     metric = metric_of(data.task_type)
     value = score(metric, [row.gold for row in predictions], [row.prediction for row in predictions])
@@ -293,17 +303,14 @@ def finish_cell(
 
 
 def predict(
-    gold: str, options: tuple[str, ...], answer: OptionScores, method: Method, key: CellKey, index: int
+    gold: str,
+    options: tuple[str, ...],
+    answer: OptionScores,
+    nll: Sequence[float],
+    key: CellKey,
+    index: int,
 ) -> Prediction:
     """One test example's line of `predictions.jsonl`."""
-    nll = option_scores(
-        answer.sum_nll[0],
-        answer.counts[0],
-        answer.sum_nll[1:],
-        answer.counts[1:],
-        calibration=method.calibration,
-        normalization=method.normalization,
-    )
     counts = answer.counts[0]
     return Prediction(
         task=key.task,
