@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -21,8 +22,7 @@ from metashot.engine.runs.folder import CellPlace, RunFolder
 from metashot.engine.runs.prompts import CellPrompt, write_prompts
 from metashot.engine.runs.results import FinishedCell, Prediction, Result, relabel
 from metashot.engine.runs.store import ResultStore
-from metashot.engine.scoring import Scorer
-from metashot.engine.scoring.plan import plan_requests
+from metashot.engine.scoring import PrefixScorer, Request, Scorer
 from metashot.icl.cell import (
     Cell,
     OptionScores,
@@ -96,12 +96,33 @@ class CellKey:
 
 @dataclass(slots=True)
 class EvaluationCost:
-    """Tokens that a run computed, and what scoring every request alone would have computed."""
+    """Tokens that a run computed, and what scoring every request alone would have computed.
+
+    Attributes:
+        computed_cells: cells that were computed.
+        reused_cells: cells that the store had.
+        tokens_computed: tokens through the model.
+        tokens_naive: tokens of every request alone.
+        route: how the last cell was scored (see `PrefixScorer.route`); None if none was computed.
+        route_reason: why no faster way was taken; None for the fastest.
+    """
 
     computed_cells: int = 0
     reused_cells: int = 0
     tokens_computed: int = 0
     tokens_naive: int = 0
+    route: str | None = None
+    route_reason: str | None = None
+
+    def add(self, scorer: Scorer, requests: Sequence[Request], alone: int) -> None:
+        """Count one cell's requests, scored by `scorer`; `alone` tokens without sharing."""
+        self.tokens_naive += alone
+        if isinstance(scorer, PrefixScorer):
+            self.route, self.route_reason = scorer.route, scorer.reason
+            self.tokens_computed += scorer.tokens_computed(requests)
+        else:
+            self.route = "plain"
+            self.tokens_computed += sum(request.length for request in requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +255,7 @@ def evaluate(
     write_prompts(settings.output, shown)
     progress.start(len(keys), stored)
     cost = EvaluationCost()
+    scorer_of_model = cache(lambda: make_scorer(model.load().model))
     cells: list[FinishedCell] = []
     for key in keys:
         before = cost.computed_cells
@@ -242,7 +264,7 @@ def evaluate(
             with store.lock(key.fingerprint):
                 cell = store.get(key.fingerprint)
                 if cell is None:
-                    cell = _compute(key, settings, source, model, make_scorer, progress, cost)
+                    cell = _compute(key, settings, source, model, scorer_of_model, progress, cost)
                     store.put(cell)
                     cost.computed_cells += 1
         computed = cost.computed_cells > before
@@ -262,16 +284,15 @@ def _compute(
     settings: EvaluateSettings,
     source: TaskSource,
     model: LazyLanguageModel,
-    make_scorer: Callable[[PreTrainedModel], Scorer],
+    scorer_of_model: Callable[[], Scorer],
     progress: EvaluationProgress,
     cost: EvaluationCost,
 ) -> FinishedCell:
     data = source.load(key.task, k=settings.method.shots(settings.k), seed=key.seed, split=settings.split)
     cell = build_cell(data, model.encode, prompt_rules(settings, model))
-    scorer = make_scorer(model.load().model)
+    scorer = scorer_of_model()
     scores = scorer.score(cell.requests, on_progress=lambda done, total: progress.tokens(key, done, total))
-    cost.tokens_computed += plan_requests(cell.requests).tokens_computed
-    cost.tokens_naive += tokens_alone(cell)
+    cost.add(scorer, cell.requests, tokens_alone(cell))
     return finish_cell(key, data, read_back(cell, scores), settings, model.name)
 
 
