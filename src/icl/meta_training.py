@@ -69,6 +69,8 @@ def train(
     _check(settings)
     _check_rows(settings, language_model)
     seed_everything(settings.seed + rank())
+    if settings.held_out.from_pool:
+        train_tasks = [task for task in train_tasks if task not in settings.held_out.tasks]
     tasks = chosen_tasks(train_tasks, settings.episodes.training_tasks, settings.episodes.training_tasks_draw)
     pools = load_pools(source, tasks, settings.episodes)
     check_pools({task: len(pool) for task, pool in pools.items()}, settings.shots)

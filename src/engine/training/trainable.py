@@ -36,13 +36,16 @@ class LoraSettings:
         r: rank of the update.
         alpha: its scale times r.
         dropout: on the update's input.
-        target_modules: names of the layers that get one; empty lets PEFT choose for the architecture.
+        target_modules: names of the layers that get one; empty for all linear layers but the vocabulary projection.
+        last_layers: only so many of the last transformer layers get one, and no gradient is computed below them;
+            None for all.
     """
 
     r: int = 8
     alpha: int = 16
     dropout: float = 0.0
     target_modules: tuple[str, ...] = ()
+    last_layers: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,12 +236,33 @@ def _with_lora(model: PreTrainedModel, lora: LoraSettings | None) -> PreTrainedM
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules) or None,
+        target_modules=list(lora.target_modules) or _linear_layers(model),
+        layers_to_transform=_last_layers(lora.last_layers, model),
         # GPT-2 stores its projections transposed.
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
         task_type="CAUSAL_LM",
     )
     return cast(PreTrainedModel, get_peft_model(model, config))
+
+
+def _linear_layers(model: PreTrainedModel) -> list[str]:
+    """Last parts of the names of all linear layers but the vocabulary projection."""
+    head = model.get_output_embeddings()
+    layers = {
+        name.rpartition(".")[2]
+        for name, module in model.named_modules()
+        if isinstance(module, (nn.Linear, Conv1D)) and module is not head
+    }
+    return sorted(layers)
+
+
+def _last_layers(count: int | None, model: PreTrainedModel) -> list[int] | None:
+    layers = int(model.config.get_text_config().num_hidden_layers)
+    if count is None:
+        return None
+    if not 1 <= count <= layers:
+        raise ConfigError("trainer.lora.last_layers", f"{count} of {layers} layers", f"1 to {layers}, or null for all")
+    return list(range(layers - count, layers))
 
 
 def _configure(model: PreTrainedModel, settings: TrainableSettings) -> None:
