@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,8 +15,10 @@ from metashot.engine.files import digest_of
 from metashot.engine.metrics.classification import metric_of, score
 from metashot.engine.metrics.ranking import best_option, option_scores
 from metashot.engine.models.loading import LanguageModel, LazyLanguageModel
+from metashot.engine.runs.folder import CellPlace, RunFolder
 from metashot.engine.runs.prompts import CellPrompt, write_prompts
-from metashot.engine.runs.results import FinishedCell, Prediction, Result, ResultStore, RunFolder, relabel
+from metashot.engine.runs.results import FinishedCell, Prediction, Result, relabel
+from metashot.engine.runs.store import ResultStore
 from metashot.engine.scoring import Scorer
 from metashot.engine.scoring.plan import plan_requests
 from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
@@ -191,11 +193,20 @@ def evaluate(
     model: LazyLanguageModel,
     make_scorer: Callable[[LanguageModel], Scorer],
     progress: EvaluationProgress,
+    expect: Callable[[Mapping[CellPlace, str]], None] | None = None,
 ) -> Evaluation:
     """Evaluate every cell that the store lacks, and write all of them to the run's folder.
 
     A cell is stored as soon as it is finished, so a run that is killed loses at most one cell. Data and output
     folders are checked before the model is loaded.
+
+    Args:
+        settings: what to evaluate.
+        source: the tasks' data.
+        model: loaded when the first cell has to be computed.
+        make_scorer: the scoring engine for the loaded model.
+        progress: told about every cell.
+        expect: told the fingerprint of every cell, by task and seed, before the first one.
 
     Raises:
         DataError, ConfigError: bad data, or prompts that cannot fit.
@@ -208,26 +219,36 @@ def evaluate(
         keys.append(cell_key(data, settings, model))
         shown.append(cell_prompt(data, prompt_rules(settings, model)))
     store = ResultStore(settings.results_root)
-    store.check_writable()
-    folder = RunFolder(settings.output)
+    stored = sum(store.get(key.fingerprint) is not None for key in keys)
+    if stored < len(keys):
+        store.check_writable()
+    expected = {(key.task, key.seed): key.fingerprint for key in keys}
+    if expect is not None:
+        expect(expected)
+    folder = RunFolder(settings.output, expected)
     write_prompts(settings.output, shown)
-    progress.start(len(keys), sum(store.get(key.fingerprint) is not None for key in keys))
+    progress.start(len(keys), stored)
     cost = EvaluationCost()
     cells: list[FinishedCell] = []
     for key in keys:
-        with store.lock(key.fingerprint):
-            stored = store.get(key.fingerprint)
-            cell = stored or _compute(key, settings, source, model, make_scorer, progress, cost)
-            if stored is None:
-                store.put(cell)
-        cost.reused_cells += stored is not None
-        cost.computed_cells += stored is None
+        before = cost.computed_cells
+        cell = store.get(key.fingerprint)
+        if cell is None:
+            with store.lock(key.fingerprint):
+                cell = store.get(key.fingerprint)
+                if cell is None:
+                    cell = _compute(key, settings, source, model, make_scorer, progress, cost)
+                    store.put(cell)
+                    cost.computed_cells += 1
+        computed = cost.computed_cells > before
+        cost.reused_cells += not computed
         cell = relabel(
             cell, setting=settings.setting, method=settings.method.name, model=model.name, seed=key.seed
         )
         folder.add(cell)
         cells.append(cell)
-        progress.finished(cell, computed=stored is None)
+        progress.finished(cell, computed=computed)
+    folder.check_complete()
     return Evaluation(tuple(cells), cost)
 
 

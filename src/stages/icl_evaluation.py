@@ -65,7 +65,9 @@ def evaluate_stage(run: RunContext) -> float:
     source, settings, model = _evaluation_parts(run)
     scorer = build(ScorerSettings, run.config["scorer"], "scorer")
     with CellProgress(run.console, run.tracker) as progress:
-        outcome = evaluate(settings, source, model, lambda loaded: make_scorer(loaded, scorer), progress)
+        outcome = evaluate(
+            settings, source, model, lambda loaded: make_scorer(loaded, scorer), progress, run.record.expect
+        )
     summary = summarize(outcome.cells)
     write_json(run.output / SUMMARY_FILE, summary.to_json())
     write_atomic(run.output / "summary.md", markdown_table(summary))

@@ -12,6 +12,7 @@ from metashot.engine.errors import ConfigError, ModelError, OutputError
 from metashot.engine.metrics.classification import macro_f1
 from metashot.engine.metrics.ranking import Calibration, Normalization
 from metashot.engine.models.loading import LazyLanguageModel, ModelSpec
+from metashot.engine.report.reading import read_outputs
 from metashot.engine.runs.results import PREDICTIONS_FILE, RESULTS_FILE
 from metashot.engine.scoring import PlainScorer, PrefixScorer
 from metashot.icl.cell import Truncation
@@ -157,6 +158,33 @@ def test_torn_lines_of_a_killed_run_are_dropped_and_written_again(tmp_path):
     (tmp_path / "run" / PREDICTIONS_FILE).write_bytes(whole[:-40])
     run(settings(tmp_path))
     assert (tmp_path / "run" / PREDICTIONS_FILE).read_bytes() == whole
+
+
+def test_a_reused_folder_reports_the_last_run_and_nothing_else(tmp_path):
+    """Other demonstrations, and one task fewer: summary and report speak of the same cells."""
+    run(settings(tmp_path))
+    last, _ = run(settings(tmp_path, k=1, tasks=("demo-spam",)))
+    outputs = read_outputs([tmp_path / "run"])
+    assert outputs.results["value"].to_list() == [cell.result.value for cell in last.cells]
+    assert outputs.results["k"].to_list() == [1, 1]
+    assert ["4 results of earlier commands" in problem for problem in outputs.problems] == [False, True]
+
+
+def test_a_read_only_store_that_holds_every_cell_serves(tmp_path):
+    first, _ = run(settings(tmp_path))
+    store = tmp_path / "root" / "cells"
+    folders = [store, *(path for path in store.rglob("*") if path.is_dir())]
+    for path in store.rglob("*.lock"):
+        path.unlink()
+    for folder in folders:
+        folder.chmod(0o500)
+    try:
+        again, _ = run(settings(tmp_path, output=tmp_path / "again"))
+    finally:
+        for folder in folders:
+            folder.chmod(0o700)
+    assert again.cells == first.cells
+    assert not list(store.rglob("*.lock"))
 
 
 def test_a_damaged_stored_cell_is_computed_again(tmp_path):

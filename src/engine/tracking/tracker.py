@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 import yaml
 
 from metashot.engine.errors import ConfigError, OutputError
-from metashot.engine.files import append_lines, write_atomic
+from metashot.engine.files import append_lines, output_errors, write_atomic
 
 log = logging.getLogger(__name__)
 
@@ -170,6 +170,8 @@ class JsonlTracker:
     """
 
     def __init__(self, folder: Path) -> None:
+        with output_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
         self._start = time.monotonic()
 
