@@ -26,7 +26,7 @@ from metashot.engine.training.checkpoint import CheckpointStore
 from metashot.engine.training.learner import MetricSink, StepReport, ensure_finite
 from metashot.engine.training.loop import TrainingOutcome, run_training
 from metashot.engine.training.randomness import seed_everything
-from metashot.engine.training.ranks import max_over_ranks, rank, world_size
+from metashot.engine.training.ranks import join_ranks, max_over_ranks, rank, world_size
 from metashot.engine.training.trainable import TrainableModel
 from metashot.icl.attention_mask import check_rows_of_several
 from metashot.icl.cell import PromptRules, Truncation
@@ -66,6 +66,7 @@ def train(
         ConfigError, DataError, CheckpointError: see `run_training`, `check_pools` and `TrainableModel`.
         DivergedError: the loss is NaN or infinite.
     """
+    join_ranks()
     _check(settings)
     _check_rows(settings, language_model)
     seed_everything(settings.seed + rank())

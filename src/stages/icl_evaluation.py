@@ -16,6 +16,7 @@ from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.runs.results import FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
 from metashot.engine.scoring import PlainScorer, PrefixScorer, Scorer
+from metashot.engine.training.ranks import leads
 from metashot.icl.cell import Truncation
 from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
 from metashot.icl.methods import Method
@@ -69,6 +70,8 @@ def evaluate_stage(run: RunContext) -> float:
             settings, source, model, lambda loaded: make_scorer(loaded, scorer), progress, run.record.expect
         )
     summary = summarize(outcome.cells)
+    if not leads():
+        return summary.mean.value
     write_json(run.output / SUMMARY_FILE, summary.to_json())
     write_atomic(run.output / "summary.md", markdown_table(summary))
     run.console.print(console_table(summary))

@@ -261,7 +261,9 @@ def _last_layers(count: int | None, model: PreTrainedModel) -> list[int] | None:
     if count is None:
         return None
     if not 1 <= count <= layers:
-        raise ConfigError("trainer.lora.last_layers", f"{count} of {layers} layers", f"1 to {layers}, or null for all")
+        raise ConfigError(
+            "trainer.lora.last_layers", f"{count} of {layers} layers", f"1 to {layers}, or null for all"
+        )
     return list(range(layers - count, layers))
 
 
