@@ -26,8 +26,8 @@ from metashot.engine.scoring.plan import plan_requests
 from metashot.engine.training.ranks import barrier, leads, rank, sum_over_ranks, world_size
 from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
-from metashot.icl.prompt import LengthLimits
 from metashot.icl.prompt_record import cell_prompt
+from metashot.icl.prompting.config import PromptConfig
 
 SCORING_VERSION = 1
 """Part of every fingerprint: raise it when a change of this code changes scores."""
@@ -45,7 +45,7 @@ class EvaluateSettings:
         split: `test` or `dev`.
         method: how options are scored.
         truncation: how demonstrations are cut.
-        limits: token limits.
+        prompt: how examples become a prompt.
         results_root: store of finished cells.
         output: the run's folder.
     """
@@ -57,7 +57,7 @@ class EvaluateSettings:
     split: str
     method: Method
     truncation: Truncation
-    limits: LengthLimits
+    prompt: PromptConfig
     results_root: Path
     output: Path
 
@@ -125,9 +125,9 @@ def prompt_rules(settings: EvaluateSettings, model: LazyLanguageModel) -> Prompt
     """The rules that turn this run's examples into ids."""
     return PromptRules(
         settings.method,
-        settings.method.layout_for(model.name),
+        settings.prompt.bind(settings.method, model.name, model.tokenizer),
         settings.truncation,
-        settings.limits,
+        settings.prompt.limits,
         model.context_length,
     )
 
@@ -173,7 +173,7 @@ def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageMode
             "version": SCORING_VERSION,
             "model": model.identity,
             "method": method,
-            "layout": rules.layout,
+            **rules.prompt.identity(),
             "truncation": rules.truncation if data.shots else None,
             "limits": asdict(rules.limits),
             "context_length": rules.context_length,
