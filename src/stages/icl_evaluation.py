@@ -11,7 +11,13 @@ from metashot.data.selected_source import Labels, SelectedSource, Selection, Str
 from metashot.data.source import TaskSource
 from metashot.engine.errors import DataError
 from metashot.engine.files import write_atomic, write_json
-from metashot.engine.models.loading import LanguageModel, LazyLanguageModel, ModelSpec, load_config
+from metashot.engine.models.loading import (
+    LanguageModel,
+    LazyLanguageModel,
+    ModelSpec,
+    load_config,
+    with_checkpoint,
+)
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.runs.results import FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
@@ -119,10 +125,11 @@ def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelSpec, Eva
     spec = build(ModelSpec, run.config["model"], "model")
     folder = _checkpoint(run)
     if folder is not None:
-        spec = replace(spec, source="local", path=str(folder))
-    if spec.source == "local" and spec.path is not None:
-        settings = replace(settings, prompt=follow_checkpoint(spec.path, settings.prompt))
-        check_method(spec.path, settings.method, settings.k, settings.prompt)
+        spec = with_checkpoint(spec, folder)
+    trained = folder or (spec.path if spec.source == "local" else None)
+    if trained is not None:
+        settings = replace(settings, prompt=follow_checkpoint(trained, settings.prompt))
+        check_method(trained, settings.method, settings.k, settings.prompt)
     elif settings.method.trained and run.config["stage"] != "plan":
         run.console.print(
             f"note: method {settings.method.name} is for a meta-trained model; {spec.name} is scored as it is "

@@ -45,14 +45,14 @@ class Launch:
             return
         from metashot.engine.training.ranks import from_first, join_ranks, leads, leave_ranks
 
+        join_ranks()
+        self.stamp, self.leads = from_first(self.stamp), leads()
         if _MULTIRUN & set(sys.argv):
             raise ConfigError(
                 "--multirun",
                 "one launch of several processes runs one job",
                 "leave -m out, or start the multirun without torchrun",
             )
-        join_ranks()
-        self.stamp, self.leads = from_first(self.stamp), leads()
         if not self.leads:
             sys.argv += _QUIET
         yield

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from metashot.engine.errors import ModelError
 from metashot.engine.files import sha256_file
+from metashot.engine.models.adapter import ADAPTER_CONFIG, ADAPTER_WEIGHTS
 
 
 def folder_digest(folder: Path) -> str:
@@ -21,6 +22,13 @@ def folder_digest(folder: Path) -> str:
     for file in files:
         digest.update(f"{file.name}:{sha256_file(file)}\n".encode())
     return digest.hexdigest()
+
+
+def adapter_digest(base: str, folder: Path) -> str:
+    """sha256 over a base's digest and the config and weights of an adapter of it."""
+    names = (ADAPTER_CONFIG, ADAPTER_WEIGHTS)
+    lines = [base, *(f"{name}:{sha256_file(folder / name)}" for name in names)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def state_digest(model: torch.nn.Module) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal
@@ -18,7 +18,8 @@ from transformers import (
 )
 
 from metashot.engine.errors import ModelError
-from metashot.engine.models.digests import folder_digest, state_digest, tokenizer_digest
+from metashot.engine.models.adapter import is_adapter, merged
+from metashot.engine.models.digests import adapter_digest, folder_digest, state_digest, tokenizer_digest
 from metashot.engine.models.gguf import convert_gguf, embedded_gguf
 from metashot.engine.models.tiny import tiny_model
 
@@ -42,6 +43,7 @@ class ModelSpec:
         attn_implementation: as transformers names it (`sdpa`, `eager`, ...).
         compile: run the forward pass through torch.compile.
         seed: random weights of `tiny`.
+        adapter: a PEFT folder whose updates are merged into the weights, or None.
     """
 
     name: str
@@ -53,6 +55,7 @@ class ModelSpec:
     attn_implementation: str = "sdpa"
     compile: bool = False
     seed: int = 0
+    adapter: str | None = None
 
 
 @dataclass(slots=True)
@@ -145,11 +148,22 @@ def load_model(spec: ModelSpec) -> LanguageModel:
         folder = resolve_folder(spec)
         weights_digest = folder_digest(folder)
         model, tokenizer = _load_folder(folder, spec)
+    if spec.adapter is not None:
+        adapter = Path(spec.adapter).expanduser()
+        model = merged(model, weights_digest, adapter)
+        weights_digest = adapter_digest(weights_digest, adapter)
     torch.nn.Module.to(model, device=device)
     model.eval()
     if spec.compile:
         model.forward = torch.compile(model.forward, dynamic=True)  # pyright: ignore[reportAttributeAccessIssue]
     return LanguageModel(model, tokenizer, spec, weights_digest, tokenizer_digest(tokenizer))
+
+
+def with_checkpoint(spec: ModelSpec, folder: Path) -> ModelSpec:
+    """`spec` with the weights of `folder`: those of an adapter on top of its own, or a whole model in its place."""
+    if is_adapter(folder):
+        return replace(spec, adapter=str(folder))
+    return replace(spec, source="local", path=str(folder))
 
 
 def load_tokenizer(spec: ModelSpec) -> PreTrainedTokenizerBase:
@@ -288,8 +302,12 @@ class LazyLanguageModel:
     def weights_digest(self) -> str:
         """sha256 of the weights, from the files on disk."""
         if self.spec.source == "tiny":
-            return state_digest(tiny_model(self.spec.path or "gpt2", seed=self.spec.seed)[0])
-        return folder_digest(resolve_folder(self.spec))
+            base = state_digest(tiny_model(self.spec.path or "gpt2", seed=self.spec.seed)[0])
+        else:
+            base = folder_digest(resolve_folder(self.spec))
+        if self.spec.adapter is None:
+            return base
+        return adapter_digest(base, Path(self.spec.adapter).expanduser())
 
     @property
     def identity(self) -> dict[str, str]:

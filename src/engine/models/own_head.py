@@ -18,11 +18,11 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from metashot.engine.errors import ModelError
 
 
-def logits_at(model: PreTrainedModel, rows: Tensor, columns: Tensor, **inputs: Any) -> Tensor:
+def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, **inputs: Any) -> Tensor:
     """The model's logits at positions (rows[i], columns[i]); no other position is projected.
 
     Args:
-        model: a causal language model, also below a PEFT wrapper.
+        model: a causal language model of transformers, also below a PEFT wrapper.
         rows: [n].
         columns: [n].
         inputs: of the model's forward pass.
@@ -56,7 +56,7 @@ def logits_at(model: PreTrainedModel, rows: Tensor, columns: Tensor, **inputs: A
     return logits.reshape(len(rows), -1)
 
 
-def logits_of(model: PreTrainedModel, states: Tensor) -> Tensor:
+def logits_of(model: nn.Module, states: Tensor) -> Tensor:
     """The model's logits for last hidden states of your own, [batch, tokens, d] to [batch, tokens, vocabulary]."""
     causal = _causal(model)
     with _in_place_of_decoder(causal, states):
@@ -64,7 +64,7 @@ def logits_of(model: PreTrainedModel, states: Tensor) -> Tensor:
         return cast(Any, causal)(inputs_embeds=states, use_cache=False).logits
 
 
-def decoder(model: PreTrainedModel) -> nn.Module:
+def decoder(model: nn.Module) -> nn.Module:
     """The model without its vocabulary projection, also below a PEFT wrapper."""
     return cast(nn.Module, cast(Any, _causal(model)).get_decoder())
 
@@ -92,12 +92,12 @@ class _Given(BaseModelOutputWithPast):
             raise AttributeError(name)
 
 
-def _causal(model: PreTrainedModel) -> PreTrainedModel:
+def _causal(model: nn.Module) -> PreTrainedModel:
     wrapped: Any = model
-    return wrapped.get_base_model() if hasattr(model, "peft_config") else model
+    return wrapped.get_base_model() if hasattr(model, "peft_config") else wrapped
 
 
-def _head(model: PreTrainedModel) -> nn.Module:
+def _head(model: nn.Module) -> nn.Module:
     head: nn.Module | None = _causal(model).get_output_embeddings()
     if head is None:
         raise ModelError(
