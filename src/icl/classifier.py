@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from metashot.data.errors import DataError
 from metashot.data.task import Example, TaskData, TaskType
 from metashot.engine.metrics.ranking import best_option, option_scores
-from metashot.engine.models.loading import LazyLanguageModel, named_model
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import named_model
 from metashot.engine.scoring import PrefixScorer
 from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method, named_method
@@ -64,17 +64,17 @@ class InContextClassifier:
             method: a name of `conf/method`, or a `Method`.
             demonstrations: mappings with `input` and `output`.
             prompt: for example `TemplatePrompt(example="Review: {input} Sentiment: {output}")`; None is MetaICL's.
-            choices: fields of `ModelSpec` to change, for example `dtype="bfloat16"`.
+            choices: keys of the model's YAML to change, for example `dtype="bfloat16"`.
 
         Raises:
             ConfigError: an unknown method, or one that contradicts a trained checkpoint.
             DataError: a demonstration without `input` or `output`.
         """
-        spec = replace(named_model(model), **choices)
+        spec = named_model(model, **choices)
         chosen = named_method(method) if isinstance(method, str) else method
-        if spec.source == "local" and spec.path is not None:
-            prompt = follow_checkpoint(spec.path, prompt or MetaiclPrompt())
-            check_method(spec.path, chosen, len(demonstrations), prompt)
+        if spec.checkpoint is not None:
+            prompt = follow_checkpoint(spec.checkpoint, prompt or MetaiclPrompt())
+            check_method(spec.checkpoint, chosen, len(demonstrations), prompt)
         examples = [_example(one, number) for number, one in enumerate(demonstrations, start=1)]
         return cls(LazyLanguageModel(spec), chosen, examples, prompt=prompt)
 

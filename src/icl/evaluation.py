@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import torch
+from transformers import PreTrainedModel
 
 from metashot.data.errors import DataError
 from metashot.data.source import TaskSource
@@ -16,7 +17,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.files import digest_of
 from metashot.engine.metrics.classification import metric_of, score
 from metashot.engine.metrics.ranking import best_option, option_scores
-from metashot.engine.models.loading import LanguageModel, LazyLanguageModel
+from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.runs.folder import CellPlace, RunFolder
 from metashot.engine.runs.prompts import CellPrompt, write_prompts
 from metashot.engine.runs.results import FinishedCell, Prediction, Result, relabel
@@ -163,16 +164,11 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
 def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageModel) -> CellKey:
     """Fingerprint of a cell: data, prompt rules, method and model identity, and nothing that has no effect."""
     rules = prompt_rules(settings, model)
-    method = {
-        key: value
-        for key, value in asdict(settings.method).items()
-        if key not in ("name", "trained", "layout")
-    }
     fingerprint = digest_of(
         {
             "version": SCORING_VERSION,
             "model": model.identity,
-            "method": method,
+            "method": settings.method.scoring_identity,
             **rules.prompt.identity(),
             "truncation": rules.truncation if data.shots else None,
             "limits": asdict(rules.limits),
@@ -194,7 +190,7 @@ def evaluate(
     settings: EvaluateSettings,
     source: TaskSource,
     model: LazyLanguageModel,
-    make_scorer: Callable[[LanguageModel], Scorer],
+    make_scorer: Callable[[PreTrainedModel], Scorer],
     progress: EvaluationProgress,
     expect: Callable[[Mapping[CellPlace, str]], None] | None = None,
 ) -> Evaluation:
@@ -258,7 +254,7 @@ class _Work:
     settings: EvaluateSettings
     source: TaskSource
     model: LazyLanguageModel
-    make_scorer: Callable[[LanguageModel], Scorer]
+    make_scorer: Callable[[PreTrainedModel], Scorer]
     progress: EvaluationProgress
     store: ResultStore
     cost: EvaluationCost
@@ -297,13 +293,13 @@ def _compute(
     settings: EvaluateSettings,
     source: TaskSource,
     model: LazyLanguageModel,
-    make_scorer: Callable[[LanguageModel], Scorer],
+    make_scorer: Callable[[PreTrainedModel], Scorer],
     progress: EvaluationProgress,
     cost: EvaluationCost,
 ) -> FinishedCell:
     data = source.load(key.task, k=settings.method.shots(settings.k), seed=key.seed, split=settings.split)
     cell = build_cell(data, model.encode, prompt_rules(settings, model))
-    scorer = make_scorer(model.load())
+    scorer = make_scorer(model.load().model)
     scores = scorer.score(cell.requests, on_progress=lambda done, total: progress.tokens(key, done, total))
     cost.tokens_computed += plan_requests(cell.requests).tokens_computed
     cost.tokens_naive += tokens_alone(cell)

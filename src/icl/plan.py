@@ -10,7 +10,7 @@ from rich.table import Table
 
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData
-from metashot.engine.models.loading import LazyLanguageModel, load_config
+from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.throughput import matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
 from metashot.icl.cell import Cell, PromptRules, build_cell, differing_at_borders
@@ -101,7 +101,7 @@ def plan_evaluation(
     console.print(_table(plans, settings, rules, model.name))
     if compared:
         console.print(boundary_line(differing, compared, settings.prompt.boundary), soft_wrap=True)
-    config = load_config(model.spec)
+    config = model.spec.read_config()
     console.print(estimate_line(plans, config, model.spec.dtype), soft_wrap=True)
     return plans
 

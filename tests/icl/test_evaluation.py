@@ -11,7 +11,8 @@ from metashot.data.task import Example
 from metashot.engine.errors import ConfigError, ModelError, OutputError
 from metashot.engine.metrics.classification import macro_f1
 from metashot.engine.metrics.ranking import Calibration, Normalization
-from metashot.engine.models.loading import LazyLanguageModel, ModelSpec
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.runs.results import PREDICTIONS_FILE, RESULTS_FILE
 from metashot.engine.scoring import PlainScorer, PrefixScorer
@@ -22,8 +23,8 @@ from metashot.icl.prompt import Objective
 from metashot.icl.prompting.boundary import Boundary
 from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 
-MODEL = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2"))
-BEGINNING = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", seed=5))
+MODEL = LazyLanguageModel(TinyModel("tiny", "gpt2"))
+BEGINNING = LazyLanguageModel(TinyModel("tiny", "gpt2", seed=5))
 BEGINNING.tokenizer.bos_token = "</s>"
 
 
@@ -69,7 +70,7 @@ def settings(tmp_path, method=None, **changes):
 
 def run(given, source=None, scorer=PrefixScorer):
     recorder = Recorder()
-    outcome = evaluate(given, source or FewExamples(), MODEL, lambda loaded: scorer(loaded.model), recorder)
+    outcome = evaluate(given, source or FewExamples(), MODEL, scorer, recorder)
     return outcome, recorder
 
 
@@ -254,9 +255,9 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
         "layout": key(settings(tmp_path, Method("direct", layout="space"))),
         "calibration": key(settings(tmp_path, METHODS[5])),
         "null input": key(settings(tmp_path, replace(METHODS[5], null_inputs=("",)))),
-        "weights": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", seed=1))),
-        "architecture": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "llama"))),
-        "dtype": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", dtype="bfloat16"))),
+        "weights": key(base, LazyLanguageModel(TinyModel("tiny", "gpt2", seed=1))),
+        "architecture": key(base, LazyLanguageModel(TinyModel("tiny", "llama"))),
+        "dtype": key(base, LazyLanguageModel(TinyModel("tiny", "gpt2", dtype="bfloat16"))),
         "test data": key(base, source=FewExamples(edit=other_gold)),
         "test size": key(base, source=FewExamples(n=5)),
     }
@@ -265,7 +266,7 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
 
 def test_the_fingerprint_ignores_names_and_places(tmp_path):
     data = FewExamples().load("demo-spam", k=2, seed=100)
-    renamed = LazyLanguageModel(ModelSpec("other name", "tiny", "gpt2"))
+    renamed = LazyLanguageModel(TinyModel("other name", "gpt2"))
     elsewhere = settings(tmp_path / "x", Method("my name"), setting="other")
     assert cell_key(data, elsewhere, renamed) == cell_key(data, settings(tmp_path), MODEL)
 

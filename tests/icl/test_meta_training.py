@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 
 from metashot.data.errors import DataError
 from metashot.engine.errors import CheckpointError, ConfigError, ModelError
-from metashot.engine.models.loading import LazyLanguageModel, ModelSpec, load_model, with_checkpoint
+from metashot.engine.models.loading import load_model
+from metashot.engine.models.sources import AdaptedModel, LocalModel, TinyModel
 from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpoint, verify
 from metashot.engine.training.learner import DivergedError
 from metashot.engine.training.signals import Interrupted
@@ -155,10 +156,9 @@ def test_a_checkpoint_loads_with_the_trained_logits(
     settings = kit.settings(trainable=TrainableSettings(lora=lora), optimizer={"learning_rate": 0.03})
     outcome = train(settings, language_model, kit.SOURCE, TRAIN, TARGETS, tmp_path)
     assert outcome.checkpoint is not None
-    spec = with_checkpoint(ModelSpec("tiny", "tiny", architecture, device="cpu"), outcome.checkpoint)
-    assert (spec.adapter is None) == (lora is None)
+    spec = TinyModel("tiny", architecture, device="cpu").with_weights(outcome.checkpoint)
+    assert isinstance(spec, LocalModel if lora is None else AdaptedModel)
     loaded = load_model(spec)
-    assert loaded.weights_digest == LazyLanguageModel(spec).weights_digest
     assert loaded.tokenizer("yes no").input_ids == language_model.tokenizer("yes no").input_ids
     language_model.model.eval()
     with torch.no_grad():
@@ -175,13 +175,13 @@ def test_a_low_rank_checkpoint_holds_the_update_alone_and_is_refused_on_another_
     assert stored
     assert all("lora_" in name for name in stored)
     assert not (outcome.checkpoint / "model.safetensors").exists()
-    other = with_checkpoint(ModelSpec("tiny", "tiny", "gpt2", seed=1, device="cpu"), outcome.checkpoint)
+    other = TinyModel("tiny", "gpt2", seed=1, device="cpu").with_weights(outcome.checkpoint)
     with pytest.raises(ModelError, match=r"is an adapter of 'tiny' with weights \w+, not of weights"):
         load_model(other)
 
 
 def test_low_rank_updates_train_on_a_frozen_bfloat16_base(tmp_path: Path) -> None:
-    base = load_model(ModelSpec("tiny", "tiny", "llama", device="cpu", dtype="bfloat16"))
+    base = load_model(TinyModel("tiny", "llama", device="cpu", dtype="bfloat16"))
     settings = kit.settings(trainable=TrainableSettings(lora=LoraSettings(r=2)))
     outcome = train(settings, base, kit.SOURCE, TRAIN, TARGETS, tmp_path)
     assert outcome.checkpoint is not None
@@ -224,7 +224,7 @@ def test_accumulation_changes_no_weight_without_dropout(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path)
     settings = kit.settings()
-    other = load_model(ModelSpec("tiny", "tiny", "gpt2", device="cpu", seed=3))
+    other = load_model(TinyModel("tiny", "gpt2", device="cpu", seed=3))
     with pytest.raises(CheckpointError, match=r"model\.weights is '[0-9a-f]+' there"):
         train(settings, other, kit.SOURCE, TRAIN, TARGETS, tmp_path)
 
@@ -276,7 +276,7 @@ def test_packing_is_refused_where_a_mask_cannot_keep_sequences_apart(tmp_path: P
     folder = scratch.write_scratch_model(
         tmp_path / "lfm2", ["a"], scratch.ScratchSize("lfm2", layers=2, width=16, heads=2), 0
     )
-    model = load_model(ModelSpec("small", "local", str(folder), device="cpu"))
+    model = load_model(LocalModel("small", str(folder), device="cpu"))
     settings = kit.settings(episodes={"batching": Batching.PACKED})
     with pytest.raises(ConfigError, match="see each other in Lfm2ForCausalLM"):
         train(settings, model, kit.SOURCE, TRAIN, TARGETS, tmp_path)

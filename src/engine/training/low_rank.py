@@ -135,6 +135,6 @@ def put_adapter_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
 def write_adapter_config(model: nn.Module, base: LanguageModel, folder: Path) -> None:
     """PEFT's `adapter_config.json`, and which base the updates belong to."""
     config = cast(Any, model).peft_config["default"]
-    config.base_model_name_or_path = base.spec.path or base.spec.name
+    config.base_model_name_or_path = getattr(base.spec, "path", base.spec.name)
     config.save_pretrained(folder)
     write_json(folder / BASE_FILE, {"name": base.spec.name, "weights": base.weights_digest})
