@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from metashot.data.errors import DataError
 from metashot.engine.errors import CheckpointError, ConfigError, ModelError
 from metashot.engine.models.loading import load_model
-from metashot.engine.models.sources import AdaptedModel, LocalModel, TinyModel
+from metashot.engine.models.sources import LocalModel, TinyModel, TrainedAdapter
 from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpoint, verify
 from metashot.engine.training.learner import DivergedError
 from metashot.engine.training.signals import Interrupted
@@ -157,7 +157,7 @@ def test_a_checkpoint_loads_with_the_trained_logits(
     outcome = train(settings, language_model, kit.SOURCE, TRAIN, TARGETS, tmp_path)
     assert outcome.checkpoint is not None
     spec = TinyModel("tiny", architecture, device="cpu").with_weights(outcome.checkpoint)
-    assert isinstance(spec, LocalModel if lora is None else AdaptedModel)
+    assert isinstance(spec, LocalModel if lora is None else TrainedAdapter)
     loaded = load_model(spec)
     assert loaded.tokenizer("yes no").input_ids == language_model.tokenizer("yes no").input_ids
     language_model.model.eval()

@@ -30,7 +30,7 @@ from safetensors.torch import load_file, save_file
 
 from metashot.engine.errors import CheckpointError, OutputError
 from metashot.engine.files import digest_of, fsync_folder, output_errors, sha256_file
-from metashot.engine.models.adapter import ADAPTER_WEIGHTS, is_adapter
+from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from metashot.engine.training.state_tree import join_tree, split_tree
 
 MANIFEST = "manifest.json"

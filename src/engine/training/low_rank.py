@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_json
-from metashot.engine.models.adapter import BASE_FILE
+from metashot.engine.models.adapters import BASE_FILE
 from metashot.engine.models.loading import LanguageModel
 
 
