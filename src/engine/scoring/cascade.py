@@ -37,9 +37,11 @@ class CascadeScorer:
         self._regimes = RopeRegimes.of(model)
 
     @torch.inference_mode()
-    def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
-        """Per request a float32 CPU tensor [request.scored] of target log-probabilities in nats."""
-        scores = [torch.empty(0)] * len(requests)
+    def score_with_best(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> list[Tensor]:
+        """See `BestScorer`."""
+        scores = [torch.empty(0, 2)] * len(requests)
         groups = self._regimes.group(requests)
         tries = {regime: build_trie([requests[i] for i in members]) for regime, members in groups.items()}
         done, total = 0, sum(trie.rows for trie in tries.values())

@@ -17,7 +17,7 @@ from metashot.engine.scoring.last_layer import find_last_layer
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.plain import PlainScorer
 from metashot.engine.scoring.probe import Attentions, borders_of, observe, probed_length, why_not
-from metashot.engine.scoring.request import Scorer
+from metashot.engine.scoring.request import BestScorer
 
 
 class RouteName(StrEnum):
@@ -41,7 +41,7 @@ class Route:
     """
 
     name: RouteName
-    scorer: Scorer
+    scorer: BestScorer
     reason: str | None = None
     borders: tuple[int, ...] = ()
 
