@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from metashot.engine.models.head import head_input, logits_at
+from metashot.engine.models.own_head import head_input, logits_at
 from metashot.engine.scoring.interception import UnsharedAttentionError
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.plain import padded, score_plain_with_best
@@ -85,6 +85,13 @@ class CachedPrefixScorer:
         self.batch_size = batch_size
         self.plain_batch_size = plain_batch_size
         self._regimes = RopeRegimes.of(model)
+
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Every request, less what its group has in the cache."""
+        total = sum(request.length for request in requests if request.scored)
+        short = [requests[index] for index in self._regimes.group(requests).get(None, [])]
+        shared = (group for group in prefix_groups(short) if group.is_worthwhile)
+        return total - sum(group.shared * (len(group.members) - 1) for group in shared)
 
     @torch.inference_mode()
     def score_with_best(
@@ -155,7 +162,7 @@ class CachedPrefixScorer:
         for row, request in enumerate(batch):
             last = request.length - 1 - shared
             predicting[row, last - request.scored : last] = True
-        logits = logits_at(self.model, predicting, **inputs)
+        logits = logits_at(self.model, *predicting.nonzero(as_tuple=True), **inputs)
         targets = [request.target[len(request.target) - request.scored :] for request in batch]
         wanted = torch.tensor([token for target in targets for token in target], device=device)
         log_probs = chosen_and_best(logits, wanted).cpu()

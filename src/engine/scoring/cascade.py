@@ -20,7 +20,7 @@ class CascadeScorer:
 
     Args:
         model: a causal language model.
-        memory_budget_bytes: see `PrefixScorer`.
+        memory_budget_bytes: for activations and caches; None for the default of `rows_for_budget`.
         last_layer: the model's last layer, if it is to compute only the rows that are read.
     """
 
@@ -35,6 +35,11 @@ class CascadeScorer:
         self._last_layer = last_layer
         self._projection = find_projection(model)
         self._regimes = RopeRegimes.of(model)
+
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Distinct prefixes, each once, within a rope regime."""
+        groups = self._regimes.group(requests).values()
+        return sum(build_trie([requests[index] for index in group]).rows for group in groups)
 
     @torch.inference_mode()
     def score_with_best(

@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutput
 
-from metashot.engine.models.head import logits_at
+from metashot.engine.models.own_head import logits_at
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.plain import encoder_input, padded
 from metashot.engine.scoring.request import Progress, Request
@@ -32,6 +32,11 @@ class EncoderScorer:
         self.model = model
         self.batch_size = batch_size
 
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Distinct contexts once, and every target."""
+        contexts = {request.context for request in requests if request.target}
+        return sum(map(len, contexts)) + sum(len(request.target) for request in requests)
+
     @torch.inference_mode()
     def score_with_best(
         self, requests: Sequence[Request], on_progress: Progress | None = None
@@ -43,7 +48,7 @@ class EncoderScorer:
             if requests[index].target:
                 members.setdefault(requests[index].context, []).append(index)
         contexts = list(members)
-        done, total = 0, sum(map(len, contexts)) + sum(len(request.target) for request in requests)
+        done, total = 0, self.tokens_computed(requests)
         batch_size = self.batch_size
         while contexts:
             batch = contexts[:batch_size]
@@ -80,7 +85,7 @@ class EncoderScorer:
             selected = is_target.bool()
             logits = logits_at(
                 model,
-                selected,
+                *selected.nonzero(as_tuple=True),
                 encoder_outputs=BaseModelOutput(last_hidden_state=states[rows]),  # pyright: ignore[reportArgumentType]
                 attention_mask=mask[rows],
                 decoder_input_ids=torch.cat([first, targets[:, :-1]], dim=1),

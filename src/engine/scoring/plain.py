@@ -11,7 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from metashot.engine.errors import ModelError
-from metashot.engine.models.head import logits_at
+from metashot.engine.models.own_head import logits_at
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.request import Progress, Request, check_requests, targets_only
 from metashot.engine.scoring.ropes import RopeRegimes
@@ -36,6 +36,10 @@ class PlainScorer:
     ) -> list[Tensor]:
         """See `BestScorer`."""
         return score_plain_with_best(self.model, requests, self.batch_size, on_progress=on_progress)
+
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """All tokens of all requests, padding not counted."""
+        return sum(request.length for request in requests if request.target)
 
 
 def score_plain(
@@ -117,7 +121,7 @@ def _score_causal(model: PreTrainedModel, batch: list[Request], pad_to: int | No
     for row, part in enumerate(scored):
         predicting[row, part.start - 1 : part.stop - 1] = True
     # 0 instead of the config's pad id: padding is masked, and some configs have none.
-    logits = logits_at(model, predicting, input_ids=ids, attention_mask=mask)
+    logits = logits_at(model, *predicting.nonzero(as_tuple=True), input_ids=ids, attention_mask=mask)
     targets = torch.cat([ids[row, part] for row, part in enumerate(scored)])
     log_probs = chosen_and_best(logits, targets)
     return list(log_probs.split([request.scored for request in batch]))

@@ -36,10 +36,9 @@ class PrefixScorer:
 
     Args:
         model: a transformers language model in eval mode.
-        memory_budget_bytes: memory for activations and caches; None for 256 MiB on a CPU or half of the free
-            memory of a GPU.
+        memory_mb: MiB for activations and caches; None for 256 MiB on a CPU or half of the free memory of a GPU.
         force: refuse a model that cannot share all prefixes.
-        plain_batch_size: sequences per batch of the other ways of scoring.
+        batch_size: sequences per batch of the other ways of scoring.
 
     Raises:
         ConfigError: `force` and a model that cannot share all prefixes.
@@ -48,16 +47,16 @@ class PrefixScorer:
     def __init__(
         self,
         model: PreTrainedModel,
-        memory_budget_bytes: int | None = None,
+        memory_mb: int | None = None,
         *,
         force: bool = False,
-        plain_batch_size: int = 8,
+        batch_size: int = 8,
     ) -> None:
         self.model = model
-        self.memory_budget_bytes = memory_budget_bytes
-        self._plain_batch_size = plain_batch_size
+        self.memory_budget_bytes = None if memory_mb is None else memory_mb << 20
+        self._batch_size = batch_size
         self._force = force
-        self._take(choose_route(model, memory_budget_bytes, plain_batch_size))
+        self._take(choose_route(model, self.memory_budget_bytes, batch_size))
 
     @property
     def route(self) -> str:
@@ -77,6 +76,10 @@ class PrefixScorer:
     def plan(self, requests: Sequence[Request]) -> Plan:
         """Exact counts of what `score(requests)` computes where it shares prefixes."""
         return plan_requests(requests)
+
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Tokens that `score(requests)` runs through the model on the route taken."""
+        return self._route.scorer.tokens_computed(requests)
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
@@ -109,7 +112,7 @@ class PrefixScorer:
         except (
             UnsharedAttentionError
         ) as error:  # what no probe foresaw, such as attention over blocks of keys
-            self._take(slower_route(self.model, self._plain_batch_size, str(error)))
+            self._take(slower_route(self.model, self._batch_size, str(error)))
             scores = self._route.scorer.score_with_best(requests, on_progress)
         return [check_finite(score, index) for index, score in enumerate(scores)]
 
@@ -130,9 +133,7 @@ class PrefixScorer:
         if reason is None:
             self._route = replace(self._route, borders=left)
         else:
-            self._take(
-                slower_route(self.model, self._plain_batch_size, f"at {longest.length} tokens, {reason}")
-            )
+            self._take(slower_route(self.model, self._batch_size, f"at {longest.length} tokens, {reason}"))
 
     def _take(self, route: Route) -> None:
         self._route = route

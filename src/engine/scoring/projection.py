@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from metashot.engine.models.head import head_input, output_embedding
+from metashot.engine.models.own_head import head_input, output_embedding
 from metashot.engine.scoring.interception import AttentionCall, attention_handled_by
 from metashot.engine.scoring.vocabulary import Head, chosen_and_best, token_log_probs
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
 from torch import nn
 from transformers import PreTrainedModel
@@ -17,7 +18,7 @@ from metashot.engine.scoring.last_layer import find_last_layer
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.plain import PlainScorer
 from metashot.engine.scoring.probe import Attentions, borders_of, observe, probed_length, why_not
-from metashot.engine.scoring.request import BestScorer
+from metashot.engine.scoring.request import BestScorer, Request
 
 
 class RouteName(StrEnum):
@@ -27,6 +28,14 @@ class RouteName(StrEnum):
     CACHED_PREFIX = "cached_prefix"
     SHARED_ENCODER = "shared_encoder"
     PLAIN = "plain"
+
+
+class CountingScorer(BestScorer, Protocol):
+    """A scorer that can tell what it computes."""
+
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Tokens that `score(requests)` runs through the model."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,7 @@ class Route:
     """
 
     name: RouteName
-    scorer: BestScorer
+    scorer: CountingScorer
     reason: str | None = None
     borders: tuple[int, ...] = ()
 

@@ -300,7 +300,7 @@ def test_an_encoder_decoder_encodes_each_context_once_for_all_its_targets():
     requests = [Request(c, tuple(range(20, 20 + n))) for c in contexts for n in (1, 4, 2)]
     requests += [Request((), (7,)), Request((), (7, 8)), Request((5, 6), ())]
     rng.shuffle(requests)
-    scorer, encoded = PrefixScorer(model, plain_batch_size=2), []
+    scorer, encoded = PrefixScorer(model, batch_size=2), []
     watch = model.encoder.block[0].register_forward_hook(lambda _, args, out: encoded.append(len(args[0])))
     scores = scorer.score(requests)
     watch.remove()
