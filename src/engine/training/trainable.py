@@ -20,7 +20,7 @@ from transformers.pytorch_utils import Conv1D
 from metashot.engine.errors import ConfigError, ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import distinct_tensors
-from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
+from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -45,7 +45,7 @@ class LoraSettings:
     target_modules: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrainableSettings:
     """How the model computes while training.
 
@@ -81,7 +81,7 @@ class TrainableModel:
         language_model: LanguageModel,
         make_loss: Callable[[PreTrainedModel], nn.Module],
         settings: TrainableSettings,
-        optimizer: OptimizerSettings,
+        optimizer: OptimizerConfig,
         total_steps: int,
     ) -> None:
         self.settings = settings
