@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -78,6 +79,11 @@ class InContextClassifier:
         examples = [_example(one, number) for number, one in enumerate(demonstrations, start=1)]
         return cls(LazyLanguageModel(spec), chosen, examples, prompt=prompt)
 
+    @cached_property
+    def _scorer(self) -> PrefixScorer:
+        """Probes the model once."""
+        return PrefixScorer(self.model.load().model)
+
     def scores(self, inputs: Sequence[str], options: Sequence[str]) -> Tensor:
         """Score of every option for every input.
 
@@ -105,7 +111,7 @@ class InContextClassifier:
             self.model.context_length,
         )
         cell = build_cell(data, self.model.encode, rules)
-        answers = read_back(cell, PrefixScorer(self.model.load().model).score(cell.requests))
+        answers = read_back(cell, self._scorer.score(cell.requests))
         return torch.tensor(ranking_scores(answers, self.method))
 
     def predict(self, inputs: Sequence[str], options: Sequence[str]) -> list[str]:

@@ -78,8 +78,7 @@ def training_line(plan: TrainingPlan, config: Any, state_bytes: float) -> str:
         config: the model's.
         state_bytes: of the optimizer, per weight; weights and gradients take four each besides.
     """
-    size = ModelSize.of(config)
-    weights = size.layers * size.layer_weights + size.head_weights
+    weights = ModelSize.of(config).stored_weights
     seconds = plan.flops(config) / matmul_flops_per_second("float32")
     state = weights * (8 + state_bytes) / 2**20
     return (

@@ -160,14 +160,15 @@ def test_the_same_folder_again_adds_nothing(tmp_path):
 def test_a_run_that_stops_half_way_goes_on(tmp_path):
     scored = []
 
-    def dies_at_the_third(model):
-        if len(scored) == 2:
-            raise KeyboardInterrupt
-        scored.append(model)
-        return PrefixScorer(model)
+    class DiesAtTheThird(PrefixScorer):
+        def score(self, requests, on_progress=None):
+            if len(scored) == 2:
+                raise KeyboardInterrupt
+            scored.append(requests)
+            return super().score(requests, on_progress)
 
     with pytest.raises(KeyboardInterrupt):
-        run(settings(tmp_path), scorer=dies_at_the_third)
+        run(settings(tmp_path), scorer=DiesAtTheThird)
     _, recorder = run(settings(tmp_path))
     assert recorder.computed == [False, False, True, True]
     assert len(rows(tmp_path / "run" / PREDICTIONS_FILE)) == 16
