@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import polars as pl
 
 from metashot.engine.errors import OutputError
+from metashot.engine.report.harness_files import harness_results_files, read_harness_run
 from metashot.engine.runs.folder import SUPERSEDED_FILE, Block, CellPlace, Contents, read_contents
 from metashot.engine.runs.record import SavedRun, read_run
 from metashot.engine.runs.results import RESULTS_FILE, RUN_FILE, is_unchecked
@@ -43,6 +44,7 @@ PREDICTION_SCHEMA: dict[str, Any] = {
     "null_sum_nll": pl.List(pl.List(pl.Float64)),
     "null_n_tokens": pl.List(pl.List(pl.Int64)),
     "fingerprint": pl.String,
+    "score": pl.Float64,
 }
 _SHOWN_CELLS = 3
 _MENDING = f"the same command with this folder as hydra.run.dir puts {RESULTS_FILE} right"
@@ -90,7 +92,8 @@ def find_run_folders(places: Sequence[Path]) -> list[Path]:
             raise OutputError("report.runs", f"no folder {str(place)!r}", "give output folders of runs")
         found |= {path.parent for path in place.rglob(RESULTS_FILE)}
         found |= {path.parent for path in place.rglob(RUN_FILE) if _expects_results(path.parent)}
-    if not any((folder / RESULTS_FILE).is_file() for folder in found):
+        found |= {path.parent for path in place.rglob("results_*.json")}
+    if not any((folder / RESULTS_FILE).is_file() or harness_results_files(folder) for folder in found):
         listed = ", ".join(map(str, places)) or "an empty list"
         raise OutputError(
             "report.runs",
@@ -113,6 +116,8 @@ def read_folder(folder: Path) -> RunOutputs:
     Raises:
         OutputError: a results file of another format version, or one that is no results file.
     """
+    if harness_files := harness_results_files(folder):
+        return _read_harness(folder, harness_files[-1])
     contents = read_contents(folder)
     try:
         saved = read_run(folder) if (folder / RUN_FILE).exists() else None
@@ -122,6 +127,27 @@ def read_folder(folder: Path) -> RunOutputs:
     usable, problems = _usable(contents, saved)
     run = Run(folder, flatten(saved.config) if saved else {})
     return _outputs(run, usable, [f"{folder}: {problem}" for problem in problems])
+
+
+def _read_harness(folder: Path, newest: Path) -> RunOutputs:
+    """The newest run of lm-evaluation-harness in a folder."""
+    found = read_harness_run(newest)
+    problems = [
+        f"{newest}: task {task} has no samples beside it (run the harness with --log_samples); left out of every figure."
+        for task in found.without_samples
+    ]
+    rows = [{name: asdict(cell.result)[name] for name in RESULT_SCHEMA} for cell in found.cells]
+    predictions = [
+        {name: asdict(one)[name] for name in PREDICTION_SCHEMA}
+        for cell in found.cells
+        for one in cell.predictions
+    ]
+    return RunOutputs(
+        Run(folder, {}),
+        pl.DataFrame(rows, schema=RESULT_SCHEMA),
+        pl.DataFrame(predictions, schema=PREDICTION_SCHEMA),
+        tuple(problems),
+    )
 
 
 def _usable(contents: Contents, saved: SavedRun | None) -> tuple[list[Block], list[str]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from metashot.engine.components.choices import choice_names, choice_node
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.statistics import (
     Interval,
@@ -16,34 +17,29 @@ from metashot.engine.metrics.statistics import (
     task_outcomes,
 )
 from metashot.engine.report.coverage import Coverage, coverage_of
+from metashot.engine.report.harness_files import METHOD as HARNESS_METHOD
 from metashot.engine.report.reading import SYSTEM, Outputs
 from metashot.engine.report.variants import with_variants
 
-METHOD_ORDER = (
-    "zero", "pmi_zero", "channel_zero", "direct", "pmi", "channel", "calibrated",
-    "multitask_zero", "channel_multitask_zero", "metaicl", "channel_metaicl", "soft_prompt", "supmer",
-)  # fmt: skip
-"""Order of rows, as in the paper's tables."""
-
-METHOD_TITLES = {
-    "zero": "0-shot",
-    "pmi_zero": "PMI 0-shot",
-    "channel_zero": "Channel 0-shot",
-    "direct": "In-context",
-    "pmi": "PMI In-context",
-    "channel": "Channel In-context",
-    "calibrated": "Calibrated In-context",
-    "multitask_zero": "Multi-task 0-shot",
-    "channel_multitask_zero": "Channel Multi-task 0-shot",
-    "metaicl": "MetaICL",
-    "channel_metaicl": "Channel MetaICL",
-    "soft_prompt": "Prompt tuning",
-    "supmer": "SUPMER",
+_PUBLISHED_TITLES = {
     "fine_tune": "Fine-tune",
     "fine_tune_meta_trained": "Fine-tune w/ meta-train",
     "random": "Random",
 }
-"""Names as the papers print them."""
+"""Rows of the papers that no method here makes."""
+_LAST_ROW = 100
+
+
+def method_title(name: str) -> str:
+    """A method's name as tables print it: the `title` of its file in `conf/method`."""
+    if name in choice_names("method"):
+        return choice_node("method", name)["title"] or name
+    return _PUBLISHED_TITLES.get(name, name)
+
+
+def method_row(name: str) -> int:
+    """A method's place among the rows of a table."""
+    return choice_node("method", name)["row"] if name in choice_names("method") else _LAST_ROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,21 +70,19 @@ class System:
     @property
     def name(self) -> str:
         """Method and extras, for a row that has k in a column of its own."""
-        return METHOD_TITLES.get(self.method, self.method) + (f" [{self.extras}]" if self.extras else "")
+        return method_title(self.method) + (f" [{self.extras}]" if self.extras else "")
 
     @property
     def title(self) -> str:
         """Method, k and extras, as a name that stands alone."""
-        name = METHOD_TITLES.get(self.method, self.method)
+        name = method_title(self.method)
         shots = f", k={self.k}" if self.k else ""
         return f"{name}{shots}" + (f" [{self.extras}]" if self.extras else "")
 
     @property
     def order(self) -> tuple[int, str, str, int, str]:
         """Sort key: methods as in the paper."""
-        known = self.method in METHOD_ORDER
-        rank = METHOD_ORDER.index(self.method) if known else len(METHOD_ORDER)
-        return rank, self.method, self.model, self.k, self.extras
+        return method_row(self.method), self.method, self.model, self.k, self.extras
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -147,7 +141,7 @@ def collect_answers(
     key = ["run", "fingerprint", "task", "seed"]
     joined = (
         kept.select([*SYSTEM, *key, "metric"])
-        .join(outputs.predictions.select([*key, "index", "gold", "prediction"]), on=key, how="inner")
+        .join(outputs.predictions.select([*key, "index", "gold", "prediction", "score"]), on=key, how="inner")
         .sort([*SYSTEM, "task", "seed", "index"])
     )
     problems: list[str] = []
@@ -163,7 +157,7 @@ def collect_answers(
         expected = _expected(setting, rows, outputs, targets)
         for system, outcomes in rows:
             figures = bootstrap_mean(list(outcomes.values()), draws, level, seed)
-            seeded = system.k > 0 or _seeds_matter(outcomes)
+            seeded = _is_seeded(system, outcomes)
             coverage = coverage_of(outcomes, expected.tasks, expected.seeds, expected.sizes, seeded=seeded)
             answers.append(Answers(system, outcomes, expected.tasks, figures, coverage))
             if not coverage.complete:
@@ -194,7 +188,7 @@ def _expected(
     seeds = {
         int(seed)
         for system, outcomes in rows
-        if system.k > 0 or _seeds_matter(outcomes)
+        if _is_seeded(system, outcomes)
         for outcome in outcomes.values()
         for seed in outcome.seeds
     }
@@ -207,6 +201,11 @@ def _expected(
     return _Expected(tuple(targets(setting)) or tuple(sorted(asked | answered)), frozenset(seeds), sizes)
 
 
+def _is_seeded(system: System, outcomes: Mapping[str, TaskOutcomes]) -> bool:
+    """Whether a system should have every demonstration seed; the harness has one draw of its own."""
+    return system.method != HARNESS_METHOD and (system.k > 0 or _seeds_matter(outcomes))
+
+
 def _seeds_matter(outcomes: Mapping[str, TaskOutcomes]) -> bool:
     return any(
         (outcome.prediction != outcome.prediction[0]).any() or (outcome.gold != outcome.gold[0]).any()
@@ -217,12 +216,14 @@ def _seeds_matter(outcomes: Mapping[str, TaskOutcomes]) -> bool:
 def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[str, TaskOutcomes]:
     outcomes: dict[str, TaskOutcomes] = {}
     for (task,), rows in frame.partition_by(["task"], maintain_order=True, as_dict=True).items():
+        metric = Metric(rows["metric"][0])
+        columns = ("score", "score") if metric.graded else ("gold", "prediction")
         by_seed = {
-            int(seed): (part["gold"].to_list(), part["prediction"].to_list())
+            int(seed): tuple(part[column].cast(pl.String).to_list() for column in columns)
             for (seed,), part in rows.partition_by(["seed"], maintain_order=True, as_dict=True).items()
         }
         try:
-            outcomes[str(task)] = task_outcomes(str(task), Metric(rows["metric"][0]), by_seed)
+            outcomes[str(task)] = task_outcomes(str(task), metric, by_seed)
         except ValueError as error:
             problems.append(f"{system.setting}, {system.title}: {error}; left out of every figure.")
     return outcomes

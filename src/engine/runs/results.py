@@ -73,6 +73,7 @@ class Prediction:
         null_sum_nll: [n_null][n_options] the sums after each content-free input; empty without calibration.
         null_n_tokens: the token counts that belong to them.
         fingerprint: the cell's.
+        score: 0..1 of a generated answer by a graded metric; None where options were ranked.
     """
 
     task: str
@@ -89,6 +90,7 @@ class Prediction:
     null_sum_nll: tuple[tuple[float, ...], ...]
     null_n_tokens: tuple[tuple[int, ...], ...]
     fingerprint: str
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class FinishedCell:
 
 def prediction_from_row(row: Mapping[str, Any]) -> Prediction:
     """Read one line of `predictions.jsonl`."""
-    known = {name: row[name] for name in Prediction.__dataclass_fields__}
+    known = {name: row[name] for name in Prediction.__dataclass_fields__ if name != "score"}
+    known["score"] = row.get("score")
     for name in ("options", "nll", "sum_nll", "n_tokens", "n_chars", "n_bytes"):
         known[name] = tuple(known[name])
     for name in ("null_sum_nll", "null_n_tokens"):
@@ -136,7 +139,10 @@ def relabel(cell: FinishedCell, *, setting: str, method: str, model: str, seed: 
 
 
 def gold_and_predictions(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    """The two columns that metrics take."""
+    """The two columns that metrics take; for graded answers the grades, twice."""
+    if predictions and predictions[0].score is not None:
+        grades = [repr(row.score) for row in predictions]
+        return grades, grades
     return [row.gold for row in predictions], [row.prediction for row in predictions]
 
 
