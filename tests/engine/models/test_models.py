@@ -1,18 +1,10 @@
 """Models load with a known identity, and a conversion is whole or absent."""
 
-import base64
-import hashlib
-import multiprocessing
-import os
-import shutil
-from importlib.metadata import FileHash, PackagePath, PathDistribution
-
 import pytest
 import torch
 
 from metashot.engine.errors import ModelError
-from metashot.engine.models import gguf
-from metashot.engine.models.digests import check_packaged, folder_digest, state_digest
+from metashot.engine.models.digests import folder_digest, state_digest
 from metashot.engine.models.loading import LazyLanguageModel, load_model
 from metashot.engine.models.sources import HubModel, LocalModel, TinyModel, named_model
 from metashot.engine.models.tiny import tiny_model
@@ -99,115 +91,6 @@ def test_names_paths_and_ids(folder):
     assert named_model(str(folder)) == LocalModel(folder.name, str(folder))
     assert named_model("gpt2_xl") == HubModel("gpt2_xl", "openai-community/gpt2-xl")
     assert named_model("someone/some-model") == HubModel("someone/some-model", "someone/some-model")
-
-
-def test_a_file_that_is_no_gguf_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setenv("METASHOT_CACHE", str(tmp_path / "cache"))
-    broken = tmp_path / "model.gguf"
-    broken.write_bytes(b"GGUF but not really")
-    with pytest.raises(ModelError, match="cannot read this GGUF file"):
-        LocalModel("m", str(broken)).folder()
-    assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
-
-
-def convert_slowly(path, fail_after, started):
-    """In a process of its own: writes half of a conversion, then waits to be killed."""
-
-    def half(source, target):
-        (target / "config.json").write_text("{}")
-        started.set()
-        if fail_after:
-            multiprocessing.Event().wait(60)
-
-    gguf._write_converted = half
-    gguf.convert_gguf(path)
-
-
-def test_a_killed_conversion_is_not_mistaken_for_a_model(tmp_path, monkeypatch):
-    monkeypatch.setenv("METASHOT_CACHE", str(tmp_path / "cache"))
-    source = tmp_path / "model.gguf"
-    source.write_bytes(b"weights")
-    context = multiprocessing.get_context("fork")
-    started = context.Event()
-    process = context.Process(target=convert_slowly, args=(source, True, started))
-    process.start()
-    assert started.wait(30)
-    process.kill()
-    process.join()
-    written = []
-
-    def whole(path, folder):
-        written.append(folder)
-        (folder / "config.json").write_text("{}")
-
-    monkeypatch.setattr(gguf, "_write_converted", whole)
-    left = [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
-    assert len(left) == 1, "the kill came too early to leave anything"
-    folder = gguf.convert_gguf(source)
-    assert len(written) == 1
-    assert (folder / "complete").is_file()
-    assert not left[0].exists()
-    assert gguf.convert_gguf(source) == folder
-    assert len(written) == 1
-
-
-def test_a_damaged_conversion_is_made_again(tmp_path, monkeypatch):
-    """A flip in the weights, in the tokenizer, in the mark; a cut; a file too many: never loaded."""
-    monkeypatch.setenv("METASHOT_CACHE", str(tmp_path / "cache"))
-    source = tmp_path / "model.gguf"
-    source.write_bytes(b"weights")
-    written = []
-
-    def convert(path, folder):
-        written.append(folder)
-        for name in ("model.safetensors", "tokenizer.json"):
-            (folder / name).write_bytes(f"content of {name}".encode())
-
-    monkeypatch.setattr(gguf, "_write_converted", convert)
-    folder = gguf.convert_gguf(source)
-    assert folder.stat().st_mode & 0o777 == 0o777 & ~umask()
-    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
-    for name, content in whole.items():
-        for damaged in (bytes([content[0] ^ 1]) + content[1:], content[:-2]):
-            (folder / name).write_bytes(damaged)
-            gguf.convert_gguf(source)
-            assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
-    (folder / "generation_config.json").write_text("{}")
-    gguf.convert_gguf(source)
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
-    assert len(written) == 1 + 2 * 3 + 1
-
-
-def umask():
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def test_a_damaged_file_of_a_package_is_named(tmp_path):
-    file = PackagePath("model.gguf")
-    file.dist = PathDistribution(tmp_path / "m.dist-info")
-    (tmp_path / "model.gguf").write_bytes(b"weights")
-    digest = base64.urlsafe_b64encode(hashlib.sha256(b"weights").digest()).rstrip(b"=").decode()
-    file.hash = FileHash(f"sha256={digest}")
-    assert check_packaged(file).read_bytes() == b"weights"
-    (tmp_path / "model.gguf").write_bytes(b"weighty")
-    with pytest.raises(ModelError, match="differs from its package's sha256"):
-        check_packaged(file)
-
-
-def test_a_damaged_file_of_the_hub_cache_is_named(folder, tmp_path):
-    content = (folder / "model.safetensors").read_bytes()
-    blob = tmp_path / hashlib.sha256(content).hexdigest()
-    snapshot = tmp_path / "snapshot"
-    snapshot.mkdir()
-    shutil.copy(folder / "config.json", snapshot)
-    (snapshot / "model.safetensors").symlink_to(blob)
-    blob.write_bytes(content)
-    assert folder_digest(snapshot) == folder_digest(folder)
-    blob.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    with pytest.raises(ModelError, match="differs from its sha256 on the hub"):
-        folder_digest(snapshot)
 
 
 @pytest.mark.real_model
