@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metashot.data.errors import DataError
+from metashot.data.files import record_of
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
 from metashot.data.preparation.instruction_files import (
     build_instructions,
@@ -259,7 +260,7 @@ def _is_ready(job: Job, manifest: Manifest) -> bool:
         return False
     folder = job.settings.root / job.task
     return all(
-        (folder / name).is_file() and (folder / name).stat().st_size == file.bytes
+        (folder / name).is_file() and record_of(folder / name).sha256 == file.sha256
         for name, file in record.files.items()
     )
 
