@@ -132,6 +132,7 @@ class FakePackages:
 
     def file(self, name):
         made = metadata.PackagePath(name)
+        made.hash = None
         made.dist = type("Located", (), {"locate_file": lambda _, path: self.root / path})()
         return made
 
