@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
+from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
 from metashot.metaprompt.backbone import Backbone, target_loss
 from metashot.metaprompt.batch import PromptBatch, collate
 from metashot.metaprompt.meta.regularizer import GradientRegularizer
@@ -50,7 +50,7 @@ def tune_rows(
         The tuned prompts [R, P, d], and the accuracies.
     """
     prompts = nn.Parameter(starts.clone())
-    settings = OptimizerSettings(learning_rate=learning_rate)
+    settings = OptimizerConfig(learning_rate=learning_rate, weight_decay=0.0)
     updater = Updater(
         [prompts], build_optimizer([("prompts", prompts)], settings), settings, steps, _clip_rows
     )

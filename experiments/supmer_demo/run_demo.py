@@ -33,7 +33,7 @@ from metashot.data.sentences import SentenceRules
 from metashot.engine.files import append_lines, read_lines
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
-from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.clustering import ClusterSpec
 from metashot.metaprompt.clusters.embedding import EncoderSpec
@@ -201,7 +201,7 @@ def _without_meta_seed(
     for name, rate, make in trained:
         rules = TrainRules(
             sizes.tuning_steps, 8, 65536, sizes.tuning_steps, "last", "verbalizers", dropout=False,
-            optimizer=OptimizerSettings(learning_rate=rate),
+            optimizer=OptimizerConfig(learning_rate=rate, weight_decay=0.0),
         )  # fmt: skip
         tunable = make()
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.loop import LoopSettings
-from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.settings import MetaSettings
@@ -70,8 +70,8 @@ def meta_settings(variant: Variant, seed: int) -> MetaSettings:
         max_skipped_tasks=0,
         seed=seed,
         regularizer=RegularizerConfig(32, 1, True, "none", "near_identity", "row_l2", 24),
-        prompt_optimizer=OptimizerSettings(learning_rate=OUTER_RATE),
-        regularizer_optimizer=OptimizerSettings(learning_rate=REGULARIZER_RATE),
+        prompt_optimizer=OptimizerConfig(learning_rate=OUTER_RATE, weight_decay=0.0),
+        regularizer_optimizer=OptimizerConfig(learning_rate=REGULARIZER_RATE, weight_decay=0.0),
         as_released=False,
         switches={},
     )

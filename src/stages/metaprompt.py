@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -43,7 +42,7 @@ def prepare_stage(run: RunContext) -> None:
 
 def train_stage(run: RunContext) -> float:
     """Meta-train prompt and regularizer; returns the last held-out query loss (lower is better)."""
-    supmer: Mapping[str, Any] = run.config.supmer
+    supmer = run.config.supmer
     settings, loop = meta_settings(supmer), loop_settings(supmer)
     store, model = clusters_of(run), model_of(run)
     cuts = measure_cuts(task_stream(settings, model, store))

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 import torch
 from rich.table import Table
@@ -88,13 +87,13 @@ def plan_stage(run: RunContext) -> float:
         prices.append(Price("embedding", f"{len(sentences)} sentences", 0, 0, each * len(sentences)))
         say(run, "the corpus is not clustered yet: run stage=prepare to price what follows")
     else:
-        supmer: Mapping[str, Any] = run.config.supmer
+        supmer = run.config.supmer
         model = model_of(run)
         loop = loop_settings(supmer)
         lines, speed = price_meta_training(MetaLearner(meta_settings(supmer), model, store, loop.steps), loop)
         if tune_settings(run.config, started=False).tuning == TuningMethod.SUPMER:
             prices += lines
-        if run.config.tuning["data_root"] or run.config.tuning["data_source"] == "hub":
+        if run.config.tuning.data_root or run.config.tuning.data_source == "hub":
             prices += price_tuning(tune_settings(run.config, started=False), model, speed)
         else:
             say(run, "tuning.data_root is not set: tuning is not priced")
