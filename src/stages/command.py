@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metashot.data.errors import MetashotError, suggestion
+from metashot.data.terminal import printable
 from metashot.engine.components.choices import CONFIG_FOLDER
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.signals import Interrupted, sigterm_interrupts
@@ -30,6 +31,7 @@ from metashot.stages.composition_errors import GROUP_NULL, SEARCH_PATH, explain
 from metashot.stages.launch import LAUNCH
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.replay import replay
+from metashot.stages.secrets import without_secrets
 from metashot.stages.shared_paths import anchored
 
 if TYPE_CHECKING:
@@ -97,8 +99,17 @@ def chosen_stages(config: RunConfig) -> list[Stage]:
     return functions
 
 
-def execute(composed: dict[str, Any], output: Path, overrides: list[str]) -> float | None:
-    """Run the stages of a resolved config; returns the last stage's figure, for sweepers."""
+def execute(
+    composed: dict[str, Any], output: Path, overrides: list[str], recorded: dict[str, Any] | None = None
+) -> float | None:
+    """Run the stages of a resolved config; returns the last stage's figure, for sweepers.
+
+    Args:
+        composed: the config.
+        output: the run's folder.
+        overrides: of the command line.
+        recorded: the config as `run.json` and trackers may hold it; by default as it is.
+    """
     from rich.console import Console
 
     from metashot.engine.runs.record import RunRecord
@@ -107,12 +118,13 @@ def execute(composed: dict[str, Any], output: Path, overrides: list[str]) -> flo
     from metashot.stages.components import make_run_config
     from metashot.stages.context import RunContext, tracker_spec
 
+    recorded = composed if recorded is None else recorded
     config = make_run_config(composed)
     functions = chosen_stages(config)
     spec = tracker_spec(config)
-    tracker = watched(open_tracker(spec if LAUNCH.leads else replace(spec, kind="none"), composed))
+    tracker = watched(open_tracker(spec if LAUNCH.leads else replace(spec, kind="none"), recorded))
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, quiet=not LAUNCH.leads)
-    record = RunRecord(output, composed, overrides, writes=LAUNCH.leads)
+    record = RunRecord(output, recorded, overrides, writes=LAUNCH.leads)
     run = RunContext(config, output, console, tracker, record)
     figure: float | None = None
     with concluded(run):
@@ -153,7 +165,8 @@ def job(composed: DictConfig) -> float | None:
             if settings.job.chdir:
                 config = anchored(config, Path(settings.runtime.cwd))
             check_nothing_is_removed(config)  # pyright: ignore[reportArgumentType]
-            return execute(config, output, overrides)  # pyright: ignore[reportArgumentType]
+            recorded = without_secrets(config, OmegaConf.to_container(composed, resolve=False))
+            return execute(config, output, overrides, recorded)  # pyright: ignore[reportArgumentType]
     except (MetashotError, OmegaConfBaseException) as error:
         if settings.mode is RunMode.MULTIRUN or SHOW_ALL:
             raise
@@ -181,7 +194,7 @@ def nothing_left(output: Path) -> Generator[None]:
 def fail(message: str) -> NoReturn:
     """Print the one-line error, once in a launch of several processes, and leave with the status of a usage error."""
     if LAUNCH.tells(message):
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
     raise SystemExit(USAGE_EXIT)
 
 
@@ -211,6 +224,14 @@ def main() -> None:
         if SHOW_ALL:
             raise
         fail(str(error))
+    except OSError as error:
+        if SHOW_ALL or error.filename is None:
+            raise
+        print(
+            f"error: {printable(str(error.filename))}: {error.strerror} ({FULL_ERROR}=1 shows where)",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except KeyboardInterrupt as error:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         if LAUNCH.leads:
