@@ -41,13 +41,11 @@ Status = Literal["ok", "skipped", "failed"]
 LOCK_NAME = ".prepare.lock"
 
 
-@dataclass(frozen=True, slots=True)
-class PrepareSettings:
-    """What to prepare, and from where.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareConfig:
+    """`conf/prepare/*.yaml`; the field names are its keys.
 
     Attributes:
-        root: folder of the prepared data (`data.root`).
-        setting: the task lists.
         roles: `train` makes the pools of the training tasks, `test` the k-shot files of the targets.
         only: task names to restrict to; empty for all of the setting.
         k: demonstrations per target task.
@@ -57,18 +55,13 @@ class PrepareSettings:
         workers: processes; 1 works in this one.
         source: `recipes` builds from raw rows, `prepared` takes finished files.
         prepared: for `prepared`: a folder of jsonl files, or a dataset id on the hub.
-        raw: folder with source files of your own.
         cache: folder for downloads.
         online: whether the hub and web addresses may be asked.
         timeout_seconds: longest wait for a server.
-        recipe_path: folders with recipes of your own.
-        fixes: apply the corrections that recipes record.
         promptsource: PromptSource checkout or package folder, for instruction tasks.
         force: make files anew even if they are there.
     """
 
-    root: Path
-    setting: Setting
     roles: tuple[str, ...] = ("train", "test")
     only: tuple[str, ...] = ()
     k: int = TARGET_K
@@ -78,14 +71,30 @@ class PrepareSettings:
     workers: int = 1
     source: str = "recipes"
     prepared: str = "allenai/metaicl-data"
-    raw: Path | None = None
     cache: Path = Path("downloads")
     online: bool = True
     timeout_seconds: float = 60.0
-    recipe_path: tuple[str, ...] = ()
-    fixes: bool = False
     promptsource: Path | None = None
     force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareSettings(PrepareConfig):
+    """What to prepare, and from where.
+
+    Attributes:
+        root: folder of the prepared data (`data.root`).
+        setting: the task lists.
+        raw: folder with source files of your own.
+        recipe_path: folders with recipes of your own.
+        fixes: apply the corrections that recipes record.
+    """
+
+    root: Path
+    setting: Setting
+    raw: Path | None = None
+    recipe_path: tuple[str, ...] = ()
+    fixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

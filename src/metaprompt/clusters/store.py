@@ -50,6 +50,21 @@ class PrepareSettings:
     clusters: ClusterSpec
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusConfig(CorpusSpec):
+    """The whole node `corpus`: where text comes from, and what becomes of it.
+
+    Attributes:
+        sentences: which of them are kept.
+        encoder: what embeds them.
+        clusters: how they are clustered.
+    """
+
+    sentences: SentenceRules
+    encoder: EncoderSpec
+    clusters: ClusterSpec
+
+
 @dataclass(frozen=True, slots=True)
 class ClusterStore:
     """Sentences with their clusters.
