@@ -23,7 +23,8 @@ from base_model import make_base_model
 from report_demo import write_report
 
 from metashot.data.synthetic import SyntheticSource
-from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.models.loading import LanguageModel, load_model
+from metashot.engine.models.sources import LocalModel
 from metashot.engine.scoring import PlainScorer
 from metashot.engine.training.loop import LoopSettings
 from metashot.engine.training.optimizers import OptimizerSettings
@@ -32,6 +33,8 @@ from metashot.icl.held_out import HeldOutSettings, held_out_metrics, load_held_o
 from metashot.icl.meta_training import train
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame
 from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
 
 HERE = Path(__file__).parent
@@ -102,7 +105,8 @@ def evaluate(model: LanguageModel, method: Method, source: SyntheticSource, k: i
     shots = method.shots(k)
     held_out = HeldOutSettings(seeds=(seed,), test_examples=source.test_size)
     cells = load_held_out(source, source.testing_tasks(), held_out, shots)
-    rules = PromptRules(method, Layout.NEWLINE, Truncation.SHARED, LIMITS, model.context_length)
+    prompt = BoundPrompt(MetaiclFrame(method.objective, Layout.NEWLINE))
+    rules = PromptRules(method, prompt, Truncation.SHARED, LIMITS, model.context_length)
     return held_out_metrics(model, cells, rules, lambda network: PlainScorer(network, 64))["accuracy"]
 
 
@@ -115,12 +119,12 @@ def run_job(job: tuple[str, int], sizes: Sizes, base: Path) -> list[dict[str, ob
         sizes.train_tasks, sizes.target_tasks, seed, "easy", sizes.test_size, TRAIN_FAMILIES, TARGET_FAMILIES
     )
     started = time.monotonic()
-    model = load_model(ModelSpec("base", "local", str(base), device="cpu"))
+    model = load_model(LocalModel("base", str(base), device="cpu"))
     if method.trained:
         tasks = source.training_tasks(), source.testing_tasks()
         with tempfile.TemporaryDirectory() as folder:
             outcome = train(settings_for(method, seed, sizes), model, source, *tasks, Path(folder))
-            model = load_model(ModelSpec(method.name, "local", str(outcome.checkpoint), device="cpu"))
+            model = load_model(LocalModel(method.name, str(outcome.checkpoint), device="cpu"))
     seconds = round(time.monotonic() - started, 1)
     rows: list[dict[str, object]] = []
     for k in SHOTS if method.demonstrations else (0,):

@@ -18,7 +18,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
 from metashot.engine.generation.greedy import GreedyGenerator, Stopping
-from metashot.engine.models.loading import load_model, named_model
+from metashot.engine.models.loading import load_model
+from metashot.engine.models.sources import named_model
 from metashot.engine.scoring import PrefixScorer, Request
 
 _logger = logging.getLogger(__name__)

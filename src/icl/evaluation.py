@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from transformers import PreTrainedModel
+
 from metashot.data.errors import DataError
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData, TaskType
@@ -14,7 +16,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.files import digest_of
 from metashot.engine.metrics.classification import metric_of, score
 from metashot.engine.metrics.ranking import best_option, option_scores
-from metashot.engine.models.loading import LanguageModel, LazyLanguageModel
+from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.runs.folder import CellPlace, RunFolder
 from metashot.engine.runs.prompts import CellPrompt, write_prompts
 from metashot.engine.runs.results import FinishedCell, Prediction, Result, relabel
@@ -23,8 +25,8 @@ from metashot.engine.scoring import Scorer
 from metashot.engine.scoring.plan import plan_requests
 from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
-from metashot.icl.prompt import LengthLimits
 from metashot.icl.prompt_record import cell_prompt
+from metashot.icl.prompting.config import PromptConfig
 
 SCORING_VERSION = 1
 """Part of every fingerprint: raise it when a change of this code changes scores."""
@@ -42,7 +44,7 @@ class EvaluateSettings:
         split: `test` or `dev`.
         method: how options are scored.
         truncation: how demonstrations are cut.
-        limits: token limits.
+        prompt: how examples become a prompt.
         results_root: store of finished cells.
         output: the run's folder.
     """
@@ -54,7 +56,7 @@ class EvaluateSettings:
     split: str
     method: Method
     truncation: Truncation
-    limits: LengthLimits
+    prompt: PromptConfig
     results_root: Path
     output: Path
 
@@ -122,9 +124,9 @@ def prompt_rules(settings: EvaluateSettings, model: LazyLanguageModel) -> Prompt
     """The rules that turn this run's examples into ids."""
     return PromptRules(
         settings.method,
-        settings.method.layout_for(model.name),
+        settings.prompt.bind(settings.method, model.name, model.tokenizer),
         settings.truncation,
-        settings.limits,
+        settings.prompt.limits,
         model.context_length,
     )
 
@@ -160,17 +162,12 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
 def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageModel) -> CellKey:
     """Fingerprint of a cell: data, prompt rules, method and model identity, and nothing that has no effect."""
     rules = prompt_rules(settings, model)
-    method = {
-        key: value
-        for key, value in asdict(settings.method).items()
-        if key not in ("name", "trained", "layout")
-    }
     fingerprint = digest_of(
         {
             "version": SCORING_VERSION,
             "model": model.identity,
-            "method": method,
-            "layout": rules.layout,
+            "method": settings.method.scoring_identity,
+            **rules.prompt.identity(),
             "truncation": rules.truncation if data.shots else None,
             "limits": asdict(rules.limits),
             "context_length": rules.context_length,
@@ -191,7 +188,7 @@ def evaluate(
     settings: EvaluateSettings,
     source: TaskSource,
     model: LazyLanguageModel,
-    make_scorer: Callable[[LanguageModel], Scorer],
+    make_scorer: Callable[[PreTrainedModel], Scorer],
     progress: EvaluationProgress,
     expect: Callable[[Mapping[CellPlace, str]], None] | None = None,
 ) -> Evaluation:
@@ -257,13 +254,13 @@ def _compute(
     settings: EvaluateSettings,
     source: TaskSource,
     model: LazyLanguageModel,
-    make_scorer: Callable[[LanguageModel], Scorer],
+    make_scorer: Callable[[PreTrainedModel], Scorer],
     progress: EvaluationProgress,
     cost: EvaluationCost,
 ) -> FinishedCell:
     data = source.load(key.task, k=settings.method.shots(settings.k), seed=key.seed, split=settings.split)
     cell = build_cell(data, model.encode, prompt_rules(settings, model))
-    scorer = make_scorer(model.load())
+    scorer = make_scorer(model.load().model)
     scores = scorer.score(cell.requests, on_progress=lambda done, total: progress.tokens(key, done, total))
     cost.tokens_computed += plan_requests(cell.requests).tokens_computed
     cost.tokens_naive += tokens_alone(cell)

@@ -35,7 +35,9 @@ from metashot.icl.episode_stream import EpisodeStream, batch_identity
 from metashot.icl.held_out import MakeScorer, held_out_metrics, load_held_out
 from metashot.icl.objective import LossWeights, TargetLoss
 from metashot.icl.piece_cache import PieceCache, batch_encoder
-from metashot.icl.prompt import Layout
+from metashot.icl.prompting.boundary import Boundary
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import TextFrame
 from metashot.icl.sequences import DemonstrationLabels, LossOn, SequenceRules
 from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings, run_identity, trained_for
 
@@ -76,7 +78,7 @@ def train(
     store = CheckpointStore(
         output / "checkpoints",
         identity=run_identity(settings, language_model, pools),
-        method=trained_for(settings),
+        method=trained_for(settings, language_model.tokenizer),
         keep_last=settings.keep_last,
         keep_best=settings.keep_best,
     )
@@ -195,7 +197,7 @@ class MetaLearner:
         self._make_scorer = make_scorer
         self._rules = PromptRules(
             settings.method,
-            Layout.NEWLINE,
+            training_prompt(settings, language_model.tokenizer),
             Truncation.SHARED,
             settings.episodes.limits,
             language_model.context_length,
@@ -281,6 +283,30 @@ class MetaLearner:
         self._trainable.export(folder)
 
 
+def training_prompt(settings: MetaTrainSettings, tokenizer: PreTrainedTokenizerBase) -> BoundPrompt:
+    """The prompt format of the training sequences; released layouts are the newline one, whatever the model.
+
+    Raises:
+        ConfigError: a format that sequences built from pieces cannot have.
+    """
+    if settings.prompt.boundary is Boundary.JOINT:
+        raise ConfigError(
+            "prompt.boundary",
+            "joint, but training sequences are joined from pieces that are tokenized once",
+            "use prompt.boundary=separate",
+        )
+    prompt = settings.prompt.bind(settings.method, "", tokenizer)
+    frame = prompt.frame
+    if isinstance(frame, TextFrame) and frame.query_middle != frame.middle:
+        raise ConfigError(
+            "prompt",
+            "the chat template writes the turn that is answered differently from the others, so demonstrations would "
+            "not look like queries",
+            "set prompt.options so that they agree, or use prompt=template",
+        )
+    return prompt
+
+
 def episode_stream(
     settings: MetaTrainSettings,
     tokenizer: PreTrainedTokenizerBase,
@@ -289,7 +315,8 @@ def episode_stream(
 ) -> EpisodeStream:
     """The sequences of every step of a run; needs a tokenizer, no weights."""
     episodes = settings.episodes
-    objective = settings.method.objective
+    prompt = training_prompt(settings, tokenizer)
+    encode = batch_encoder(tokenizer)
     sampler = EpisodeSampler(
         tuple(len(pool) for pool in pools.values()),
         settings.shots,
@@ -297,11 +324,12 @@ def episode_stream(
         episodes.task_sampling,
         tuple(map(label_numbers, pools.values())) if episodes.balanced_labels else (),
     )
-    cache = PieceCache(list(pools.values()), batch_encoder(tokenizer), objective, Layout.NEWLINE)
+    cache = PieceCache(list(pools.values()), encode, prompt.frame)
     rules = SequenceRules(
-        objective,
+        prompt.frame,
         episodes.limits,
         context_length,
+        (*prompt.bos, *encode([prompt.frame.opening])[0]),
         episodes.demonstration_labels,
         episodes.no_masking,
         settings.seed,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from metashot.data.errors import suggestion
+from metashot.engine.components.choices import named
 from metashot.engine.errors import ConfigError
 from metashot.engine.metrics.ranking import Calibration, Normalization
 from metashot.icl.prompt import Layout, Objective, choose_layout
@@ -24,6 +24,8 @@ class Method:
         normalization: what summed NLLs are divided by.
         layout: `auto` applies the released rule, or `newline` / `space`.
         trained: True for models meta-trained with this method.
+        title: name in tables; empty is `name`.
+        row: place among the rows of a table.
     """
 
     name: str
@@ -34,6 +36,8 @@ class Method:
     normalization: Normalization = Normalization.TOKEN_MEAN
     layout: Literal["auto", "newline", "space"] = "auto"
     trained: bool = False
+    title: str = ""
+    row: int = 100
 
     def __post_init__(self) -> None:
         """Refuse contradictions.
@@ -65,6 +69,17 @@ class Method:
         """Demonstrations in the prompt when `k` are asked for."""
         return k if self.demonstrations else 0
 
+    @property
+    def scoring_identity(self) -> dict[str, object]:
+        """What of the method decides a score, besides the layout, which also depends on the model."""
+        return {
+            "objective": self.objective,
+            "demonstrations": self.demonstrations,
+            "calibration": self.calibration,
+            "null_inputs": self.null_inputs,
+            "normalization": self.normalization,
+        }
+
     def layout_for(self, model_name: str) -> Layout:
         """The layout used with a model of this name."""
         if self.layout == "auto":
@@ -72,33 +87,15 @@ class Method:
         return Layout(self.layout)
 
 
-_CHANNEL = Objective.CHANNEL
-NAMED_METHODS = {
-    method.name: method
-    for method in (
-        Method("zero", demonstrations=False),
-        Method("pmi_zero", demonstrations=False, calibration=Calibration.PMI, null_inputs=("N/A",)),
-        Method("channel_zero", _CHANNEL, demonstrations=False),
-        Method("direct"),
-        Method("pmi", calibration=Calibration.PMI, null_inputs=("N/A",)),
-        Method("channel", _CHANNEL),
-        Method("calibrated", calibration=Calibration.CONTEXTUAL, null_inputs=("N/A", "", "[MASK]")),
-        Method("domain_pmi", calibration=Calibration.DOMAIN, null_inputs=("Answer:",)),
-        Method("multitask_zero", demonstrations=False, trained=True),
-        Method("channel_multitask_zero", _CHANNEL, demonstrations=False, trained=True),
-        Method("metaicl", trained=True),
-        Method("channel_metaicl", _CHANNEL, trained=True),
-    )
-}
-"""The files of `conf/method`, for use from Python; a test holds the two equal."""
-
-
 def named_method(name: str) -> Method:
-    """A method of `conf/method`.
+    """The in-context method that a file of `conf/method` makes.
 
     Raises:
-        ConfigError: no such method.
+        ConfigError: no such file, or one of a method that tunes prompts.
     """
-    if name not in NAMED_METHODS:
-        raise ConfigError("method", f"no method is called {name!r}", suggestion(name, NAMED_METHODS))
-    return NAMED_METHODS[name]
+    method = named("method", name)
+    if not isinstance(method, Method):
+        raise ConfigError(
+            "method", f"{name!r} does not score options in context", "tune it with stage=evaluate"
+        )
+    return method

@@ -14,7 +14,8 @@ from metashot.data.errors import DataError
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError
 from metashot.icl.piece_cache import CodeArray, IdArray, PieceCache, piece_codes
-from metashot.icl.prompt import LengthLimits, Objective, cut_example
+from metashot.icl.prompt import Ids, LengthLimits, Objective, check_output_fits, cut_example
+from metashot.icl.prompting.frame import Frame, MetaiclFrame, shorten
 
 
 class DemonstrationLabels(StrEnum):
@@ -114,9 +115,10 @@ class SequenceRules:
     """How an episode becomes a sequence.
 
     Attributes:
-        objective: direct or channel.
+        frame: the texts around inputs and outputs.
         limits: token limits.
         context_length: positions of the model.
+        front: ids in front of every sequence (begin-of-sequence, opening text).
         labels: the label ablation.
         no_masking: every token is a target. (The released ablation also trains on padding; there is none here.)
         seed: of what the ablations draw.
@@ -126,9 +128,10 @@ class SequenceRules:
             options keep their labels.
     """
 
-    objective: Objective
+    frame: Frame
     limits: LengthLimits
     context_length: int
+    front: Ids = ()
     labels: DemonstrationLabels = DemonstrationLabels.GOLD
     no_masking: bool = False
     seed: int = 0
@@ -284,34 +287,43 @@ def english_words() -> tuple[str, ...]:
 
 
 def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceRules) -> TrainingSequence:
-    task = cache.example(int(cache.numbers(episode.task, (episode.query,))[0])).task
+    numbers = cache.numbers(episode.task, (*episode.demonstrations, episode.query))
     inputs, outputs = cache.ids(plan.input_codes), cache.ids(plan.output_codes)
     for place, text in enumerate(plan.label_texts):
         outputs[place] = outputs[place] if text is None else cache.text_ids(text)
     room = rules.limits.example_room
     for place, (input_ids, output_ids) in enumerate(zip(inputs, outputs, strict=True)):
         if len(input_ids) + len(output_ids) >= room:
-            inputs[place], outputs[place] = cut_example(task, input_ids, output_ids, rules.limits)  # pyright: ignore
-    sides = (inputs, outputs) if rules.objective is Objective.DIRECT else (outputs, inputs)
+            bare = place < len(numbers) - 1 and rules.labels is DemonstrationLabels.NONE
+            example = cache.example(int(numbers[place]))
+            inputs[place], outputs[place] = _cut(
+                example, input_ids, output_ids, cache, rules, first=place == 0, no_label=bare
+            )
+    sides = (inputs, outputs) if rules.frame.objective is Objective.DIRECT else (outputs, inputs)
     pieces = [piece for pair in zip(*sides, strict=True) for piece in pair]
     ids = np.concatenate(pieces)
     limit = min(
         rules.limits.sequence if episode.demonstrations else rules.limits.per_example, rules.context_length
     )
-    if len(pieces[-1]) > limit:
+    room = limit - len(rules.front)
+    if len(pieces[-1]) > room:
+        task = cache.example(int(numbers[-1])).task
         raise DataError(
-            task, f"a target of {len(pieces[-1])} tokens exceeds the limit of {limit}", "shorten it"
+            task, f"a target of {len(pieces[-1])} tokens exceeds the limit of {room}", "shorten it"
         )
-    cut = max(0, len(ids) - limit)
+    cut = max(0, len(ids) - room)
+    ends = np.cumsum([len(piece) for piece in pieces]) - cut + len(rules.front)
+    ids = ids[cut:]
+    if rules.front:
+        ids = np.concatenate([np.asarray(rules.front, dtype=ids.dtype), ids])
     if rules.no_masking:
-        questions = [Question(0, len(ids) - cut, 0)]
+        questions = [Question(0, len(ids), 0)]
     else:
-        ends = np.cumsum([len(piece) for piece in pieces]) - cut
         places = _question_places(len(inputs), rules)
         questions = [_question(at, ends, inputs, outputs, plan, cache, rules) for at in places]
         # Where the cut reaches into an earlier question, it has no whole context left.
-        questions = [q for q in questions if q.branch > 0 or q is questions[-1]]
-    return TrainingSequence(ids[cut:], tuple(questions), episode.task, episode.index, cut)
+        questions = [q for q in questions if q.branch > len(rules.front) or q is questions[-1]]
+    return TrainingSequence(ids, tuple(questions), episode.task, episode.index, cut)
 
 
 def _question(
@@ -325,12 +337,32 @@ def _question(
 ) -> Question:
     """The question at place `at`; `ends` [2 (k + 1)] are the places after each piece of the sequence."""
     start, end = int(ends[2 * at]), int(ends[2 * at + 1])
-    start = max(0, start)
+    start = max(len(rules.front), start)
     option_texts = plan.other_texts.get(at, ())
-    if rules.objective is Objective.DIRECT:
+    if rules.frame.objective is Objective.DIRECT:
         others = [Alternative(cache.text_ids(text)[: rules.limits.example_room], 0) for text in option_texts]
         return Question(start, end, start, tuple(others))
-    branch = max(0, int(ends[2 * at]) - len(outputs[at]))
+    branch = max(len(rules.front), int(ends[2 * at]) - len(outputs[at]))
     options = [cache.text_ids(text) for text in option_texts]
     others = [Alternative(np.concatenate([ids, inputs[at]]), len(ids)) for ids in options]
     return Question(start, end, branch, tuple(others))
+
+
+def _cut(
+    example: Example,
+    input_ids: IdArray,
+    output_ids: IdArray,
+    cache: PieceCache,
+    rules: SequenceRules,
+    *,
+    first: bool,
+    no_label: bool,
+) -> tuple[IdArray, IdArray]:
+    """One example's pieces under the per-example limit; a frame's own text behind an input stays."""
+    if isinstance(rules.frame, MetaiclFrame):
+        return cut_example(example.task, input_ids, output_ids, rules.limits)  # pyright: ignore
+    check_output_fits(example.task, len(output_ids), rules.limits)
+    room = rules.limits.example_room - len(output_ids)
+    kept = shorten(rules.frame, example.input, room, cache.encode, first=first, no_label=no_label)
+    text = rules.frame.input_text(kept, first=first, no_label=no_label)
+    return np.asarray(cache.encode(text), dtype=np.int32), output_ids

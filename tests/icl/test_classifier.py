@@ -5,7 +5,8 @@ import torch
 
 from metashot.data.errors import DataError
 from metashot.engine.errors import ConfigError
-from metashot.engine.models.loading import LazyLanguageModel, named_model
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import named_model
 from metashot.icl import InContextClassifier
 
 DEMONSTRATIONS = [
@@ -61,7 +62,7 @@ def test_mistakes():
         classifier.predict(["text"], options=[])
     with pytest.raises(DataError, match="an answer twice"):
         classifier.predict(["text"], options=["a", "a"])
-    with pytest.raises(ConfigError, match=r"no method is called 'chanel' \(did you mean 'channel'\?\)"):
+    with pytest.raises(ConfigError, match=r"no choice 'chanel' \(did you mean 'channel'\?\)"):
         InContextClassifier.from_pretrained("tiny", method="chanel")
     with pytest.raises(DataError, match=r"demonstrations\[0\]: has no text output"):
         InContextClassifier.from_pretrained("tiny", demonstrations=[{"input": "x"}])

@@ -11,16 +11,21 @@ from metashot.data.task import Example
 from metashot.engine.errors import ConfigError, ModelError, OutputError
 from metashot.engine.metrics.classification import macro_f1
 from metashot.engine.metrics.ranking import Calibration, Normalization
-from metashot.engine.models.loading import LazyLanguageModel, ModelSpec
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.runs.results import PREDICTIONS_FILE, RESULTS_FILE
 from metashot.engine.scoring import PlainScorer, PrefixScorer
 from metashot.icl.cell import Truncation
 from metashot.icl.evaluation import EvaluateSettings, cell_key, evaluate
 from metashot.icl.methods import Method
-from metashot.icl.prompt import LengthLimits, Objective
+from metashot.icl.prompt import Objective
+from metashot.icl.prompting.boundary import Boundary
+from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 
-MODEL = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2"))
+MODEL = LazyLanguageModel(TinyModel("tiny", "gpt2"))
+BEGINNING = LazyLanguageModel(TinyModel("tiny", "gpt2", seed=5))
+BEGINNING.tokenizer.bos_token = "</s>"
 
 
 @dataclass
@@ -57,7 +62,7 @@ class FewExamples:
 def settings(tmp_path, method=None, **changes):
     given = {
         "setting": "demo", "tasks": ("demo-spam", "demo-story_ending"), "seeds": (100, 13), "k": 2, "split": "test",
-        "method": method or Method("direct"), "truncation": Truncation.SHARED, "limits": LengthLimits(),
+        "method": method or Method("direct"), "truncation": Truncation.SHARED, "prompt": MetaiclPrompt(),
         "results_root": tmp_path / "root", "output": tmp_path / "run",
     }  # fmt: skip
     return EvaluateSettings(**(given | changes))
@@ -65,7 +70,7 @@ def settings(tmp_path, method=None, **changes):
 
 def run(given, source=None, scorer=PrefixScorer):
     recorder = Recorder()
-    outcome = evaluate(given, source or FewExamples(), MODEL, lambda loaded: scorer(loaded.model), recorder)
+    outcome = evaluate(given, source or FewExamples(), MODEL, scorer, recorder)
     return outcome, recorder
 
 
@@ -89,7 +94,12 @@ METHODS = [
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @pytest.mark.parametrize("truncation", list(Truncation))
 def test_every_method_equals_scoring_one_request_at_a_time(tmp_path, method, truncation):
-    given = settings(tmp_path, method, truncation=truncation, limits=LengthLimits(128, 240))
+    given = settings(
+        tmp_path,
+        method,
+        truncation=truncation,
+        prompt=MetaiclPrompt(max_length_per_example=128, max_length=240),
+    )
     fast, _ = run(given)
     slow, _ = run(
         replace(given, results_root=tmp_path / "slow", output=tmp_path / "slow-run"), scorer=PlainScorer
@@ -99,6 +109,21 @@ def test_every_method_equals_scoring_one_request_at_a_time(tmp_path, method, tru
         for a, b in zip(mine.predictions, reference.predictions, strict=True):
             assert a.nll == pytest.approx(b.nll, abs=1e-4)
             assert a.prediction == b.prediction
+
+
+@pytest.mark.parametrize("method", [METHODS[3], METHODS[4], METHODS[7]], ids=lambda method: method.name)
+def test_begin_of_sequence_and_templates_are_shared_like_any_prefix(tmp_path, method):
+    prompt = TemplatePrompt(example="In: {input}\nOut: {output}", instruction="Answer.", bos=True)
+    given = settings(tmp_path, method, prompt=prompt, seeds=(100,))
+    slow = replace(given, results_root=tmp_path / "slow", output=tmp_path / "slow-run")
+    pair = []
+    for one, scorer in ((given, PrefixScorer), (slow, PlainScorer)):
+        outcome = evaluate(
+            one, FewExamples(), BEGINNING, lambda loaded, s=scorer: s(loaded.model), Recorder()
+        )
+        pair.append([p for cell in outcome.cells for p in cell.predictions])
+    for mine, reference in zip(*pair, strict=True):
+        assert mine.nll == pytest.approx(reference.nll, abs=1e-4)
 
 
 def test_the_files_of_a_run(tmp_path):
@@ -219,15 +244,20 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
         "k": key(replace(base, k=3)),
         "seed": key(replace(base, seeds=(13,))),
         "truncation": key(replace(base, truncation=Truncation.PER_OPTION)),
-        "limits": key(replace(base, limits=LengthLimits(200, 1024))),
+        "limits": key(replace(base, prompt=MetaiclPrompt(max_length_per_example=200))),
+        "boundary": key(replace(base, prompt=MetaiclPrompt(boundary=Boundary.JOINT))),
+        "begin of sequence": key(replace(base, prompt=MetaiclPrompt(bos=True)), BEGINNING),
+        "no begin of sequence": key(replace(base, prompt=MetaiclPrompt(bos=False)), BEGINNING),
+        "template": key(replace(base, prompt=TemplatePrompt())),
+        "instruction": key(replace(base, prompt=TemplatePrompt(instruction="Judge."))),
         "objective": key(settings(tmp_path, Method("direct", Objective.CHANNEL))),
         "normalization": key(settings(tmp_path, Method("direct", normalization=Normalization.SUM))),
         "layout": key(settings(tmp_path, Method("direct", layout="space"))),
         "calibration": key(settings(tmp_path, METHODS[5])),
         "null input": key(settings(tmp_path, replace(METHODS[5], null_inputs=("",)))),
-        "weights": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", seed=1))),
-        "architecture": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "llama"))),
-        "dtype": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", dtype="bfloat16"))),
+        "weights": key(base, LazyLanguageModel(TinyModel("tiny", "gpt2", seed=1))),
+        "architecture": key(base, LazyLanguageModel(TinyModel("tiny", "llama"))),
+        "dtype": key(base, LazyLanguageModel(TinyModel("tiny", "gpt2", dtype="bfloat16"))),
         "test data": key(base, source=FewExamples(edit=other_gold)),
         "test size": key(base, source=FewExamples(n=5)),
     }
@@ -236,7 +266,7 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
 
 def test_the_fingerprint_ignores_names_and_places(tmp_path):
     data = FewExamples().load("demo-spam", k=2, seed=100)
-    renamed = LazyLanguageModel(ModelSpec("other name", "tiny", "gpt2"))
+    renamed = LazyLanguageModel(TinyModel("other name", "gpt2"))
     elsewhere = settings(tmp_path / "x", Method("my name"), setting="other")
     assert cell_key(data, elsewhere, renamed) == cell_key(data, settings(tmp_path), MODEL)
 

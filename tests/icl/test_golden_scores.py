@@ -7,11 +7,14 @@ import pytest
 
 from metashot.data.source import JsonlSource
 from metashot.engine.metrics.ranking import Calibration, Normalization, normalized
-from metashot.engine.models.loading import LazyLanguageModel, ModelSpec
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import EmbeddedModel
 from metashot.engine.scoring import PrefixScorer
 from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame
 
 METHODS = {
     "zero": Method("zero", demonstrations=False),
@@ -27,12 +30,13 @@ METHODS = {
 @pytest.mark.parametrize("task", ["poem_sentiment", "superglue-cb", "codah"])
 def test_scores_equal_the_released_code(shared, task, mode):
     golden = json.loads((shared / "golden" / "scores_smollm2.json").read_text())
-    model = LazyLanguageModel(ModelSpec("smollm2_135m", "embedded"))
+    model = LazyLanguageModel(EmbeddedModel("smollm2_135m"))
     method, n = METHODS[mode], golden["args"]["n"]
     data = JsonlSource(shared / "data" / "metaicl").load(
         task, k=method.shots(16), seed=int(golden["args"]["seed"])
     )
-    rules = PromptRules(method, Layout.NEWLINE, Truncation.PER_OPTION, LengthLimits(), model.context_length)
+    prompt = BoundPrompt(MetaiclFrame(method.objective, Layout.NEWLINE))
+    rules = PromptRules(method, prompt, Truncation.PER_OPTION, LengthLimits(), model.context_length)
     cell = build_cell(replace(data, test=data.test[:n]), model.encode, rules)
     answers = read_back(cell, PrefixScorer(model.load().model).score(cell.requests))
     layer = 1 if mode == "null_direct" else 0

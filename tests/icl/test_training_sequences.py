@@ -20,7 +20,11 @@ from metashot.icl.collate import Batching, collate
 from metashot.icl.episode_stream import EpisodeStream
 from metashot.icl.objective import TargetLoss, target_logits
 from metashot.icl.piece_cache import PieceCache, batch_encoder
-from metashot.icl.prompt import Layout, LengthLimits, Objective, demonstration_ids, example_pieces
+from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame
+from metashot.icl.prompting.pieces import PieceWriter
+from metashot.icl.prompting.template import template_frame
 from metashot.icl.sequences import (
     DemonstrationLabels,
     LossOn,
@@ -52,11 +56,11 @@ def model() -> LanguageModel:
 
 def rules(objective: Objective = Objective.DIRECT, **changes: Any) -> SequenceRules:
     defaults: dict[str, Any] = {"limits": LengthLimits(32, 96), "context_length": 2048}
-    return SequenceRules(objective, **{**defaults, **changes})
+    return SequenceRules(MetaiclFrame(objective, Layout.NEWLINE), **{**defaults, **changes})
 
 
 def cache_of(model: LanguageModel, objective: Objective, pools: Any = (TASK, FREE)) -> PieceCache:
-    return PieceCache(pools, batch_encoder(model.tokenizer), objective, Layout.NEWLINE)
+    return PieceCache(pools, batch_encoder(model.tokenizer), MetaiclFrame(objective, Layout.NEWLINE))
 
 
 def slowly(
@@ -68,11 +72,10 @@ def slowly(
         return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])  # pyright: ignore
 
     pool = pools[episode.task]
-    given: Any = {"objective": rule.objective, "layout": Layout.NEWLINE, "limits": rule.limits}
-    shots = demonstration_ids([pool[i] for i in episode.demonstrations], encode, **given)
-    head, target = example_pieces(pool[episode.query], encode, first=not shots, **given)
-    context = [token for shot in shots for token in shot] + list(head)
-    limit = rule.limits.sequence if shots else rule.limits.per_example
+    writer = PieceWriter(BoundPrompt(rule.frame), encode, rule.limits)
+    *shown, target = writer.shown_ids([pool[i] for i in (*episode.demonstrations, episode.query)])
+    context = [token for piece in shown for token in piece]
+    limit = rule.limits.sequence if episode.demonstrations else rule.limits.per_example
     return context[max(0, len(context) - (limit - len(target))) :] + list(target)
 
 
@@ -122,7 +125,7 @@ def test_pieces_are_tokenized_once_whatever_the_number_of_steps(model: LanguageM
         texts.extend(batch)
         return encode(batch)
 
-    cache = PieceCache([TASK], counting, Objective.DIRECT, Layout.NEWLINE)
+    cache = PieceCache([TASK], counting, MetaiclFrame(Objective.DIRECT, Layout.NEWLINE))
     sampler = EpisodeSampler((4,), 2, seed=0)
     for index in range(200):
         build_sequences([sampler.episode(index)], cache, rules())
@@ -362,3 +365,38 @@ def test_balanced_sampling_shows_every_label_equally_often() -> None:
             counts[labels[episode.query]] += 1
     assert min(counts.values()) > 60
     assert sampler.episode(7) == EpisodeSampler((100, 6), 5, seed=1, labels=(labels, ())).episode(7)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_a_sequence_in_a_template_is_the_prompt_of_its_query(
+    model: LanguageModel, objective: Objective
+) -> None:
+    """Begin-of-sequence, instruction, demonstrations, query: the ids that evaluation would score."""
+    frame = template_frame(objective, example="In: {input}\nOut: {output}", instruction="Answer.")
+    rule = SequenceRules(frame, LengthLimits(24, 96), 2048, (7, *encode_with(model)("Answer.\n\n")))
+    episode = Episode(0, 0, (0, 3), 1)
+    (sequence,) = build_sequences(
+        [episode], PieceCache((TASK, FREE), batch_encoder(model.tokenizer), frame), rule
+    )
+    writer = PieceWriter(BoundPrompt(frame, (7,)), encode_with(model), rule.limits)
+    shown = [TASK[place] for place in episode.demonstrations]
+    prompts = writer.row(shown, TASK[episode.query])
+    assert sequence.ids.tolist() in [list(prompt.ids) for prompt in prompts]
+    assert len(sequence.ids) - sequence.first_target in [len(prompt.target) for prompt in prompts]
+
+
+def test_the_front_of_a_sequence_survives_the_cut(model: LanguageModel) -> None:
+    rule = SequenceRules(MetaiclFrame(Objective.DIRECT, Layout.NEWLINE), LengthLimits(32, 48), 2048, (7, 9))
+    (sequence,) = build_sequences([Episode(0, 1, (0, 2, 3), 1)], cache_of(model, Objective.DIRECT), rule)
+    assert len(sequence.ids) == 48
+    assert sequence.cut > 0
+    assert sequence.ids[:2].tolist() == [7, 9]
+    bare = SequenceRules(rule.frame, LengthLimits(32, 46), 2048)
+    (without,) = build_sequences([Episode(0, 1, (0, 2, 3), 1)], cache_of(model, Objective.DIRECT), bare)
+    assert sequence.ids[2:].tolist() == without.ids.tolist()
+    assert sequence.first_target == without.first_target + 2
+
+
+def encode_with(model: LanguageModel) -> Any:
+    encode = batch_encoder(model.tokenizer)
+    return lambda text: tuple(encode([text])[0])

@@ -38,10 +38,10 @@ class PrefixScorer:
 
     Args:
         model: a transformers language model.
-        memory_budget_bytes: memory for activations and caches; None for 256 MiB on a CPU or half of the free
+        memory_mb: MiB for activations and caches; None for 256 MiB on a CPU or half of the free
             memory of a GPU.
         force: refuse a model that the engine does not know instead of scoring it plainly.
-        plain_batch_size: sequences per batch of the plain scorer.
+        batch_size: sequences per batch of the plain scorer that may stand in.
 
     Raises:
         ConfigError: `force` and an unknown model.
@@ -50,14 +50,14 @@ class PrefixScorer:
     def __init__(
         self,
         model: PreTrainedModel,
-        memory_budget_bytes: int | None = None,
+        memory_mb: int | None = None,
         *,
         force: bool = False,
-        plain_batch_size: int = 8,
+        batch_size: int = 8,
     ) -> None:
         self.model = model
-        self.memory_budget_bytes = memory_budget_bytes
-        self._plain = PlainScorer(model, plain_batch_size)
+        self.memory_budget_bytes = None if memory_mb is None else memory_mb << 20
+        self._plain = PlainScorer(model, batch_size)
         found = find_architecture(model)
         reason = found if isinstance(found, str) else _probe(model, found)
         if reason is not None:
