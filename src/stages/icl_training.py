@@ -42,6 +42,7 @@ def train_stage(run: RunContext) -> float:
     model = load_model(config.model)
     outcome = train(settings, model, tasks.source, tasks.training, tasks.targets, run.output, run.tracker)
     _tell(run, outcome)
+    run.tracker.artifact("checkpoint", "checkpoint", trained_folder(run.output))
     return 100.0 * outcome.metrics.get("metric", 0.0)
 
 

@@ -86,7 +86,7 @@ class RunConfig:
     results_root: Path
     condition: str
     name: str | None
-    tags: tuple[str, ...]
+    tags: str | tuple[str, ...]
     selection: Selection
     prompt: PromptConfig
     runs: tuple[Path, ...]

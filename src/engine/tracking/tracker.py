@@ -1,8 +1,8 @@
 """Where metrics of a run go besides its own result files: the interface, nothing, and a JSON-lines file.
 
 A tracker watches a run; it must never end one: what a tracking service does wrong after the start is said once and
-then ignored. Names of metrics begin with their phase (`train/loss`, `eval/mean_percent`) and end with their unit where
-they have one; shares and scores are percent.
+then ignored. Names of metrics begin with their phase (`train/loss`, `held_out/loss`, `eval/mean_percent`); the figures of an
+evaluation are percent and say so.
 """
 
 from __future__ import annotations
@@ -16,10 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import yaml
-
-from metashot.engine.errors import ConfigError, OutputError
-from metashot.engine.files import append_lines, output_errors, write_atomic
+from metashot.engine.errors import ConfigError
+from metashot.engine.files import append_lines, output_errors
 
 log = logging.getLogger(__name__)
 
@@ -190,4 +188,5 @@ def quietly(action: str) -> Generator[None]:
 
 
 def first_line(error: Exception) -> str:
+    """The first line of what an error says."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -55,7 +55,9 @@ class TrackioTracker:
                     auto_log_cpu=False,
                     auto_log_gpu=False,
                 )
-            log.info("dashboard: TRACKIO_DIR=%s trackio show --project %s", self._folder.resolve(), label.project)
+            log.info(
+                "dashboard: TRACKIO_DIR=%s trackio show --project %s", self._folder.resolve(), label.project
+            )
         return self._open
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -105,7 +105,12 @@ class WandbTracker:
                     self._open.define_metric(f"{phase}/*", step_metric=step)
             with quietly("note its address"):
                 own = self._open
-                address = {"id": own.id, "project": own.project, "entity": own.entity or None, "artifacts": {}}
+                address = {
+                    "id": own.id,
+                    "project": own.project,
+                    "entity": own.entity or None,
+                    "artifacts": {},
+                }
                 write_json(self._output / ADDRESS_FILE, address)
         return self._open
 
@@ -232,6 +237,12 @@ def _check(settings: Mapping[str, Any]) -> None:
                 continue
             place = f"logger.{key}" if key in ("project", "group", "id", "entity") else key
             if not 1 <= len(str(text)) <= longest:
-                raise ConfigError(place, f"W&B takes 1 to {longest} characters, got {len(str(text))}: {text!r}", "shorten it" if text else "give it a text")
+                raise ConfigError(
+                    place,
+                    f"W&B takes 1 to {longest} characters, got {len(str(text))}: {text!r}",
+                    "shorten it" if text else "give it a text",
+                )
             if key in _FORBIDDEN and re.search(_FORBIDDEN[key], str(text)):
-                raise ConfigError(place, f"{text!r} has a character that W&B refuses", "leave out / \\ # ? % :")
+                raise ConfigError(
+                    place, f"{text!r} has a character that W&B refuses", "leave out / \\ # ? % :"
+                )
