@@ -62,8 +62,7 @@ class MetashotLM(HFLM):
                 "batch_size serves generation only; the engine shares prefixes in batches of its own"
             )
         super().__init__(pretrained=pretrained, batch_size=size, **given)
-        budget = None if memory_mb is None else int(memory_mb) << 20
-        self._scorer = PrefixScorer(self.model, budget)
+        self._scorer = PrefixScorer(self.model, None if memory_mb is None else int(memory_mb))
         self._generator = GreedyGenerator(self.model, self.tokenizer, size)
 
     def _loglikelihood_tokens(

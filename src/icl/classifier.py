@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -10,11 +11,11 @@ from torch import Tensor
 
 from metashot.data.errors import DataError
 from metashot.data.task import Example, TaskData, TaskType
-from metashot.engine.metrics.ranking import best_option, option_scores
+from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import named_model
 from metashot.engine.scoring import PrefixScorer
-from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
+from metashot.icl.cell import PromptRules, Truncation, build_cell, ranking_scores, read_back
 from metashot.icl.methods import Method, named_method
 from metashot.icl.prompting.config import MetaiclPrompt, PromptConfig
 from metashot.icl.trained_method import check_method, follow_checkpoint
@@ -78,6 +79,11 @@ class InContextClassifier:
         examples = [_example(one, number) for number, one in enumerate(demonstrations, start=1)]
         return cls(LazyLanguageModel(spec), chosen, examples, prompt=prompt)
 
+    @cached_property
+    def _scorer(self) -> PrefixScorer:
+        """Probes the model once."""
+        return PrefixScorer(self.model.load().model)
+
     def scores(self, inputs: Sequence[str], options: Sequence[str]) -> Tensor:
         """Score of every option for every input.
 
@@ -105,20 +111,8 @@ class InContextClassifier:
             self.model.context_length,
         )
         cell = build_cell(data, self.model.encode, rules)
-        answers = read_back(cell, PrefixScorer(self.model.load().model).score(cell.requests))
-        return torch.tensor(
-            [
-                option_scores(
-                    answer.sum_nll[0],
-                    answer.counts[0],
-                    answer.sum_nll[1:],
-                    answer.counts[1:],
-                    calibration=self.method.calibration,
-                    normalization=self.method.normalization,
-                )
-                for answer in answers
-            ]
-        )
+        answers = read_back(cell, self._scorer.score(cell.requests))
+        return torch.tensor(ranking_scores(answers, self.method))
 
     def predict(self, inputs: Sequence[str], options: Sequence[str]) -> list[str]:
         """The best option for each input; the first of equally good ones."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import PlainValidator
 
 from metashot.engine.components.choices import named
 from metashot.engine.errors import ConfigError
-from metashot.engine.metrics.ranking import Calibration, Normalization
+from metashot.engine.metrics.rules import Calibration, Normalization, calibration, normalization
 from metashot.icl.prompt import Layout, Objective, choose_layout
 
 
@@ -31,37 +33,39 @@ class Method:
     name: str
     objective: Objective = Objective.DIRECT
     demonstrations: bool = True
-    calibration: Calibration = Calibration.NONE
+    calibration: Annotated[Calibration, PlainValidator(calibration)] = Calibration.NONE
     null_inputs: tuple[str, ...] = field(default=())
-    normalization: Normalization = Normalization.TOKEN_MEAN
+    normalization: Annotated[Normalization, PlainValidator(normalization)] = Normalization.TOKEN_MEAN
     layout: Literal["auto", "newline", "space"] = "auto"
     trained: bool = False
     title: str = ""
     row: int = 100
 
     def __post_init__(self) -> None:
-        """Refuse contradictions.
+        """Find rules that are given by their names, and refuse contradictions.
 
         Raises:
-            ConfigError: a calibration without a null input, or one that channel scoring has no use for.
+            ConfigError: no such rule, a calibration without a null input, or one that channel scoring has no use for.
         """
-        calibrated = self.calibration is not Calibration.NONE
-        if calibrated and not self.null_inputs:
+        object.__setattr__(self, "calibration", calibration(self.calibration))
+        object.__setattr__(self, "normalization", normalization(self.normalization))
+        rule = self.calibration
+        if len(self.null_inputs) < rule.fewest:
             raise ConfigError(
                 "method.null_inputs",
-                f"calibration {self.calibration.value!r} has no content-free input",
+                f"calibration {rule.name!r} has no content-free input",
                 "give a list of strings, for example ['N/A']",
             )
-        if self.calibration in (Calibration.PMI, Calibration.DOMAIN) and len(self.null_inputs) != 1:
+        if rule.needs_null_inputs and rule.most is not None and len(self.null_inputs) > rule.most:
             raise ConfigError(
                 "method.null_inputs",
-                f"calibration {self.calibration.value!r} takes one string, got {len(self.null_inputs)}",
+                f"calibration {rule.name!r} takes one string, got {len(self.null_inputs)}",
                 "give one, or use method.calibration=contextual",
             )
-        if calibrated and self.objective is Objective.CHANNEL:
+        if rule.needs_null_inputs and self.objective is Objective.CHANNEL:
             raise ConfigError(
                 "method.calibration",
-                f"{self.calibration.value!r} replaces the test input, which is the target of the channel objective",
+                f"{rule.name!r} replaces the test input, which is the target of the channel objective",
                 "use method.objective=direct, or method.calibration=none",
             )
 
@@ -75,9 +79,9 @@ class Method:
         return {
             "objective": self.objective,
             "demonstrations": self.demonstrations,
-            "calibration": self.calibration,
+            "calibration": self.calibration.name,
             "null_inputs": self.null_inputs,
-            "normalization": self.normalization,
+            "normalization": self.normalization.name,
         }
 
     def layout_for(self, model_name: str) -> Layout:

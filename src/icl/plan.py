@@ -113,8 +113,7 @@ def estimate_line(plans: list[CellPlan], config: Any, dtype: str) -> str:
     seconds = (
         sum(cell.plan.flops(config) for cell in plans) / matmul_flops_per_second(dtype) * _ENGINE_OVERHEAD
     )
-    size = ModelSize.of(config)
-    weights = (size.layers * size.layer_weights + size.head_weights) * _BYTES[dtype]
+    weights = ModelSize.of(config).stored_weights * _BYTES[dtype]
     return (
         f"{len(plans)} cells: {shared:,} tokens to compute with sharing, {alone:,} without "
         f"({alone / max(shared, 1):.1f} times as many); about {duration(seconds)} on this machine; "

@@ -10,7 +10,7 @@ from metashot.data.demo import DemoSource
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError, ModelError, OutputError
 from metashot.engine.metrics.classification import macro_f1
-from metashot.engine.metrics.ranking import Calibration, Normalization
+from metashot.engine.metrics.rules import Calibration, Normalization
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading import read_outputs
@@ -118,9 +118,7 @@ def test_begin_of_sequence_and_templates_are_shared_like_any_prefix(tmp_path, me
     slow = replace(given, results_root=tmp_path / "slow", output=tmp_path / "slow-run")
     pair = []
     for one, scorer in ((given, PrefixScorer), (slow, PlainScorer)):
-        outcome = evaluate(
-            one, FewExamples(), BEGINNING, lambda loaded, s=scorer: s(loaded.model), Recorder()
-        )
+        outcome = evaluate(one, FewExamples(), BEGINNING, scorer, Recorder())
         pair.append([p for cell in outcome.cells for p in cell.predictions])
     for mine, reference in zip(*pair, strict=True):
         assert mine.nll == pytest.approx(reference.nll, abs=1e-4)
@@ -162,14 +160,15 @@ def test_the_same_folder_again_adds_nothing(tmp_path):
 def test_a_run_that_stops_half_way_goes_on(tmp_path):
     scored = []
 
-    def dies_at_the_third(model):
-        if len(scored) == 2:
-            raise KeyboardInterrupt
-        scored.append(model)
-        return PrefixScorer(model)
+    class DiesAtTheThird(PrefixScorer):
+        def score(self, requests, on_progress=None):
+            if len(scored) == 2:
+                raise KeyboardInterrupt
+            scored.append(requests)
+            return super().score(requests, on_progress)
 
     with pytest.raises(KeyboardInterrupt):
-        run(settings(tmp_path), scorer=dies_at_the_third)
+        run(settings(tmp_path), scorer=DiesAtTheThird)
     _, recorder = run(settings(tmp_path))
     assert recorder.computed == [False, False, True, True]
     assert len(rows(tmp_path / "run" / PREDICTIONS_FILE)) == 16

@@ -6,7 +6,8 @@ from dataclasses import replace
 import pytest
 
 from metashot.data.source import JsonlSource
-from metashot.engine.metrics.ranking import Calibration, Normalization, normalized
+from metashot.engine.metrics.ranking import option_scores
+from metashot.engine.metrics.rules import Calibration, Normalization
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import EmbeddedModel
 from metashot.engine.scoring import PrefixScorer
@@ -40,7 +41,11 @@ def test_scores_equal_the_released_code(shared, task, mode):
     cell = build_cell(replace(data, test=data.test[:n]), model.encode, rules)
     answers = read_back(cell, PrefixScorer(model.load().model).score(cell.requests))
     layer = 1 if mode == "null_direct" else 0
-    for answer, expected in zip(answers, golden["scores"][task][mode]["nll"], strict=True):
-        pairs = zip(answer.sum_nll[layer], answer.counts[layer], strict=True)
-        mean_nll = [normalized(total, count, Normalization.TOKEN_MEAN) for total, count in pairs]
+    found = option_scores(
+        [[answer.sum_nll[layer]] for answer in answers],
+        [[answer.counts[layer]] for answer in answers],
+        calibration=Calibration.NONE,
+        normalization=Normalization.TOKEN_MEAN,
+    )
+    for mean_nll, expected in zip(found, golden["scores"][task][mode]["nll"], strict=True):
         assert mean_nll == pytest.approx(expected, abs=1e-3)

@@ -201,7 +201,7 @@ def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) ->
             Cell(r.system.setting),
             Cell(r.system.name),
             shots(r.system.k),
-            *names(r.system.model, r.calibration.value, r.normalization.value),
+            *names(r.system.model, r.calibration.name, r.normalization.name),
             percent(r.mean, mark=by_system[r.system].coverage.mark),
             percent(r.worst if by_system[r.system].worst is not None else None),
             Cell("yes" if r.as_run else ""),
