@@ -13,7 +13,7 @@ from metashot.stages import command
 from metashot.stages.components import make_run_config
 from metashot.stages.icl_training import training_settings
 from metashot.stages.metaprompt_settings import loop_settings, meta_settings, prepare_settings, tune_settings
-from metashot.stages.tracking import logger_config, run_label
+from metashot.stages.tracking import run_label
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml"))
@@ -51,7 +51,7 @@ def test_an_experiment_composes_and_binds(program, tmp_path, name):
     )  # fmt: skip
     run = make_run_config(config)
     assert program.chosen_stages(run)
-    assert run_label(run, logger_config(run.logger), []).name
+    assert run_label(run, []).name
     if isinstance(run.method, PromptMethod):
         meta_settings(run.supmer)
         loop_settings(run.supmer)

@@ -140,7 +140,7 @@ def cost_line(cost: EvaluationCost) -> str:
 def _track(run: RunContext, cells: Sequence[FinishedCell], summary: Summary) -> None:
     results = [asdict(cell.result) for cell in cells]
     run.tracker.table("results", list(results[0]), [list(row.values()) for row in results])
-    if run.config.logger["predictions"]:
+    if run.config.logger.predictions:
         columns = ("task", "seed", "index", "gold", "prediction", "options", "nll")
         rows = [[getattr(p, name) for name in columns] for cell in cells for p in cell.predictions]
         run.tracker.table("predictions", columns, [[*row[:5], list(row[5]), list(row[6])] for row in rows])

@@ -16,6 +16,7 @@ from metashot.engine.scoring import Scorer
 from metashot.icl.cell import Truncation
 from metashot.icl.plan import PlanSettings
 from metashot.icl.prompting.config import PromptConfig
+from metashot.stages.logger_config import LoggerConfig
 
 MakeScorer = Callable[[PreTrainedModel], Scorer]
 
@@ -76,7 +77,7 @@ class RunConfig:
     supmer: dict[str, Any]
     tuning: dict[str, Any]
     scorer: MakeScorer
-    logger: dict[str, Any]
+    logger: LoggerConfig
     stage: str | tuple[str, ...]
     k: int
     seeds: tuple[int, ...]

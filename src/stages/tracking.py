@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from metashot.engine.components.binding import bind, make
 from metashot.engine.errors import ConfigError
 from metashot.engine.sweeps.ledger import decides
 from metashot.engine.tracking.many import together
-from metashot.engine.tracking.tracker import Mode, RunLabel, Tracker
+from metashot.engine.tracking.tracker import RunLabel, Tracker
 from metashot.stages.run_config import RunConfig
-
-MakeTracker = Callable[[RunLabel, Mapping[str, Any]], Tracker]
-Artifact = Literal["predictions", "prompt", "report", "checkpoint"]
 
 _TRAINING = ("optimizer", "trainer")
 _META = ("supmer", "corpus")
@@ -32,48 +27,6 @@ _IN_THE_NAME = ("method", "model", "setting", "k", "data", "experiment", "debug"
 _LONGEST_NAME = 128
 
 
-@dataclass(frozen=True, slots=True)
-class LoggerConfig:
-    """The keys of `conf/logger`.
-
-    Attributes:
-        project: project the run belongs to.
-        group: runs shown together.
-        trackers: name -> what makes it.
-        tags: labels besides those of the run; one text is one tag.
-        notes: a longer description.
-        predictions: also log every prediction as a table.
-        artifacts: kinds that are uploaded.
-        artifact_limit_mb: larger ones stay on disk.
-        mode: of W&B, as are the rest; its tracker refers to them.
-        entity: whose project.
-        id: W&B's name of the run.
-        resume: what to do when the id is known.
-    """
-
-    project: str
-    group: str | None
-    trackers: dict[str, Any] = field(default_factory=dict)
-    tags: str | tuple[str, ...] = ()
-    notes: str | None = None
-    predictions: bool = True
-    artifacts: tuple[Artifact, ...] = ()
-    artifact_limit_mb: float = 100.0
-    mode: Mode = "auto"
-    entity: str | None = None
-    id: str | None = None
-    resume: str | None = None
-
-
-def logger_config(node: Mapping[str, Any]) -> LoggerConfig:
-    """The config node `logger`, checked.
-
-    Raises:
-        ConfigError: a key that is unknown or has a wrong type.
-    """
-    return make(bind(LoggerConfig, node, "logger"))
-
-
 def run_tracker(config: RunConfig, composed: Mapping[str, Any], overrides: Sequence[str]) -> Tracker:
     """The trackers that the config names, as one; their runs open with their first records.
 
@@ -86,21 +39,23 @@ def run_tracker(config: RunConfig, composed: Mapping[str, Any], overrides: Seque
         ConfigError: a key of `logger` that is unknown or has a wrong value, a name or tag that a tracker refuses, or a
             package that is not installed.
     """
-    logger = logger_config(config.logger)
-    label = run_label(config, logger, overrides)
+    logger = config.logger
+    label = run_label(config, overrides)
     shown = shown_config(config, composed)
-    makers = [
-        make(bind(MakeTracker, node, f"logger.trackers.{name}")) for name, node in logger.trackers.items()
-    ]
     if logger.artifact_limit_mb < 0:
         raise ConfigError(
             "logger.artifact_limit_mb", f"must be 0 or more, got {logger.artifact_limit_mb}", "use 100"
         )
-    return together([maker(label, shown) for maker in makers], logger.artifacts, logger.artifact_limit_mb)
+    return together(
+        [open_one(label, shown) for open_one in logger.trackers.values()],
+        logger.artifacts,
+        logger.artifact_limit_mb,
+    )
 
 
-def run_label(config: RunConfig, logger: LoggerConfig, overrides: Sequence[str]) -> RunLabel:
+def run_label(config: RunConfig, overrides: Sequence[str]) -> RunLabel:
     """How this run is called: by what it runs, and by what else was overridden."""
+    logger = config.logger
     setting = config.setting.name if config.setting else config.data.name
     name = config.name
     if name is None:
