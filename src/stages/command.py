@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import sys
-import uuid
 import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -28,6 +27,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.training.signals import Interrupted, sigterm_interrupts
 from metashot.stages.command_line import with_new_keys
 from metashot.stages.composition_errors import GROUP_NULL, SEARCH_PATH, explain
+from metashot.stages.launch import LAUNCH
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.replay import replay
 from metashot.stages.shared_paths import anchored
@@ -45,17 +45,15 @@ LOG_WIDTH = 120
 GOING_ON = (
     "what was finished is stored; the same command goes on, a single run with its folder as hydra.run.dir"
 )
-RUN_ID = uuid.uuid4().hex[:6]
-"""Keeps two runs of one second apart. Plain text, since launchers send resolvers to their workers."""
-
 PROMPT_METHODS = "metashot.metaprompt."
 """Where the methods lie that tune prompts; all others score options in context."""
 Stage = Callable[[Any], float | None]
 
 
 def register_resolvers() -> None:
-    """`${uid:}` and `${basename:path}`."""
-    OmegaConf.register_new_resolver("uid", lambda: RUN_ID, replace=True)
+    """`${run_stamp:}` and `${basename:path}`."""
+    stamp = LAUNCH.stamp  # plain text, since launchers send resolvers to their workers
+    OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)
     OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).name, replace=True)
 
 
@@ -112,9 +110,9 @@ def execute(composed: dict[str, Any], output: Path, overrides: list[str]) -> flo
 
     config = make_run_config(composed)
     functions = chosen_stages(config)
-    tracker = watched(run_tracker(config, composed, overrides))
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
-    record = RunRecord(output, composed, overrides)
+    tracker = watched(run_tracker(config, composed, overrides, silent=not LAUNCH.leads))
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, quiet=not LAUNCH.leads)
+    record = RunRecord(output, composed, overrides, writes=LAUNCH.leads)
     run = RunContext(config, output, console, tracker, record)
     figure: float | None = None
     with concluded(run):
@@ -166,7 +164,7 @@ def job(composed: DictConfig) -> float | None:
                 config = anchored(config, Path(settings.runtime.cwd))
             check_nothing_is_removed(config)  # pyright: ignore[reportArgumentType]
             check_stage(config)  # pyright: ignore[reportArgumentType]
-            if settings.mode is RunMode.RUN:
+            if settings.mode is RunMode.RUN and LAUNCH.leads:
                 announce(config)  # pyright: ignore[reportArgumentType]
             return execute(config, output, overrides)  # pyright: ignore[reportArgumentType]
     except (MetashotError, OmegaConfBaseException) as error:
@@ -181,8 +179,10 @@ def nothing_left(output: Path) -> Generator[None]:
     try:
         yield
     except (MetashotError, OmegaConfBaseException):
-        if output.is_dir() and all(
-            path.name in RUN_FILES or path.suffix == ".log" for path in output.iterdir()
+        if (
+            LAUNCH.leads
+            and output.is_dir()
+            and all(path.name in RUN_FILES or path.suffix == ".log" for path in output.iterdir())
         ):
             shutil.rmtree(output)
             with suppress(OSError):  # the folders of the day, unless other runs are in them
@@ -192,14 +192,14 @@ def nothing_left(output: Path) -> Generator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    """Print the one-line error and leave with the status of a usage error."""
-    print(f"error: {message}", file=sys.stderr)
+    """Print the one-line error, once in a launch of several processes, and leave with the status of a usage error."""
+    if LAUNCH.tells(message):
+        print(f"error: {message}", file=sys.stderr)
     raise SystemExit(USAGE_EXIT)
 
 
 def main() -> None:
     """Run, and turn a user's mistake into one line and exit status 2."""
-    register_resolvers()
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -209,7 +209,8 @@ def main() -> None:
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
     sys.argv[1:] = with_new_keys(sys.argv[1:])
     try:
-        with sigterm_interrupts():
+        with LAUNCH.joined(), sigterm_interrupts():
+            register_resolvers()
             job()
     except (HydraException, OmegaConfBaseException) as error:
         if SHOW_ALL:
@@ -225,5 +226,6 @@ def main() -> None:
         fail(str(error))
     except KeyboardInterrupt as error:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        print(f"interrupted: {stop} ({GOING_ON})", file=sys.stderr)
+        if LAUNCH.leads:
+            print(f"interrupted: {stop} ({GOING_ON})", file=sys.stderr)
         raise SystemExit(stop.exit_status) from None

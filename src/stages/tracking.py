@@ -27,13 +27,16 @@ _IN_THE_NAME = ("method", "model", "setting", "k", "data", "experiment", "debug"
 _LONGEST_NAME = 128
 
 
-def run_tracker(config: RunConfig, composed: Mapping[str, Any], overrides: Sequence[str]) -> Tracker:
+def run_tracker(
+    config: RunConfig, composed: Mapping[str, Any], overrides: Sequence[str], *, silent: bool = False
+) -> Tracker:
     """The trackers that the config names, as one; their runs open with their first records.
 
     Args:
         config: the run's config.
         composed: the same as plain values.
         overrides: the run's command line, which tells runs of a sweep apart.
+        silent: record nothing, as all ranks but the first do.
 
     Raises:
         ConfigError: a key of `logger` that is unknown or has a wrong value, a name or tag that a tracker refuses, or a
