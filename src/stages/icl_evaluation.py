@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from metashot.data.modules import DataModule, HarnessData
 from metashot.data.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.source import TaskSource
 from metashot.engine.errors import DataError
@@ -17,6 +18,7 @@ from metashot.engine.runs.results import FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
 from metashot.engine.training.ranks import leads
 from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
+from metashot.icl.methods import Method
 from metashot.icl.plan import plan_evaluation
 from metashot.icl.progress import CellProgress
 from metashot.icl.sequences import english_words
@@ -75,7 +77,7 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         seeds=config.seeds,
         k=config.k,
         split=config.split,
-        method=in_context(config.method),
+        method=_ranked_as(config.data, in_context(config.method)),
         truncation=config.truncation,
         prompt=config.prompt,
         results_root=run.results_root,
@@ -83,6 +85,12 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
     )
     spec, settings = _agreed(run, settings)
     return source, settings, LazyLanguageModel(spec)
+
+
+def _ranked_as(data: DataModule, method: Method) -> Method:
+    """The method, normalizing as the source of the tasks does where it says so."""
+    rule = data.normalization if isinstance(data, HarnessData) else None
+    return method if rule is None else replace(method, normalization=rule)
 
 
 def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelConfig, EvaluateSettings]:
