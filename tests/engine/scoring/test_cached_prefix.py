@@ -7,6 +7,7 @@ import torch
 from metashot.engine.models.tiny import tiny_model
 from metashot.engine.scoring import Request, score_plain
 from metashot.engine.scoring.cached_prefix import CachedPrefixScorer, prefix_groups
+from metashot.engine.scoring.request import targets_only
 
 DEMOS = tuple(range(100, 200))
 
@@ -46,7 +47,8 @@ def test_the_prefix_runs_once_whatever_the_batch_size():
             lambda _, args, out, seen=seen: seen.append(args[0].numel())
         )
         told = []
-        scores = scorer.score(requests, on_progress=lambda *progress, told=told: told.append(progress))
+        found = scorer.score_with_best(requests, lambda *progress, told=told: told.append(progress))
+        scores = targets_only(found)
         watch.remove()
         for one, other in zip(scores, plain, strict=True):
             torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
@@ -64,6 +66,7 @@ def test_out_of_memory_halves_the_branches(monkeypatch, caplog):
         return real(self, name, cache, shared, batch)
 
     monkeypatch.setattr(CachedPrefixScorer, "_branches", starved)
-    scores, plain = CachedPrefixScorer(model, 8).score(_direct()), score_plain(model, _direct())
+    scores = targets_only(CachedPrefixScorer(model, 8).score_with_best(_direct()))
+    plain = score_plain(model, _direct())
     assert max(float((a - b).abs().max()) for a, b in zip(scores, plain, strict=True)) <= 1e-5
     assert "out of memory with 8 branches: going on with 4" in caplog.text
