@@ -221,6 +221,13 @@ def _jobs(settings: PrepareSettings) -> list[Job]:
         "test": (settings.setting.test, Choice(settings.k, settings.seeds)),
     }
     known = {task for tasks, _ in wanted.values() for task in tasks}
+    for task in sorted(known):
+        if task in ("", ".", "..") or "/" in task or "\\" in task or "\0" in task:
+            raise DataError(
+                "data.tasks",
+                f"{task!r} is no name of a task: its files would lie outside {settings.root}",
+                "name tasks without slashes; their folder is data.root",
+            )
     for task in settings.only:
         if task not in known:
             raise DataError(
