@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
+from metashot.data.apart import content_digest
 from metashot.data.errors import DataError
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData, TaskType
@@ -94,10 +95,11 @@ class EvaluationCost:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Outcome of `evaluate`: finished cells in order of tasks, then seeds."""
+    """Outcome of `evaluate`: finished cells in order of tasks, then seeds, and what to know of their data."""
 
     cells: tuple[FinishedCell, ...]
     cost: EvaluationCost
+    notes: tuple[str, ...] = ()
 
 
 class EvaluationProgress(Protocol):
@@ -137,6 +139,7 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
     shots = settings.method.shots(settings.k)
     for task in settings.tasks:
         sizes: dict[int, int] = {}
+        digests: dict[str, int] = {}
         for seed in settings.seeds:
             data = source.load(task, k=shots, seed=seed, split=settings.split)
             if data.task_type is TaskType.FREE_FORM:
@@ -152,7 +155,17 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
                     f"test sets differ in size between seeds: {sizes}",
                     "use the same test file for every seed",
                 )
+            first = digests.setdefault(content_digest(data), data.seed)
+            if len(digests) > 1 and first == data.seed:
+                data = replace(data, notes=(*data.notes, _other_rows(task)))
             yield data
+
+
+def _other_rows(task: str) -> str:
+    return (
+        f"task {task!r}: the test files of its seeds hold different rows, which intervals take for different "
+        "examples; give every seed the same file for one test set"
+    )
 
 
 def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageModel) -> CellKey:
@@ -204,7 +217,9 @@ def evaluate(
     """
     keys: list[CellKey] = []
     shown: list[CellPrompt] = []
+    notes: dict[str, None] = {}
     for data in load_cells(settings, source):
+        notes.update(dict.fromkeys(data.notes))
         keys.append(cell_key(data, settings, model))
         shown.append(cell_prompt(data, prompt_rules(settings, model)))
     store = ResultStore(settings.results_root)
@@ -228,7 +243,7 @@ def evaluate(
         folder.add(cell)
         cells.append(cell)
         progress.finished(cell, computed=stored is None)
-    return Evaluation(tuple(cells), cost)
+    return Evaluation(tuple(cells), cost, tuple(notes))
 
 
 def _compute(
@@ -270,6 +285,7 @@ def finish_cell(
         value=value,
         n=len(predictions),
         fingerprint=key.fingerprint,
+        test_digest=content_digest(data),
     )
     return FinishedCell(result, predictions)
 

@@ -84,12 +84,16 @@ def plan_evaluation(
     """Print the plan of an evaluation and return its cells. Loads tokenizer and config, no weights."""
     rules = prompt_rules(settings, model)
     plans: list[CellPlan] = []
+    notes: dict[str, None] = {}
     for data in load_cells(settings, source):
+        notes.update(dict.fromkeys(data.notes))
         cell = build_cell(data, model.encode, rules)
         plans.append(plan_cell(data, cell))
         if data.seed == settings.seeds[0]:
             _show_prompts(data, cell, model, settings, show.show, console)
     console.print(_table(plans, settings, model.name))
+    for note in notes:
+        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
     config = load_config(model.spec)
     console.print(estimate_line(plans, config, model.spec.dtype), soft_wrap=True)
     return plans

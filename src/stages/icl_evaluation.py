@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from rich.console import Console
+
 from metashot.data.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.source import TaskSource
 from metashot.engine.errors import DataError
@@ -30,6 +32,8 @@ from metashot.stages.icl_training import trained_folder, training_settings
 from metashot.stages.nodes import build, convert
 from metashot.stages.preparation import show_data_checks
 from metashot.stages.task_source import choose_tasks
+
+SHOWN_NOTES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +75,8 @@ def evaluate_stage(run: RunContext) -> float:
     write_atomic(run.output / "summary.md", markdown_table(summary))
     run.console.print(console_table(summary))
     run.console.print(cost_line(outcome.cost), soft_wrap=True)
-    run.record.write("running", cost=asdict(outcome.cost))
+    show_notes(run.console, outcome.notes)
+    run.record.write("running", cost=asdict(outcome.cost), notes=list(outcome.notes))
     _track(run, outcome.cells, summary)
     return summary.mean.value
 
@@ -162,6 +167,14 @@ def make_scorer(model: LanguageModel, settings: ScorerSettings) -> Scorer:
         return PlainScorer(model.model, settings.batch_size)
     budget = None if settings.memory_mb is None else settings.memory_mb << 20
     return PrefixScorer(model.model, budget, plain_batch_size=settings.batch_size)
+
+
+def show_notes(console: Console, notes: Sequence[str]) -> None:
+    """What the user should know of the data, one line each; `run.json` holds all of them."""
+    for note in notes[:SHOWN_NOTES]:
+        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+    if len(notes) > SHOWN_NOTES:
+        console.print(f"note: and {len(notes) - SHOWN_NOTES} more, in run.json")
 
 
 def cost_line(cost: EvaluationCost) -> str:

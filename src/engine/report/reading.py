@@ -35,7 +35,12 @@ _RESULT_SCHEMA: dict[str, Any] = {
     "value": pl.Float64,
     "n": pl.Int64,
     "fingerprint": pl.String,
+    "test_digest": pl.String,
+    "cut_inputs": pl.Int64,
+    "cut_tokens": pl.Int64,
 }
+_LATER: dict[str, Any] = {"test_digest": "", "cut_inputs": 0, "cut_tokens": 0}
+"""Columns that older files lack, with what they stand for there."""
 _PREDICTION_SCHEMA: dict[str, Any] = {
     "task": pl.String,
     "seed": pl.Int64,
@@ -157,6 +162,7 @@ def _read_results(number: int, run: Run) -> pl.DataFrame:
                 f"format {version}, this version reads {FORMAT_VERSION}",
                 "report results of one version at a time",
             )
+        row = {**_LATER, **row}
         missing = [name for name in _RESULT_SCHEMA if name not in row]
         if missing:
             raise OutputError(
