@@ -31,12 +31,14 @@ from metashot.icl.episode_stream import EpisodeStream
 from metashot.icl.objective import TargetLoss
 from metashot.icl.piece_cache import PieceCache, batch_encoder
 from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompting.frame import MetaiclFrame
 from metashot.icl.sequences import SequenceRules, TrainingSequence, english_words
 
 K = 16
 MICRO_BATCH = 4
 """`trainer.micro_batch_size` of ours: on a CPU, activations of more than some 2,000 tokens leave the caches."""
 LIMITS = LengthLimits(256, 1024)
+FRAME = MetaiclFrame(Objective.DIRECT, Layout.NEWLINE)
 
 
 def make_pools(tasks: int, size: int, words_per_input: int, seed: int = 0) -> list[list[Example]]:
@@ -57,11 +59,11 @@ def make_stream(
     pools: list[list[Example]], tokenizer: PreTrainedTokenizerBase, batch_size: int, batching: Batching
 ) -> EpisodeStream:
     """Our pipeline over `pools`."""
-    cache = PieceCache(pools, batch_encoder(tokenizer), Objective.DIRECT, Layout.NEWLINE)
+    cache = PieceCache(pools, batch_encoder(tokenizer), FRAME)
     return EpisodeStream(
         EpisodeSampler(tuple(map(len, pools)), K, seed=1),
         cache,
-        SequenceRules(Objective.DIRECT, LIMITS, 1024),
+        SequenceRules(FRAME, LIMITS, 1024),
         batching=batching,
         batch_size=batch_size,
         bucket_batches=8,

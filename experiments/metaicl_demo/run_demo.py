@@ -32,6 +32,8 @@ from metashot.icl.held_out import HeldOutSettings, held_out_metrics, load_held_o
 from metashot.icl.meta_training import train
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame
 from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
 
 HERE = Path(__file__).parent
@@ -102,7 +104,8 @@ def evaluate(model: LanguageModel, method: Method, source: SyntheticSource, k: i
     shots = method.shots(k)
     held_out = HeldOutSettings(seeds=(seed,), test_examples=source.test_size)
     cells = load_held_out(source, source.testing_tasks(), held_out, shots)
-    rules = PromptRules(method, Layout.NEWLINE, Truncation.SHARED, LIMITS, model.context_length)
+    prompt = BoundPrompt(MetaiclFrame(method.objective, Layout.NEWLINE))
+    rules = PromptRules(method, prompt, Truncation.SHARED, LIMITS, model.context_length)
     return held_out_metrics(model, cells, rules, lambda network: PlainScorer(network, 64))["accuracy"]
 
 

@@ -47,12 +47,15 @@ class EpisodeSampler:
         k: demonstrations.
         seed: of the data order.
         sampling: how often a task is drawn.
+        labels: per task the label number of each example, to show every label of a task equally often; an empty
+            tuple leaves the task's examples as they come. Empty for all tasks as they come.
     """
 
     pool_sizes: tuple[int, ...]
     k: int
     seed: int
     sampling: TaskSampling = TaskSampling.PROPORTIONAL
+    labels: tuple[tuple[int, ...], ...] = ()
 
     @property
     def epoch_length(self) -> int:
@@ -71,10 +74,30 @@ class EpisodeSampler:
             ends = _pool_ends(self.pool_sizes)
             task = int(np.searchsorted(ends, chosen, side="right"))
             query = chosen - int(ends[task] - self.pool_sizes[task])
+        if self.labels and self.labels[task]:
+            *shown, query = _balanced(self.labels[task], self.k + 1, rng)
+            return Episode(index, task, tuple(shown), query)
         # Drawn from the pool without the query: numbers from the query on move up by one.
         drawn = rng.choice(self.pool_sizes[task] - 1, size=self.k, replace=False) if self.k else ()
         demonstrations = tuple(int(number) + (int(number) >= query) for number in drawn)
         return Episode(index, task, demonstrations, query)
+
+
+def _balanced(labels: tuple[int, ...], count: int, rng: np.random.Generator) -> list[int]:
+    """`count` different examples in random order, whose labels occur equally often up to one and to what there is."""
+    groups = [rng.permutation(group).tolist() for group in _by_label(labels)]
+    chosen: list[int] = []
+    while len(chosen) < count:
+        filled = [group for group in groups if group]
+        for place in rng.permutation(len(filled)).tolist()[: count - len(chosen)]:
+            chosen.append(filled[place].pop())
+    return [chosen[place] for place in rng.permutation(count).tolist()]
+
+
+@lru_cache(maxsize=1024)
+def _by_label(labels: tuple[int, ...]) -> tuple[np.ndarray, ...]:
+    numbers = np.asarray(labels)
+    return tuple(np.flatnonzero(numbers == label) for label in np.unique(numbers))
 
 
 @lru_cache(maxsize=2)

@@ -5,13 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from metashot.data.files import replacing
+from metashot.data.seals import digest_of
 from metashot.engine.errors import OutputError
+
+__all__ = [
+    "append_bytes",
+    "append_lines",
+    "digest_of",
+    "fsync_folder",
+    "json_line",
+    "output_errors",
+    "read_lines",
+    "sha256_file",
+    "write_atomic",
+    "write_json",
+]
 
 _HASH_CHUNK_BYTES = 1 << 20
 
@@ -34,14 +48,26 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def append_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Append JSON lines in one write and fsync, so that a kill leaves at most one broken last line.
+def json_line(row: Mapping[str, Any]) -> bytes:
+    """One row of a JSON-lines file."""
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8")
+
+
+def append_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
+    """Append JSON lines to a file in a folder that is there: see `append_bytes`."""
+    append_bytes(path, b"".join(map(json_line, rows)))
+
+
+def append_bytes(path: Path, payload: bytes) -> None:
+    """Append whole lines in one write and fsync, so that a kill leaves at most one broken last line.
 
     A broken last line left by an earlier kill is closed with a newline first; readers skip it.
+
+    Raises:
+        OutputError: a full disk, or a folder that is gone or cannot be written.
     """
-    payload = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode("utf-8")
     with output_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not path.exists()
         with path.open("ab+") as stream:
             if stream.tell() > 0:
                 stream.seek(-1, os.SEEK_END)
@@ -50,6 +76,8 @@ def append_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
             stream.write(payload)
             stream.flush()
             os.fsync(stream.fileno())
+        if is_new:
+            fsync_folder(path.parent)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:
@@ -80,12 +108,6 @@ def sha256_file(path: Path) -> str:
         while chunk := stream.read(_HASH_CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
-
-
-def digest_of(value: Any) -> str:
-    """Hex sha256 of a JSON-able value, independent of key order and of Python's hash seed."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode("utf-8")).hexdigest()
 
 
 @contextmanager

@@ -2,59 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
-from typing import TypeVar
 
 from torch import Tensor
 
-from metashot.data.task import Example, TaskData
-from metashot.engine.errors import ConfigError
+from metashot.data.task import TaskData
 from metashot.engine.metrics.ranking import OptionCounts
 from metashot.engine.scoring.request import Request
+from metashot.icl.fitting import Fitting, Layers, Truncation, mapped, values
 from metashot.icl.methods import Method
-from metashot.icl.prompt import (
-    Encode,
-    Ids,
-    Layout,
-    LengthLimits,
-    Objective,
-    cut_query_input,
-    demonstration_ids,
-    drop_left,
-    input_text,
-    output_text,
-    sequence_limit,
-)
-
-_T = TypeVar("_T")
-Layers = tuple[tuple[tuple[_T, ...], ...], ...]
-
-
-class Truncation(StrEnum):
-    """What happens to demonstrations that do not fit."""
-
-    SHARED = "shared"
-    """Cut once per cell, so that the longest test example fits and all see the same demonstrations."""
-    PER_OPTION = "per_option"
-    """Released code: every (test example, option) drops its own left part."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """One (test example, option) before truncation.
-
-    Attributes:
-        head: the query's first piece.
-        target: its second piece, the scored one.
-        text: the target's text without separators.
-    """
-
-    head: Ids
-    target: Ids
-    text: str
+from metashot.icl.prompt import Encode, LengthLimits
+from metashot.icl.prompting.boundary import EncodeSpans
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.pieces import PieceWriter, Prompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +27,8 @@ class Cell:
         requests: what the engine scores.
         index: [1 + n_null][n_test][n_options] places in `requests`; the first layer is the real test input.
         texts: [1 + n_null][n_test][n_options] target texts without separators.
-        head_tokens: [1 + n_null][n_test][n_options] tokens of the query's first piece.
+        shown: [1 + n_null][n_test][n_options] demonstrations in front of the query (those that a left cut of tokens
+            removes are counted; see `kept_tokens`).
         demonstration_tokens: tokens of all demonstrations before the cut.
         kept_tokens: fewest demonstration tokens that any request keeps.
     """
@@ -73,7 +36,7 @@ class Cell:
     requests: tuple[Request, ...]
     index: Layers[int]
     texts: Layers[str]
-    head_tokens: Layers[int]
+    shown: Layers[int]
     demonstration_tokens: int
     kept_tokens: int
 
@@ -97,14 +60,14 @@ class PromptRules:
 
     Attributes:
         method: objective, calibration and layout choice.
-        layout: separators, already chosen for the model.
+        prompt: the format, ready for method and model.
         truncation: how demonstrations are cut.
         limits: token limits.
         context_length: positions of the model.
     """
 
     method: Method
-    layout: Layout
+    prompt: BoundPrompt
     truncation: Truncation
     limits: LengthLimits
     context_length: int
@@ -141,46 +104,57 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
         tuple(requests),
         tuple(map(tuple, index)),
         tuple(tuple(row for cell in cells for row in cell.texts[layer]) for layer in n_layers),
-        tuple(tuple(row for cell in cells for row in cell.head_tokens[layer]) for layer in n_layers),
+        tuple(tuple(row for cell in cells for row in cell.shown[layer]) for layer in n_layers),
         max(cell.demonstration_tokens for cell in cells),
         min(cell.kept_tokens for cell in cells),
     )
 
 
 def _shared_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
-    objective = rules.method.objective
-    demonstrations = demonstration_ids(
-        data.demonstrations,
-        encode,
-        objective=objective,
-        layout=rules.layout,
-        limits=rules.limits,
-        no_label=shows_no_label(data.demonstrations),
-    )
-    first = not demonstrations
-    queries = [
-        [_query(example, encode, rules, first=first, replace=text) for example in data.test]
-        for text in (None, *rules.method.null_inputs)
-    ]
-    fit = _fitter(data.task, demonstrations, queries, rules)
-    requests: dict[Request, int] = {}
-    kept: list[int] = []
-    index: list[list[tuple[int, ...]]] = []
-    for layer in queries:
-        fitted = [[(fit(prompt), len(prompt.head)) for prompt in row] for row in layer]
-        kept.extend(len(request.context) - head for row in fitted for request, head in row)
-        index.append(
-            [tuple(requests.setdefault(request, len(requests)) for request, _ in row) for row in fitted]
+    writer = PieceWriter(rules.prompt, encode, rules.limits)
+    k = len(data.demonstrations)
+
+    def write(shown: int) -> Layers[Prompt]:
+        demonstrations = data.demonstrations[k - shown :]
+        return tuple(
+            tuple(tuple(writer.row(demonstrations, example, text)) for example in data.test)
+            for text in (None, *rules.method.null_inputs)
         )
-    texts = tuple(tuple(tuple(prompt.text for prompt in row) for row in layer) for layer in queries)
-    heads = tuple(tuple(tuple(len(prompt.head) for prompt in row) for row in layer) for layer in queries)
-    total = sum(map(len, demonstrations))
-    return Cell(tuple(requests), tuple(map(tuple, index)), texts, heads, total, max(0, min(kept)))
+
+    frame = rules.prompt.frame
+    fitting = Fitting(
+        data.task,
+        k,
+        rules.limits,
+        rules.context_length,
+        rules.truncation,
+        frame.keeps_whole,
+        len(encode(frame.opening)),
+    )
+    fitted = fitting.fit(write)
+    requests: dict[Request, int] = {}
+    index = mapped(fitted, lambda one: requests.setdefault(one.request, len(requests)))
+    return Cell(
+        requests=tuple(requests),
+        index=index,
+        texts=mapped(fitted, lambda one: one.text),
+        shown=mapped(fitted, lambda one: one.shown),
+        demonstration_tokens=sum(map(len, writer.shown_ids(data.demonstrations))),
+        kept_tokens=min(values(fitted, lambda one: one.kept_tokens)),
+    )
 
 
-def shows_no_label(demonstrations: Sequence[Example]) -> bool:
-    """Whether labels are left out: every output is empty (the released code looks at the options likewise)."""
-    return bool(demonstrations) and not any(example.output for example in demonstrations)
+def differing_at_borders(data: TaskData, encode: Encode, rules: PromptRules, spans: EncodeSpans) -> int:
+    """Test examples, of which a prompt has other ids when it is tokenized as a whole than in pieces."""
+    encode = lru_cache(maxsize=None)(encode)
+    frame, bos = rules.prompt.frame, rules.prompt.bos
+    separate = PieceWriter(BoundPrompt(frame, bos), encode, rules.limits)
+    joint = PieceWriter(BoundPrompt(frame, bos, spans), encode, rules.limits)
+    shown = data.neighbours or [data.demonstrations] * len(data.test)
+    return sum(
+        any(a.ids != b.ids for a, b in zip(separate.row(shots, one), joint.row(shots, one), strict=True))
+        for shots, one in zip(shown, data.test, strict=False)
+    )
 
 
 def read_back(cell: Cell, log_probabilities: Sequence[Tensor]) -> list[OptionScores]:
@@ -208,50 +182,3 @@ def read_back(cell: Cell, log_probabilities: Sequence[Tensor]) -> list[OptionSco
             )
         )
     return answers
-
-
-def _query(
-    example: Example, encode: Encode, rules: PromptRules, *, first: bool, replace: str | None
-) -> list[Prompt]:
-    objective = rules.method.objective
-    text = example.input if replace is None else replace
-    input_ids = encode(input_text(text, objective=objective, layout=rules.layout, first=first))
-    options = [
-        encode(output_text(option, objective=objective, layout=rules.layout, first=first))
-        for option in example.options
-    ]
-    input_ids = cut_query_input(example.task, input_ids, max(map(len, options)), rules.limits)
-    if objective is Objective.DIRECT:
-        return [Prompt(input_ids, ids, option) for ids, option in zip(options, example.options, strict=True)]
-    return [Prompt(ids, input_ids, text) for ids in options]
-
-
-def _fitter(
-    task: str,
-    demonstrations: Sequence[Ids],
-    queries: Sequence[Sequence[Sequence[Prompt]]],
-    rules: PromptRules,
-) -> Callable[[Prompt], Request]:
-    """The function that joins demonstrations and query under the truncation rule."""
-    k = len(demonstrations)
-    joined: Ids = tuple(token for piece in demonstrations for token in piece)
-    longest = max(len(p.head) + len(p.target) for layer in queries for row in layer for p in row)
-    limit = min(rules.limits.sequence if k else rules.limits.per_example, rules.context_length)
-    if longest > limit:
-        raise ConfigError(
-            "model",
-            f"task {task!r} has a test example of {longest} tokens, the sequence limit is {limit}",
-            "lower prompt.max_length_per_example, raise prompt.max_length, or use a model with a longer context",
-        )
-    if rules.truncation is Truncation.PER_OPTION and k:
-        released = min(sequence_limit(k, rules.limits), rules.context_length)
-        return lambda p: Request(drop_left(joined + p.head, released - len(p.target)), p.target)
-    room = limit - longest
-    if k and min(len(joined), room) < min(map(len, demonstrations)):
-        raise ConfigError(
-            "k",
-            f"k={k} is too large for the context: task {task!r} has {len(joined)} tokens of demonstrations, and the "
-            f"limit of {limit} less the longest test example ({longest}) leaves {room}, not one whole demonstration",
-            "lower k, raise prompt.max_length, or use a model with a longer context",
-        )
-    return lambda p: Request(drop_left(joined, room) + p.head, p.target)

@@ -16,8 +16,8 @@ from metashot.engine.models.loading import LazyLanguageModel, named_model
 from metashot.engine.scoring import PrefixScorer
 from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method, named_method
-from metashot.icl.prompt import LengthLimits
-from metashot.icl.trained_method import check_method
+from metashot.icl.prompting.config import MetaiclPrompt, PromptConfig
+from metashot.icl.trained_method import check_method, follow_checkpoint
 
 _TASK = "in-context task"
 
@@ -30,7 +30,7 @@ class InContextClassifier:
         method: how options are scored.
         demonstrations: examples for the prompt, in order.
         truncation: how demonstrations are cut when they do not fit.
-        limits: token limits.
+        prompt: how examples become a prompt.
     """
 
     def __init__(
@@ -39,13 +39,13 @@ class InContextClassifier:
         method: Method,
         demonstrations: Sequence[Example] = (),
         truncation: Truncation = Truncation.SHARED,
-        limits: LengthLimits | None = None,
+        prompt: PromptConfig | None = None,
     ) -> None:
         self.model = model
         self.method = method
         self.demonstrations = tuple(demonstrations[: method.shots(len(demonstrations))])
         self.truncation = truncation
-        self.limits = limits or LengthLimits()
+        self.prompt = prompt or MetaiclPrompt()
 
     @classmethod
     def from_pretrained(
@@ -54,6 +54,7 @@ class InContextClassifier:
         *,
         method: str | Method = "direct",
         demonstrations: Sequence[Mapping[str, str]] = (),
+        prompt: PromptConfig | None = None,
         **choices: Any,
     ) -> InContextClassifier:
         """A classifier by names.
@@ -62,6 +63,7 @@ class InContextClassifier:
             model: a name of `conf/model`, a folder, a GGUF file, or a hub id.
             method: a name of `conf/method`, or a `Method`.
             demonstrations: mappings with `input` and `output`.
+            prompt: for example `TemplatePrompt(example="Review: {input} Sentiment: {output}")`; None is MetaICL's.
             choices: fields of `ModelSpec` to change, for example `dtype="bfloat16"`.
 
         Raises:
@@ -71,9 +73,10 @@ class InContextClassifier:
         spec = replace(named_model(model), **choices)
         chosen = named_method(method) if isinstance(method, str) else method
         if spec.source == "local" and spec.path is not None:
-            check_method(spec.path, chosen, len(demonstrations))
+            prompt = follow_checkpoint(spec.path, prompt or MetaiclPrompt())
+            check_method(spec.path, chosen, len(demonstrations), prompt)
         examples = [_example(one, number) for number, one in enumerate(demonstrations, start=1)]
-        return cls(LazyLanguageModel(spec), chosen, examples)
+        return cls(LazyLanguageModel(spec), chosen, examples, prompt=prompt)
 
     def scores(self, inputs: Sequence[str], options: Sequence[str]) -> Tensor:
         """Score of every option for every input.
@@ -96,9 +99,9 @@ class InContextClassifier:
         data = TaskData(_TASK, 0, TaskType.CLASSIFICATION, self.demonstrations, test)
         rules = PromptRules(
             self.method,
-            self.method.layout_for(self.model.name),
+            self.prompt.bind(self.method, self.model.name, self.model.tokenizer),
             self.truncation,
-            self.limits,
+            self.prompt.limits,
             self.model.context_length,
         )
         cell = build_cell(data, self.model.encode, rules)

@@ -63,7 +63,7 @@ class EpisodeStream:
         sequences = build_sequences(episodes, self._cache, self._rules)
         if self._batching is Batching.PADDED:
             return [sequences]
-        lengths = [len(sequence.ids) for sequence in sequences]
+        lengths = [sequence.tokens for sequence in sequences]
         order = bucketed_batches(lengths, self._batch_size, self._sampler.seed, window)
         return [[sequences[place] for place in batch] for batch in order]
 
@@ -75,7 +75,7 @@ def batch_identity(
     return {
         "step": step,
         "episodes": [
-            {"task": task_names[sequence.task], "episode": sequence.index, "tokens": len(sequence.ids)}
+            {"task": task_names[sequence.task], "episode": sequence.index, "tokens": sequence.tokens}
             for sequence in sequences
         ],
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -16,14 +16,16 @@ from metashot.engine.files import digest_of
 from metashot.engine.metrics.classification import metric_of, score
 from metashot.engine.metrics.ranking import best_option, option_scores
 from metashot.engine.models.loading import LanguageModel, LazyLanguageModel
+from metashot.engine.runs.folder import CellPlace, RunFolder
 from metashot.engine.runs.prompts import CellPrompt, write_prompts
-from metashot.engine.runs.results import FinishedCell, Prediction, Result, ResultStore, RunFolder, relabel
+from metashot.engine.runs.results import FinishedCell, Prediction, Result, relabel
+from metashot.engine.runs.store import ResultStore
 from metashot.engine.scoring import Scorer
 from metashot.engine.scoring.plan import plan_requests
 from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
-from metashot.icl.prompt import LengthLimits
 from metashot.icl.prompt_record import cell_prompt
+from metashot.icl.prompting.config import PromptConfig
 
 SCORING_VERSION = 1
 """Part of every fingerprint: raise it when a change of this code changes scores."""
@@ -41,7 +43,7 @@ class EvaluateSettings:
         split: `test` or `dev`.
         method: how options are scored.
         truncation: how demonstrations are cut.
-        limits: token limits.
+        prompt: how examples become a prompt.
         results_root: store of finished cells.
         output: the run's folder.
     """
@@ -53,7 +55,7 @@ class EvaluateSettings:
     split: str
     method: Method
     truncation: Truncation
-    limits: LengthLimits
+    prompt: PromptConfig
     results_root: Path
     output: Path
 
@@ -122,9 +124,9 @@ def prompt_rules(settings: EvaluateSettings, model: LazyLanguageModel) -> Prompt
     """The rules that turn this run's examples into ids."""
     return PromptRules(
         settings.method,
-        settings.method.layout_for(model.name),
+        settings.prompt.bind(settings.method, model.name, model.tokenizer),
         settings.truncation,
-        settings.limits,
+        settings.prompt.limits,
         model.context_length,
     )
 
@@ -181,7 +183,7 @@ def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageMode
             "version": SCORING_VERSION,
             "model": model.identity,
             "method": method,
-            "layout": rules.layout,
+            **rules.prompt.identity(),
             "truncation": rules.truncation if data.shots else None,
             "limits": asdict(rules.limits),
             "context_length": rules.context_length,
@@ -204,11 +206,20 @@ def evaluate(
     model: LazyLanguageModel,
     make_scorer: Callable[[LanguageModel], Scorer],
     progress: EvaluationProgress,
+    expect: Callable[[Mapping[CellPlace, str]], None] | None = None,
 ) -> Evaluation:
     """Evaluate every cell that the store lacks, and write all of them to the run's folder.
 
     A cell is stored as soon as it is finished, so a run that is killed loses at most one cell. Data and output
     folders are checked before the model is loaded.
+
+    Args:
+        settings: what to evaluate.
+        source: the tasks' data.
+        model: loaded when the first cell has to be computed.
+        make_scorer: the scoring engine for the loaded model.
+        progress: told about every cell.
+        expect: told the fingerprint of every cell, by task and seed, before the first one.
 
     Raises:
         DataError, ConfigError: bad data, or prompts that cannot fit.
@@ -223,26 +234,36 @@ def evaluate(
         keys.append(cell_key(data, settings, model))
         shown.append(cell_prompt(data, prompt_rules(settings, model)))
     store = ResultStore(settings.results_root)
-    store.check_writable()
-    folder = RunFolder(settings.output)
+    stored = sum(store.get(key.fingerprint) is not None for key in keys)
+    if stored < len(keys):
+        store.check_writable()
+    expected = {(key.task, key.seed): key.fingerprint for key in keys}
+    if expect is not None:
+        expect(expected)
+    folder = RunFolder(settings.output, expected)
     write_prompts(settings.output, shown)
-    progress.start(len(keys), sum(store.get(key.fingerprint) is not None for key in keys))
+    progress.start(len(keys), stored)
     cost = EvaluationCost()
     cells: list[FinishedCell] = []
     for key in keys:
-        with store.lock(key.fingerprint):
-            stored = store.get(key.fingerprint)
-            cell = stored or _compute(key, settings, source, model, make_scorer, progress, cost)
-            if stored is None:
-                store.put(cell)
-        cost.reused_cells += stored is not None
-        cost.computed_cells += stored is None
+        before = cost.computed_cells
+        cell = store.get(key.fingerprint)
+        if cell is None:
+            with store.lock(key.fingerprint):
+                cell = store.get(key.fingerprint)
+                if cell is None:
+                    cell = _compute(key, settings, source, model, make_scorer, progress, cost)
+                    store.put(cell)
+                    cost.computed_cells += 1
+        computed = cost.computed_cells > before
+        cost.reused_cells += not computed
         cell = relabel(
             cell, setting=settings.setting, method=settings.method.name, model=model.name, seed=key.seed
         )
         folder.add(cell)
         cells.append(cell)
-        progress.finished(cell, computed=stored is None)
+        progress.finished(cell, computed=computed)
+    folder.check_complete()
     return Evaluation(tuple(cells), cost, tuple(notes))
 
 

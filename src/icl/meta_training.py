@@ -7,6 +7,7 @@ Source: MetaICL paper, section 3; released code (docs/methods.md, loss and meta-
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,17 @@ from metashot.engine.training.loop import TrainingOutcome, run_training
 from metashot.engine.training.randomness import seed_everything
 from metashot.engine.training.ranks import max_over_ranks, rank, world_size
 from metashot.engine.training.trainable import TrainableModel
+from metashot.icl.attention_mask import check_rows_of_several
 from metashot.icl.cell import PromptRules, Truncation
 from metashot.icl.collate import Batching, collate
 from metashot.icl.episode_stream import EpisodeStream, batch_identity
 from metashot.icl.held_out import MakeScorer, held_out_metrics, load_held_out
-from metashot.icl.objective import TargetLoss
+from metashot.icl.objective import LossWeights, TargetLoss
 from metashot.icl.piece_cache import PieceCache, batch_encoder
-from metashot.icl.prompt import Layout
-from metashot.icl.sequences import SequenceRules
+from metashot.icl.prompting.boundary import Boundary
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import TextFrame
+from metashot.icl.sequences import DemonstrationLabels, LossOn, SequenceRules
 from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings, run_identity, trained_for
 
 
@@ -65,7 +69,7 @@ def train(
         DivergedError: the loss is NaN or infinite.
     """
     _check(settings)
-    _check_packing(settings, language_model)
+    _check_rows(settings, language_model)
     seed_everything(settings.seed + rank())
     tasks = chosen_tasks(train_tasks, settings.episodes.training_tasks, settings.episodes.training_tasks_draw)
     pools = load_pools(source, tasks, settings.episodes)
@@ -74,11 +78,15 @@ def train(
     store = CheckpointStore(
         output / "checkpoints",
         identity=run_identity(settings, language_model, pools),
-        method=trained_for(settings),
+        method=trained_for(settings, language_model.tokenizer),
         keep_last=settings.keep_last,
         keep_best=settings.keep_best,
     )
     return run_training(learner, settings.loop, store, sink)
+
+
+_LEARNABLE = (DemonstrationLabels.GOLD, DemonstrationLabels.RANDOM_WORDS)
+"""Demonstrations whose labels can be told from what stands before them."""
 
 
 def _check(settings: MetaTrainSettings) -> None:
@@ -100,20 +108,38 @@ def _check(settings: MetaTrainSettings) -> None:
         )
     if episodes.micro_batch_size < 1:
         raise ConfigError("trainer.micro_batch_size", f"{episodes.micro_batch_size} is not positive", "try 8")
+    if (
+        min(episodes.token_weight, episodes.option_weight) < 0
+        or not episodes.token_weight + episodes.option_weight
+    ):
+        raise ConfigError(
+            "trainer.option_weight",
+            f"weights {episodes.token_weight} of tokens and {episodes.option_weight} of options train nothing",
+            "0 or more each, and one of them positive",
+        )
+    if episodes.option_weight and episodes.no_masking:
+        raise ConfigError(
+            "trainer.no_masking",
+            "has no question whose options could be compared",
+            "set trainer.option_weight=0",
+        )
+    if episodes.loss_on is LossOn.EVERY and episodes.demonstration_labels not in _LEARNABLE:
+        raise ConfigError(
+            "trainer.loss_on",
+            f"every demonstration is trained on, but demonstration_labels={episodes.demonstration_labels.value}",
+            "use trainer.loss_on=query",
+        )
     if not 0 < episodes.pool_fraction <= 1:
         raise ConfigError("trainer.pool_fraction", f"{episodes.pool_fraction} is not in (0, 1]", "use 1.0")
 
 
-def _check_packing(settings: MetaTrainSettings, language_model: LanguageModel) -> None:
-    """A mask keeps packed sequences apart in attention, but not in a convolution or a recurrent state."""
-    kinds = {str(kind) for kind in getattr(language_model.model.config, "layer_types", None) or ()}
-    others = sorted(kind for kind in kinds if "attention" not in kind)
-    if settings.episodes.batching is Batching.PACKED and others:
-        raise ConfigError(
-            "trainer.batching",
-            f"packed sequences would see each other in the {', '.join(others)} layers of {language_model.spec.name!r}",
-            "use trainer.batching=bucketed",
-        )
+def _check_rows(settings: MetaTrainSettings, language_model: LanguageModel) -> None:
+    """Refuse a model that mixes up what stands in one row, where rows hold more than a sequence."""
+    episodes = settings.episodes
+    if episodes.batching is Batching.PACKED:
+        check_rows_of_several(language_model.model, "trainer.batching")
+    elif episodes.option_weight:
+        check_rows_of_several(language_model.model, "trainer.option_weight")
 
 
 def chosen_tasks(tasks: Sequence[str], count: int | None, draw: int) -> list[str]:
@@ -171,7 +197,7 @@ class MetaLearner:
         self._make_scorer = make_scorer
         self._rules = PromptRules(
             settings.method,
-            Layout.NEWLINE,
+            training_prompt(settings, language_model.tokenizer),
             Truncation.SHARED,
             settings.episodes.limits,
             language_model.context_length,
@@ -184,8 +210,13 @@ class MetaLearner:
         wanted = held_out.tasks or target_tasks
         shots = settings.method.shots(held_out.k)
         self._cells = load_held_out(source, wanted, held_out, shots) if evaluates else []
+        loss_weights = LossWeights(settings.episodes.token_weight, settings.episodes.option_weight)
         self._trainable = TrainableModel(
-            language_model, TargetLoss, settings.trainable, settings.optimizer, settings.loop.steps
+            language_model,
+            partial(TargetLoss, loss_weights=loss_weights),
+            settings.trainable,
+            settings.optimizer,
+            settings.loop.steps,
         )
 
     @property
@@ -252,6 +283,30 @@ class MetaLearner:
         self._trainable.export(folder)
 
 
+def training_prompt(settings: MetaTrainSettings, tokenizer: PreTrainedTokenizerBase) -> BoundPrompt:
+    """The prompt format of the training sequences; released layouts are the newline one, whatever the model.
+
+    Raises:
+        ConfigError: a format that sequences built from pieces cannot have.
+    """
+    if settings.prompt.boundary is Boundary.JOINT:
+        raise ConfigError(
+            "prompt.boundary",
+            "joint, but training sequences are joined from pieces that are tokenized once",
+            "use prompt.boundary=separate",
+        )
+    prompt = settings.prompt.bind(settings.method, "", tokenizer)
+    frame = prompt.frame
+    if isinstance(frame, TextFrame) and frame.query_middle != frame.middle:
+        raise ConfigError(
+            "prompt",
+            "the chat template writes the turn that is answered differently from the others, so demonstrations would "
+            "not look like queries",
+            "set prompt.options so that they agree, or use prompt=template",
+        )
+    return prompt
+
+
 def episode_stream(
     settings: MetaTrainSettings,
     tokenizer: PreTrainedTokenizerBase,
@@ -260,18 +315,27 @@ def episode_stream(
 ) -> EpisodeStream:
     """The sequences of every step of a run; needs a tokenizer, no weights."""
     episodes = settings.episodes
-    objective = settings.method.objective
+    prompt = training_prompt(settings, tokenizer)
+    encode = batch_encoder(tokenizer)
     sampler = EpisodeSampler(
-        tuple(len(pool) for pool in pools.values()), settings.shots, settings.seed, episodes.task_sampling
+        tuple(len(pool) for pool in pools.values()),
+        settings.shots,
+        settings.seed,
+        episodes.task_sampling,
+        tuple(map(label_numbers, pools.values())) if episodes.balanced_labels else (),
     )
-    cache = PieceCache(list(pools.values()), batch_encoder(tokenizer), objective, Layout.NEWLINE)
+    cache = PieceCache(list(pools.values()), encode, prompt.frame)
     rules = SequenceRules(
-        objective,
+        prompt.frame,
         episodes.limits,
         context_length,
+        (*prompt.bos, *encode([prompt.frame.opening])[0]),
         episodes.demonstration_labels,
         episodes.no_masking,
         settings.seed,
+        episodes.loss_on,
+        alternatives=episodes.option_weight > 0,
+        replaced_share=episodes.replaced_share,
     )
     return EpisodeStream(
         sampler,
@@ -281,3 +345,12 @@ def episode_stream(
         batch_size=episodes.batch_size,
         bucket_batches=episodes.bucket_batches,
     )
+
+
+def label_numbers(pool: Sequence[Example]) -> tuple[int, ...]:
+    """Number of each example's label among the task's; empty for tasks whose options differ from row to row."""
+    options = {frozenset(example.options) for example in pool}
+    if len(options) != 1 or not pool[0].options:
+        return ()
+    places = {label: number for number, label in enumerate(sorted(pool[0].options))}
+    return tuple(places[example.output] for example in pool)

@@ -1,8 +1,8 @@
-"""The loss of a training sequence, as functions of tensors: the mean over its target tokens, then over sequences."""
+"""The loss of training sequences, as functions of tensors: over target tokens, and over the options of a question."""
 
 from __future__ import annotations
 
-from typing import Any, cast
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -10,29 +10,67 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 
-from metashot.icl.collate import Batch
+from metashot.engine.models.own_head import logits_at
+from metashot.icl.attention_mask import attention_inputs
+from metashot.icl.collate import Batch, OptionTable
 
 
-def weighted_nll(
-    logits: Float[Tensor, "targets vocabulary"],
-    labels: Int[Tensor, " targets"],
-    weights: Float[Tensor, " targets"],
-) -> Float[Tensor, ""]:
-    """Sum over targets of weight times negative log-likelihood, in float32.
+@dataclass(frozen=True, slots=True)
+class LossWeights:
+    """How much each part of the loss counts.
+
+    Attributes:
+        token: of the negative log-likelihood of the right answer's tokens (MetaICL).
+        option: of the cross-entropy over a question's options, each scored by its mean token log-probability as
+            evaluation scores it. Only this part sees a preference for one label whatever the input.
+    """
+
+    token: float = 1.0
+    option: float = 0.0
+
+
+def token_nll(
+    logits: Float[Tensor, "targets vocabulary"], labels: Int[Tensor, " targets"]
+) -> Float[Tensor, " targets"]:
+    """Negative log-likelihood of each target, in float32."""
+    return functional.cross_entropy(logits.float(), labels, reduction="none")
+
+
+def weighted_nll(nll: Float[Tensor, " targets"], weights: Float[Tensor, " targets"]) -> Float[Tensor, ""]:
+    """Sum over targets of weight times negative log-likelihood.
 
     With weight 1 / (targets of the sequence) / (sequences of the step) the sum over all micro-batches is the mean
     over target tokens, then over sequences, however the sequences are packed, padded or accumulated.
     Source: released MetaICL code (docs/methods.md, loss and meta-training).
 
     Args:
-        logits: [targets, vocabulary].
-        labels: [targets] ids.
+        nll: [targets].
         weights: [targets].
 
     Returns:
         Scalar.
     """
-    return (functional.cross_entropy(logits.float(), labels, reduction="none") * weights).sum()
+    return (nll * weights).sum()
+
+
+def option_loss(nll: Float[Tensor, " targets"], table: OptionTable) -> Float[Tensor, ""]:
+    """Weighted cross-entropy of the right option among all options of its question.
+
+    An option's score is minus its mean token NLL, which is the rule that ranks options in evaluation.
+
+    Args:
+        nll: [targets].
+        table: which target belongs where.
+
+    Returns:
+        Scalar.
+    """
+    scored = table.option >= 0
+    sums = torch.zeros(len(table.slot), device=nll.device).index_add(0, table.option[scored], nll[scored])
+    shape = (len(table.weights), int(table.slot.max()) + 1)
+    scores = torch.full(shape, float("-inf"), device=nll.device)
+    scores = scores.index_put((table.question, table.slot), -sums / table.tokens)
+    return -(scores.log_softmax(dim=-1)[:, 0] * table.weights).sum()
 
 
 class TargetLoss(nn.Module):
@@ -42,29 +80,21 @@ class TargetLoss(nn.Module):
     away.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, loss_weights: LossWeights | None = None) -> None:
         super().__init__()
         self.model = model
+        self.loss_weights = loss_weights or LossWeights()
 
     def forward(self, batch: Batch) -> Tensor:
-        """The batch's `weighted_nll`, scalar."""
-        return weighted_nll(target_logits(self.model, batch), batch.labels, batch.weights)
+        """The batch's loss, scalar."""
+        nll = token_nll(target_logits(self.model, batch), batch.labels)
+        loss = self.loss_weights.token * weighted_nll(nll, batch.weights)
+        if self.loss_weights.option and batch.options is not None:
+            loss = loss + self.loss_weights.option * option_loss(nll, batch.options)
+        return loss
 
 
 def target_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Logits that predict the batch's targets, [targets, vocabulary], equal to the model's own at those places."""
-    inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
-    if batch.segment_mask is not None:
-        inputs |= {"attention_mask": batch.segment_mask, "position_ids": batch.position_ids}
-    hidden: Tensor = _decoder(model)(**inputs).last_hidden_state
-    head = cast(nn.Module, model.get_output_embeddings())
-    logits: Tensor = head(hidden[batch.rows, batch.columns])
-    cap = getattr(model.config, "final_logit_softcapping", None)
-    return torch.tanh(logits / cap) * cap if cap else logits
-
-
-def _decoder(model: PreTrainedModel) -> nn.Module:
-    """The model without its vocabulary projection, also below a PEFT wrapper."""
-    anything = cast(Any, model)
-    inner = anything.get_base_model() if hasattr(model, "peft_config") else anything
-    return cast(nn.Module, inner.base_model)
+    inputs = {"input_ids": batch.input_ids, **attention_inputs(model, batch.visible, batch.position_ids)}
+    return logits_at(model, batch.rows, batch.columns, **inputs)

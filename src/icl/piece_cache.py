@@ -9,7 +9,8 @@ import numpy.typing as npt
 from transformers import PreTrainedTokenizerBase
 
 from metashot.data.task import Example
-from metashot.icl.prompt import Layout, Objective, input_text, output_text
+from metashot.icl.prompt import Ids
+from metashot.icl.prompting.frame import Frame
 
 IdArray = npt.NDArray[np.int32]
 CodeArray = npt.NDArray[np.int64]
@@ -56,18 +57,14 @@ class PieceCache:
     Args:
         pools: the examples of each task.
         encode: tokenizes a list of texts.
-        objective: decides the separators.
-        layout: decides the separators.
+        frame: the texts around inputs and outputs.
     """
 
-    def __init__(
-        self, pools: Sequence[Sequence[Example]], encode: EncodeBatch, objective: Objective, layout: Layout
-    ) -> None:
+    def __init__(self, pools: Sequence[Sequence[Example]], encode: EncodeBatch, frame: Frame) -> None:
         self._examples = [example for pool in pools for example in pool]
         self._starts = np.cumsum([0, *(len(pool) for pool in pools)])
         self._encode = encode
-        self._objective = objective
-        self._layout = layout
+        self._frame = frame
         # Offsets count from 1: zero pages of a large array cost nothing until they are written.
         self._offsets = np.zeros(_VARIANTS * len(self._examples), dtype=np.int64)
         self._lengths = np.zeros(_VARIANTS * len(self._examples), dtype=np.int32)
@@ -102,25 +99,25 @@ class PieceCache:
         ends = starts + self._lengths[codes]
         return [self._ids[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
+    def encode(self, text: str) -> Ids:
+        """Ids of a text that is not kept."""
+        return tuple(self._encode([text])[0])
+
     def text_ids(self, text: str) -> IdArray:
         """Ids of a prepared text."""
         return self._texts[text]
 
     def label_text(self, label: str, *, first: bool) -> str:
         """A label that stands in for an example's own output, with its separator."""
-        return output_text(label, objective=self._objective, layout=self._layout, first=first)
+        return self._frame.output_text(label, first=first)
 
     def _text(self, code: int) -> str:
         number, variant = divmod(code, _VARIANTS)
         example = self._examples[number]
-        side, text = (output_text, example.output) if variant & 1 else (input_text, example.input)
-        return side(
-            text,
-            objective=self._objective,
-            layout=self._layout,
-            first=bool(variant & 2),
-            no_label=bool(variant & 4),
-        )
+        is_output, first, no_label = (bool(variant & bit) for bit in (1, 2, 4))
+        write = self._frame.output_text if is_output else self._frame.input_text
+        text = example.output if is_output else example.input
+        return write(text, first=first, no_label=no_label)
 
     def _store(self, code: int, ids: IdArray) -> None:
         while self._used + len(ids) > len(self._ids):

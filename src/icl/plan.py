@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from rich.console import Console
@@ -13,10 +13,14 @@ from metashot.data.task import TaskData
 from metashot.engine.models.loading import LazyLanguageModel, load_config
 from metashot.engine.models.throughput import matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
-from metashot.icl.cell import Cell, build_cell
+from metashot.icl.cell import Cell, PromptRules, build_cell, differing_at_borders
 from metashot.icl.evaluation import EvaluateSettings, load_cells, prompt_rules, tokens_alone
 from metashot.icl.preview import preview
+from metashot.icl.prompting.boundary import Boundary, span_encoder
+from metashot.icl.prompting.frame import MetaiclFrame
 
+_COMPARED = 100
+"""Test examples of a task that are tokenized in both ways."""
 _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 _ENGINE_OVERHEAD = 1.5
 """Measured engine time over the pure arithmetic of its tokens (experiments/bench_scoring)."""
@@ -85,13 +89,20 @@ def plan_evaluation(
     rules = prompt_rules(settings, model)
     plans: list[CellPlan] = []
     notes: dict[str, None] = {}
+    differing = compared = 0
     for data in load_cells(settings, source):
         notes.update(dict.fromkeys(data.notes))
         cell = build_cell(data, model.encode, rules)
         plans.append(plan_cell(data, cell))
         if data.seed == settings.seeds[0]:
             _show_prompts(data, cell, model, settings, show.show, console)
-    console.print(_table(plans, settings, model.name))
+            if model.tokenizer.is_fast:
+                few = replace(data, test=data.test[:_COMPARED])
+                differing += differing_at_borders(few, model.encode, rules, span_encoder(model.tokenizer))
+                compared += len(few.test)
+    console.print(_table(plans, settings, rules, model.name))
+    if compared:
+        console.print(boundary_line(differing, compared, settings.prompt.boundary), soft_wrap=True)
     for note in notes:
         console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
     config = load_config(model.spec)
@@ -122,8 +133,25 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def _table(plans: list[CellPlan], settings: EvaluateSettings, model_name: str) -> Table:
-    title = f"{settings.method.name}, {model_name}, {settings.setting}: {settings.method.layout_for(model_name)} layout, truncation={settings.truncation}"
+def _format(settings: EvaluateSettings, rules: PromptRules) -> str:
+    """The prompt format in a few words."""
+    frame = rules.prompt.frame
+    layout = f" ({frame.layout} layout)" if isinstance(frame, MetaiclFrame) else ""
+    begin = "with" if rules.prompt.bos else "no"
+    return f"prompt={settings.prompt.name}{layout}, {begin} begin-of-sequence"
+
+
+def boundary_line(differing: int, compared: int, boundary: Boundary) -> str:
+    """One line on what `prompt.boundary` decides."""
+    other = Boundary.SEPARATE if boundary is Boundary.JOINT else Boundary.JOINT
+    return (
+        f"prompt.boundary={boundary.value}: {differing} of {compared} test examples would have other ids under {other.value} "
+        f"(first {_COMPARED} of each task)"
+    )
+
+
+def _table(plans: list[CellPlan], settings: EvaluateSettings, rules: PromptRules, model_name: str) -> Table:
+    title = f"{settings.method.name}, {model_name}, {settings.setting}: {_format(settings, rules)}, truncation={settings.truncation}"
     table = Table(title=title, title_justify="left")
     for column in (
         "task",

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from metashot.data.task import TaskData
-from metashot.icl.cell import Cell, PromptRules, shows_no_label
-from metashot.icl.prompt import Encode, Ids, Objective, example_pieces
+from metashot.icl.cell import Cell, PromptRules
+from metashot.icl.prompt import Encode, Ids, Objective
+from metashot.icl.prompting.pieces import PieceWriter
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,23 +37,19 @@ def preview(
 ) -> list[Segment]:
     """The segments of one (test example, option), in order; cut demonstrations are shortened or left out."""
     request = cell.requests[cell.index[0][example][option]]
-    names = ("input", "output") if rules.method.objective is Objective.DIRECT else ("label", "input")
-    pieces: list[tuple[str, Ids]] = []
-    demonstrations = data.neighbours[example] if data.neighbours else data.demonstrations
-    for number, demonstration in enumerate(demonstrations, start=1):
-        ids = example_pieces(
-            demonstration,
-            encode,
-            objective=rules.method.objective,
-            layout=rules.layout,
-            first=number == 1,
-            limits=rules.limits,
-            no_label=shows_no_label(demonstrations),
-        )
-        pieces += [(f"demonstration {number} {name}", piece) for name, piece in zip(names, ids, strict=True)]
-    head = cell.head_tokens[0][example][option]
-    kept = max(0, len(request.context) - head)
-    segments = [*_last_tokens(pieces, kept), (f"query {names[0]}", request.context[kept:])]
+    names = ("input", "output") if rules.prompt.frame.objective is Objective.DIRECT else ("label", "input")
+    every = data.neighbours[example] if data.neighbours else data.demonstrations
+    dropped = len(every) - cell.shown[0][example][option]
+    writer = PieceWriter(rules.prompt, encode, rules.limits)
+    prompt = writer.row(every[dropped:], data.test[example])[option]
+    labels = [
+        f"demonstration {dropped + 1 + place // 2} {names[place % 2]}" for place in range(len(prompt.shown))
+    ]
+    pieces = list(zip(labels, prompt.shown, strict=True))
+    bos, start = len(rules.prompt.bos), len(prompt.front)
+    kept = max(0, len(request.context) - start - len(prompt.head))
+    opening = [("begin of sequence", request.context[:bos]), ("opening", request.context[bos:start])]
+    segments = [*opening, *_last_tokens(pieces, kept), (f"query {names[0]}", request.context[start + kept :])]
     segments.append((f"target ({names[1]})", request.target))
     return [Segment(label, decode(ids), len(ids)) for label, ids in segments if ids]
 

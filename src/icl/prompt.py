@@ -7,12 +7,11 @@ of a sequence is the target; its leading separator is a scored token.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
 from metashot.data.errors import DataError
-from metashot.data.task import Example
 
 Ids = tuple[int, ...]
 Encode = Callable[[str], Ids]
@@ -121,65 +120,24 @@ def cut_example(task: str, input_ids: Ids, output_ids: Ids, limits: LengthLimits
         return input_ids, output_ids
     if task.startswith("inst:") and len(input_ids) < len(output_ids):
         return input_ids, output_ids[: room - len(input_ids)]
-    _check_output_fits(task, len(output_ids), limits)
+    check_output_fits(task, len(output_ids), limits)
     return input_ids[: room - len(output_ids)], output_ids
 
 
 def cut_query_input(task: str, input_ids: Ids, longest_option: int, limits: LengthLimits) -> Ids:
     """Cut a test input so that its longest option still fits; every option sees the same input."""
-    _check_output_fits(task, longest_option, limits)
+    check_output_fits(task, longest_option, limits)
     return input_ids[: limits.example_room - longest_option]
 
 
-def _check_output_fits(task: str, length: int, limits: LengthLimits) -> None:
+def check_output_fits(task: str, length: int, limits: LengthLimits) -> None:
+    """Raise DataError for an output that is longer than an example may be."""
     if length > limits.example_room:
         raise DataError(
             task,
             f"an output of {length} tokens is longer than the {limits.example_room} tokens an example may take",
             "raise prompt.max_length_per_example or shorten the output",
         )
-
-
-def example_pieces(
-    example: Example,
-    encode: Encode,
-    *,
-    objective: Objective,
-    layout: Layout,
-    first: bool,
-    limits: LengthLimits,
-    no_label: bool = False,
-) -> tuple[Ids, Ids]:
-    """A demonstration or training example as (first piece, second piece) ids, cut to the limit."""
-    source = input_text(example.input, objective=objective, layout=layout, first=first, no_label=no_label)
-    answer = output_text(example.output, objective=objective, layout=layout, first=first, no_label=no_label)
-    input_ids, output_ids = cut_example(example.task, encode(source), encode(answer), limits)
-    return (input_ids, output_ids) if objective is Objective.DIRECT else (output_ids, input_ids)
-
-
-def demonstration_ids(
-    examples: Sequence[Example],
-    encode: Encode,
-    *,
-    objective: Objective,
-    layout: Layout,
-    limits: LengthLimits,
-    no_label: bool = False,
-) -> list[Ids]:
-    """Each demonstration's ids, separators included, in prompt order."""
-    pieces: list[Ids] = []
-    for index, example in enumerate(examples):
-        head, tail = example_pieces(
-            example,
-            encode,
-            objective=objective,
-            layout=layout,
-            first=index == 0,
-            limits=limits,
-            no_label=no_label,
-        )
-        pieces.append(head + tail)
-    return pieces
 
 
 def sequence_limit(k: int, limits: LengthLimits) -> int:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from metashot.data.task import TaskData
 from metashot.engine.runs.prompts import CellPrompt
-from metashot.icl.cell import PromptRules, shows_no_label
-from metashot.icl.prompt import Objective, input_text, output_text
+from metashot.icl.cell import PromptRules
+from metashot.icl.prompt import Objective
+from metashot.icl.prompting.pieces import shows_no_label
 
 
 def cell_prompt(data: TaskData, rules: PromptRules) -> CellPrompt:
@@ -15,12 +16,12 @@ def cell_prompt(data: TaskData, rules: PromptRules) -> CellPrompt:
 
 
 def _shown(data: TaskData, rules: PromptRules) -> str:
-    objective, no_label = rules.method.objective, shows_no_label(data.demonstrations)
-    parts: list[str] = []
+    frame, no_label = rules.prompt.frame, shows_no_label(data.demonstrations)
+    parts = [frame.opening]
     for number, example in enumerate(data.demonstrations):
-        pair = [
-            make(text, objective=objective, layout=rules.layout, first=number == 0, no_label=no_label)
-            for make, text in ((input_text, example.input), (output_text, example.output))
-        ]
-        parts += pair if objective is Objective.DIRECT else reversed(pair)
+        pair = (
+            frame.input_text(example.input, first=number == 0, no_label=no_label),
+            frame.output_text(example.output, first=number == 0, no_label=no_label),
+        )
+        parts += pair if frame.objective is Objective.DIRECT else pair[::-1]
     return "".join(parts)

@@ -14,7 +14,8 @@ from metashot.data.errors import DataError
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError
 from metashot.icl.piece_cache import CodeArray, IdArray, PieceCache, piece_codes
-from metashot.icl.prompt import LengthLimits, Objective, cut_example
+from metashot.icl.prompt import Ids, LengthLimits, Objective, check_output_fits, cut_example
+from metashot.icl.prompting.frame import Frame, MetaiclFrame, shorten
 
 
 class DemonstrationLabels(StrEnum):
@@ -30,26 +31,83 @@ class DemonstrationLabels(StrEnum):
     """Every label becomes a random English word, drawn anew for each sequence and shared with the query."""
 
 
+class LossOn(StrEnum):
+    """Which examples of a training sequence are trained on."""
+
+    QUERY = "query"
+    """The last one (MetaICL)."""
+    EVERY = "every"
+    """Every one that has a demonstration before it: k losses for the tokens of one sequence."""
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """Another option of a question, in the place of the gold one.
+
+    Attributes:
+        ids: [tokens] what follows the question's context.
+        lead: tokens at the front that are not scored (in channel scoring the option itself).
+    """
+
+    ids: IdArray
+    lead: int
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A scored part of a sequence.
+
+    Attributes:
+        start: place of its first target token.
+        end: place after its last one.
+        branch: tokens of the sequence that its alternatives follow.
+        alternatives: the options that are wrong; empty where only the target's tokens are trained on.
+    """
+
+    start: int
+    end: int
+    branch: int
+    alternatives: tuple[Alternative, ...] = ()
+
+    @property
+    def target_tokens(self) -> int:
+        """Targets that have a predecessor to predict them from."""
+        return max(0, self.end - max(1, self.start))
+
+
 @dataclass(frozen=True, slots=True)
 class TrainingSequence:
     """One sequence to train on.
 
     Attributes:
         ids: [tokens] context and target.
-        first_target: place of the first target token; all from there on are targets.
+        questions: what is scored in it, in order; the last one ends the sequence.
         task: number of its task.
         index: number of its episode.
+        cut: tokens that the sequence limit took from its front.
     """
 
     ids: IdArray
-    first_target: int
+    questions: tuple[Question, ...]
     task: int
     index: int
+    cut: int = 0
+
+    @property
+    def first_target(self) -> int:
+        """Place of the last question's first target."""
+        return self.questions[-1].start
 
     @property
     def target_tokens(self) -> int:
-        """Targets that have a predecessor to predict them from."""
-        return len(self.ids) - max(1, self.first_target)
+        """Targets of all questions."""
+        return sum(question.target_tokens for question in self.questions)
+
+    @property
+    def tokens(self) -> int:
+        """All tokens, alternatives included."""
+        others = (one for question in self.questions for one in question.alternatives)
+        return len(self.ids) + sum(len(one.ids) for one in others)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,20 +115,29 @@ class SequenceRules:
     """How an episode becomes a sequence.
 
     Attributes:
-        objective: direct or channel.
+        frame: the texts around inputs and outputs.
         limits: token limits.
         context_length: positions of the model.
+        front: ids in front of every sequence (begin-of-sequence, opening text).
         labels: the label ablation.
         no_masking: every token is a target. (The released ablation also trains on padding; there is none here.)
         seed: of what the ablations draw.
+        loss_on: which examples are questions.
+        alternatives: whether questions carry their wrong options.
+        replaced_share: share of the sequences whose labels become random words; below 1, tasks that have no common
+            options keep their labels.
     """
 
-    objective: Objective
+    frame: Frame
     limits: LengthLimits
     context_length: int
+    front: Ids = ()
     labels: DemonstrationLabels = DemonstrationLabels.GOLD
     no_masking: bool = False
     seed: int = 0
+    loss_on: LossOn = LossOn.QUERY
+    alternatives: bool = False
+    replaced_share: float = 1.0
 
 
 def build_sequences(
@@ -84,7 +151,7 @@ def build_sequences(
     plans = [_plan(episode, cache, rules) for episode in episodes]
     cache.prepare(
         np.concatenate([codes for plan in plans for codes in plan.needed]),
-        (text for plan in plans for text in plan.label_texts if text is not None),
+        (text for plan in plans for text in plan.texts),
     )
     return [_assemble(episode, plan, cache, rules) for episode, plan in zip(episodes, plans, strict=True)]
 
@@ -97,16 +164,23 @@ class _Plan:
         input_codes: [k + 1] pieces of the inputs.
         output_codes: [k + 1] pieces of the outputs.
         label_texts: what replaces each output; empty where nothing is replaced.
+        other_texts: the wrong options by place, for the places that are questions with alternatives.
     """
 
     input_codes: CodeArray
     output_codes: CodeArray
     label_texts: list[str | None]
+    other_texts: dict[int, list[str]]
 
     @property
     def needed(self) -> list[CodeArray]:
         kept = [text is None for text in self.label_texts]
         return [self.input_codes, self.output_codes[kept] if kept else self.output_codes]
+
+    @property
+    def texts(self) -> list[str]:
+        replacing = [text for text in self.label_texts if text is not None]
+        return [*replacing, *(text for texts in self.other_texts.values() for text in texts)]
 
 
 def _plan(episode: Episode, cache: PieceCache, rules: SequenceRules) -> _Plan:
@@ -116,29 +190,61 @@ def _plan(episode: Episode, cache: PieceCache, rules: SequenceRules) -> _Plan:
     sides = [
         piece_codes(numbers, is_output=side, first=place == 0, no_label=no_label) for side in (False, True)
     ]
+    examples = [cache.example(int(number)) for number in numbers]
+    labels = _labels(examples, episode.index, rules)
     texts: list[str | None] = []
-    if rules.labels in (DemonstrationLabels.RANDOM, DemonstrationLabels.RANDOM_WORDS):
-        labels = _replaced_labels([cache.example(int(number)) for number in numbers], episode.index, rules)
+    if any(label is not None for label in labels.own):
         texts = [
             None if label is None else cache.label_text(label, first=index == 0)
-            for index, label in enumerate(labels)
+            for index, label in enumerate(labels.own)
         ]
-    return _Plan(sides[0], sides[1], texts)
+    others = {
+        at: [cache.label_text(label, first=at == 0) for label in labels.others(at)]
+        for at in (_question_places(len(examples), rules) if rules.alternatives else ())
+    }
+    return _Plan(sides[0], sides[1], texts, others)
 
 
-def _replaced_labels(examples: list[Example], index: int, rules: SequenceRules) -> list[str | None]:
-    """Per example of a sequence the label that replaces its own, or None."""
+def _question_places(count: int, rules: SequenceRules) -> range:
+    """Places of the examples that are scored; the first of several has no demonstration and is none."""
+    every = rules.loss_on is LossOn.EVERY and count > 1
+    return range(1 if every else count - 1, count)
+
+
+@dataclass(frozen=True, slots=True)
+class _Labels:
+    """Per example of a sequence the label that replaces its own, or None, and what becomes of its options."""
+
+    examples: list[Example]
+    own: list[str | None]
+    words: dict[str, str]
+
+    def others(self, at: int) -> list[str]:
+        """The wrong options at a place, as they stand there; without those that read like the right one."""
+        example = self.examples[at]
+        shown = [self.words.get(option, option) for option in example.options]
+        gold = self.own[at] or example.output
+        return [label for label in dict.fromkeys(shown) if label != gold]
+
+
+def _labels(examples: list[Example], index: int, rules: SequenceRules) -> _Labels:
     rng = np.random.default_rng([rules.seed, 3, index])
+    unchanged = _Labels(examples, [None] * len(examples), {})
     if rules.labels is DemonstrationLabels.RANDOM:
         demonstrations = examples[:-1]
         _require_options(demonstrations, rules.labels)
-        return [
-            *(str(example.options[int(rng.integers(len(example.options)))]) for example in demonstrations),
-            None,
-        ]
-    _require_options(examples, rules.labels)
+        own = [str(example.options[int(rng.integers(len(example.options)))]) for example in demonstrations]
+        return _Labels(examples, [*own, None], {})
+    if rules.labels is not DemonstrationLabels.RANDOM_WORDS:
+        return unchanged
     options = examples[0].options
-    if any(set(example.options) != set(options) for example in examples):
+    common = all(example.options and set(example.options) == set(options) for example in examples)
+    if rules.replaced_share < 1:
+        chance = np.random.default_rng([rules.seed, 6, index]).random()
+        if chance >= rules.replaced_share or not common:
+            return unchanged
+    _require_options(examples, rules.labels)
+    if not common:
         raise DataError(
             examples[0].task,
             "its examples have different options, so labels cannot be replaced by words",
@@ -146,7 +252,7 @@ def _replaced_labels(examples: list[Example], index: int, rules: SequenceRules) 
         )
     words = english_words()
     drawn = {option: words[int(rng.integers(len(words)))] for option in options}
-    return [drawn[example.output] for example in examples]
+    return _Labels(examples, [drawn[example.output] for example in examples], drawn)
 
 
 def _require_options(examples: list[Example], labels: DemonstrationLabels) -> None:
@@ -181,22 +287,82 @@ def english_words() -> tuple[str, ...]:
 
 
 def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceRules) -> TrainingSequence:
-    task = cache.example(int(cache.numbers(episode.task, (episode.query,))[0])).task
+    numbers = cache.numbers(episode.task, (*episode.demonstrations, episode.query))
     inputs, outputs = cache.ids(plan.input_codes), cache.ids(plan.output_codes)
     for place, text in enumerate(plan.label_texts):
         outputs[place] = outputs[place] if text is None else cache.text_ids(text)
     room = rules.limits.example_room
     for place, (input_ids, output_ids) in enumerate(zip(inputs, outputs, strict=True)):
         if len(input_ids) + len(output_ids) >= room:
-            inputs[place], outputs[place] = cut_example(task, input_ids, output_ids, rules.limits)  # pyright: ignore
-    sides = (inputs, outputs) if rules.objective is Objective.DIRECT else (outputs, inputs)
+            bare = place < len(numbers) - 1 and rules.labels is DemonstrationLabels.NONE
+            example = cache.example(int(numbers[place]))
+            inputs[place], outputs[place] = _cut(
+                example, input_ids, output_ids, cache, rules, first=place == 0, no_label=bare
+            )
+    sides = (inputs, outputs) if rules.frame.objective is Objective.DIRECT else (outputs, inputs)
     pieces = [piece for pair in zip(*sides, strict=True) for piece in pair]
-    ids, target = np.concatenate(pieces), pieces[-1]
+    ids = np.concatenate(pieces)
     limit = min(
         rules.limits.sequence if episode.demonstrations else rules.limits.per_example, rules.context_length
     )
-    if len(target) > limit:
-        raise DataError(task, f"a target of {len(target)} tokens exceeds the limit of {limit}", "shorten it")
-    ids = ids[max(0, len(ids) - limit) :]
-    first_target = 0 if rules.no_masking else len(ids) - len(target)
-    return TrainingSequence(ids, first_target, episode.task, episode.index)
+    room = limit - len(rules.front)
+    if len(pieces[-1]) > room:
+        task = cache.example(int(numbers[-1])).task
+        raise DataError(
+            task, f"a target of {len(pieces[-1])} tokens exceeds the limit of {room}", "shorten it"
+        )
+    cut = max(0, len(ids) - room)
+    ends = np.cumsum([len(piece) for piece in pieces]) - cut + len(rules.front)
+    ids = ids[cut:]
+    if rules.front:
+        ids = np.concatenate([np.asarray(rules.front, dtype=ids.dtype), ids])
+    if rules.no_masking:
+        questions = [Question(0, len(ids), 0)]
+    else:
+        places = _question_places(len(inputs), rules)
+        questions = [_question(at, ends, inputs, outputs, plan, cache, rules) for at in places]
+        # Where the cut reaches into an earlier question, it has no whole context left.
+        questions = [q for q in questions if q.branch > len(rules.front) or q is questions[-1]]
+    return TrainingSequence(ids, tuple(questions), episode.task, episode.index, cut)
+
+
+def _question(
+    at: int,
+    ends: IdArray,
+    inputs: list[IdArray],
+    outputs: list[IdArray],
+    plan: _Plan,
+    cache: PieceCache,
+    rules: SequenceRules,
+) -> Question:
+    """The question at place `at`; `ends` [2 (k + 1)] are the places after each piece of the sequence."""
+    start, end = int(ends[2 * at]), int(ends[2 * at + 1])
+    start = max(len(rules.front), start)
+    option_texts = plan.other_texts.get(at, ())
+    if rules.frame.objective is Objective.DIRECT:
+        others = [Alternative(cache.text_ids(text)[: rules.limits.example_room], 0) for text in option_texts]
+        return Question(start, end, start, tuple(others))
+    branch = max(len(rules.front), int(ends[2 * at]) - len(outputs[at]))
+    options = [cache.text_ids(text) for text in option_texts]
+    others = [Alternative(np.concatenate([ids, inputs[at]]), len(ids)) for ids in options]
+    return Question(start, end, branch, tuple(others))
+
+
+def _cut(
+    example: Example,
+    input_ids: IdArray,
+    output_ids: IdArray,
+    cache: PieceCache,
+    rules: SequenceRules,
+    *,
+    first: bool,
+    no_label: bool,
+) -> tuple[IdArray, IdArray]:
+    """One example's pieces under the per-example limit; a frame's own text behind an input stays."""
+    if isinstance(rules.frame, MetaiclFrame):
+        return cut_example(example.task, input_ids, output_ids, rules.limits)  # pyright: ignore
+    check_output_fits(example.task, len(output_ids), rules.limits)
+    room = rules.limits.example_room - len(output_ids)
+    kept = shorten(rules.frame, example.input, room, cache.encode, first=first, no_label=no_label)
+    text = rules.frame.input_text(kept, first=first, no_label=no_label)
+    return np.asarray(cache.encode(text), dtype=np.int32), output_ids

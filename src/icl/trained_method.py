@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.checkpoint import verify
 from metashot.icl.methods import Method
+from metashot.icl.prompting.config import RELEASED_PROMPT, PromptConfig
 
 
 def trained_method(folder: str | Path) -> dict[str, Any] | None:
@@ -23,8 +25,16 @@ def trained_method(folder: str | Path) -> dict[str, Any] | None:
     return method or None
 
 
-def check_method(folder: str | Path, method: Method, k: int) -> None:
-    """Raise ConfigError when `method` contradicts what the checkpoint in `folder` was trained for.
+def follow_checkpoint(folder: str | Path, prompt: PromptConfig) -> PromptConfig:
+    """`prompt` with `bos: auto` settled as the checkpoint in `folder` was trained, if it was."""
+    trained = trained_method(folder)
+    if trained is None or prompt.bos != "auto":
+        return prompt
+    return replace(prompt, bos=bool(trained.get("bos", False)))
+
+
+def check_method(folder: str | Path, method: Method, k: int, prompt: PromptConfig) -> None:
+    """Raise ConfigError when `method` or `prompt` contradicts what the checkpoint in `folder` was trained for.
 
     The number of demonstrations may differ (accuracy over k is a result of the paper), their presence may not.
     """
@@ -43,6 +53,13 @@ def check_method(folder: str | Path, method: Method, k: int) -> None:
             "method",
             f"{method.name!r} contradicts the checkpoint, which was trained for {trained['name']!r}: {told}",
             f"use method={trained['name']}",
+        )
+    if trained.get("prompt", RELEASED_PROMPT) != prompt.trained_as():
+        raise ConfigError(
+            "prompt",
+            f"{prompt.name!r} is not the format that the checkpoint was trained with: "
+            f"{trained.get('prompt', RELEASED_PROMPT)!r}",
+            "use that format, with the same texts",
         )
     if method.demonstrations and k == 0:
         raise ConfigError("k", f"0, but {trained['name']!r} was trained with demonstrations", "use k=16")

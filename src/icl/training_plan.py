@@ -66,9 +66,9 @@ def plan_training(
         tasks=len(chosen),
         steps=settings.loop.steps,
         batch_size=settings.episodes.batch_size,
-        tokens=sum(len(one.ids) for one in sequences) / len(sequences),
+        tokens=sum(one.tokens for one in sequences) / len(sequences),
         target_tokens=sum(one.target_tokens for one in sequences) / len(sequences),
-        longest=max(len(one.ids) for one in sequences),
+        longest=max(one.tokens for one in sequences),
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from transformers import PreTrainedTokenizerBase
+
 from metashot.data.episodes import TaskSampling
 from metashot.data.task import Example
 from metashot.engine.models.loading import LanguageModel
@@ -17,7 +19,8 @@ from metashot.icl.collate import Batching
 from metashot.icl.held_out import HeldOutSettings
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits
-from metashot.icl.sequences import DemonstrationLabels
+from metashot.icl.prompting.config import RELEASED_PROMPT, MetaiclPrompt, PromptConfig
+from metashot.icl.sequences import DemonstrationLabels, LossOn
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,13 @@ class EpisodeSettings:
         training_tasks_draw: which draw of them.
         demonstration_labels: the label ablation.
         no_masking: every token is a target.
+        loss_on: the examples of a sequence that are trained on: `query` (MetaICL) or `every` with a demonstration
+            before it.
+        token_weight: of the loss over the right answer's tokens (MetaICL: 1).
+        option_weight: of the cross-entropy over the options of a question, scored as evaluation scores them; 0
+            (MetaICL) leaves wrong options out of the sequences.
+        replaced_share: with `demonstration_labels=random_words`, share of the sequences whose labels become words.
+        balanced_labels: show every label of a task equally often, in demonstrations and queries.
         batching: `bucketed`, `packed` or `padded`.
         batch_size: sequences of an optimizer step, over all processes.
         micro_batch_size: sequences of one forward pass; the rest of a step is accumulated.
@@ -49,6 +59,11 @@ class EpisodeSettings:
     training_tasks_draw: int = 0
     demonstration_labels: DemonstrationLabels = DemonstrationLabels.GOLD
     no_masking: bool = False
+    loss_on: LossOn = LossOn.QUERY
+    token_weight: float = 1.0
+    option_weight: float = 0.0
+    replaced_share: float = 1.0
+    balanced_labels: bool = False
     batching: Batching = Batching.BUCKETED
     batch_size: int = 8
     micro_batch_size: int = 8
@@ -62,6 +77,7 @@ class MetaTrainSettings:
 
     Attributes:
         method: what to train for; `method.trained` must be true.
+        prompt: how examples become sequences; its limits are those of `episodes`.
         k: demonstrations (ignored by methods without).
         seed: of data order, dropout and LoRA weights.
         episodes: sequences and batches.
@@ -74,6 +90,7 @@ class MetaTrainSettings:
     """
 
     method: Method
+    prompt: PromptConfig = field(default_factory=MetaiclPrompt)
     k: int = 16
     seed: int = 1
     episodes: EpisodeSettings = field(default_factory=EpisodeSettings)
@@ -90,10 +107,15 @@ class MetaTrainSettings:
         return self.method.shots(self.k)
 
 
-def trained_for(settings: MetaTrainSettings) -> dict[str, Any]:
-    """What a checkpoint's manifest says of its method; evaluation must agree with it."""
-    method = settings.method
+def trained_for(settings: MetaTrainSettings, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What a checkpoint's manifest says of its method; evaluation must agree with it.
+
+    `prompt` and `bos` stand there only where they differ from the released code.
+    """
+    method, prompt = settings.method, settings.prompt.trained_as()
     return {
+        **({} if prompt == RELEASED_PROMPT else {"prompt": prompt}),
+        **({"bos": True} if settings.prompt.bos_of(tokenizer) else {}),
         "name": method.name,
         "objective": method.objective.value,
         "demonstrations": method.demonstrations,
@@ -119,7 +141,7 @@ def run_identity(
         "trainer.evaluate_every": settings.loop.evaluate_every,
     }
     groups = {
-        "method": trained_for(settings),
+        "method": trained_for(settings, language_model.tokenizer),
         "trainer": {**asdict(settings.episodes), **asdict(settings.trainable)},
         "optimizer": asdict(settings.optimizer),
         "trainer.held_out": asdict(settings.held_out),

@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from metashot.engine.errors import ModelError
 from metashot.engine.models.loading import LanguageModel
+from metashot.engine.models.own_head import decoder, logits_of
 from metashot.metaprompt.batch import PromptBatch
 from metashot.metaprompt.meta.interpolation import mix, mix_states
 
@@ -169,7 +170,7 @@ class DecoderOnlyBackbone:
         """Hidden states after the last layer, and the one at each context's last token."""
         vectors, mask = _prompted(self.language_model, prompts, batch, self.pseudo_tokens)
         # Padding is on the right, so causal attention alone keeps it away from real positions.
-        output = self.language_model.model.base_model(inputs_embeds=vectors, use_cache=False)
+        output = decoder(self.language_model.model)(inputs_embeds=vectors, use_cache=False)
         states = output.last_hidden_state
         last = prompts.shape[1] + batch.mask.sum(dim=1) - 1
         answer = states[torch.arange(states.shape[0], device=states.device), last][:, None]
@@ -177,10 +178,8 @@ class DecoderOnlyBackbone:
 
     def decode(self, encoding: Encoding, batch: PromptBatch) -> Tensor:
         """Logits at the answer position."""
-        model: Any = self.language_model.model
-        logits = model.get_output_embeddings()(encoding.answer).float()
-        cap = getattr(model.config, "final_logit_softcapping", None)
-        return logits if cap is None else torch.tanh(logits / cap) * cap
+        assert encoding.answer is not None
+        return logits_of(self.language_model.model, encoding.answer).float()
 
     def interpolate(
         self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool

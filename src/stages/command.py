@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import signal
 import sys
 import uuid
+import warnings
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,9 +25,11 @@ from metashot.data.errors import MetashotError, suggestion
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.signals import Interrupted, sigterm_interrupts
 from metashot.stages.command_line import with_new_keys
-from metashot.stages.composition_errors import GROUP_NULL, explain
+from metashot.stages.composition_errors import GROUP_NULL, SEARCH_PATH, explain
 from metashot.stages.config_folder import CONFIG_FOLDER
+from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.replay import replay
+from metashot.stages.shared_paths import anchored
 
 if TYPE_CHECKING:
     from metashot.stages.context import RunContext
@@ -146,6 +150,9 @@ def job(composed: DictConfig) -> float | None:
             if composed.stage == "rerun":
                 composed, overrides = replay(composed, overrides)
             config = OmegaConf.to_container(composed, resolve=True, throw_on_missing=True)
+            if settings.job.chdir:
+                config = anchored(config, Path(settings.runtime.cwd))
+            check_nothing_is_removed(config)  # pyright: ignore[reportArgumentType]
             return execute(config, output, overrides)  # pyright: ignore[reportArgumentType]
     except (MetashotError, OmegaConfBaseException) as error:
         if settings.mode is RunMode.MULTIRUN or SHOW_ALL:
@@ -182,13 +189,19 @@ def main() -> None:
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # hydra/launcher=ray would report to its makers
+    warnings.filterwarnings("error", message=f"{SEARCH_PATH}.* is not available")
+    logging.raiseExceptions = False  # a log file that cannot be written (a full disk) is no second error
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
     sys.argv[1:] = with_new_keys(sys.argv[1:])
     try:
         with sigterm_interrupts():
             job()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if SHOW_ALL or (isinstance(error, ValueError) and not str(error).startswith(GROUP_NULL)):
+    except (HydraException, OmegaConfBaseException) as error:
+        if SHOW_ALL:
+            raise
+        fail(explain(error))
+    except (ValueError, UserWarning) as error:
+        if SHOW_ALL or not str(error).startswith((GROUP_NULL, SEARCH_PATH)):
             raise
         fail(explain(error))
     except MetashotError as error:  # of the sweep itself; a job has its own

@@ -13,6 +13,8 @@ from metashot.data.errors import suggestion
 from metashot.stages.config_folder import CONFIG_FOLDER
 
 GROUP_NULL = "Config group override must be"
+SEARCH_PATH = "provider="
+"""How Hydra's warning about a folder of configs that is not there begins."""
 LAUNCHER_EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"}
 """Choices of hydra/launcher that a plugin brings, and the extra that installs it."""
 
@@ -24,7 +26,10 @@ def explain(error: Exception) -> str:
         if group == "hydra/launcher" and choice in LAUNCHER_EXTRAS:
             extra = LAUNCHER_EXTRAS[choice]
             return f"{group}: {choice!r} is not installed (pip install 'metashot[{extra}]')"
-        return f"{group or 'config'}: no choice {choice!r} ({suggestion(choice, error.options or ())})"
+        if not group:
+            names = [path.stem for path in CONFIG_FOLDER.glob("*.yaml")]
+            return f"--config-name: no config is called {choice!r} ({suggestion(choice, names)})"
+        return f"{group}: no choice {choice!r} ({suggestion(choice, error.options or ())})"
     cause = next((link for link in chain(error) if isinstance(link, OmegaConfBaseException)), None)
     if isinstance(error, OverrideParseException):
         return unparsed(error.override)
@@ -34,6 +39,11 @@ def explain(error: Exception) -> str:
         full = str(cause.full_key or "")
         name = full if full.endswith(match[1]) else match[1]
         return f"{name}: is not set (give {name}=<value>)"
+    if match := re.search(r"Environment variable '([^']*)' not found", str(cause)):
+        return (
+            f"{cause.full_key}: the environment variable {match[1]!r} is not set (set it, or write a value that serves "
+            f"without it: ${{oc.env:{match[1]},<value>}})"
+        )
     key = cause.full_key or str(cause.key)
     parent = cause.parent_node if cause.parent_node is not None else None
     known = [str(name) for name in parent] if isinstance(parent, DictConfig) else []
@@ -53,6 +63,10 @@ def explain_text(text: str) -> str:
         return unparsed(match[1])
     if match := re.search(r"Could not override '([^']*)'. No match in the defaults list", text):
         return f"{match[1]}: no such config group ({suggestion(match[1], [path.name for path in CONFIG_FOLDER.iterdir() if path.is_dir()])})"
+    if match := re.search(r"path=(\S+) is not available", text):
+        return f"hydra.searchpath: no folder {match[1]!r} (give file:///<folder> or pkg://<package>)"
+    if match := re.search(r"Additional config directory '([^']*)' not found", text):
+        return f"--config-dir: no folder {match[1]!r} (give the folder that holds your groups)"
     if text.startswith(GROUP_NULL):
         return "config: a config group cannot be set to null (leave the override out, or drop the group with ~group)"
     return f"config: {text} (see python run.py --help)"

@@ -23,30 +23,17 @@ from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
 from metashot.icl.methods import Method
 from metashot.icl.plan import PlanSettings, plan_evaluation
 from metashot.icl.progress import CellProgress
-from metashot.icl.prompt import LengthLimits
 from metashot.icl.sequences import english_words
-from metashot.icl.trained_method import check_method
+from metashot.icl.trained_method import check_method, follow_checkpoint
 from metashot.icl.training_plan import plan_training, training_line
 from metashot.stages.context import RunContext
 from metashot.stages.icl_training import trained_folder, training_settings
 from metashot.stages.nodes import build, convert
 from metashot.stages.preparation import show_data_checks
+from metashot.stages.prompts import make_prompt
 from metashot.stages.task_source import choose_tasks
 
 SHOWN_NOTES = 12
-
-
-@dataclass(frozen=True, slots=True)
-class PromptSettings:
-    """Token limits (`prompt.*`).
-
-    Attributes:
-        max_length: most tokens of a sequence with demonstrations.
-        max_length_per_example: most tokens of one example, two of them reserved.
-    """
-
-    max_length: int
-    max_length_per_example: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +56,9 @@ def evaluate_stage(run: RunContext) -> float:
     source, settings, model = _evaluation_parts(run)
     scorer = build(ScorerSettings, run.config["scorer"], "scorer")
     with CellProgress(run.console, run.tracker) as progress:
-        outcome = evaluate(settings, source, model, lambda loaded: make_scorer(loaded, scorer), progress)
+        outcome = evaluate(
+            settings, source, model, lambda loaded: make_scorer(loaded, scorer), progress, run.record.expect
+        )
     summary = summarize(outcome.cells)
     write_json(run.output / SUMMARY_FILE, summary.to_json())
     write_atomic(run.output / "summary.md", markdown_table(summary))
@@ -105,7 +94,6 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
     config = run.config
     tasks = choose_tasks(config)
     source = select(tasks.source, build(Selection, config["selection"], "selection"))
-    limits = build(PromptSettings, config["prompt"], "prompt")
     settings = EvaluateSettings(
         setting=tasks.setting,
         tasks=tasks.targets,
@@ -114,15 +102,18 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         split=convert(Literal["test", "dev"], config["split"], "split"),
         method=build(Method, config["method"], "method"),
         truncation=convert(Truncation, config["truncation"], "truncation"),
-        limits=LengthLimits(limits.max_length_per_example, limits.max_length),
+        prompt=make_prompt(config["prompt"]),
         results_root=run.results_root,
         output=run.output,
     )
-    return source, settings, LazyLanguageModel(_model_spec(run, settings))
+    spec, settings = _agreed(run, settings)
+    return source, settings, LazyLanguageModel(spec)
 
 
-def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelSpec:
+def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelSpec, EvaluateSettings]:
     """The config's model, with the weights of `checkpoint` or of this run's training in its place.
+
+    Where begin-of-sequence is left open, the settings follow the checkpoint.
 
     Raises:
         ConfigError: the method contradicts what the checkpoint was trained for.
@@ -132,7 +123,8 @@ def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelSpec:
     if folder is not None:
         spec = replace(spec, source="local", path=str(folder))
     if spec.source == "local" and spec.path is not None:
-        check_method(spec.path, settings.method, settings.k)
+        settings = replace(settings, prompt=follow_checkpoint(spec.path, settings.prompt))
+        check_method(spec.path, settings.method, settings.k, settings.prompt)
     elif settings.method.trained and run.config["stage"] != "plan":
         run.console.print(
             f"note: method {settings.method.name} is for a meta-trained model; {spec.name} is scored as it is "
@@ -140,7 +132,7 @@ def _model_spec(run: RunContext, settings: EvaluateSettings) -> ModelSpec:
             soft_wrap=True,
             markup=False,
         )
-    return spec
+    return spec, settings
 
 
 def _checkpoint(run: RunContext) -> Path | None:

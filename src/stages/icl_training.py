@@ -17,10 +17,10 @@ from metashot.engine.training.trainable import LoraSettings, TrainableSettings
 from metashot.icl.held_out import HeldOutSettings
 from metashot.icl.meta_training import train
 from metashot.icl.methods import Method
-from metashot.icl.prompt import LengthLimits
 from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
 from metashot.stages.context import RunContext
 from metashot.stages.nodes import build, convert, unknown_key
+from metashot.stages.prompts import make_prompt
 from metashot.stages.task_source import TaskChoice, choose_tasks
 
 _GROUPS = (LoopSettings, EpisodeSettings, TrainableSettings)
@@ -59,17 +59,14 @@ def training_settings(config: Mapping[str, Any]) -> MetaTrainSettings:
     """
     node: dict[str, Any] = dict(config["trainer"])
     _refuse_unknown(node)
-    prompt = config["prompt"]
-    limits = LengthLimits(
-        convert(int, prompt["max_length_per_example"], "prompt.max_length_per_example"),
-        convert(int, prompt["max_length"], "prompt.max_length"),
-    )
+    prompt = make_prompt(config["prompt"])
     lora = None if node["lora"] is None else build(LoraSettings, node["lora"], "trainer.lora")
     return MetaTrainSettings(
         method=build(Method, config["method"], "method"),
+        prompt=prompt,
         k=convert(int, config["k"], "k"),
         seed=convert(int, node["seed"], "trainer.seed"),
-        episodes=build(EpisodeSettings, _part(EpisodeSettings, node), "trainer", limits=limits),
+        episodes=build(EpisodeSettings, _part(EpisodeSettings, node), "trainer", limits=prompt.limits),
         optimizer=build(OptimizerSettings, config["optimizer"], "optimizer"),
         trainable=build(TrainableSettings, _part(TrainableSettings, node), "trainer", lora=lora),
         loop=build(LoopSettings, _part(LoopSettings, node), "trainer"),

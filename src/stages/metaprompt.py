@@ -66,7 +66,15 @@ def evaluate_stage(run: RunContext) -> float:
     def notify(line: str) -> None:
         run.console.print(line, soft_wrap=True, highlight=False)
 
-    cells = evaluate_prompts(settings, model, run.output, run.results_root, notify=notify, sink=run.tracker)
+    cells = evaluate_prompts(
+        settings,
+        model,
+        run.output,
+        run.results_root,
+        notify=notify,
+        sink=run.tracker,
+        expect=run.record.expect,
+    )
     summary = summarize(cells)
     write_json(run.output / SUMMARY_FILE, summary.to_json())
     write_atomic(run.output / "summary.md", markdown_table(summary))

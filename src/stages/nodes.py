@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from importlib import import_module
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -67,7 +67,7 @@ def _own_config(kind: Any) -> bool:
 
 
 def _types(kind: type[Any]) -> dict[str, Any]:
-    return inspect.get_annotations(kind, eval_str=True)
+    return get_type_hints(kind, include_extras=True)
 
 
 def _required(kind: type[Any]) -> list[str]:

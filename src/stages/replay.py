@@ -9,7 +9,8 @@ from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
 from metashot.engine.errors import ConfigError
-from metashot.engine.runs.config_difference import config_changes, read_run
+from metashot.engine.runs.config_difference import config_changes
+from metashot.engine.runs.record import read_run
 
 
 def replay(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:

@@ -13,6 +13,8 @@ from metashot.icl.methods import Method
 from metashot.icl.preview import preview
 from metashot.icl.prompt import Layout, LengthLimits, Objective
 from metashot.icl.prompt_record import cell_prompt
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame
 
 
 def encode(text):
@@ -29,10 +31,10 @@ def task(n_demonstrations=2, length=10, n_test=3, options=("no", "maybe")):
     return TaskData("t", 100, TaskType.CLASSIFICATION, tuple(demonstrations), tuple(test))
 
 
-def rules(method=None, truncation=Truncation.SHARED, limits=None, context_length=10_000):
-    return PromptRules(
-        method or Method("m"), Layout.NEWLINE, truncation, limits or LengthLimits(), context_length
-    )
+def rules(method=None, truncation=Truncation.SHARED, limits=None, context_length=10_000, bos=()):
+    method = method or Method("m")
+    prompt = BoundPrompt(MetaiclFrame(method.objective, Layout.NEWLINE), bos)
+    return PromptRules(method, prompt, truncation, limits or LengthLimits(), context_length)
 
 
 def test_requests_are_the_texts_that_the_released_code_scores():

@@ -12,14 +12,19 @@ from metashot.engine.errors import ConfigError, ModelError, OutputError
 from metashot.engine.metrics.classification import macro_f1
 from metashot.engine.metrics.ranking import Calibration, Normalization
 from metashot.engine.models.loading import LazyLanguageModel, ModelSpec
+from metashot.engine.report.reading import read_outputs
 from metashot.engine.runs.results import PREDICTIONS_FILE, RESULTS_FILE
 from metashot.engine.scoring import PlainScorer, PrefixScorer
 from metashot.icl.cell import Truncation
 from metashot.icl.evaluation import EvaluateSettings, cell_key, evaluate
 from metashot.icl.methods import Method
-from metashot.icl.prompt import LengthLimits, Objective
+from metashot.icl.prompt import Objective
+from metashot.icl.prompting.boundary import Boundary
+from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 
 MODEL = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2"))
+BEGINNING = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", seed=5))
+BEGINNING.tokenizer.bos_token = "</s>"
 
 
 @dataclass
@@ -56,7 +61,7 @@ class FewExamples:
 def settings(tmp_path, method=None, **changes):
     given = {
         "setting": "demo", "tasks": ("demo-spam", "demo-story_ending"), "seeds": (100, 13), "k": 2, "split": "test",
-        "method": method or Method("direct"), "truncation": Truncation.SHARED, "limits": LengthLimits(),
+        "method": method or Method("direct"), "truncation": Truncation.SHARED, "prompt": MetaiclPrompt(),
         "results_root": tmp_path / "root", "output": tmp_path / "run",
     }  # fmt: skip
     return EvaluateSettings(**(given | changes))
@@ -88,7 +93,12 @@ METHODS = [
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
 @pytest.mark.parametrize("truncation", list(Truncation))
 def test_every_method_equals_scoring_one_request_at_a_time(tmp_path, method, truncation):
-    given = settings(tmp_path, method, truncation=truncation, limits=LengthLimits(128, 240))
+    given = settings(
+        tmp_path,
+        method,
+        truncation=truncation,
+        prompt=MetaiclPrompt(max_length_per_example=128, max_length=240),
+    )
     fast, _ = run(given)
     slow, _ = run(
         replace(given, results_root=tmp_path / "slow", output=tmp_path / "slow-run"), scorer=PlainScorer
@@ -98,6 +108,21 @@ def test_every_method_equals_scoring_one_request_at_a_time(tmp_path, method, tru
         for a, b in zip(mine.predictions, reference.predictions, strict=True):
             assert a.nll == pytest.approx(b.nll, abs=1e-4)
             assert a.prediction == b.prediction
+
+
+@pytest.mark.parametrize("method", [METHODS[3], METHODS[4], METHODS[7]], ids=lambda method: method.name)
+def test_begin_of_sequence_and_templates_are_shared_like_any_prefix(tmp_path, method):
+    prompt = TemplatePrompt(example="In: {input}\nOut: {output}", instruction="Answer.", bos=True)
+    given = settings(tmp_path, method, prompt=prompt, seeds=(100,))
+    slow = replace(given, results_root=tmp_path / "slow", output=tmp_path / "slow-run")
+    pair = []
+    for one, scorer in ((given, PrefixScorer), (slow, PlainScorer)):
+        outcome = evaluate(
+            one, FewExamples(), BEGINNING, lambda loaded, s=scorer: s(loaded.model), Recorder()
+        )
+        pair.append([p for cell in outcome.cells for p in cell.predictions])
+    for mine, reference in zip(*pair, strict=True):
+        assert mine.nll == pytest.approx(reference.nll, abs=1e-4)
 
 
 def test_the_files_of_a_run(tmp_path):
@@ -159,6 +184,33 @@ def test_torn_lines_of_a_killed_run_are_dropped_and_written_again(tmp_path):
     assert (tmp_path / "run" / PREDICTIONS_FILE).read_bytes() == whole
 
 
+def test_a_reused_folder_reports_the_last_run_and_nothing_else(tmp_path):
+    """Other demonstrations, and one task fewer: summary and report speak of the same cells."""
+    run(settings(tmp_path))
+    last, _ = run(settings(tmp_path, k=1, tasks=("demo-spam",)))
+    outputs = read_outputs([tmp_path / "run"])
+    assert outputs.results["value"].to_list() == [cell.result.value for cell in last.cells]
+    assert outputs.results["k"].to_list() == [1, 1]
+    assert ["4 results of earlier commands" in problem for problem in outputs.problems] == [False, True]
+
+
+def test_a_read_only_store_that_holds_every_cell_serves(tmp_path):
+    first, _ = run(settings(tmp_path))
+    store = tmp_path / "root" / "cells"
+    folders = [store, *(path for path in store.rglob("*") if path.is_dir())]
+    for path in store.rglob("*.lock"):
+        path.unlink()
+    for folder in folders:
+        folder.chmod(0o500)
+    try:
+        again, _ = run(settings(tmp_path, output=tmp_path / "again"))
+    finally:
+        for folder in folders:
+            folder.chmod(0o700)
+    assert again.cells == first.cells
+    assert not list(store.rglob("*.lock"))
+
+
 def test_a_damaged_stored_cell_is_computed_again(tmp_path):
     outcome, _ = run(settings(tmp_path))
     fingerprint = outcome.cells[0].result.fingerprint
@@ -191,7 +243,12 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
         "k": key(replace(base, k=3)),
         "seed": key(replace(base, seeds=(13,))),
         "truncation": key(replace(base, truncation=Truncation.PER_OPTION)),
-        "limits": key(replace(base, limits=LengthLimits(200, 1024))),
+        "limits": key(replace(base, prompt=MetaiclPrompt(max_length_per_example=200))),
+        "boundary": key(replace(base, prompt=MetaiclPrompt(boundary=Boundary.JOINT))),
+        "begin of sequence": key(replace(base, prompt=MetaiclPrompt(bos=True)), BEGINNING),
+        "no begin of sequence": key(replace(base, prompt=MetaiclPrompt(bos=False)), BEGINNING),
+        "template": key(replace(base, prompt=TemplatePrompt())),
+        "instruction": key(replace(base, prompt=TemplatePrompt(instruction="Judge."))),
         "objective": key(settings(tmp_path, Method("direct", Objective.CHANNEL))),
         "normalization": key(settings(tmp_path, Method("direct", normalization=Normalization.SUM))),
         "layout": key(settings(tmp_path, Method("direct", layout="space"))),

@@ -12,6 +12,8 @@ from metashot.engine.scoring import PrefixScorer
 from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame
 
 METHODS = {
     "zero": Method("zero", demonstrations=False),
@@ -32,7 +34,8 @@ def test_scores_equal_the_released_code(shared, task, mode):
     data = JsonlSource(shared / "data" / "metaicl").load(
         task, k=method.shots(16), seed=int(golden["args"]["seed"])
     )
-    rules = PromptRules(method, Layout.NEWLINE, Truncation.PER_OPTION, LengthLimits(), model.context_length)
+    prompt = BoundPrompt(MetaiclFrame(method.objective, Layout.NEWLINE))
+    rules = PromptRules(method, prompt, Truncation.PER_OPTION, LengthLimits(), model.context_length)
     cell = build_cell(replace(data, test=data.test[:n]), model.encode, rules)
     answers = read_back(cell, PrefixScorer(model.load().model).score(cell.requests))
     layer = 1 if mode == "null_direct" else 0

@@ -231,7 +231,7 @@ def test_packing_is_refused_where_a_mask_cannot_keep_sequences_apart(tmp_path: P
     )
     model = load_model(ModelSpec("small", "local", str(folder), device="cpu"))
     settings = kit.settings(episodes={"batching": Batching.PACKED})
-    with pytest.raises(ConfigError, match="see each other in the conv layers of 'small'"):
+    with pytest.raises(ConfigError, match="see each other in Lfm2ForCausalLM"):
         train(settings, model, kit.SOURCE, TRAIN, TARGETS, tmp_path)
 
 

@@ -2,9 +2,12 @@
 
 from metashot.data.task import Example, TaskData, TaskType
 from metashot.engine.models.tiny import tiny_tokenizer
-from metashot.icl.cell import PromptRules, Truncation, build_cell, shows_no_label
+from metashot.icl.cell import PromptRules, Truncation, build_cell
 from metashot.icl.methods import Method
-from metashot.icl.prompt import Layout, LengthLimits
+from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame
+from metashot.icl.prompting.pieces import shows_no_label
 
 OPTIONS = ("no", "yes")
 TEST = tuple(Example("t", f"is it {word}?", "no", OPTIONS) for word in ("cold", "warm", "cold"))
@@ -14,7 +17,8 @@ SHOWN = tuple(
 
 
 def rules():
-    return PromptRules(Method("direct"), Layout.NEWLINE, Truncation.SHARED, LengthLimits(), 1024)
+    prompt = BoundPrompt(MetaiclFrame(Objective.DIRECT, Layout.NEWLINE))
+    return PromptRules(Method("direct"), prompt, Truncation.SHARED, LengthLimits(), 1024)
 
 
 def encode(text):

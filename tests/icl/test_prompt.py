@@ -13,13 +13,14 @@ from metashot.icl.prompt import (
     choose_layout,
     cut_example,
     cut_query_input,
-    demonstration_ids,
     drop_left,
-    example_pieces,
     input_text,
     output_text,
     sequence_limit,
 )
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame
+from metashot.icl.prompting.pieces import PieceWriter
 
 DIRECT, CHANNEL = Objective.DIRECT, Objective.CHANNEL
 NEWLINE, SPACE = Layout.NEWLINE, Layout.SPACE
@@ -28,6 +29,10 @@ NEWLINE, SPACE = Layout.NEWLINE, Layout.SPACE
 def encode(text: str) -> tuple[int, ...]:
     """One id per character: lengths can be counted by eye."""
     return tuple(map(ord, text))
+
+
+def writer(objective: Objective, layout: Layout) -> PieceWriter:
+    return PieceWriter(BoundPrompt(MetaiclFrame(objective, layout)), encode, LengthLimits())
 
 
 @pytest.mark.parametrize(
@@ -109,7 +114,7 @@ def test_sequence_limit_of_the_released_code(k, limit):
 )
 def test_demonstrations_join_to_the_text_that_the_model_sees(objective, text):
     examples = [Example("t", "a b", "yes"), Example("t", "c", "no")]
-    ids = demonstration_ids(examples, encode, objective=objective, layout=NEWLINE, limits=LengthLimits())
+    ids = writer(objective, NEWLINE).shown_ids(examples)
     assert "".join(map(chr, sum(ids, ()))) == text
 
 
@@ -125,14 +130,8 @@ words = st.text(alphabet="ab \n", max_size=400)
 def test_pieces_fit_and_channel_swaps_them(source, answer, first, layout):
     limits = LengthLimits()
     for objective in Objective:
-        head, tail = example_pieces(
-            Example("t", source, answer),
-            encode,
-            objective=objective,
-            layout=layout,
-            first=first,
-            limits=limits,
-        )
+        example = Example("t", source, answer)
+        head, tail = writer(objective, layout).shown_ids([example] if first else [example, example])[-2:]
         assert len(head) + len(tail) <= limits.example_room
         assert "".join(map(chr, tail if objective is DIRECT else head)).endswith(answer)
 

@@ -17,6 +17,7 @@ from metashot.engine.models.tiny import tiny_model
 from metashot.engine.training.checkpoint import CheckpointStore
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Objective
+from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 from metashot.icl.released import (
     ReleasedName,
     import_released,
@@ -24,7 +25,7 @@ from metashot.icl.released import (
     method_of,
     parse_name,
 )
-from metashot.icl.trained_method import check_method, trained_method
+from metashot.icl.trained_method import check_method, follow_checkpoint, trained_method
 
 
 def gpt2_file(path: Path, prefix: str = "", **extra: Any) -> Any:
@@ -130,8 +131,8 @@ def test_evaluation_with_the_trained_method_is_accepted_at_any_k(channel_checkpo
     method = trained_method(channel_checkpoint)
     assert method is not None
     assert method["name"] == "channel_metaicl"
-    check_method(channel_checkpoint, CHANNEL, k=4)
-    check_method(channel_checkpoint, replace(CHANNEL, name="renamed"), k=16)
+    check_method(channel_checkpoint, CHANNEL, k=4, prompt=MetaiclPrompt())
+    check_method(channel_checkpoint, replace(CHANNEL, name="renamed"), k=16, prompt=MetaiclPrompt())
 
 
 @pytest.mark.parametrize(
@@ -144,14 +145,26 @@ def test_evaluation_with_the_trained_method_is_accepted_at_any_k(channel_checkpo
 )
 def test_a_contradicting_method_is_refused(channel_checkpoint: Path, method: Method, words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_method(channel_checkpoint, method, k=16)
+        check_method(channel_checkpoint, method, k=16, prompt=MetaiclPrompt())
 
 
 def test_no_demonstrations_contradict_a_model_trained_with_them(channel_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="was trained with demonstrations"):
-        check_method(channel_checkpoint, CHANNEL, k=0)
+        check_method(channel_checkpoint, CHANNEL, k=0, prompt=MetaiclPrompt())
 
 
 def test_a_folder_without_a_manifest_says_nothing(tmp_path: Path) -> None:
     assert trained_method(tmp_path) is None
-    check_method(tmp_path, Method("direct"), k=0)
+    check_method(tmp_path, Method("direct"), k=0, prompt=MetaiclPrompt())
+
+
+def test_begin_of_sequence_follows_the_checkpoint(tmp_path, channel_checkpoint):
+    """A checkpoint that says nothing was trained without it, whatever the tokenizer would prepend."""
+    assert follow_checkpoint(channel_checkpoint, MetaiclPrompt()).bos is False
+    assert follow_checkpoint(channel_checkpoint, MetaiclPrompt(bos=True)).bos is True
+    assert follow_checkpoint(tmp_path, MetaiclPrompt()).bos == "auto"
+
+
+def test_another_prompt_format_than_the_checkpoints_is_refused(channel_checkpoint):
+    with pytest.raises(ConfigError, match=r"prompt: 'template' is not the format .*trained with: 'metaicl'"):
+        check_method(channel_checkpoint, CHANNEL, k=4, prompt=TemplatePrompt())

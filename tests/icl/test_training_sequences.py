@@ -20,9 +20,14 @@ from metashot.icl.collate import Batching, collate
 from metashot.icl.episode_stream import EpisodeStream
 from metashot.icl.objective import TargetLoss, target_logits
 from metashot.icl.piece_cache import PieceCache, batch_encoder
-from metashot.icl.prompt import Layout, LengthLimits, Objective, demonstration_ids, example_pieces
+from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame
+from metashot.icl.prompting.pieces import PieceWriter
+from metashot.icl.prompting.template import template_frame
 from metashot.icl.sequences import (
     DemonstrationLabels,
+    LossOn,
     SequenceRules,
     TrainingSequence,
     build_sequences,
@@ -51,11 +56,11 @@ def model() -> LanguageModel:
 
 def rules(objective: Objective = Objective.DIRECT, **changes: Any) -> SequenceRules:
     defaults: dict[str, Any] = {"limits": LengthLimits(32, 96), "context_length": 2048}
-    return SequenceRules(objective, **{**defaults, **changes})
+    return SequenceRules(MetaiclFrame(objective, Layout.NEWLINE), **{**defaults, **changes})
 
 
 def cache_of(model: LanguageModel, objective: Objective, pools: Any = (TASK, FREE)) -> PieceCache:
-    return PieceCache(pools, batch_encoder(model.tokenizer), objective, Layout.NEWLINE)
+    return PieceCache(pools, batch_encoder(model.tokenizer), MetaiclFrame(objective, Layout.NEWLINE))
 
 
 def slowly(
@@ -67,11 +72,10 @@ def slowly(
         return tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"])  # pyright: ignore
 
     pool = pools[episode.task]
-    given: Any = {"objective": rule.objective, "layout": Layout.NEWLINE, "limits": rule.limits}
-    shots = demonstration_ids([pool[i] for i in episode.demonstrations], encode, **given)
-    head, target = example_pieces(pool[episode.query], encode, first=not shots, **given)
-    context = [token for shot in shots for token in shot] + list(head)
-    limit = rule.limits.sequence if shots else rule.limits.per_example
+    writer = PieceWriter(BoundPrompt(rule.frame), encode, rule.limits)
+    *shown, target = writer.shown_ids([pool[i] for i in (*episode.demonstrations, episode.query)])
+    context = [token for piece in shown for token in piece]
+    limit = rule.limits.sequence if episode.demonstrations else rule.limits.per_example
     return context[max(0, len(context) - (limit - len(target))) :] + list(target)
 
 
@@ -121,7 +125,7 @@ def test_pieces_are_tokenized_once_whatever_the_number_of_steps(model: LanguageM
         texts.extend(batch)
         return encode(batch)
 
-    cache = PieceCache([TASK], counting, Objective.DIRECT, Layout.NEWLINE)
+    cache = PieceCache([TASK], counting, MetaiclFrame(Objective.DIRECT, Layout.NEWLINE))
     sampler = EpisodeSampler((4,), 2, seed=0)
     for index in range(200):
         build_sequences([sampler.episode(index)], cache, rules())
@@ -287,3 +291,112 @@ def test_padded_batches_reach_the_limit_and_change_no_loss(model: LanguageModel)
     short = collate(sequences, Batching.BUCKETED, 6.0)
     module = TargetLoss(model.model)
     torch.testing.assert_close(module(padded), module(short), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_every_example_after_the_first_is_a_question_with_its_wrong_options(
+    model: LanguageModel, objective: Objective
+) -> None:
+    rule = rules(objective, loss_on=LossOn.EVERY, alternatives=True)
+    (sequence,) = build_sequences([Episode(0, 0, (0, 1), 1)], cache_of(model, objective), rule)
+    decode = model.tokenizer.decode
+    shown = [
+        (
+            decode(sequence.ids.tolist()[question.branch : question.start]),
+            decode(sequence.ids.tolist()[question.start : question.end]),
+            [
+                (decode(other.ids.tolist()[: other.lead]), decode(other.ids.tolist()[other.lead :]))
+                for other in question.alternatives
+            ],
+        )
+        for question in sequence.questions
+    ]
+    text = "asks which answer is right"
+    if objective is Objective.DIRECT:
+        assert shown == [("", "\nno", [("", "\nyes")])] * 2
+    else:
+        assert shown == [("\n\n\nno", f"\n{text}", [("\n\n\nyes", f"\n{text}")])] * 2
+    (only,) = build_sequences([Episode(0, 0, (0, 1), 1)], cache_of(model, objective), rules(objective))
+    assert [question.end for question in only.questions] == [len(sequence.ids)]
+
+
+def test_questions_whose_context_the_limit_cut_are_left_out(model: LanguageModel) -> None:
+    rule = rules(limits=LengthLimits(32, 40), loss_on=LossOn.EVERY, alternatives=True)
+    (sequence,) = build_sequences([Episode(0, 0, (0, 3, 3, 3), 1)], cache_of(model, Objective.DIRECT), rule)
+    assert sequence.cut > 0
+    assert len(sequence.questions) < 4
+    ends = [model.tokenizer.decode(sequence.ids.tolist()[q.start : q.end]) for q in sequence.questions]
+    assert set(ends) == {"\nno"}
+
+
+def test_replaced_words_stand_in_the_wrong_options_too(model: LanguageModel) -> None:
+    rule = rules(labels=DemonstrationLabels.RANDOM_WORDS, loss_on=LossOn.EVERY, alternatives=True)
+    (sequence,) = build_sequences([Episode(5, 0, (0, 1), 2)], cache_of(model, Objective.DIRECT), rule)
+    text = model.tokenizer.decode(sequence.ids.tolist())
+    first, last = sequence.questions
+    wrong = [model.tokenizer.decode(q.alternatives[0].ids.tolist()) for q in (first, last)]
+    right = [model.tokenizer.decode(sequence.ids.tolist()[q.start : q.end]) for q in (first, last)]
+    assert (wrong[0], right[0]) == (right[1], wrong[1])
+    assert "\nyes" not in text
+    assert "\nno" not in text
+
+
+def test_a_share_of_the_sequences_has_words_and_tasks_without_common_options_keep_theirs(
+    model: LanguageModel,
+) -> None:
+    rule = rules(labels=DemonstrationLabels.RANDOM_WORDS, replaced_share=0.5)
+    episodes = [Episode(index, index % 2, (0,), 1) for index in range(80)]
+    built = build_sequences(episodes, cache_of(model, Objective.DIRECT), rule)
+    ends = [model.tokenizer.decode(one.ids.tolist()[one.first_target :]) for one in built]
+    assert 10 < sum(end == "\nno" for end in ends[::2]) < 30
+    assert all(end.startswith("\na long answer") for end in ends[1::2])
+
+
+def test_balanced_sampling_shows_every_label_equally_often() -> None:
+    labels = (0,) * 90 + (1,) * 6 + (2,) * 4
+    sampler = EpisodeSampler((100, 6), 5, seed=1, labels=(labels, ()))
+    counts: dict[int, int] = dict.fromkeys(range(3), 0)
+    for index in range(300):
+        episode = sampler.episode(index)
+        chosen = [*episode.demonstrations, episode.query]
+        assert len(set(chosen)) == 6
+        if episode.task == 0:
+            assert sorted(labels[one] for one in chosen) == [0, 0, 1, 1, 2, 2]
+            counts[labels[episode.query]] += 1
+    assert min(counts.values()) > 60
+    assert sampler.episode(7) == EpisodeSampler((100, 6), 5, seed=1, labels=(labels, ())).episode(7)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+def test_a_sequence_in_a_template_is_the_prompt_of_its_query(
+    model: LanguageModel, objective: Objective
+) -> None:
+    """Begin-of-sequence, instruction, demonstrations, query: the ids that evaluation would score."""
+    frame = template_frame(objective, example="In: {input}\nOut: {output}", instruction="Answer.")
+    rule = SequenceRules(frame, LengthLimits(24, 96), 2048, (7, *encode_with(model)("Answer.\n\n")))
+    episode = Episode(0, 0, (0, 3), 1)
+    (sequence,) = build_sequences(
+        [episode], PieceCache((TASK, FREE), batch_encoder(model.tokenizer), frame), rule
+    )
+    writer = PieceWriter(BoundPrompt(frame, (7,)), encode_with(model), rule.limits)
+    shown = [TASK[place] for place in episode.demonstrations]
+    prompts = writer.row(shown, TASK[episode.query])
+    assert sequence.ids.tolist() in [list(prompt.ids) for prompt in prompts]
+    assert len(sequence.ids) - sequence.first_target in [len(prompt.target) for prompt in prompts]
+
+
+def test_the_front_of_a_sequence_survives_the_cut(model: LanguageModel) -> None:
+    rule = SequenceRules(MetaiclFrame(Objective.DIRECT, Layout.NEWLINE), LengthLimits(32, 48), 2048, (7, 9))
+    (sequence,) = build_sequences([Episode(0, 1, (0, 2, 3), 1)], cache_of(model, Objective.DIRECT), rule)
+    assert len(sequence.ids) == 48
+    assert sequence.cut > 0
+    assert sequence.ids[:2].tolist() == [7, 9]
+    bare = SequenceRules(rule.frame, LengthLimits(32, 46), 2048)
+    (without,) = build_sequences([Episode(0, 1, (0, 2, 3), 1)], cache_of(model, Objective.DIRECT), bare)
+    assert sequence.ids[2:].tolist() == without.ids.tolist()
+    assert sequence.first_target == without.first_target + 2
+
+
+def encode_with(model: LanguageModel) -> Any:
+    encode = batch_encoder(model.tokenizer)
+    return lambda text: tuple(encode([text])[0])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from metashot.engine.errors import CheckpointError, ConfigError, ModelError
 from metashot.engine.models.loading import LanguageModel
@@ -96,3 +98,28 @@ def test_pseudo_tokens_stand_for_their_vectors(gpt2: LanguageModel):
     assert torch.equal(vectors[0, 1:], pseudo[[0, 2]])
     with pytest.raises(ModelError, match="pseudo-token has no embedding"):
         embed(gpt2, torch.tensor([[-1]]), None)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "scaling"),
+    [
+        ("granite", {"logits_scaling": 3.0}),
+        ("cohere", {"logit_scale": 0.3}),
+        ("gemma2", {"final_logit_softcapping": 2.0}),
+    ],
+)
+def test_logits_at_the_answer_are_the_models_own(
+    gpt2: LanguageModel, architecture: str, scaling: dict[str, float]
+):
+    """Architectures that scale or cap what comes out of their vocabulary projection."""
+    config = AutoConfig.for_model(
+        architecture, vocab_size=64, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=4, num_key_value_heads=2, head_dim=8, pad_token_id=0, **scaling,
+    )  # fmt: skip
+    model = AutoModelForCausalLM.from_config(config).eval()
+    backbone = make_backbone(replace(gpt2, model=model))
+    batch = collate([PromptExample((5, 6, 7), (8,))], pad_id=0, device=torch.device("cpu"))
+    with torch.no_grad():
+        answer = backbone.decode(backbone.encode(torch.empty(1, 0, 32), batch), batch)
+        own = model(input_ids=torch.tensor([[5, 6, 7]])).logits[:, -1:]
+    torch.testing.assert_close(answer, own)

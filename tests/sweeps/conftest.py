@@ -15,6 +15,7 @@ import json, os, sys, time
 from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
+from metashot.engine.errors import ConfigError
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def main(config):
@@ -22,6 +23,8 @@ def main(config):
     time.sleep(config.seconds)
     with (Path(config.log) / "started").open("a") as log:
         log.write(f"{config.x} {config.y}\\n")
+    if isinstance(config.base, str):
+        raise ConfigError("base", f"must be a number, got {config.base}", "write base=10")
     if config.x == 2 and config.y == "bad" and not (Path(config.log) / "mended").exists():
         raise ValueError("x=2 does not go with y=bad")
     if config.y == "dies":
@@ -39,6 +42,7 @@ defaults:
 x: 1
 y: good
 base: 10
+items: [1]
 seconds: 0
 log: {folder}
 logger: {{folder: "${{hydra:runtime.output_dir}}", group: "${{sweep_group:}}"}}

@@ -1,6 +1,7 @@
 """Multirun with a ledger: failures, resumption, run lists, launchers and search, in real processes."""
 
 import json
+from pathlib import Path
 
 import pytest
 from hydra.errors import MissingConfigException
@@ -49,6 +50,43 @@ def test_nothing_runs_when_all_is_finished(program, sweep_of):
     assert again.returncode == 0
     assert len(started(program)) == 2
     assert [record["figure"] for record in sweep_of()[1]] == [10.0, 20.0]
+
+
+def test_more_values_extend_a_sweep_and_what_decides_nothing_changes_nothing(program, sweep_of):
+    assert program("x=1,2").returncode == 0
+    again = program("x=1,2,3", "+logger.project=p", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1")
+    assert again.returncode == 0, again.stderr
+    assert "2 of 3 jobs are finished already" in again.stdout
+    folder, records = sweep_of()
+    assert len(started(program)) == 3
+    assert sorted(values(folder)) == [0, 1, 2]
+    assert [record["number"] for record in records] == [0, 1, 2]
+
+
+def test_the_subdir_is_the_users_and_each_job_is_composed_once(program, sweep_of):
+    done = program("x=1,2", "hydra.sweep.subdir=job_${hydra.job.num}_${hydra.job.override_dirname}")
+    assert done.returncode == 0, done.stderr
+    folder, records = sweep_of()
+    assert {Path(record["folder"]).name for record in records} == {"job_0_x=1", "job_1_x=2"}
+    assert {path.parent.name for path in folder.glob("*/value.json")} == {"job_0_x=1", "job_1_x=2"}
+
+
+def test_a_mistake_that_every_job_would_make_stops_after_the_first(program, sweep_of):
+    """`x` is swept, and the mistake lies in `base`, which no job changes; the same in a swept key stops after two."""
+    done = program("x=1,2,3,4", "base=wrong")
+    assert done.returncode == 1
+    assert len(started(program)) == 1
+    assert "3 jobs are not started: they would fail as job 0 did" in done.stdout
+    _, records = sweep_of()
+    assert [record["state"] for record in records] == ["failed", "waiting", "waiting", "waiting"]
+    assert program("base=wrong,bad,worse,good").returncode == 1
+    assert len(started(program)) == 3
+
+
+def test_a_list_key_that_is_swept_over_bare_values_is_refused(program):
+    refused = program("items=100,13")
+    assert "items: takes a list, got 100 in one job (write items=[100])" in refused.stderr
+    assert not (program.folder / "started").exists()
 
 
 def test_a_changed_config_is_refused(program):

@@ -18,7 +18,8 @@ from metashot.engine.report import formats
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.report.systems import Answers, collect_answers
 from metashot.engine.report.table import Cell, Table, names, p_value, percent, points
-from metashot.engine.runs.config_difference import Change, config_changes, read_run
+from metashot.engine.runs.config_difference import Change, config_changes
+from metashot.engine.runs.record import read_run
 
 _NOT_COMPARED = ("logger", "hydra", "results_root", "name", "tags")
 

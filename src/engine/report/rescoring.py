@@ -61,7 +61,10 @@ def rescore(outputs: Outputs) -> list[Rescored]:
     kept = with_variants(outputs.results, outputs.runs)
     key = ["run", "fingerprint", "task", "seed"]
     frame = kept.select([*SYSTEM, *key, "metric"]).join(outputs.predictions, on=key, how="inner")
-    frame = frame.filter((pl.col("options").list.len() > 0) & (pl.col("sum_nll").list.len() > 0))
+    # Generated answers have no options, and the harness does not say how many tokens an option has.
+    frame = frame.filter(
+        (pl.col("options").list.len() > 0) & (pl.col("n_tokens").list.len() == pl.col("options").list.len())
+    )
     rescored: list[Rescored] = []
     for values, rows in frame.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
         rescored += _rescore_system(System(*values), rows)

@@ -16,6 +16,7 @@ from metashot.engine.metrics.statistics import (
     task_outcomes,
 )
 from metashot.engine.report.coverage import Coverage, coverage_of
+from metashot.engine.report.harness_files import METHOD as HARNESS_METHOD
 from metashot.engine.report.reading import SYSTEM, Outputs
 from metashot.engine.report.variants import with_variants
 
@@ -147,7 +148,7 @@ def collect_answers(
     key = ["run", "fingerprint", "task", "seed"]
     joined = (
         kept.select([*SYSTEM, *key, "metric", "test_digest"])
-        .join(outputs.predictions.select([*key, "index", "gold", "prediction"]), on=key, how="inner")
+        .join(outputs.predictions.select([*key, "index", "gold", "prediction", "score"]), on=key, how="inner")
         .sort([*SYSTEM, "task", "seed", "index"])
     )
     problems: list[str] = []
@@ -163,7 +164,7 @@ def collect_answers(
         expected = _expected(setting, rows, outputs, targets)
         for system, outcomes in rows:
             figures = bootstrap_mean(list(outcomes.values()), draws, level, seed)
-            seeded = system.k > 0 or _seeds_matter(outcomes)
+            seeded = _is_seeded(system, outcomes)
             coverage = coverage_of(outcomes, expected.tasks, expected.seeds, expected.sizes, seeded=seeded)
             answers.append(Answers(system, outcomes, expected.tasks, figures, coverage))
             if not coverage.complete:
@@ -194,7 +195,7 @@ def _expected(
     seeds = {
         int(seed)
         for system, outcomes in rows
-        if system.k > 0 or _seeds_matter(outcomes)
+        if _is_seeded(system, outcomes)
         for outcome in outcomes.values()
         for seed in outcome.seeds
     }
@@ -207,6 +208,11 @@ def _expected(
     return _Expected(tuple(targets(setting)) or tuple(sorted(asked | answered)), frozenset(seeds), sizes)
 
 
+def _is_seeded(system: System, outcomes: Mapping[str, TaskOutcomes]) -> bool:
+    """Whether a system should have every demonstration seed; the harness has one draw of its own."""
+    return system.method != HARNESS_METHOD and (system.k > 0 or _seeds_matter(outcomes))
+
+
 def _seeds_matter(outcomes: Mapping[str, TaskOutcomes]) -> bool:
     return any(
         (outcome.prediction != outcome.prediction[0]).any() or (outcome.gold != outcome.gold[0]).any()
@@ -217,15 +223,17 @@ def _seeds_matter(outcomes: Mapping[str, TaskOutcomes]) -> bool:
 def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[str, TaskOutcomes]:
     outcomes: dict[str, TaskOutcomes] = {}
     for (task,), rows in frame.partition_by(["task"], maintain_order=True, as_dict=True).items():
+        metric = Metric(rows["metric"][0])
+        columns = ("score", "score") if metric.graded else ("gold", "prediction")
         by_seed = {
-            int(seed): (part["gold"].to_list(), part["prediction"].to_list())
+            int(seed): tuple(part[column].cast(pl.String).to_list() for column in columns)
             for (seed,), part in rows.partition_by(["seed"], maintain_order=True, as_dict=True).items()
         }
         tests = {
-            int(seed): str(digest) for seed, digest in rows.select("seed", "test_digest").unique().rows()
+            int(seed): str(digest) for seed, digest in rows.select("seed", "test_digest").unique().iter_rows()
         }
         try:
-            outcomes[str(task)] = task_outcomes(str(task), Metric(rows["metric"][0]), by_seed, tests)
+            outcomes[str(task)] = task_outcomes(str(task), metric, by_seed, tests)
         except ValueError as error:
             problems.append(f"{system.setting}, {system.title}: {error}; left out of every figure.")
     return outcomes

@@ -1,15 +1,12 @@
-"""In which keys two resolved configs differ, and which run a folder holds."""
+"""In which keys two resolved configs differ."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from metashot.engine.errors import OutputError
-from metashot.engine.runs.results import RUN_FILE
 from metashot.engine.tracking.tracker import flatten
 
 _ABSENT = "(absent)"
@@ -27,23 +24,6 @@ class Change:
         return f"{self.key}: {self.before} -> {self.after}"
 
 
-@dataclass(frozen=True, slots=True)
-class SavedRun:
-    """What `run.json` says about a run.
-
-    Attributes:
-        folder: its output folder.
-        overrides: the command line it was started with.
-        config: its resolved config, nested.
-        status: `finished`, `failed` or `running`.
-    """
-
-    folder: Path
-    overrides: tuple[str, ...]
-    config: dict[str, Any]
-    status: str
-
-
 def config_changes(
     before: Mapping[str, Any], after: Mapping[str, Any], ignore: Sequence[str] = ()
 ) -> tuple[Change, ...]:
@@ -59,26 +39,6 @@ def config_changes(
     return tuple(
         Change(key, _text(old, key), _text(new, key)) for key in keys if _text(old, key) != _text(new, key)
     )
-
-
-def read_run(folder: Path) -> SavedRun:
-    """Read the record of a run.
-
-    Raises:
-        OutputError: no run lies there, or its record is damaged.
-    """
-    path = folder / RUN_FILE
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return SavedRun(
-            folder, tuple(content["overrides"]), dict(content["config"]), str(content.get("status", ""))
-        )
-    except FileNotFoundError:
-        raise OutputError(
-            str(path), "no such file", "give the output folder of a run, the one with results.jsonl"
-        ) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise OutputError(str(path), f"damaged: {error}", "use another run") from None
 
 
 def _ignored(key: str, ignore: Sequence[str]) -> bool:

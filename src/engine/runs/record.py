@@ -7,15 +7,19 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from metashot.data.seals import SEAL, parse_json, sealed, unsealed
+from metashot.engine.errors import OutputError
 from metashot.engine.files import write_json
 from metashot.engine.runs.results import RUN_FILE
 
+_FORMAT = 2
 _PACKAGES = (
     "metashot",
     "torch",
@@ -41,6 +45,7 @@ class RunRecord:
         self.folder = folder
         self._start = time.monotonic()
         self._content: dict[str, Any] = {
+            "format": _FORMAT,
             "config": dict(config),
             "overrides": overrides,
             "versions": package_versions(),
@@ -55,12 +60,60 @@ class RunRecord:
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
 
+    def expect(self, cells: Mapping[tuple[str, int], str]) -> None:
+        """Write down the cells that the run will hold: fingerprint by task and seed."""
+        rows = [{"task": task, "seed": seed, "fingerprint": print_} for (task, seed), print_ in cells.items()]
+        self.write("running", cells=rows)
+
     def write(self, status: str, **facts: Any) -> None:
-        """Write the file with `status` (`running`, `finished`, `failed`) and further facts."""
+        """Write the file with `status` (`running`, `finished`, `failed`, `interrupted`) and further facts."""
         self._content.update(facts)
         self._content["status"] = status
         self._content["wall_seconds"] = round(time.monotonic() - self._start, 3)
-        write_json(self.folder / RUN_FILE, self._content)
+        write_json(self.folder / RUN_FILE, sealed(self._content))
+
+
+@dataclass(frozen=True, slots=True)
+class SavedRun:
+    """What `run.json` says about a run.
+
+    Attributes:
+        folder: its output folder.
+        overrides: the command line it was started with.
+        config: its resolved config, nested.
+        status: `finished`, `failed`, `interrupted` or `running`.
+        cells: fingerprint of every cell that it holds, by task and seed; empty when it evaluated nothing.
+    """
+
+    folder: Path
+    overrides: tuple[str, ...]
+    config: dict[str, Any]
+    status: str
+    cells: dict[tuple[str, int], str]
+
+
+def read_run(folder: Path) -> SavedRun:
+    """Read the record of a run.
+
+    Raises:
+        OutputError: no run lies there, or its record is damaged.
+    """
+    path = folder / RUN_FILE
+    try:
+        content = parse_json(path.read_bytes())
+        # Records of earlier versions carry neither format nor digest.
+        content = unsealed(content) if "format" in content or SEAL in content else content
+        cells = {(str(c["task"]), int(c["seed"])): str(c["fingerprint"]) for c in content.get("cells", ())}
+        overrides, config = tuple(content.get("overrides", ())), dict(content["config"])
+        return SavedRun(folder, overrides, config, str(content.get("status", "")), cells)
+    except FileNotFoundError:
+        raise OutputError(
+            str(path), "no such file", "give the output folder of a run, the one with results.jsonl"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise OutputError(
+            str(path), f"damaged: {error}", "run the same command again in this folder"
+        ) from None
 
 
 def package_versions() -> dict[str, str]:

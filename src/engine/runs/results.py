@@ -6,21 +6,21 @@ on where it was, and two processes that share a `results_root` cannot damage eac
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from hashlib import sha256
 from typing import Any
 
-from filelock import FileLock
-
+from metashot.data.seals import parse_json, sealed, unsealed
 from metashot.engine.errors import OutputError
-from metashot.engine.files import append_lines, output_errors, read_lines, write_atomic
+from metashot.engine.files import json_line
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 RESULTS_FILE = "results.jsonl"
 PREDICTIONS_FILE = "predictions.jsonl"
 RUN_FILE = "run.json"
+PREDICTIONS_DIGEST = "predictions"
+"""Key of a result's line: sha256 of the cell's lines in `predictions.jsonl`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +79,7 @@ class Prediction:
         null_sum_nll: [n_null][n_options] the sums after each content-free input; empty without calibration.
         null_n_tokens: the token counts that belong to them.
         fingerprint: the cell's.
+        score: 0..1 of a generated answer by a graded metric; None where options were ranked.
     """
 
     task: str
@@ -95,6 +96,7 @@ class Prediction:
     null_sum_nll: tuple[tuple[float, ...], ...]
     null_n_tokens: tuple[tuple[int, ...], ...]
     fingerprint: str
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,9 +107,10 @@ class FinishedCell:
     predictions: tuple[Prediction, ...]
 
 
-def prediction_from_row(row: dict[str, Any]) -> Prediction:
+def prediction_from_row(row: Mapping[str, Any]) -> Prediction:
     """Read one line of `predictions.jsonl`."""
-    known = {name: row[name] for name in Prediction.__dataclass_fields__}
+    known = {name: row[name] for name in Prediction.__dataclass_fields__ if name != "score"}
+    known["score"] = row.get("score")
     for name in ("options", "nll", "sum_nll", "n_tokens", "n_chars", "n_bytes"):
         known[name] = tuple(known[name])
     for name in ("null_sum_nll", "null_n_tokens"):
@@ -115,7 +118,7 @@ def prediction_from_row(row: dict[str, Any]) -> Prediction:
     return Prediction(**known)
 
 
-def result_from_row(row: dict[str, Any]) -> Result:
+def result_from_row(row: Mapping[str, Any]) -> Result:
     """Read one line of `results.jsonl`.
 
     Raises:
@@ -130,105 +133,6 @@ def result_from_row(row: dict[str, Any]) -> Result:
     return Result(**{name: row[name] for name in Result.__dataclass_fields__ if name in row})
 
 
-class ResultStore:
-    """Finished cells of any number of runs, by fingerprint.
-
-    Args:
-        root: the results root; cells live in `<root>/cells`.
-    """
-
-    def __init__(self, root: Path) -> None:
-        self.folder = root / "cells"
-
-    def check_writable(self) -> None:
-        """Fail before the model is loaded.
-
-        Raises:
-            OutputError: the folder cannot be made or written.
-        """
-        with output_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
-        probe = self.folder / ".writable"
-        write_atomic(probe, "")
-        probe.unlink(missing_ok=True)
-
-    def get(self, fingerprint: str) -> FinishedCell | None:
-        """The stored cell, or None when it is missing or its file is damaged (then it is computed again)."""
-        path = self._path(fingerprint)
-        if not path.is_file():
-            return None
-        try:
-            rows = list(read_lines(path))
-            result = result_from_row(rows[0])
-            predictions = tuple(prediction_from_row(row) for row in rows[1:])
-        except (KeyError, IndexError, TypeError):
-            return None
-        whole = result.fingerprint == fingerprint and len(predictions) == result.n
-        return FinishedCell(result, predictions) if whole else None
-
-    def put(self, cell: FinishedCell) -> None:
-        """Store a finished cell, whole or not at all."""
-        lines = [asdict(cell.result), *map(asdict, cell.predictions)]
-        write_atomic(
-            self._path(cell.result.fingerprint),
-            "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
-        )
-
-    def lock(self, fingerprint: str) -> FileLock:
-        """Held while a cell is computed, so that a second process waits for it and then reads it."""
-        path = self._path(fingerprint)
-        with output_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path.with_suffix(".lock"))
-
-    def _path(self, fingerprint: str) -> Path:
-        return self.folder / fingerprint[:2] / f"{fingerprint}.jsonl"
-
-
-class RunFolder:
-    """`results.jsonl` and `predictions.jsonl` of one run: appended cell by cell, each cell once.
-
-    Args:
-        folder: the run's output folder. Predictions that a kill left without their result line are dropped.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        with output_errors(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(folder / ".results.lock")
-        with self._lock:
-            self._drop_unfinished()
-
-    def add(self, cell: FinishedCell) -> None:
-        """Append one cell unless it is already there."""
-        key = _cell_key(asdict(cell.result))
-        with self._lock:
-            if any(_cell_key(row) == key for row in self._rows(RESULTS_FILE)):
-                return
-            append_lines(self.folder / PREDICTIONS_FILE, map(asdict, cell.predictions))
-            append_lines(self.folder / RESULTS_FILE, [asdict(cell.result)])
-
-    def results(self) -> list[Result]:
-        """All results of the folder."""
-        return [result_from_row(row) for row in self._rows(RESULTS_FILE)]
-
-    def _rows(self, name: str) -> Iterable[dict[str, Any]]:
-        path = self.folder / name
-        return read_lines(path) if path.is_file() else ()
-
-    def _drop_unfinished(self) -> None:
-        path = self.folder / PREDICTIONS_FILE
-        if not path.is_file():
-            return
-        finished = {_cell_key(row) for row in self._rows(RESULTS_FILE)}
-        text = path.read_text(encoding="utf-8", errors="replace")
-        rows = list(read_lines(path))
-        kept = [row for row in rows if _cell_key(row) in finished]
-        if len(kept) < len(rows) or len(rows) < text.count("\n") or (text and not text.endswith("\n")):
-            write_atomic(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept))
-
-
 def relabel(cell: FinishedCell, *, setting: str, method: str, model: str, seed: int) -> FinishedCell:
     """A stored cell under the names of the run that asks for it; names do not decide a value.
 
@@ -241,9 +145,46 @@ def relabel(cell: FinishedCell, *, setting: str, method: str, model: str, seed: 
 
 
 def gold_and_predictions(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    """The two columns that metrics take."""
+    """The two columns that metrics take; for graded answers the grades, twice."""
+    if predictions and predictions[0].score is not None:
+        grades = [repr(row.score) for row in predictions]
+        return grades, grades
     return [row.gold for row in predictions], [row.prediction for row in predictions]
 
 
-def _cell_key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row.get("fingerprint"), row.get("task"), row.get("seed")
+def cell_lines(cell: FinishedCell) -> tuple[bytes, bytes]:
+    """The line of a cell in `results.jsonl`, and its lines in `predictions.jsonl`."""
+    predictions = b"".join(json_line(asdict(prediction)) for prediction in cell.predictions)
+    row = {**asdict(cell.result), PREDICTIONS_DIGEST: sha256(predictions).hexdigest()}
+    return json_line(sealed(row)), predictions
+
+
+def checked_row(line: bytes) -> dict[str, Any]:
+    """A line of `results.jsonl` with its values as they were written.
+
+    Raises:
+        ValueError: no JSON object, or damaged.
+    """
+    row = parse_json(line)
+    if is_unchecked(row):
+        return row
+    return unsealed(row)
+
+
+def is_unchecked(row: Any) -> bool:
+    """Whether a line of an earlier version, without digests, stands there."""
+    return isinstance(row, dict) and row.get("format", 1) == 1 and "digest" not in row
+
+
+def cell_from_lines(row: Mapping[str, Any], predictions: bytes) -> FinishedCell:
+    """The cell of a checked row and its prediction lines.
+
+    Raises:
+        ValueError: the lines are not those that were written with the row.
+    """
+    if sha256(predictions).hexdigest() != row.get(PREDICTIONS_DIGEST):
+        raise ValueError("predictions differ from their digest")
+    return FinishedCell(
+        result_from_row(row),
+        tuple(prediction_from_row(parse_json(line)) for line in predictions.splitlines()),
+    )

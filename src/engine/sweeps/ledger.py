@@ -7,6 +7,7 @@ another config today, the sweep is refused with the difference instead of mixing
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
@@ -15,15 +16,17 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from metashot.engine.errors import ConfigError, OutputError
+from metashot.engine.errors import ConfigError, MetashotError, OutputError
 from metashot.engine.files import digest_of, output_errors, write_json
 from metashot.engine.runs.config_difference import config_changes
 
 PROJECT = "metashot"
 FORMAT_VERSION = 1
 HEADER = "ledger.json"
-NOT_DECIDING = ("logger", "hydra", "results_root", "name", "tags", "report", "plan")
-"""Config nodes that may change between two starts of a sweep."""
+NOT_DECIDING = (
+    "logger", "hydra", "results_root", "name", "notes", "tags", "report", "compare", "plan", "scorer",
+)  # fmt: skip
+"""Config nodes that decide no result: they may change between two starts of a sweep, and make no job another one."""
 
 _KEY_CHARACTERS = 12
 _SHOWN_CHANGES = 5
@@ -57,8 +60,8 @@ class Job:
 
     @property
     def key(self) -> str:
-        """Digest of the overrides, whatever their order."""
-        return digest_of(sorted(self.overrides))[:_KEY_CHARACTERS]
+        """Digest of the overrides that decide results, whatever their order."""
+        return digest_of(sorted(filter(decides, self.overrides)))[:_KEY_CHARACTERS]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class JobRecord:
         figure: what the job returned, in percent for evaluations.
         error: one line, when it failed.
         attempts: how often it was started.
+        mistake: the config key or file that a user's mistake lies in; empty for other errors.
     """
 
     key: str
@@ -88,6 +92,7 @@ class JobRecord:
     figure: float | None = None
     error: str = ""
     attempts: int = 0
+    mistake: str = ""
 
 
 class Ledger:
@@ -152,6 +157,9 @@ class Ledger:
                 self._write(record)
             elif record.digest != digest_of(config):
                 raise _changed(record, config)
+            elif record.overrides != job.overrides:
+                record = replace(record, overrides=job.overrides)
+                self._write(record)
             wanted[job.key] = record
         done = (JobState.FINISHED, JobState.PRUNED)
         return tuple(record for record in wanted.values() if record.state not in done)
@@ -166,6 +174,7 @@ class Ledger:
                 folder=str(folder),
                 attempts=record.attempts + 1,
                 error="",
+                mistake="",
                 figure=None,
             )
         )
@@ -178,7 +187,9 @@ class Ledger:
         """A job has ended with an error, or was stopped early."""
         state = JobState.PRUNED if pruned else JobState.FAILED
         text = " ".join(str(error).split()) or type(error).__name__
-        self._write(replace(self.read(key), state=state, error=f"{type(error).__name__}: {text}"))
+        mistake = error.where if isinstance(error, MetashotError) else ""
+        name = f"{type(error).__name__}: {text}"
+        self._write(replace(self.read(key), state=state, error=name, mistake=mistake))
 
     def interrupt(self, key: str, reason: KeyboardInterrupt) -> None:
         """A signal has stopped a job."""
@@ -212,6 +223,12 @@ class Ledger:
 
     def _write(self, record: JobRecord) -> None:
         write_json(self._path(record.key), asdict(record))
+
+
+def decides(override: str) -> bool:
+    """Whether an override, as written, belongs to a node that decides results."""
+    key = override.lstrip("+~").partition("=")[0]
+    return re.split(r"[./@:]", key, maxsplit=1)[0] not in NOT_DECIDING
 
 
 def decisive(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.tracking.tracker import Status, Tracker, import_extra
@@ -63,6 +64,12 @@ def make_pruner(name: str, warmup_steps: int) -> object:
     return makers[name]()
 
 
+def trial_id(storage: Any, study: str, number: int) -> int:
+    """The storage's own number of a trial, over all studies that it holds."""
+    study_id = storage.get_study_id_from_name(study)
+    return storage.get_trial_id_from_study_id_trial_number(study_id, number)
+
+
 def watched(tracker: Tracker) -> Tracker:
     """`tracker`, wrapped when this job belongs to a search."""
     text = os.environ.get(TRIAL_VARIABLE)
@@ -79,16 +86,17 @@ class PruningTracker:
 
     def __init__(self, tracker: Tracker, address: TrialAddress) -> None:
         optuna = import_extra("optuna", "hydra.sweeper.search", "sweep")
+        storage = optuna.storages.get_storage(address.storage)
         study = optuna.load_study(
             study_name=address.study,
-            storage=address.storage,
+            storage=storage,
             pruner=make_pruner(address.pruner, address.warmup_steps),
         )
-        trial_id = study._storage.get_trial_id_from_study_id_trial_number(study._study_id, address.number)
-        self._trial = optuna.trial.Trial(study, trial_id)
+        self._trial = optuna.trial.Trial(study, trial_id(storage, address.study, address.number))
         self._tracker = tracker
         self._metric = address.metric
         self._steps = 0
+        self._pruned = False
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record metrics.
@@ -102,6 +110,7 @@ class PruningTracker:
         self._steps = self._steps + 1 if step is None else step
         self._trial.report(float(metrics[self._metric]), self._steps)
         if self._trial.should_prune():
+            self._pruned = True
             raise Pruned(f"stopped at step {self._steps}: {self._metric}={metrics[self._metric]:.4g}")
 
     def summary(self, values: Mapping[str, object]) -> None:
@@ -117,5 +126,5 @@ class PruningTracker:
         self._tracker.artifact(name, kind, path)
 
     def finish(self, status: Status) -> None:
-        """Close the run."""
-        self._tracker.finish(status)
+        """Close the run; one that was given up is no failed one."""
+        self._tracker.finish("pruned" if self._pruned else status)

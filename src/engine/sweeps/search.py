@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from metashot.engine.errors import ConfigError
-from metashot.engine.sweeps.pruning import TrialAddress, make_pruner
+from metashot.engine.sweeps.pruning import TrialAddress, make_pruner, trial_id
 from metashot.engine.tracking.tracker import import_extra
 
 Value = str | int | float | bool | None
@@ -83,8 +83,8 @@ class Search:
         space: where to search.
 
     Raises:
-        ConfigError: optuna is missing, an unknown direction, sampler or pruner, a storage that cannot be
-            opened, or a study of the same name over other parameters.
+        ConfigError: optuna is missing, nothing is swept, an unknown direction, sampler or pruner, a storage that
+            cannot be opened, or a study of the same name with another direction, parameters, choices or ranges.
     """
 
     def __init__(self, spec: SearchSpec, space: Space) -> None:
@@ -97,16 +97,23 @@ class Search:
                 f"no direction is called {spec.direction!r}",
                 "maximize or minimize",
             )
+        if not space:
+            raise ConfigError(
+                "hydra.sweeper.search",
+                "nothing is swept, so every trial would be the same",
+                "sweep a key, such as k=4,8,16 or 'optimizer.learning_rate=tag(log, interval(1e-5, 1e-3))'",
+            )
         self._space = {name: self._distribution(part) for name, part in space.items()}
+        self._storage = self._open_storage()
         self._study = self._optuna.create_study(
-            storage=spec.storage,
+            storage=self._storage,
             study_name=spec.study,
             direction=spec.direction,
             sampler=self._sampler(),
             pruner=make_pruner(spec.pruner, spec.warmup_steps),
             load_if_exists=True,
         )
-        self._check_parameters()
+        self._check_kept_study()
         self._close_interrupted()
 
     @property
@@ -129,6 +136,11 @@ class Search:
         else:
             self._study.tell(number, value)
 
+    def points(self) -> list[dict[str, Value]]:
+        """Parameters of every trial that was asked for, each point once, in order."""
+        every = [dict(trial.params) for trial in self._study.get_trials(deepcopy=False) if trial.params]
+        return [point for place, point in enumerate(every) if point not in every[:place]]
+
     def best(self) -> tuple[dict[str, Value], float] | None:
         """Parameters and value of the best finished trial, or None without one."""
         try:
@@ -149,18 +161,37 @@ class Search:
         """Trials that were running when the search was killed are tried again first."""
         for trial in self._study.get_trials(deepcopy=False):
             if trial.state == self._optuna.trial.TrialState.RUNNING:
-                self._study._storage.set_trial_user_attr(trial._trial_id, "interrupted", True)
+                own = trial_id(self._storage, self.spec.study, trial.number)
+                self._storage.set_trial_user_attr(own, "interrupted", True)
                 self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
                 self._study.enqueue_trial(trial.params)
 
-    def _check_parameters(self) -> None:
+    def _check_kept_study(self) -> None:
+        """A study goes on with the direction, parameters and ranges that it began with.
+
+        Raises:
+            ConfigError: another direction, other parameters, choices or ranges.
+        """
+        place, out = "hydra.sweeper.search.study", "keep them, or choose another study name"
+        kept = self._study.direction.name.lower()
+        if kept != self.spec.direction:
+            raise ConfigError(place, f"study {self.spec.study!r} was begun with direction {kept}", out)
         for trial in self._study.get_trials(deepcopy=False):
-            if trial.params and set(trial.params) != set(self._space):
+            if not trial.distributions:
+                continue
+            if set(trial.distributions) != set(self._space):
                 raise ConfigError(
-                    "hydra.sweeper.search.study",
-                    f"study {self.spec.study!r} searches {sorted(trial.params)}, not {sorted(self._space)}",
-                    "choose another study name",
+                    place,
+                    f"study {self.spec.study!r} searches {sorted(trial.distributions)}, not {sorted(self._space)}",
+                    out,
                 )
+            for name, was in trial.distributions.items():
+                if was != self._space[name]:
+                    raise ConfigError(
+                        place,
+                        f"study {self.spec.study!r} searches {name} in {_said(was)}, not in {_said(self._space[name])}",
+                        out,
+                    )
 
     def _distribution(self, part: Choice | Interval) -> Any:
         distributions = self._optuna.distributions
@@ -170,16 +201,19 @@ class Search:
             return distributions.IntDistribution(int(part.low), int(part.high), log=part.log)
         return distributions.FloatDistribution(part.low, part.high, log=part.log)
 
-    def _known_trials(self) -> int:
-        """A resumed search must not draw its first points again."""
+    def _open_storage(self) -> Any:
         try:
-            studies = self._optuna.get_all_study_summaries(self.spec.storage)
+            return self._optuna.storages.get_storage(self.spec.storage)
         except Exception as error:  # whatever the database's driver raises
             raise ConfigError(
                 "hydra.sweeper.search.storage",
                 f"{self.spec.storage!r} cannot be opened: {(str(error).splitlines() or [''])[0]}",
                 "null, or a URL such as sqlite:///search.db in a folder that exists",
             ) from error
+
+    def _known_trials(self) -> int:
+        """A resumed search must not draw its first points again."""
+        studies = self._optuna.get_all_study_summaries(self._storage)
         names = {study.study_name: study for study in studies}
         return names[self.spec.study].n_trials if self.spec.study in names else 0
 
@@ -197,3 +231,10 @@ class Search:
                 f"one of {', '.join(makers)}",
             )
         return makers[self.spec.sampler]()
+
+
+def _said(distribution: Any) -> str:
+    """A range or list of choices, in short."""
+    if hasattr(distribution, "choices"):
+        return f"[{', '.join(map(str, distribution.choices))}]"
+    return f"{distribution.low:g} to {distribution.high:g}" + (" (log)" if distribution.log else "")

@@ -19,13 +19,13 @@ from typing import Any, Literal, Protocol
 import yaml
 
 from metashot.engine.errors import ConfigError, OutputError
-from metashot.engine.files import append_lines, write_atomic
+from metashot.engine.files import append_lines, output_errors, write_atomic
 
 log = logging.getLogger(__name__)
 
 Kind = Literal["none", "jsonl", "wandb", "trackio"]
 Mode = Literal["auto", "online", "offline"]
-Status = Literal["ok", "failed"]
+Status = Literal["ok", "failed", "pruned"]
 
 _INIT_SECONDS = 30.0
 _FINISH_SECONDS = 60.0
@@ -170,6 +170,8 @@ class JsonlTracker:
     """
 
     def __init__(self, folder: Path) -> None:
+        with output_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         self._path = folder / "metrics.jsonl"
         self._start = time.monotonic()
 
@@ -281,7 +283,10 @@ class WandbTracker:
     def finish(self, status: Status) -> None:
         """Finish the run; a lost server is waited for one minute at most."""
         with quietly("finish the run"):
-            self._run.finish(exit_code=0 if status == "ok" else 1)
+            if status == "pruned":
+                self._run.summary["pruned"] = True
+                self._run.tags = (*(self._run.tags or ()), "pruned")
+            self._run.finish(exit_code=1 if status == "failed" else 0)
 
 
 @contextmanager

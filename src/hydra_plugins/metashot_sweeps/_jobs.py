@@ -5,25 +5,36 @@ The underscore keeps Hydra's plugin scan from importing this module, and torch w
 
 from __future__ import annotations
 
+import copy
+import errno
 import logging
+import os
+import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
-from hydra.plugins.launcher import Launcher
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
+from metashot.engine.errors import ConfigError, MetashotError, OutputError
 from metashot.engine.files import write_atomic
 from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import Pruned
 from metashot.engine.sweeps.summary import counts, sweep_markdown, sweep_table
 
 log = logging.getLogger(__name__)
+
+PINNED = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "+hydra.job.env_set.")
+"""What `Jobs.launch` adds to a job's own overrides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +64,10 @@ class LedgerTask:
         except KeyboardInterrupt as reason:
             ledger.interrupt(key, reason)
             raise
+        except MetashotError as error:
+            log.error("the job failed: %s", error)
+            ledger.fail(key, error)
+            raise
         except Exception as error:
             log.exception("the job failed")
             ledger.fail(key, error)
@@ -61,25 +76,35 @@ class LedgerTask:
         return figure
 
 
-@dataclass(frozen=True, slots=True)
 class Jobs:
-    """Composes and launches the jobs of one sweep.
+    """Composes and launches the jobs of one sweep; each is composed once.
 
-    Attributes:
+    Args:
         context: Hydra's.
         config: the sweep's config.
-        launcher: Hydra's, whichever was chosen.
+        task: what a job runs.
         folder: the sweep's folder.
     """
 
-    context: HydraContext
-    config: DictConfig
-    launcher: Launcher
-    folder: Path
+    def __init__(self, context: HydraContext, config: DictConfig, task: TaskFunction, folder: Path) -> None:
+        self.config = config
+        self.folder = folder
+        self._loader = OnceLoader(context.config_loader)
+        self._launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=HydraContext(config_loader=self._loader, callbacks=context.callbacks),  # pyright: ignore[reportArgumentType]
+            task_function=LedgerTask(task, folder),
+            config=config,
+        )
+
+    @property
+    def in_turn(self) -> bool:
+        """Whether jobs run one after the other in this process."""
+        return isinstance(self._launcher, BasicLauncher)
 
     def compose(self, overrides: Sequence[str]) -> Job:
         """Compose a job without running it; a bad override raises here, before any job starts."""
-        composed = self.context.config_loader.load_sweep_config(self.config, list(overrides))
+        composed = self._loader.load_sweep_config(self.config, list(overrides))
+        self._check_lists(composed, overrides)
         with open_dict(composed):
             for node in ("hydra", "logger"):  # they speak of a folder that only a running job has
                 composed.pop(node, None)
@@ -87,7 +112,7 @@ class Jobs:
         return Job(tuple(overrides), plain)
 
     def launch(self, records: Sequence[JobRecord], environment: Sequence[Mapping[str, str]] = ()) -> None:
-        """Run these jobs, each in a folder that its number names.
+        """Run these jobs, each in a folder that its number names, or that `hydra.sweep.subdir` makes of it.
 
         Args:
             records: jobs to run.
@@ -97,15 +122,93 @@ class Jobs:
         for place, record in enumerate(records):
             variables = environment[place] if environment else {}
             # Workers compose the config again: what was chosen here must not be chosen anew there.
-            pinned = [f"hydra.sweep.dir={quoted(str(self.folder))}", f"hydra.sweep.subdir='{record.number}'"]
+            pinned = [f"hydra.sweep.dir={quoted(str(self.folder))}"]
+            pinned += [f"hydra.sweep.subdir={quoted(self._subdir(record))}"]
             pinned += [f"+hydra.job.env_set.{name}={quoted(value)}" for name, value in variables.items()]
             launched.append([*record.overrides, *pinned])
         if not launched:
             return
         try:
-            self.launcher.launch(launched, initial_job_idx=records[0].number)
+            with full_disk(self.folder):
+                self._launcher.launch(launched, initial_job_idx=records[0].number)
+        except MetashotError:
+            raise
         except Exception:  # a worker was killed, say; a job's own error never gets here
             log.exception("the launcher failed; jobs it was running stay in the state `running`")
+
+    def _subdir(self, record: JobRecord) -> str:
+        composed = self._loader.load_sweep_config(self.config, list(record.overrides))
+        with open_dict(composed):
+            composed.hydra.job.num = composed.hydra.job.id = record.number
+        return str(composed.hydra.sweep.subdir)
+
+    def _check_lists(self, composed: DictConfig, overrides: Sequence[str]) -> None:
+        """A list key that is swept over bare values gives each job one value where it needs a list.
+
+        Raises:
+            ConfigError: such a key.
+        """
+        for override in overrides:
+            key, _, value = override.partition("=")
+            if value and OmegaConf.is_list(OmegaConf.select(self.config, key)):
+                given = OmegaConf.select(composed, key)
+                if given is not None and not OmegaConf.is_list(given):
+                    raise ConfigError(key, f"takes a list, got {value} in one job", f"write {key}=[{value}]")
+
+
+@contextmanager
+def full_disk(folder: Path) -> Generator[None]:
+    """A full disk ends the sweep: no further job could be recorded.
+
+    Raises:
+        OutputError: in place of the system's error.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        raise _disk_is_full(folder) from error
+
+
+def _disk_is_full(folder: Path) -> OutputError:
+    remedy = "free it, or choose another results_root, and start again"
+    return OutputError(str(folder), "the disk is full, the sweep stops", remedy)
+
+
+class OnceLoader:
+    """Hydra's config loader, which composes each job once; launchers ask again for what was composed to check it.
+
+    What a launcher adds (`hydra.sweep.dir=`, ...) is set in a copy. A worker of another process has no copies.
+
+    Args:
+        loader: Hydra's.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return getattr(self._loader, name)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OnceLoader, (self._loader,)
+
+    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
+        """Hydra's method of that name."""
+        own = [word for word in sweep_overrides if not word.startswith(PINNED)]
+        pinned = [word for word in sweep_overrides if word.startswith(PINNED)]
+        if tuple(own) not in self._composed:
+            self._composed[tuple(own)] = self._loader.load_sweep_config(master_config, own)
+        config = copy.deepcopy(self._composed[tuple(own)])
+        if pinned:
+            self._composed.pop(tuple(own))  # it starts now, and is not asked for again
+        for override in OverridesParser.create().parse_overrides(pinned):
+            OmegaConf.update(config, override.get_key_element().lstrip("+"), override.value(), force_add=True)
+        return config
 
 
 def run_all(jobs: Jobs, rows: Sequence[Sequence[str]]) -> list[JobRecord]:
@@ -128,8 +231,48 @@ def run_all(jobs: Jobs, rows: Sequence[Sequence[str]]) -> list[JobRecord]:
         if len(left) < len(keys):
             done = len(keys) - len(left)
             console.print(f"{done} of {len(keys)} jobs are finished already and are not run again")
-        jobs.launch(left)
+        if jobs.in_turn:
+            _run_in_turn(jobs, ledger, left, swept_keys(rows))
+        else:
+            jobs.launch(left)
         return conclude(ledger, jobs.folder, keys, console)
+
+
+def _run_in_turn(jobs: Jobs, ledger: Ledger, left: Sequence[JobRecord], swept: Collection[str]) -> None:
+    """One job after the other, until a mistake shows that the others would make it too."""
+    earlier: set[str] = set()
+    for place, record in enumerate(left):
+        jobs.launch([record])
+        outcome = ledger.read(record.key)
+        if os.strerror(errno.ENOSPC) in outcome.error:
+            raise _disk_is_full(jobs.folder)
+        mistake = outcome.mistake
+        common = mistake and not any(_belongs(mistake, key) for key in swept)
+        if (common or mistake in earlier) and place + 1 < len(left):
+            log.error(
+                "%d jobs are not started: they would fail as job %d did", len(left) - place - 1, record.number
+            )
+            return
+        if mistake:
+            earlier.add(mistake)
+
+
+def swept_keys(rows: Sequence[Sequence[str]]) -> set[str]:
+    """Keys that do not say the same in every job."""
+    words = [set(row) for row in rows]
+    shared = set.intersection(*words) if words else set()
+    return {word.lstrip("+~").partition("=")[0] for row in words for word in row - shared}
+
+
+def _belongs(mistake: str, key: str) -> bool:
+    """Whether a mistake's place is this key, a part of its node, or a file."""
+    dotted = key.replace("/", ".")
+    return (
+        mistake == dotted
+        or mistake.startswith(f"{dotted}.")
+        or "/" in mistake
+        or not re.match(r"[a-z_.]+$", mistake)
+    )
 
 
 def conclude(ledger: Ledger, folder: Path, keys: Sequence[str], console: Console) -> list[JobRecord]:

@@ -10,7 +10,7 @@ from hydra.errors import HydraException
 from rich.console import Console
 
 from hydra_plugins.metashot_sweeps._jobs import Jobs, conclude
-from metashot.engine.sweeps.ledger import JobRecord, JobState, Ledger
+from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import TRIAL_VARIABLE
 from metashot.engine.sweeps.search import Choice, Interval, Search, SearchSpec
 
@@ -42,7 +42,9 @@ def run_search(jobs: Jobs, overrides: Sequence[Override], keys: Mapping[str, Any
         if best := search.best():
             values = " ".join(f"{key}={value}" for key, value in best[0].items())
             console.print(f"best: {values} -> {best[1]:.4g}", markup=False)
-        return conclude(ledger, jobs.folder, [record.key for record in ledger.records()], console)
+        known = {record.key for record in ledger.records()}
+        asked = [Job(_words(fixed, point), {}).key for point in search.points()]
+        return conclude(ledger, jobs.folder, [key for key in asked if key in known], console)
 
 
 def _spec(jobs: Jobs, keys: Mapping[str, Any]) -> SearchSpec:
@@ -53,13 +55,18 @@ def _spec(jobs: Jobs, keys: Mapping[str, Any]) -> SearchSpec:
 def _run_batch(jobs: Jobs, search: Search, ledger: Ledger, fixed: list[str], size: int) -> None:
     """Ask, launch, tell; a point that was run before is told without running it again."""
     trials = search.ask(size)
-    composed = [jobs.compose([*fixed, *(f"{k}={v}" for k, v in trial.values.items())]) for trial in trials]
+    composed = [jobs.compose(_words(fixed, trial.values)) for trial in trials]
     left = ledger.plan(composed)
     addresses = {job.key: trial.address.to_text() for job, trial in zip(composed, trials, strict=True)}
     jobs.launch(left, [{TRIAL_VARIABLE: addresses[record.key]} for record in left])
     for job, trial in zip(composed, trials, strict=True):
         record = ledger.read(job.key)
         search.tell(trial.number, record.figure, pruned=record.state is JobState.PRUNED)
+
+
+def _words(fixed: Sequence[str], values: Mapping[str, object]) -> tuple[str, ...]:
+    """The overrides of one point."""
+    return (*fixed, *(f"{key}={value}" for key, value in values.items()))
 
 
 def part_of(override: Override) -> Choice | Interval:

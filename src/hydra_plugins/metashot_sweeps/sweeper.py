@@ -13,8 +13,6 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.core.plugins import Plugins
-from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
@@ -79,17 +77,12 @@ class LedgerSweeper(Sweeper):
         self.search: dict[str, Any] = {str(key): value for key, value in search.items()}
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
-        self.launcher: Launcher | None = None
+        self.task: TaskFunction | None = None
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        """Take the task, wrapped so that it keeps the ledger."""
-        from hydra_plugins.metashot_sweeps._jobs import LedgerTask
-
-        self.config, self.hydra_context = config, hydra_context
+        """Take the task; its launcher is made when the sweep begins."""
+        self.config, self.hydra_context, self.task = config, hydra_context, task_function
         self.folder = Path(str(config.hydra.sweep.dir)).absolute()
-        self.launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=hydra_context, task_function=LedgerTask(task_function, self.folder), config=config
-        )
 
     def sweep(self, arguments: list[str]) -> Any:
         """Run what is left of the sweep or search, and print the summary.
@@ -102,9 +95,9 @@ class LedgerSweeper(Sweeper):
         from hydra_plugins.metashot_sweeps._search import run_search
 
         assert self.hydra_context is not None
-        assert self.launcher is not None
+        assert self.task is not None
         assert self.config is not None
-        jobs = Jobs(self.hydra_context, self.config, self.launcher, self.folder)
+        jobs = Jobs(self.hydra_context, self.config, self.task, self.folder)
         overrides = self.parsed(arguments)
         if self.search["n_trials"]:
             return run_search(jobs, overrides, self.search)

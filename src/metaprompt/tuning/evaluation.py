@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
 from metashot.engine.files import append_lines, write_json
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.runs.results import FinishedCell, Result, ResultStore, RunFolder, relabel
+from metashot.engine.runs.folder import CellPlace, RunFolder
+from metashot.engine.runs.results import FinishedCell, Result, relabel
+from metashot.engine.runs.store import ResultStore
 from metashot.engine.training.learner import MetricSink
 from metashot.metaprompt.backbone import Backbone, make_backbone
 from metashot.metaprompt.meta.learner import PROMPT_FILE
@@ -36,6 +38,7 @@ def evaluate_prompts(
     *,
     notify: Callable[[str], None],
     sink: MetricSink | None = None,
+    expect: Callable[[Mapping[CellPlace, str]], None] | None = None,
 ) -> list[FinishedCell]:
     """Tune and test every (task, data seed, training seed) cell that the store does not hold yet.
 
@@ -45,12 +48,28 @@ def evaluate_prompts(
     tasks = [load_task(name, settings, language_model) for name in settings.tasks]
     backbone = make_backbone(language_model)
     start = starting_point(settings, language_model, backbone)
-    store, folder = ResultStore(results_root), RunFolder(output)
-    store.check_writable()
+    store = ResultStore(results_root)
     plan = [(t, d, s) for t in tasks for d in settings.data_seeds for s in settings.train_seeds]
+    prints = [
+        {
+            name: fingerprint(settings, language_model, task, name, start, data_seed, seed)
+            for name in task.tests
+        }
+        for task, data_seed, seed in plan
+    ]
+    if any(store.get(print_) is None for row in prints for print_ in row.values()):
+        store.check_writable()
+    expected = {
+        (name, result_seed(settings, data_seed, seed)): print_
+        for (_, data_seed, seed), row in zip(plan, prints, strict=True)
+        for name, print_ in row.items()
+    }
+    if expect is not None:
+        expect(expected)
+    folder = RunFolder(output, expected)
     finished: list[FinishedCell] = []
-    for number, (task, data_seed, seed) in enumerate(plan, start=1):
-        for cell in _cell(settings, backbone, task, start, data_seed, seed, store, output):
+    for number, ((task, data_seed, seed), row) in enumerate(zip(plan, prints, strict=True), start=1):
+        for cell in _cell(settings, backbone, task, start, data_seed, seed, row, store, output):
             folder.add(cell)
             finished.append(cell)
             notify(
@@ -59,6 +78,7 @@ def evaluate_prompts(
             )
             if sink is not None:
                 sink.log({f"accuracy/{cell.result.task}": cell.result.value}, number)
+    folder.check_complete()
     write_json(output / SUMMARY_FILE, deviations([cell.result for cell in finished]))
     return finished
 
@@ -70,24 +90,28 @@ def _cell(
     start: StartingPoint,
     data_seed: int,
     seed: int,
+    prints: Mapping[str, str],
     store: ResultStore,
     output: Path,
 ) -> list[FinishedCell]:
-    """One training run with all its test tasks, read from the store where it is already there."""
-    prints = {
-        name: fingerprint(settings, backbone.language_model, task, name, start, data_seed, seed)
-        for name in task.tests
-    }
-    with store.lock(next(iter(prints.values()))):
+    """One training run with all its test tasks (`prints`: their fingerprints), from the store if it is there."""
+
+    def stored() -> list[FinishedCell] | None:
         found = [store.get(print_) for print_ in prints.values()]
-        if all(cell is not None for cell in found):
-            names = {
-                "setting": settings.setting,
-                "method": settings.method,
-                "model": backbone.language_model.spec.name,
-            }
-            label = result_seed(settings, data_seed, seed)
-            return [relabel(cell, **names, seed=label) for cell in found if cell is not None]
+        names = {
+            "setting": settings.setting,
+            "method": settings.method,
+            "model": backbone.language_model.spec.name,
+        }
+        label = result_seed(settings, data_seed, seed)
+        whole = [relabel(cell, **names, seed=label) for cell in found if cell is not None]
+        return whole if len(whole) == len(found) else None
+
+    if (cells := stored()) is not None:
+        return cells
+    with store.lock(next(iter(prints.values()))):
+        if (cells := stored()) is not None:
+            return cells
         tuned = run_cell(settings, backbone, task, start, data_seed, seed)
         cells = [
             finished_cell(

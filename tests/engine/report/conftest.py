@@ -2,10 +2,10 @@
 
 import json
 import random
-from dataclasses import asdict
 
 import pytest
 
+from metashot.data.seals import sealed
 from metashot.engine.metrics.classification import Metric, score
 from metashot.engine.metrics.ranking import (
     Calibration,
@@ -14,7 +14,7 @@ from metashot.engine.metrics.ranking import (
     best_option,
     option_scores,
 )
-from metashot.engine.runs.results import Prediction, Result
+from metashot.engine.runs.results import FinishedCell, Prediction, Result, cell_lines
 
 SEEDS = (100, 13, 21)
 TASKS = {
@@ -74,11 +74,10 @@ def made_cell(
 def write_run(folder, cells, config=None):
     """An output folder with these cells."""
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "results.jsonl").open("w") as results, (folder / "predictions.jsonl").open("w") as rows:
-        for result, predictions in cells:
-            results.write(json.dumps(asdict(result)) + "\n")
-            rows.writelines(json.dumps(asdict(prediction)) + "\n" for prediction in predictions)
-    (folder / "run.json").write_text(json.dumps({"config": config or {"k": 16}}))
+    lines = [cell_lines(FinishedCell(result, tuple(predictions))) for result, predictions in cells]
+    (folder / "results.jsonl").write_bytes(b"".join(row for row, _ in lines))
+    (folder / "predictions.jsonl").write_bytes(b"".join(rows for _, rows in lines))
+    (folder / "run.json").write_text(json.dumps(sealed({"format": 2, "config": config or {"k": 16}})))
     return folder
 
 

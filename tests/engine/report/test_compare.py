@@ -10,7 +10,8 @@ from metashot.engine.errors import OutputError
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.statistics import task_outcomes
 from metashot.engine.report.compare import CompareSettings, compare_runs, flipped_table
-from metashot.engine.runs.config_difference import config_changes, read_run
+from metashot.engine.runs.config_difference import config_changes
+from metashot.engine.runs.record import read_run
 
 
 @pytest.fixture

@@ -1,12 +1,16 @@
 """Reading output folders: what is found, what is refused, and what is left out by name."""
 
 import json
+import re
+from dataclasses import asdict
 
 import polars as pl
 import pytest
 
+from metashot.data.seals import sealed
 from metashot.engine.errors import OutputError
-from metashot.engine.report.reading import Run, read_outputs
+from metashot.engine.report.folders import Run
+from metashot.engine.report.reading import read_outputs
 from metashot.engine.report.variants import variant_names, with_variants
 
 
@@ -27,9 +31,9 @@ def test_no_results_is_an_error_that_names_the_places(tmp_path):
 
 def test_another_format_version_is_refused(tmp_path, made, written):
     folder = written(tmp_path / "run", [made("mood", 13, 1.0)])
-    row = json.loads((folder / "results.jsonl").read_text()) | {"format": 2}
-    (folder / "results.jsonl").write_text(json.dumps(row) + "\n")
-    with pytest.raises(OutputError, match=r"results.jsonl:1: format 2, this version reads 1"):
+    row = json.loads((folder / "results.jsonl").read_text()) | {"format": 99}
+    (folder / "results.jsonl").write_text(json.dumps(sealed(row)) + "\n")
+    with pytest.raises(OutputError, match=r"results.jsonl:1: format 99, this version reads 2"):
         read_outputs([tmp_path])
 
 
@@ -67,7 +71,8 @@ def test_a_cut_predictions_file_takes_its_cell_out(tmp_path, made, written):
 def test_missing_predictions_take_the_cell_out(tmp_path, made, written):
     folder = written(tmp_path / "run", [made("mood", 13, 1.0)])
     (folder / "predictions.jsonl").unlink()
-    assert "has 0 predictions of 40" in read_outputs([tmp_path]).problems[0]
+    with pytest.raises(OutputError, match=r"no finished cell.* has 0 predictions of 40"):
+        read_outputs([tmp_path])
 
 
 def test_the_same_cell_in_two_folders_counts_once(tmp_path, made, written):
@@ -98,3 +103,88 @@ def test_zero_shot_seeds_share_a_fingerprint_without_conflict(tmp_path, made, wr
     outputs = read_outputs([tmp_path])
     assert outputs.problems == ()
     assert outputs.results.select(pl.col("k")).item() == 0
+
+
+@pytest.fixture
+def recorded(tmp_path, made, written):
+    """A folder of four cells, all of which its run.json expects."""
+    cells = [made(task, seed, 1.0) for task in ("mood", "quiz") for seed in (13, 21)]
+    folder = written(tmp_path / "run", cells)
+    rows = [{"task": r.task, "seed": r.seed, "fingerprint": r.fingerprint} for r, _ in cells]
+    (folder / "run.json").write_text(json.dumps(sealed({"format": 2, "config": {"k": 16}, "cells": rows})))
+    assert read_outputs([folder]).problems == ()
+    return folder
+
+
+def found(folder):
+    outputs = read_outputs([folder])
+    return outputs.results.height, outputs.problems
+
+
+@pytest.mark.parametrize("name", ["results.jsonl", "predictions.jsonl"])
+def test_a_flipped_value_takes_its_cell_out_and_is_said(recorded, name):
+    """A digit of a number: valid JSON as before, with another value."""
+    path = recorded / name
+    content = path.read_bytes()
+    digit = re.search(rb'"(?:value|nll)": \[?\d\.(\d)', content)
+    assert digit is not None
+    other = b"1" if digit[1] != b"1" else b"2"
+    path.write_bytes(content[: digit.start(1)] + other + content[digit.end(1) :])
+    height, problems = found(recorded)
+    assert height == 3
+    assert any("damaged rows" in problem or "differ from their checksum" in problem for problem in problems)
+    assert any("1 of 4 cells are missing (mood seed 13)" in problem for problem in problems)
+
+
+def test_a_results_file_cut_short_is_no_smaller_experiment(recorded):
+    path = recorded / "results.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:2]) + lines[2][: len(lines[2]) // 2])
+    height, problems = found(recorded)
+    assert height == 2
+    assert any("1 damaged rows" in problem for problem in problems)
+    assert any("2 of 4 cells are missing (quiz seed 13, quiz seed 21)" in problem for problem in problems)
+
+
+def test_of_two_rows_of_one_task_and_seed_the_last_counts_and_that_is_said(tmp_path, made, written):
+    old, new = made("mood", 13, 0.1, salt="old"), made("mood", 13, 5.0, salt="new")
+    folder = written(tmp_path / "run", [old, new])
+    outputs = read_outputs([folder])
+    assert outputs.results["value"].to_list() == [new[0].value] != [old[0].value]
+    assert any("1 earlier rows of the same task and seed" in problem for problem in outputs.problems)
+
+
+def test_rows_that_the_run_did_not_make_are_left_out(recorded, made, written):
+    """An older command's row in a reused folder: run.json expects another fingerprint."""
+    stale = made("quiz", 21, 5.0, salt="stale")
+    cells = [made(task, seed, 1.0) for task in ("mood", "quiz") for seed in (13, 21)][:3]
+    record = (recorded / "run.json").read_text()
+    written(recorded, [*cells, stale])
+    (recorded / "run.json").write_text(record)
+    height, problems = found(recorded)
+    assert height == 3
+    assert any("1 results that this run, by its run.json, did not make (quiz seed 21)" in p for p in problems)
+
+
+def test_a_damaged_run_record_leaves_its_folder_out(recorded, made, written):
+    written(recorded.parent / "other", [made("weather", 13, 1.0)])
+    path = recorded / "run.json"
+    path.write_text(path.read_text().replace('"k": 16', '"k": 17'))
+    outputs = read_outputs([recorded.parent])
+    assert outputs.results["task"].to_list() == ["weather"]
+    assert any("run.json is damaged: differs from its digest" in problem for problem in outputs.problems)
+
+
+def test_results_that_are_gone_altogether_are_missed(recorded, made, written):
+    written(recorded.parent / "other", [made("weather", 13, 1.0)])
+    (recorded / "results.jsonl").unlink()
+    assert any("4 of 4 cells are missing" in problem for problem in read_outputs([recorded.parent]).problems)
+
+
+def test_rows_of_an_earlier_version_are_read_by_what_they_say(tmp_path, made):
+    """Lines as 0.1.0 wrote them: no digest, format 1."""
+    result, predictions = made("mood", 13, 1.0)
+    (tmp_path / "results.jsonl").write_text(json.dumps(asdict(result) | {"format": 1}) + "\n")
+    text = "".join(json.dumps(asdict(prediction)) + "\n" for prediction in predictions)
+    (tmp_path / "predictions.jsonl").write_text(text)
+    assert found(tmp_path) == (1, ())

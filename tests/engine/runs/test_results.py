@@ -6,16 +6,16 @@ import multiprocessing
 import pytest
 
 from metashot.engine.errors import OutputError
+from metashot.engine.runs.folder import RunFolder
 from metashot.engine.runs.results import (
     FinishedCell,
     Prediction,
     Result,
-    ResultStore,
-    RunFolder,
     prediction_from_row,
     relabel,
     result_from_row,
 )
+from metashot.engine.runs.store import ResultStore
 
 
 def cell(fingerprint="ab" * 32, task="t", seed=100, n=3):
@@ -64,7 +64,7 @@ def test_a_stored_cell_takes_the_names_of_the_run(tmp_path):
 
 
 def test_another_format_is_refused():
-    with pytest.raises(OutputError, match="format 99, this version reads 1"):
+    with pytest.raises(OutputError, match="format 99, this version reads 2"):
         result_from_row({"format": 99})
 
 

@@ -95,3 +95,28 @@ def test_the_summary_shows_what_differs_between_jobs(tmp_path):
     lines = sweep_markdown(ledger.records()).splitlines()
     assert lines[0] == "Sweep: 2 jobs: 1 waiting, 1 failed"
     assert lines[4] == r"| 0 | k=1 | failed |  | ValueError: a \| b |"
+
+
+def test_what_decides_no_result_makes_no_other_job():
+    plain = Job(("method=direct", "k=4"), {})
+    words = (
+        "logger=wandb",
+        "+logger.x=1",
+        "name=mine",
+        "tags=[a]",
+        "hydra/launcher=joblib",
+        "scorer=plain",
+        "report.level=0.9",
+    )
+    for word in words:
+        assert Job((word, *plain.overrides), {}).key == plain.key, word
+    for word in ("k=8", "logger_x=1", "truncation=per_option", "~selection", "stage=[train,evaluate]"):
+        assert Job((word, *plain.overrides), {}).key != plain.key, word
+
+
+def test_a_job_that_is_left_runs_with_todays_overrides(tmp_path):
+    ledger = Ledger(tmp_path)
+    (first,) = ledger.plan([Job(("k=4",), {"k": 4})])
+    (again,) = ledger.plan([Job(("k=4", "logger=wandb"), {"k": 4, "logger": {"kind": "wandb"}})])
+    assert again.key == first.key
+    assert again.overrides == ("k=4", "logger=wandb")

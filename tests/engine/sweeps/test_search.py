@@ -1,10 +1,15 @@
 """Search by ask and tell: resumes from its SQLite file, prunes on what jobs log."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
 optuna = pytest.importorskip("optuna")
 
 from metashot.engine.errors import ConfigError  # noqa: E402
+from metashot.engine.sweeps import pruning as pruning_module  # noqa: E402
+from metashot.engine.sweeps import search as search_module  # noqa: E402
 from metashot.engine.sweeps.pruning import TRIAL_VARIABLE, Pruned, watched  # noqa: E402
 from metashot.engine.sweeps.search import Choice, Interval, Search, SearchSpec  # noqa: E402
 from metashot.engine.tracking.tracker import NoTracker  # noqa: E402
@@ -73,22 +78,35 @@ def test_failed_trials_count_but_are_never_best(tmp_path):
     assert search.remaining == 1
 
 
+class Ending(NoTracker):
+    """Remembers how runs ended."""
+
+    def __init__(self, ended):
+        self.ended = ended
+
+    def finish(self, status):
+        self.ended.append(status)
+
+
 def test_jobs_are_pruned_on_what_they_log(tmp_path, monkeypatch):
     """Three good trials, then one that is worse at every step: the median pruner stops it at step 1."""
-    search = Search(spec(tmp_path, pruner="median"), SPACE)
+    search, ended = Search(spec(tmp_path, pruner="median"), SPACE), []
     for level, stopped in ((0.8, False), (0.7, False), (0.9, False), (0.1, True)):
         (trial,) = search.ask(1)
         monkeypatch.setenv(TRIAL_VARIABLE, trial.address.to_text())
-        tracker = watched(NoTracker())
+        tracker = watched(Ending(ended))
         tracker.log({"other": 5.0}, step=1)
         if stopped:
             with pytest.raises(Pruned, match=r"stopped at step 1: running_mean=0.1"):
                 tracker.log({"running_mean": level}, step=1)
             search.tell(trial.number, None, pruned=True)
+            tracker.finish("failed")
         else:
             tracker.log({"running_mean": level}, step=1)
+            tracker.finish("ok")
             search.tell(trial.number, level)
     assert search.best()[1] == 0.9
+    assert ended == ["ok", "ok", "ok", "pruned"]
 
 
 def test_outside_a_search_a_tracker_is_left_alone(monkeypatch):
@@ -115,3 +133,42 @@ def test_a_study_over_other_parameters_is_refused(tmp_path):
     run(Search(spec(tmp_path), SPACE), 1)
     with pytest.raises(ConfigError, match=r"study 's' searches \['kind', 'x'\], not \['y'\]"):
         Search(spec(tmp_path), {"y": Choice(("1", "2"))})
+
+
+@pytest.mark.parametrize(
+    ("space", "message"),
+    [
+        ({"x": Interval(-4.0, 5.0), "kind": Choice(("a", "b"))}, r"searches x in -4 to 4, not in -4 to 5"),
+        (
+            {"x": Interval(-4.0, 4.0), "kind": Choice(("a", "b", "c"))},
+            r"kind in \[a, b\], not in \[a, b, c\]",
+        ),
+    ],
+)
+def test_changed_choices_or_ranges_of_a_kept_study_are_refused(tmp_path, space, message):
+    run(Search(spec(tmp_path), SPACE), 1)
+    with pytest.raises(ConfigError, match=rf"hydra.sweeper.search.study: .*{message} .*another study name"):
+        Search(spec(tmp_path), space)
+
+
+def test_a_kept_study_keeps_its_direction(tmp_path):
+    run(Search(spec(tmp_path), SPACE), 1)
+    with pytest.raises(ConfigError, match=r"was begun with direction maximize"):
+        Search(spec(tmp_path, direction="minimize"), SPACE)
+
+
+def test_a_search_over_nothing_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"hydra.sweeper.search: nothing is swept"):
+        Search(spec(tmp_path), {})
+
+
+def test_no_private_attribute_of_optuna_is_used():
+    for module in (search_module, pruning_module):
+        tree = ast.parse(Path(module.__file__).read_text())
+        private = {
+            node.attr
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Attribute) and node.attr.startswith("_")
+            and not (isinstance(node.value, ast.Name) and node.value.id == "self")
+        }  # fmt: skip
+        assert private == set()

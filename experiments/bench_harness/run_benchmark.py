@@ -1,0 +1,151 @@
+"""lm-evaluation-harness with `hf` at its best batch size against `metashot`, on the same local tasks.
+
+    python experiments/bench_harness/run_benchmark.py [--documents 24] [--shots 0 5 16] [--shared ../shared/data]
+
+Each (model, batch size) is a process of its own, which scores every task; times are processor seconds of scoring and
+tokenizing, one thread, so that other processes on the machine count less. Prints a row per (task, shots) as it is
+there and writes `results.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+BATCH_SIZES = (1, 8, 32)
+
+
+def work(model: str, folder: Path, names: list[str], shots: int, batch_size: int, pretrained: str) -> None:
+    """Score every task and print one JSON line each: seconds, peak memory, metrics and log-likelihoods."""
+    import torch
+    from lm_eval.evaluator_utils import get_sample_size  # noqa: F401  fails early on another version
+    from lm_eval.tasks import TaskManager
+
+    import metashot.harness  # noqa: F401  registers the model
+
+    torch.set_num_threads(1)
+    from lm_eval.api.registry import get_model
+
+    language_model: Any = get_model(model)(
+        pretrained=pretrained, dtype="float32", device="cpu", batch_size=batch_size
+    )
+    manager = TaskManager(include_path=str(folder), include_defaults=False)
+    for name in names:
+        task = manager.load([name])["tasks"][name]
+        task.set_config("num_fewshot", shots)
+        task.set_fewshot_seed(1234)
+        task.build_all_requests(rank=0, world_size=1)
+        start = time.process_time()
+        answers = language_model.loglikelihood(task.instances, disable_tqdm=True)
+        seconds = time.process_time() - start
+        choices = len(task.instances) // len(task.eval_docs)
+        right = normed = 0
+        for place, doc in enumerate(task.eval_docs):
+            lls = [value for value, _ in answers[place * choices : (place + 1) * choices]]
+            lengths = [len(choice) for choice in task.doc_to_choice(doc)]
+            gold = task.doc_to_target(doc)
+            right += max(range(choices), key=lambda i: lls[i]) == gold
+            normed += max(range(choices), key=lambda i: lls[i] / lengths[i]) == gold
+        row = {
+            "task": name, "seconds": seconds, "acc": right, "acc_norm": normed, "answers": answers,
+            "peak_mb": next(
+                int(line.split()[1]) // 1024
+                for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")
+            ),
+        }  # fmt: skip
+        print("ROW " + json.dumps(row), flush=True)
+
+
+def run(
+    model: str, folder: Path, names: list[str], shots: int, batch_size: int, pretrained: str
+) -> dict[str, Any]:
+    """The rows of one process, by task."""
+    command = [
+        sys.executable, __file__, "--worker", model, "--folder", str(folder), "--names", *names, "--shots", str(shots),
+        "--batch-size", str(batch_size), "--pretrained", pretrained,
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "HF_DATASETS_CACHE": str(folder / "cache"),
+    }
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise RuntimeError(done.stderr[-3000:])
+    rows = [json.loads(line[4:]) for line in done.stdout.splitlines() if line.startswith("ROW ")]
+    return {row["task"]: row for row in rows}
+
+
+def embedded_model(folder: Path) -> str:
+    """SmolLM2-135M as a model folder, which both models read alike."""
+    from metashot.engine.models.loading import load_model, named_model
+
+    loaded = load_model(named_model("smollm2_135m"))
+    loaded.model.save_pretrained(folder)
+    loaded.tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--documents", type=int, default=24)
+    parser.add_argument("--shots", type=int, nargs="+", default=[0, 5, 16])
+    parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--output", type=Path, default=HERE / "results.json")
+    parser.add_argument("--worker")
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--names", nargs="+")
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--pretrained")
+    given = parser.parse_args()
+    if given.worker:
+        work(given.worker, given.folder, given.names, given.shots[0], given.batch_size, given.pretrained)
+        return
+    from tasks import write_tasks
+
+    table: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        names = write_tasks(folder, given.shared if given.shared.is_dir() else None, given.documents)
+        pretrained = embedded_model(folder / "model")
+        print(
+            f"{'task':24} {'k':>3} {'hf s':>8} {'(batch)':>8} {'ours s':>8} {'ratio':>6} {'largest difference':>18} same metrics"
+        )
+        for shots in given.shots:
+            ours = run("metashot", folder, names, shots, 16, pretrained)
+            theirs = {size: run("hf", folder, names, shots, size, pretrained) for size in BATCH_SIZES}
+            for name in names:
+                size = min(BATCH_SIZES, key=lambda size: theirs[size][name]["seconds"])
+                best, mine = theirs[size][name], ours[name]
+                pairs = list(zip(best["answers"], mine["answers"], strict=True))
+                row = {
+                    "task": name, "shots": shots, "documents": given.documents, "hf_seconds": best["seconds"],
+                    "hf_batch_size": size, "seconds": mine["seconds"], "ratio": best["seconds"] / mine["seconds"],
+                    "hf_peak_mb": best["peak_mb"], "peak_mb": mine["peak_mb"],
+                    "difference": max(abs(left[0] - right[0]) for left, right in pairs),
+                    "same": all(left[1] == right[1] for left, right in pairs)
+                    and all(best[key] == mine[key] for key in ("acc", "acc_norm")),
+                }  # fmt: skip
+                table.append(row)
+                print(
+                    f"{name:24} {shots:3} {row['hf_seconds']:8.1f} {size:8} {row['seconds']:8.1f} {row['ratio']:6.1f} "
+                    f"{row['difference']:18.1e} {row['same']}",
+                    flush=True,
+                )
+            given.output.write_text(json.dumps(table, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

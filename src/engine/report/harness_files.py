@@ -1,0 +1,234 @@
+"""Results of lm-evaluation-harness as cells of ours, and ours in its results format.
+
+The harness writes `results_<time>.json` and, with `--log_samples`, `samples_<task>_<time>.jsonl` beside it. Only
+samples tell which examples were right, so a task without them cannot be compared and is named.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from metashot.engine.errors import OutputError
+from metashot.engine.files import read_lines, sha256_file
+from metashot.engine.metrics.classification import Metric
+from metashot.engine.runs.results import FinishedCell, Prediction, Result
+
+METHOD = "lm_eval"
+"""What reports call a system that the harness ran."""
+_GRADED = {"exact_match": Metric.EXACT_MATCH, "f1": Metric.TOKEN_F1, "rougeL": Metric.ROUGE_L}
+_NAMES = {Metric.ACCURACY: "acc", Metric.MACRO_F1: "f1", **{metric: name for name, metric in _GRADED.items()}}
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessRun:
+    """One results file.
+
+    Attributes:
+        cells: a cell for each task that has samples.
+        without_samples: tasks that have none.
+    """
+
+    cells: tuple[FinishedCell, ...]
+    without_samples: tuple[str, ...]
+
+
+def harness_results_files(folder: Path) -> list[Path]:
+    """The harness's results files in a folder, oldest first."""
+    return sorted(folder.glob("results_*.json"))
+
+
+def read_harness_run(path: Path) -> HarnessRun:
+    """Read a results file and the samples beside it.
+
+    Raises:
+        OutputError: no results file of the harness, or samples of a kind that has no right answers.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        tasks, shots, config = content["configs"], content["n-shot"], content["config"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise OutputError(
+            str(path),
+            f"is no results file of lm-evaluation-harness ({error})",
+            "leave this folder out of `runs`",
+        ) from None
+    stamp = path.stem.removeprefix("results_")
+    cells: list[FinishedCell] = []
+    lacking: list[str] = []
+    for task, task_config in tasks.items():
+        samples = path.with_name(f"samples_{task}_{stamp}.jsonl")
+        if not samples.is_file():
+            lacking.append(task)
+            continue
+        result = {
+            "setting": "lm_eval",
+            "method": METHOD,
+            "model": _model_name(content),
+            "task": task,
+            "seed": int(config.get("fewshot_seed") or 0),
+            "k": int(shots.get(task, 0)),
+        }
+        cells.append(_cell(samples, task_config, result))
+    return HarnessRun(tuple(cells), tuple(lacking))
+
+
+def _model_name(content: Mapping[str, Any]) -> str:
+    arguments = content["config"].get("model_args") or {}
+    given = arguments.get("pretrained") if isinstance(arguments, dict) else None
+    return Path(str(given or content.get("model_name") or content["config"].get("model", "model"))).name
+
+
+def _cell(path: Path, config: Mapping[str, Any], result: dict[str, Any]) -> FinishedCell:
+    rows = [row for row in read_lines(path) if row.get("filter", "none") in ("none", config.get("filter"))]
+    choice = config.get("output_type") == "multiple_choice"
+    read = _choice_prediction if choice else _generated_prediction
+    fingerprint = sha256_file(path)
+    try:
+        predictions = tuple(
+            read(row, config, {"task": result["task"], "seed": result["seed"], "fingerprint": fingerprint})
+            for row in rows
+        )
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise OutputError(
+            str(path),
+            f"holds samples of a kind that cannot be compared ({error!r})",
+            "leave this folder out of `runs`",
+        ) from None
+    metric = Metric.ACCURACY if choice else next((m for name, m in _GRADED.items() if name in rows[0]), None)
+    if metric is None or not predictions:
+        raise OutputError(str(path), "has no metric of single examples", "leave this folder out of `runs`")
+    grades = [p.prediction == p.gold if choice else (p.score or 0.0) for p in predictions]
+    value = sum(map(float, grades)) / len(grades)
+    return FinishedCell(
+        Result(**result, metric=metric.value, value=value, n=len(predictions), fingerprint=fingerprint),
+        predictions,
+    )
+
+
+def _choice_prediction(
+    row: Mapping[str, Any], config: Mapping[str, Any], where: dict[str, Any]
+) -> Prediction:
+    arguments = [
+        row["arguments"][name]
+        for name in sorted(row["arguments"], key=lambda name: int(name.rpartition("_")[2]))
+    ]
+    context = arguments[0]["arg_0"]
+    if any(one["arg_0"] != context for one in arguments[1:] if one["arg_0"]):
+        raise ValueError("choices stand in the input")
+    delimiter = str(config.get("target_delimiter", " "))
+    # Unconditional log-likelihoods of `acc_mutual_info` follow, with an empty context.
+    kept = [one["arg_1"].removeprefix(delimiter) for one in arguments if one["arg_0"] == context]
+    sums = [-float(answer[0]) for answer in row["filtered_resps"][: len(kept)]]
+    target = row["target"]
+    gold = kept[int(target)] if str(target).lstrip("-").isdigit() and target not in kept else str(target)
+    best = min(range(len(kept)), key=lambda place: (sums[place], place))
+    return Prediction(
+        **where,
+        index=int(row["doc_id"]),
+        gold=gold,
+        prediction=kept[best],
+        options=tuple(kept),
+        nll=tuple(sums),
+        sum_nll=tuple(sums),
+        n_tokens=(),
+        n_chars=tuple(map(len, kept)),
+        n_bytes=tuple(len(text.encode("utf-8")) for text in kept),
+        null_sum_nll=(),
+        null_n_tokens=(),
+    )
+
+
+def _generated_prediction(
+    row: Mapping[str, Any], config: Mapping[str, Any], where: dict[str, Any]
+) -> Prediction:
+    answer, target = row["filtered_resps"][0], row["target"]
+    return Prediction(
+        **where,
+        index=int(row["doc_id"]),
+        gold=str(target[0] if isinstance(target, list) else target),
+        prediction=str(answer),
+        options=(),
+        nll=(),
+        sum_nll=(),
+        n_tokens=(),
+        n_chars=(),
+        n_bytes=(),
+        null_sum_nll=(),
+        null_n_tokens=(),
+        score=float(next(row[name] for name in _GRADED if name in row)),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessFigure:
+    """What the harness's results file says of one task.
+
+    Attributes:
+        task: task name.
+        metric: of ours.
+        value: mean over seeds, 0..1.
+        error: standard error of it.
+        k: demonstrations.
+        n: test examples.
+    """
+
+    task: str
+    metric: Metric
+    value: float
+    error: float
+    k: int
+    n: int
+
+
+def harness_results(
+    model: str,
+    method: str,
+    figures: Sequence[HarnessFigure],
+    commit: str | None,
+    made: datetime | None = None,
+) -> dict[str, Any]:
+    """The content of a `results_<time>.json` that the harness's own tools read.
+
+    Args:
+        model: model name.
+        method: method name; it stands among the model's arguments.
+        figures: one for each task.
+        commit: of the code that evaluated.
+        made: when; None for now.
+    """
+    results: dict[str, dict[str, Any]] = {}
+    for one in figures:
+        name = _NAMES[one.metric]
+        results[one.task] = {
+            "name": one.task,
+            "alias": one.task,
+            "sample_len": one.n,
+            f"{name},none": one.value,
+            f"{name}_stderr,none": one.error,
+        }
+    tasks = [one.task for one in figures]
+    return {
+        "results": results,
+        "group_subtasks": {task: [] for task in tasks},
+        "configs": {
+            task: {"task": task, "num_fewshot": one.k} for task, one in zip(tasks, figures, strict=True)
+        },
+        "versions": {task: "metashot" for task in tasks},
+        "n-shot": {one.task: one.k for one in figures},
+        "higher_is_better": {one.task: {_NAMES[one.metric]: True} for one in figures},
+        "n-samples": {one.task: {"original": one.n, "effective": one.n} for one in figures},
+        "config": {
+            "model": "metashot",
+            "model_args": {"pretrained": model, "method": method},
+            "fewshot_seed": None,
+        },
+        "git_hash": commit,
+        "date": (made or datetime.now(UTC)).timestamp(),
+        "model_source": "metashot",
+        "model_name": model,
+    }

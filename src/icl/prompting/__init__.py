@@ -1,0 +1,1 @@
+"""Prompt formats: what stands around inputs and outputs, begin-of-sequence, and where pieces meet."""

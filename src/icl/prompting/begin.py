@@ -1,0 +1,49 @@
+"""Begin-of-sequence: which ids stand in front of every prompt."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from transformers import PreTrainedTokenizerBase
+
+from metashot.engine.errors import ConfigError
+from metashot.icl.prompt import Ids
+
+BosChoice = Literal["auto"] | bool
+_SAMPLE = "a"
+
+
+def bos_ids(tokenizer: PreTrainedTokenizerBase, choice: BosChoice) -> Ids:
+    """The ids in front of a prompt.
+
+    Args:
+        tokenizer: the model's own.
+        choice: `auto` takes what the tokenizer itself prepends (nothing for GPT-2 and T5), True demands it, False
+            leaves it out, as MetaICL's released code does.
+
+    Raises:
+        ConfigError: True, and the tokenizer has no begin-of-sequence token.
+    """
+    if choice is False:
+        return ()
+    prepended = _prepended(tokenizer)
+    if prepended or choice == "auto":
+        return prepended
+    bos: Any = tokenizer.bos_token_id
+    if bos is None:
+        raise ConfigError(
+            "prompt.bos",
+            "true, but the tokenizer has no begin-of-sequence token",
+            "use prompt.bos=auto or false",
+        )
+    return (int(bos),)
+
+
+def _prepended(tokenizer: PreTrainedTokenizerBase) -> Ids:
+    """What the tokenizer puts in front of a text when it may add special tokens."""
+    bare = list(tokenizer(_SAMPLE, add_special_tokens=False).input_ids)
+    full = list(tokenizer(_SAMPLE, add_special_tokens=True).input_ids)
+    for start in range(len(full) - len(bare) + 1):
+        if full[start : start + len(bare)] == bare:
+            return tuple(full[:start])
+    return ()

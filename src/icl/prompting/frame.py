@@ -1,0 +1,218 @@
+"""A frame: the texts that stand around inputs and outputs, fixed for one objective and one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from metashot.engine.errors import ConfigError
+from metashot.icl.prompt import Encode, Layout, Objective, input_text, output_text
+
+
+class Frame(Protocol):
+    """What turns an example's two sides into the two pieces of text that a prompt is made of.
+
+    The target comes last: direct prompts read input then output, channel prompts output then input. Whatever stands
+    behind an example's second side opens the next example's first piece, so that a query ends with its target.
+    """
+
+    @property
+    def objective(self) -> Objective:
+        """Which side is the target."""
+        ...
+
+    @property
+    def opening(self) -> str:
+        """Text in front of everything (an instruction, a system turn); no cut removes it."""
+        ...
+
+    @property
+    def keeps_whole(self) -> bool:
+        """Demonstrations that do not fit are dropped one by one, never cut inside."""
+        ...
+
+    def input_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
+        """The input's piece.
+
+        Args:
+            text: the input.
+            first: True in the first example of a prompt.
+            no_label: labels are left out of the demonstrations.
+            query: True in the example that is asked for.
+        """
+        ...
+
+    def output_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
+        """The output's piece, or one option's in its place."""
+        ...
+
+    def word(self, output: str) -> str:
+        """What is shown for an output."""
+        ...
+
+    def check_options(self, task: str, options: Sequence[str]) -> None:
+        """Raise ConfigError for options that cannot be told apart in this frame."""
+        ...
+
+    def identity(self) -> dict[str, Any]:
+        """All that decides a text, for fingerprints."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class MetaiclFrame:
+    """Separators only, as in the released MetaICL code (`icl.prompt`).
+
+    Attributes:
+        objective: which side is the target.
+        layout: newlines or spaces.
+    """
+
+    objective: Objective
+    layout: Layout
+
+    @property
+    def opening(self) -> str:
+        """Nothing."""
+        return ""
+
+    @property
+    def keeps_whole(self) -> bool:
+        """Tokens are dropped from the left, as in the released code."""
+        return False
+
+    def input_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
+        """The input with its separator."""
+        del query
+        return input_text(text, objective=self.objective, layout=self.layout, first=first, no_label=no_label)
+
+    def output_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
+        """The output with its separator."""
+        del query
+        return output_text(text, objective=self.objective, layout=self.layout, first=first, no_label=no_label)
+
+    def word(self, output: str) -> str:
+        """The output itself."""
+        return output
+
+    def check_options(self, task: str, options: Sequence[str]) -> None:
+        """Any options will do."""
+
+    def identity(self) -> dict[str, Any]:
+        """The layout; the objective is the method's."""
+        return {"layout": self.layout}
+
+
+@dataclass(frozen=True, slots=True)
+class TextFrame:
+    """Fixed strings around the two sides: what a template or a chat template amounts to.
+
+    A prompt with one demonstration, direct: ``opening before IN middle lead OUT gap before IN query_middle lead OPTION``.
+
+    Attributes:
+        objective: which side comes last.
+        opening: in front of everything.
+        before: in front of an example's first side.
+        gap: from an example's second side to the next example.
+        middle: behind a demonstration's first side; a part of the first piece.
+        query_middle: the same in the query.
+        lead: blanks in front of the second side; they belong to the second piece, so that a word keeps its blank.
+        words: what is shown for an output, as (output, word) pairs.
+        turns: examples are turns of a chat: white space around texts is taken off, and an empty turn stays a turn.
+    """
+
+    objective: Objective
+    opening: str
+    before: str
+    gap: str
+    middle: str
+    query_middle: str
+    lead: str = ""
+    words: tuple[tuple[str, str], ...] = ()
+    turns: bool = False
+
+    @property
+    def keeps_whole(self) -> bool:
+        """Half an example would break the form."""
+        return True
+
+    def input_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
+        """The input in its place."""
+        shown = text.strip() if self.turns else text
+        bare = no_label and not self.turns
+        if self.objective is Objective.DIRECT:
+            return self._first_side(shown, "" if bare else self._behind(query), first=first)
+        return (self.middle + self.lead).lstrip() + shown if bare else self.lead + shown
+
+    def output_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
+        """The output's word in its place."""
+        shown = self.word(text).strip() if self.turns else self.word(text)
+        bare = no_label and not self.turns
+        if self.objective is Objective.DIRECT:
+            return "" if bare else self.lead + shown
+        if bare:
+            return "" if first else self.gap
+        return self._first_side(shown, self._behind(query), first=first)
+
+    def _behind(self, query: bool) -> str:
+        return self.query_middle if query else self.middle
+
+    def _first_side(self, text: str, behind: str, *, first: bool) -> str:
+        return ("" if first else self.gap) + self.before + text + behind
+
+    def word(self, output: str) -> str:
+        """The output's label word."""
+        return dict(self.words).get(output, output)
+
+    def check_options(self, task: str, options: Sequence[str]) -> None:
+        """Refuse a mapping of label words that covers some options only, or gives two of them one word."""
+        known = dict(self.words)
+        if not any(option in known for option in options):
+            return
+        left_out = [option for option in options if option not in known]
+        if left_out:
+            raise ConfigError(
+                "prompt.labels",
+                f"has no word for {left_out[0]!r}, an option of task {task!r}",
+                "give every option a word",
+            )
+        shown = [known[option] for option in options]
+        doubled = [word for word in shown if shown.count(word) > 1]
+        if doubled:
+            raise ConfigError(
+                "prompt.labels",
+                f"gives two options of task {task!r} the word {doubled[0]!r}",
+                "tell them apart",
+            )
+
+    def identity(self) -> dict[str, Any]:
+        """All strings."""
+        return {"frame": asdict(self)}
+
+
+def word_pairs(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """A mapping of label words in a fixed order."""
+    return tuple(sorted(labels.items()))
+
+
+def shorten(
+    frame: Frame,
+    text: str,
+    room: int,
+    encode: Encode,
+    *,
+    first: bool,
+    no_label: bool = False,
+    query: bool = False,
+) -> str:
+    """The longest start of an input whose piece takes at most `room` tokens; at worst the empty text."""
+
+    def tokens(length: int) -> int:
+        return len(encode(frame.input_text(text[:length], first=first, no_label=no_label, query=query)))
+
+    low, high = 0, len(text)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if tokens(middle) <= room else (low, middle - 1)
+    return text[:low]
