@@ -22,12 +22,12 @@ from metashot.engine.runs.results import FinishedCell, Prediction, Result, relab
 from metashot.engine.runs.store import ResultStore
 from metashot.engine.scoring import Scorer
 from metashot.engine.scoring.plan import plan_requests
-from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, read_back
+from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, cut_note, read_back
 from metashot.icl.methods import Method
 from metashot.icl.prompt_record import cell_prompt
 from metashot.icl.prompting.config import PromptConfig
 
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """Part of every fingerprint: raise it when a change of this code changes scores."""
 
 
@@ -264,7 +264,19 @@ def evaluate(
         cells.append(cell)
         progress.finished(cell, computed=computed)
     folder.check_complete()
+    notes.update(dict.fromkeys(_cut_notes(cells, settings)))
     return Evaluation(tuple(cells), cost, tuple(notes))
+
+
+def _cut_notes(cells: Sequence[FinishedCell], settings: EvaluateSettings) -> Iterator[str]:
+    """One sentence for each task of which test inputs were cut, by its first seed that has some."""
+    told: set[str] = set()
+    for result in (cell.result for cell in cells):
+        if result.cut_inputs and result.task not in told:
+            told.add(result.task)
+            yield cut_note(
+                result.task, result.cut_inputs, result.n, result.cut_tokens, settings.prompt.limits
+            )
 
 
 def _compute(
@@ -282,11 +294,16 @@ def _compute(
     scores = scorer.score(cell.requests, on_progress=lambda done, total: progress.tokens(key, done, total))
     cost.tokens_computed += plan_requests(cell.requests).tokens_computed
     cost.tokens_naive += tokens_alone(cell)
-    return finish_cell(key, data, read_back(cell, scores), settings, model.name)
+    return finish_cell(key, data, cell, read_back(cell, scores), settings, model.name)
 
 
 def finish_cell(
-    key: CellKey, data: TaskData, answers: Sequence[OptionScores], settings: EvaluateSettings, model_name: str
+    key: CellKey,
+    data: TaskData,
+    cell: Cell,
+    answers: Sequence[OptionScores],
+    settings: EvaluateSettings,
+    model_name: str,
 ) -> FinishedCell:
     """Rank the options and measure the cell."""
     predictions = tuple(
@@ -307,6 +324,8 @@ def finish_cell(
         n=len(predictions),
         fingerprint=key.fingerprint,
         test_digest=content_digest(data),
+        cut_inputs=sum(tokens > 0 for tokens in cell.lost),
+        cut_tokens=sum(cell.lost),
     )
     return FinishedCell(result, predictions)
 

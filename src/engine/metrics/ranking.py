@@ -52,10 +52,9 @@ class OptionCounts:
 
 
 def normalized(sum_nll: float, counts: OptionCounts, rule: Normalization) -> float:
-    """`sum_nll` over the length that `rule` names.
+    """`sum_nll` over the length that `rule` names; a target of no characters counts as one.
 
-    A target without a scored token (an empty test input in channel scoring) has 0 nats under every rule: all its
-    options tie, and the first is predicted.
+    A target without a scored token says nothing and ranks last: it is `inf`. Evaluation refuses to make one.
     """
     length = {
         Normalization.TOKEN_MEAN: counts.tokens,
@@ -63,7 +62,7 @@ def normalized(sum_nll: float, counts: OptionCounts, rule: Normalization) -> flo
         Normalization.CHARACTERS: counts.chars,
         Normalization.BYTES: counts.bytes,
     }[rule]
-    return sum_nll / length if length and counts.tokens else 0.0
+    return sum_nll / max(1, length) if counts.tokens else math.inf
 
 
 def option_scores(
