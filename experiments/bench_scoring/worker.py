@@ -23,7 +23,8 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 from workload import Cell, real, synthetic
 
-from metashot.engine.models.loading import ModelSpec, load_model, load_tokenizer
+from metashot.engine.models.loading import load_model
+from metashot.engine.models.sources import EmbeddedModel
 from metashot.engine.scoring import PrefixScorer, Request, plan_requests, score_plain
 
 Score = Callable[[list[Request], Cell], list[Tensor]]
@@ -32,8 +33,8 @@ Score = Callable[[list[Request], Cell], list[Tensor]]
 def load(name: str, dtype: str) -> tuple[Any, Any]:
     """GPT-2-small size with random weights, or the embedded SmolLM2-135M, and its tokenizer or None."""
     if name == "smollm2_135m":
-        spec = ModelSpec(name, "embedded", dtype=dtype)
-        return load_model(spec).model, load_tokenizer(spec)
+        spec = EmbeddedModel(name, dtype=dtype)
+        return load_model(spec).model, spec.read_tokenizer()
     torch.manual_seed(0)
     return GPT2LMHeadModel(GPT2Config()).eval().to(getattr(torch, dtype)), None
 

@@ -21,7 +21,8 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from metashot.data.corpus import CorpusSpec, read_documents
 from metashot.data.sentences import SentenceRules, split_sentences
-from metashot.engine.models.loading import LanguageModel, ModelSpec
+from metashot.engine.models.loading import LanguageModel
+from metashot.engine.models.sources import TinyModel
 from metashot.engine.models.tiny import tiny_tokenizer
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.batch import PromptExample
@@ -46,7 +47,7 @@ def t5(size: str) -> LanguageModel:
     )  # fmt: skip
     torch.manual_seed(0)
     model = T5ForConditionalGeneration(config).eval()
-    return LanguageModel(model, tiny_tokenizer(), ModelSpec(f"t5-{size}-random", "tiny"), "random", "random")
+    return LanguageModel(model, tiny_tokenizer(), TinyModel(f"t5-{size}-random"), "random", "random")
 
 
 def episodes(tasks: int, examples: int, mean_tokens: int) -> list[MetaTask]:

@@ -24,7 +24,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from metashot.data.episodes import EpisodeSampler
 from metashot.data.task import Example
-from metashot.engine.models.loading import ModelSpec, load_tokenizer
+from metashot.engine.models.sources import EmbeddedModel
 from metashot.engine.training.optimizers import OptimizerSettings, build_optimizer, optimizer_state_bytes
 from metashot.icl.collate import Batching, collate
 from metashot.icl.episode_stream import EpisodeStream
@@ -227,7 +227,7 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
     quick = options.quick
-    tokenizer = load_tokenizer(ModelSpec("smollm2_135m", "embedded"))
+    tokenizer = EmbeddedModel("smollm2_135m").read_tokenizer()
     repeats = 2 if quick else 3
     layers = options.layers
     benchmarks: dict[str, Callable[[], dict[str, float]]] = {

@@ -15,7 +15,8 @@ from scratch import ScratchSize, write_scratch_model
 from torch.nn import functional
 
 from metashot.data.synthetic_rules import vocabulary
-from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.models.loading import LanguageModel, load_model
+from metashot.engine.models.sources import LocalModel
 from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
 
 SIZE = ScratchSize(
@@ -37,7 +38,7 @@ def facts(rng: np.random.Generator, words: np.ndarray, documents: int) -> tuple[
 def make_base_model(folder: Path, seed: int, steps: int, documents: int = 256) -> LanguageModel:
     """Train the raw model and leave it in `folder`."""
     write_scratch_model(folder, [*vocabulary(), *MARKS], SIZE, seed)
-    model = load_model(ModelSpec("base", "local", str(folder), device="cpu"))
+    model = load_model(LocalModel("base", str(folder), device="cpu"))
     network, tokenizer = model.model.train(), model.tokenizer
     words = np.array(tokenizer.convert_tokens_to_ids(vocabulary()))
     marks = [[tokenizer.convert_tokens_to_ids(mark) for mark in pair] for pair in PUNCTUATION]
@@ -62,4 +63,4 @@ def make_base_model(folder: Path, seed: int, steps: int, documents: int = 256) -
         if (step + 1) % 50 == 0:
             print(f"raw model, seed {seed}: step {step + 1}, loss {np.mean(recent[-25:]):.3f}", flush=True)
     network.eval().save_pretrained(folder)
-    return load_model(ModelSpec("base", "local", str(folder), device="cpu"))
+    return load_model(LocalModel("base", str(folder), device="cpu"))

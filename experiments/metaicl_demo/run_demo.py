@@ -23,7 +23,8 @@ from base_model import make_base_model
 from report_demo import write_report
 
 from metashot.data.synthetic import SyntheticSource
-from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.models.loading import LanguageModel, load_model
+from metashot.engine.models.sources import LocalModel
 from metashot.engine.scoring import PlainScorer
 from metashot.engine.training.loop import LoopSettings
 from metashot.engine.training.optimizers import OptimizerSettings
@@ -118,12 +119,12 @@ def run_job(job: tuple[str, int], sizes: Sizes, base: Path) -> list[dict[str, ob
         sizes.train_tasks, sizes.target_tasks, seed, "easy", sizes.test_size, TRAIN_FAMILIES, TARGET_FAMILIES
     )
     started = time.monotonic()
-    model = load_model(ModelSpec("base", "local", str(base), device="cpu"))
+    model = load_model(LocalModel("base", str(base), device="cpu"))
     if method.trained:
         tasks = source.training_tasks(), source.testing_tasks()
         with tempfile.TemporaryDirectory() as folder:
             outcome = train(settings_for(method, seed, sizes), model, source, *tasks, Path(folder))
-            model = load_model(ModelSpec(method.name, "local", str(outcome.checkpoint), device="cpu"))
+            model = load_model(LocalModel(method.name, str(outcome.checkpoint), device="cpu"))
     seconds = round(time.monotonic() - started, 1)
     rows: list[dict[str, object]] = []
     for k in SHOTS if method.demonstrations else (0,):

@@ -18,7 +18,8 @@ from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
 from metashot.engine.generation.greedy import GreedyGenerator, Stopping
-from metashot.engine.models.loading import load_model, named_model
+from metashot.engine.models.loading import load_model
+from metashot.engine.models.sources import named_model
 from metashot.engine.scoring import PrefixScorer, Request
 
 _logger = logging.getLogger(__name__)
@@ -61,8 +62,7 @@ class MetashotLM(HFLM):
                 "batch_size serves generation only; the engine shares prefixes in batches of its own"
             )
         super().__init__(pretrained=pretrained, batch_size=size, **given)
-        budget = None if memory_mb is None else int(memory_mb) << 20
-        self._scorer = PrefixScorer(self.model, budget)
+        self._scorer = PrefixScorer(self.model, None if memory_mb is None else int(memory_mb))
         self._generator = GreedyGenerator(self.model, self.tokenizer, size)
 
     def _loglikelihood_tokens(

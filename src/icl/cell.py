@@ -9,7 +9,7 @@ from functools import lru_cache
 from torch import Tensor
 
 from metashot.data.task import TaskData
-from metashot.engine.metrics.ranking import OptionCounts
+from metashot.engine.metrics.ranking import OptionCounts, option_scores
 from metashot.engine.scoring.request import Request
 from metashot.icl.fitting import Fitting, Layers, Truncation, mapped, values
 from metashot.icl.methods import Method
@@ -54,6 +54,16 @@ class OptionScores:
 
     sum_nll: tuple[tuple[float, ...], ...]
     counts: tuple[tuple[OptionCounts, ...], ...]
+
+
+def ranking_scores(answers: Sequence[OptionScores], method: Method) -> list[list[float]]:
+    """Scores by which the options of a cell's test examples are ranked: [examples][options], lower is better."""
+    return option_scores(
+        [answer.sum_nll for answer in answers],
+        [answer.counts for answer in answers],
+        calibration=method.calibration,
+        normalization=method.normalization,
+    )
 
 
 @dataclass(frozen=True, slots=True)

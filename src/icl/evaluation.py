@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Protocol
+
+from transformers import PreTrainedModel
 
 from metashot.data.apart import content_digest
 from metashot.data.errors import DataError
@@ -14,15 +17,23 @@ from metashot.data.task import TaskData, TaskType
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import digest_of
 from metashot.engine.metrics.classification import metric_of, score
-from metashot.engine.metrics.ranking import best_option, option_scores
-from metashot.engine.models.loading import LanguageModel, LazyLanguageModel
+from metashot.engine.metrics.ranking import best_option
+from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.runs.folder import CellPlace, RunFolder
 from metashot.engine.runs.prompts import CellPrompt, write_prompts
 from metashot.engine.runs.results import FinishedCell, Prediction, Result, relabel
 from metashot.engine.runs.store import ResultStore
-from metashot.engine.scoring import Scorer
-from metashot.engine.scoring.plan import plan_requests
-from metashot.icl.cell import Cell, OptionScores, PromptRules, Truncation, build_cell, cut_note, read_back
+from metashot.engine.scoring import PrefixScorer, Request, Scorer
+from metashot.icl.cell import (
+    Cell,
+    OptionScores,
+    PromptRules,
+    Truncation,
+    build_cell,
+    cut_note,
+    ranking_scores,
+    read_back,
+)
 from metashot.icl.methods import Method
 from metashot.icl.prompt_record import cell_prompt
 from metashot.icl.prompting.config import PromptConfig
@@ -87,12 +98,33 @@ class CellKey:
 
 @dataclass(slots=True)
 class EvaluationCost:
-    """Tokens that a run computed, and what scoring every request alone would have computed."""
+    """Tokens that a run computed, and what scoring every request alone would have computed.
+
+    Attributes:
+        computed_cells: cells that were computed.
+        reused_cells: cells that the store had.
+        tokens_computed: tokens through the model.
+        tokens_naive: tokens of every request alone.
+        route: how the last cell was scored (see `PrefixScorer.route`); None if none was computed.
+        route_reason: why no faster way was taken; None for the fastest.
+    """
 
     computed_cells: int = 0
     reused_cells: int = 0
     tokens_computed: int = 0
     tokens_naive: int = 0
+    route: str | None = None
+    route_reason: str | None = None
+
+    def add(self, scorer: Scorer, requests: Sequence[Request], alone: int) -> None:
+        """Count one cell's requests, scored by `scorer`; `alone` tokens without sharing."""
+        self.tokens_naive += alone
+        if isinstance(scorer, PrefixScorer):
+            self.route, self.route_reason = scorer.route, scorer.reason
+            self.tokens_computed += scorer.tokens_computed(requests)
+        else:
+            self.route = "plain"
+            self.tokens_computed += sum(request.length for request in requests)
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,16 +205,11 @@ def _other_rows(task: str) -> str:
 def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageModel) -> CellKey:
     """Fingerprint of a cell: data, prompt rules, method and model identity, and nothing that has no effect."""
     rules = prompt_rules(settings, model)
-    method = {
-        key: value
-        for key, value in asdict(settings.method).items()
-        if key not in ("name", "trained", "layout")
-    }
     fingerprint = digest_of(
         {
             "version": SCORING_VERSION,
             "model": model.identity,
-            "method": method,
+            "method": settings.method.scoring_identity,
             **rules.prompt.identity(),
             "truncation": rules.truncation if data.shots else None,
             "limits": asdict(rules.limits),
@@ -204,7 +231,7 @@ def evaluate(
     settings: EvaluateSettings,
     source: TaskSource,
     model: LazyLanguageModel,
-    make_scorer: Callable[[LanguageModel], Scorer],
+    make_scorer: Callable[[PreTrainedModel], Scorer],
     progress: EvaluationProgress,
     expect: Callable[[Mapping[CellPlace, str]], None] | None = None,
 ) -> Evaluation:
@@ -244,6 +271,7 @@ def evaluate(
     write_prompts(settings.output, shown)
     progress.start(len(keys), stored)
     cost = EvaluationCost()
+    scorer_of_model = cache(lambda: make_scorer(model.load().model))
     cells: list[FinishedCell] = []
     for key in keys:
         before = cost.computed_cells
@@ -252,7 +280,7 @@ def evaluate(
             with store.lock(key.fingerprint):
                 cell = store.get(key.fingerprint)
                 if cell is None:
-                    cell = _compute(key, settings, source, model, make_scorer, progress, cost)
+                    cell = _compute(key, settings, source, model, scorer_of_model, progress, cost)
                     store.put(cell)
                     cost.computed_cells += 1
         computed = cost.computed_cells > before
@@ -284,16 +312,15 @@ def _compute(
     settings: EvaluateSettings,
     source: TaskSource,
     model: LazyLanguageModel,
-    make_scorer: Callable[[LanguageModel], Scorer],
+    scorer_of_model: Callable[[], Scorer],
     progress: EvaluationProgress,
     cost: EvaluationCost,
 ) -> FinishedCell:
     data = source.load(key.task, k=settings.method.shots(settings.k), seed=key.seed, split=settings.split)
     cell = build_cell(data, model.encode, prompt_rules(settings, model))
-    scorer = make_scorer(model.load())
+    scorer = scorer_of_model()
     scores = scorer.score(cell.requests, on_progress=lambda done, total: progress.tokens(key, done, total))
-    cost.tokens_computed += plan_requests(cell.requests).tokens_computed
-    cost.tokens_naive += tokens_alone(cell)
+    cost.add(scorer, cell.requests, tokens_alone(cell))
     return finish_cell(key, data, cell, read_back(cell, scores), settings, model.name)
 
 
@@ -307,8 +334,10 @@ def finish_cell(
 ) -> FinishedCell:
     """Rank the options and measure the cell."""
     predictions = tuple(
-        predict(example.output, example.options, answer, settings.method, key, index)
-        for index, (example, answer) in enumerate(zip(data.test, answers, strict=True))
+        predict(example.output, example.options, answer, nll, key, index)
+        for index, (example, answer, nll) in enumerate(
+            zip(data.test, answers, ranking_scores(answers, settings.method), strict=True)
+        )
     )
     metric = metric_of(data.task_type)
     value = score(metric, [row.gold for row in predictions], [row.prediction for row in predictions])
@@ -331,17 +360,14 @@ def finish_cell(
 
 
 def predict(
-    gold: str, options: tuple[str, ...], answer: OptionScores, method: Method, key: CellKey, index: int
+    gold: str,
+    options: tuple[str, ...],
+    answer: OptionScores,
+    nll: Sequence[float],
+    key: CellKey,
+    index: int,
 ) -> Prediction:
     """One test example's line of `predictions.jsonl`."""
-    nll = option_scores(
-        answer.sum_nll[0],
-        answer.counts[0],
-        answer.sum_nll[1:],
-        answer.counts[1:],
-        calibration=method.calibration,
-        normalization=method.normalization,
-    )
     counts = answer.counts[0]
     return Prediction(
         task=key.task,

@@ -10,12 +10,11 @@ from transformers import PreTrainedModel
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData
 from metashot.engine.metrics.classification import accuracy, metric_of, score
-from metashot.engine.metrics.ranking import option_scores
+from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.scoring import Scorer
 from metashot.engine.training.ranks import rank, sum_over_ranks, world_size
-from metashot.icl.cell import OptionScores, PromptRules, build_cell, read_back
-from metashot.icl.methods import Method
+from metashot.icl.cell import PromptRules, build_cell, ranking_scores, read_back
 from metashot.icl.piece_cache import batch_encoder
 from metashot.icl.prompt import Ids
 
@@ -72,22 +71,10 @@ def predict(
     cell = build_cell(data, encode, rules)
     answers = read_back(cell, scorer.score(cell.requests))
     predicted = [
-        _best(answer, example.options, rules.method)
-        for answer, example in zip(answers, data.test, strict=True)
+        example.options[best_option(scores)]
+        for scores, example in zip(ranking_scores(answers, rules.method), data.test, strict=True)
     ]
     return [example.output for example in data.test], predicted
-
-
-def _best(answer: OptionScores, options: Sequence[str], method: Method) -> str:
-    scores = option_scores(
-        answer.sum_nll[0],
-        answer.counts[0],
-        answer.sum_nll[1:],
-        answer.counts[1:],
-        calibration=method.calibration,
-        normalization=method.normalization,
-    )
-    return options[min(range(len(scores)), key=scores.__getitem__)]
 
 
 def _encode_one(language_model: LanguageModel) -> Callable[[str], Ids]:

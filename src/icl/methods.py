@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from metashot.data.errors import suggestion
+from pydantic import PlainValidator
+
+from metashot.engine.components.choices import named
 from metashot.engine.errors import ConfigError
-from metashot.engine.metrics.ranking import Calibration, Normalization
+from metashot.engine.metrics.rules import Calibration, Normalization, calibration, normalization
 from metashot.icl.prompt import Layout, Objective, choose_layout
 
 
@@ -24,46 +26,63 @@ class Method:
         normalization: what summed NLLs are divided by.
         layout: `auto` applies the released rule, or `newline` / `space`.
         trained: True for models meta-trained with this method.
+        title: name in tables; empty is `name`.
+        row: place among the rows of a table.
     """
 
     name: str
     objective: Objective = Objective.DIRECT
     demonstrations: bool = True
-    calibration: Calibration = Calibration.NONE
+    calibration: Annotated[Calibration, PlainValidator(calibration)] = Calibration.NONE
     null_inputs: tuple[str, ...] = field(default=())
-    normalization: Normalization = Normalization.TOKEN_MEAN
+    normalization: Annotated[Normalization, PlainValidator(normalization)] = Normalization.TOKEN_MEAN
     layout: Literal["auto", "newline", "space"] = "auto"
     trained: bool = False
+    title: str = ""
+    row: int = 100
 
     def __post_init__(self) -> None:
-        """Refuse contradictions.
+        """Find rules that are given by their names, and refuse contradictions.
 
         Raises:
-            ConfigError: a calibration without a null input, or one that channel scoring has no use for.
+            ConfigError: no such rule, a calibration without a null input, or one that channel scoring has no use for.
         """
-        calibrated = self.calibration is not Calibration.NONE
-        if calibrated and not self.null_inputs:
+        object.__setattr__(self, "calibration", calibration(self.calibration))
+        object.__setattr__(self, "normalization", normalization(self.normalization))
+        rule = self.calibration
+        if len(self.null_inputs) < rule.fewest:
             raise ConfigError(
                 "method.null_inputs",
-                f"calibration {self.calibration.value!r} has no content-free input",
+                f"calibration {rule.name!r} has no content-free input",
                 "give a list of strings, for example ['N/A']",
             )
-        if self.calibration in (Calibration.PMI, Calibration.DOMAIN) and len(self.null_inputs) != 1:
+        if rule.needs_null_inputs and rule.most is not None and len(self.null_inputs) > rule.most:
             raise ConfigError(
                 "method.null_inputs",
-                f"calibration {self.calibration.value!r} takes one string, got {len(self.null_inputs)}",
+                f"calibration {rule.name!r} takes one string, got {len(self.null_inputs)}",
                 "give one, or use method.calibration=contextual",
             )
-        if calibrated and self.objective is Objective.CHANNEL:
+        if rule.needs_null_inputs and self.objective is Objective.CHANNEL:
             raise ConfigError(
                 "method.calibration",
-                f"{self.calibration.value!r} replaces the test input, which is the target of the channel objective",
+                f"{rule.name!r} replaces the test input, which is the target of the channel objective",
                 "use method.objective=direct, or method.calibration=none",
             )
 
     def shots(self, k: int) -> int:
         """Demonstrations in the prompt when `k` are asked for."""
         return k if self.demonstrations else 0
+
+    @property
+    def scoring_identity(self) -> dict[str, object]:
+        """What of the method decides a score, besides the layout, which also depends on the model."""
+        return {
+            "objective": self.objective,
+            "demonstrations": self.demonstrations,
+            "calibration": self.calibration.name,
+            "null_inputs": self.null_inputs,
+            "normalization": self.normalization.name,
+        }
 
     def layout_for(self, model_name: str) -> Layout:
         """The layout used with a model of this name."""
@@ -72,33 +91,15 @@ class Method:
         return Layout(self.layout)
 
 
-_CHANNEL = Objective.CHANNEL
-NAMED_METHODS = {
-    method.name: method
-    for method in (
-        Method("zero", demonstrations=False),
-        Method("pmi_zero", demonstrations=False, calibration=Calibration.PMI, null_inputs=("N/A",)),
-        Method("channel_zero", _CHANNEL, demonstrations=False),
-        Method("direct"),
-        Method("pmi", calibration=Calibration.PMI, null_inputs=("N/A",)),
-        Method("channel", _CHANNEL),
-        Method("calibrated", calibration=Calibration.CONTEXTUAL, null_inputs=("N/A", "", "[MASK]")),
-        Method("domain_pmi", calibration=Calibration.DOMAIN, null_inputs=("Answer:",)),
-        Method("multitask_zero", demonstrations=False, trained=True),
-        Method("channel_multitask_zero", _CHANNEL, demonstrations=False, trained=True),
-        Method("metaicl", trained=True),
-        Method("channel_metaicl", _CHANNEL, trained=True),
-    )
-}
-"""The files of `conf/method`, for use from Python; a test holds the two equal."""
-
-
 def named_method(name: str) -> Method:
-    """A method of `conf/method`.
+    """The in-context method that a file of `conf/method` makes.
 
     Raises:
-        ConfigError: no such method.
+        ConfigError: no such file, or one of a method that tunes prompts.
     """
-    if name not in NAMED_METHODS:
-        raise ConfigError("method", f"no method is called {name!r}", suggestion(name, NAMED_METHODS))
-    return NAMED_METHODS[name]
+    method = named("method", name)
+    if not isinstance(method, Method):
+        raise ConfigError(
+            "method", f"{name!r} does not score options in context", "tune it with stage=evaluate"
+        )
+    return method

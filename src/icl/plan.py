@@ -10,7 +10,7 @@ from rich.table import Table
 
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData
-from metashot.engine.models.loading import LazyLanguageModel, load_config
+from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.throughput import matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
 from metashot.icl.cell import Cell, PromptRules, build_cell, cut_note, differing_at_borders
@@ -114,7 +114,7 @@ def plan_evaluation(
         console.print(boundary_line(differing, compared, settings.prompt.boundary), soft_wrap=True)
     for note in (*notes, *cut.values()):
         console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
-    config = load_config(model.spec)
+    config = model.spec.read_config()
     console.print(estimate_line(plans, config, model.spec.dtype), soft_wrap=True)
     return plans
 
@@ -126,8 +126,7 @@ def estimate_line(plans: list[CellPlan], config: Any, dtype: str) -> str:
     seconds = (
         sum(cell.plan.flops(config) for cell in plans) / matmul_flops_per_second(dtype) * _ENGINE_OVERHEAD
     )
-    size = ModelSize.of(config)
-    weights = (size.layers * size.layer_weights + size.head_weights) * _BYTES[dtype]
+    weights = ModelSize.of(config).stored_weights * _BYTES[dtype]
     return (
         f"{len(plans)} cells: {shared:,} tokens to compute with sharing, {alone:,} without "
         f"({alone / max(shared, 1):.1f} times as many); about {duration(seconds)} on this machine; "

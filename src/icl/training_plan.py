@@ -74,8 +74,7 @@ def plan_training(
 
 def training_line(plan: TrainingPlan, config: Any, optimizer: str) -> str:
     """One line: steps, lengths, time on this machine, memory of weights, gradients and optimizer."""
-    size = ModelSize.of(config)
-    weights = size.layers * size.layer_weights + size.head_weights
+    weights = ModelSize.of(config).stored_weights
     seconds = plan.flops(config) / matmul_flops_per_second("float32")
     state = weights * (8 + _STATES.get(optimizer, 8)) / 2**20
     return (

@@ -121,8 +121,8 @@ def trained_for(settings: MetaTrainSettings, tokenizer: PreTrainedTokenizerBase)
         "demonstrations": method.demonstrations,
         "k": settings.shots,
         "layout": Layout.NEWLINE.value,
-        "calibration": method.calibration.value,
-        "normalization": method.normalization.value,
+        "calibration": method.calibration.name,
+        "normalization": method.normalization.name,
         "trained": True,
     }
 

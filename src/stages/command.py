@@ -9,7 +9,7 @@ import signal
 import sys
 import uuid
 import warnings
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -22,17 +22,18 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metashot.data.errors import MetashotError, suggestion
+from metashot.engine.components.choices import CONFIG_FOLDER
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.signals import Interrupted, sigterm_interrupts
 from metashot.stages.command_line import with_new_keys
 from metashot.stages.composition_errors import GROUP_NULL, SEARCH_PATH, explain
-from metashot.stages.config_folder import CONFIG_FOLDER
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.replay import replay
 from metashot.stages.shared_paths import anchored
 
 if TYPE_CHECKING:
     from metashot.stages.context import RunContext
+    from metashot.stages.run_config import RunConfig
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
 SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
@@ -74,46 +75,45 @@ def stages() -> dict[str, dict[str, Stage]]:
     }
 
 
-def chosen_stages(config: Mapping[str, Any]) -> list[Stage]:
+def chosen_stages(config: RunConfig) -> list[Stage]:
     """The functions of `stage=...`, in order.
 
     Raises:
         ConfigError: a stage that does not exist, or that the method has no use for.
     """
+    from metashot.metaprompt.tuning.tunable import PromptMethod
+
     known = stages()
-    asked = config["stage"] if isinstance(config["stage"], list) else [config["stage"]]
-    family = "prompt" if "tuning" in config["method"] else "icl"
+    family = "prompt" if isinstance(config.method, PromptMethod) else "icl"
     functions: list[Stage] = []
-    for name in asked:
+    for name in config.stages:
         if name not in known:
-            raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), known))
+            raise ConfigError("stage", f"unknown stage {name!r}", suggestion(name, known))
         if family not in known[name]:
             useful = [stage for stage, functions_ in known.items() if family in functions_]
             raise ConfigError(
-                "stage",
-                f"method {config['method']['name']!r} has no stage {name!r}",
-                f"one of {', '.join(useful)}",
+                "stage", f"method {config.method.name!r} has no stage {name!r}", f"one of {', '.join(useful)}"
             )
         functions.append(known[name][family])
     return functions
 
 
-def execute(config: dict[str, Any], output: Path, overrides: list[str]) -> float | None:
+def execute(composed: dict[str, Any], output: Path, overrides: list[str]) -> float | None:
     """Run the stages of a resolved config; returns the last stage's figure, for sweepers."""
     from rich.console import Console
 
     from metashot.engine.runs.record import RunRecord
     from metashot.engine.sweeps.pruning import watched
     from metashot.engine.tracking.tracker import open_tracker
+    from metashot.stages.components import make_run_config
     from metashot.stages.context import RunContext, tracker_spec
-    from metashot.stages.nodes import check_targets
 
-    check_targets(config)
+    config = make_run_config(composed)
     functions = chosen_stages(config)
-    tracker = watched(open_tracker(tracker_spec(config), config))
+    tracker = watched(open_tracker(tracker_spec(config), composed))
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
-    record = RunRecord(output, config, overrides)
-    run = RunContext(config, output, Path(config["results_root"]), console, tracker, record)
+    record = RunRecord(output, composed, overrides)
+    run = RunContext(config, output, console, tracker, record)
     figure: float | None = None
     with concluded(run):
         for function in functions:

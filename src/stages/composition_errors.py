@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from metashot.data.errors import suggestion
-from metashot.stages.config_folder import CONFIG_FOLDER
+from metashot.engine.components.choices import CONFIG_FOLDER
 
 GROUP_NULL = "Config group override must be"
 SEARCH_PATH = "provider="

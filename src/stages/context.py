@@ -1,17 +1,16 @@
-"""What every stage is handed besides its own settings."""
+"""What every stage is handed."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
+from metashot.engine.components.binding import bind, make
 from metashot.engine.runs.record import RunRecord
 from metashot.engine.tracking.tracker import Kind, Mode, Tracker, TrackerSpec
-from metashot.stages.nodes import build
+from metashot.stages.run_config import RunConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,39 +31,41 @@ class RunContext:
     """The edges of a run.
 
     Attributes:
-        config: the resolved config as plain values.
+        config: the config, its components made.
         output: the run's output folder.
-        results_root: where finished cells and checkpoints of all runs live.
         console: for tables and messages.
         tracker: receives metrics.
         record: writes `run.json`.
     """
 
-    config: Mapping[str, Any]
+    config: RunConfig
     output: Path
-    results_root: Path
     console: Console
     tracker: Tracker
     record: RunRecord
 
+    @property
+    def results_root(self) -> Path:
+        """Where finished cells and checkpoints of all runs live."""
+        return self.config.results_root
 
-def tracker_spec(config: Mapping[str, Any]) -> TrackerSpec:
-    """How this run is called in a dashboard, from its resolved config.
+
+def tracker_spec(config: RunConfig) -> TrackerSpec:
+    """How this run is called in a dashboard, from its config.
 
     Raises:
         ConfigError: a key of `logger` that is unknown or has a wrong type.
     """
-    logger = build(LoggerSettings, config["logger"], "logger")
-    stage = config["stage"]
-    setting = config["setting"]["name"] if config["setting"] else config["data"]["name"]
-    name = config["name"] or f"{config['method']['name']}-{config['model']['name']}-{setting}-k{config['k']}"
+    logger: LoggerSettings = make(bind(LoggerSettings, config.logger, "logger"))
+    setting = config.setting.name if config.setting else config.data.name
+    name = config.name or f"{config.method.name}-{config.model.name}-{setting}-k{config.k}"
     return TrackerSpec(
         kind=logger.kind,
         project=logger.project,
         group=logger.group,
-        job_type=stage if isinstance(stage, str) else "+".join(stage),
+        job_type="+".join(config.stages),
         name=name,
-        tags=(*logger.tags, *config["tags"]),
+        tags=(*logger.tags, *config.tags),
         mode=logger.mode,
         folder=logger.folder,
     )

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
 
 from rich.console import Console
 
@@ -13,52 +12,30 @@ from metashot.data.selected_source import Labels, SelectedSource, Selection, Str
 from metashot.data.source import TaskSource
 from metashot.engine.errors import DataError
 from metashot.engine.files import write_atomic, write_json
-from metashot.engine.models.loading import LanguageModel, LazyLanguageModel, ModelSpec, load_config
+from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
+from metashot.engine.models.sources import ModelConfig
 from metashot.engine.runs.results import FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
-from metashot.engine.scoring import PlainScorer, PrefixScorer, Scorer
-from metashot.icl.cell import Truncation
 from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
-from metashot.icl.methods import Method
-from metashot.icl.plan import PlanSettings, plan_evaluation
+from metashot.icl.plan import plan_evaluation
 from metashot.icl.progress import CellProgress
 from metashot.icl.sequences import english_words
 from metashot.icl.trained_method import check_method, follow_checkpoint
 from metashot.icl.training_plan import plan_training, training_line
 from metashot.stages.context import RunContext
-from metashot.stages.icl_training import trained_folder, training_settings
-from metashot.stages.nodes import build, convert
+from metashot.stages.icl_training import in_context, trained_folder, training_settings
 from metashot.stages.preparation import show_data_checks
-from metashot.stages.prompts import make_prompt
 from metashot.stages.task_source import choose_tasks
 
 SHOWN_NOTES = 12
 
 
-@dataclass(frozen=True, slots=True)
-class ScorerSettings:
-    """Which scoring engine (`scorer.*`).
-
-    Attributes:
-        kind: `prefix` shares every common prefix; `plain` runs every request alone.
-        memory_mb: working memory of the prefix engine above the model; null lets it choose.
-        batch_size: sequences per batch of the plain engine.
-    """
-
-    kind: Literal["prefix", "plain"]
-    memory_mb: int | None
-    batch_size: int
-
-
 def evaluate_stage(run: RunContext) -> float:
     """Evaluate, write every file of the output folder, print the table; returns the mean in percent."""
     source, settings, model = _evaluation_parts(run)
-    scorer = build(ScorerSettings, run.config["scorer"], "scorer")
     with CellProgress(run.console, run.tracker) as progress:
-        outcome = evaluate(
-            settings, source, model, lambda loaded: make_scorer(loaded, scorer), progress, run.record.expect
-        )
+        outcome = evaluate(settings, source, model, run.config.scorer, progress, run.record.expect)
     summary = summarize(outcome.cells)
     write_json(run.output / SUMMARY_FILE, summary.to_json())
     write_atomic(run.output / "summary.md", markdown_table(summary))
@@ -74,9 +51,9 @@ def plan_stage(run: RunContext) -> None:
     """Print what `evaluate` would run and cost."""
     source, settings, model = _evaluation_parts(run)
     show_data_checks(run)
-    if settings.method.trained and run.config["checkpoint"] is None:
+    if settings.method.trained and run.config.checkpoint is None:
         _show_training(run, model)
-    plan_evaluation(settings, source, model, build(PlanSettings, run.config["plan"], "plan"), run.console)
+    plan_evaluation(settings, source, model, run.config.plan, run.console)
 
 
 def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
@@ -86,23 +63,23 @@ def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
     except DataError as error:
         run.console.print(f"training cannot be priced: {error}", soft_wrap=True)
         return
-    line = training_line(plan, load_config(model.spec), settings.optimizer.name)
+    line = training_line(plan, model.spec.read_config(), settings.optimizer.name)
     run.console.print(line, soft_wrap=True)
 
 
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
     config = run.config
     tasks = choose_tasks(config)
-    source = select(tasks.source, build(Selection, config["selection"], "selection"))
+    source = select(tasks.source, config.selection)
     settings = EvaluateSettings(
         setting=tasks.setting,
         tasks=tasks.targets,
-        seeds=convert(tuple[int, ...], config["seeds"], "seeds"),
-        k=convert(int, config["k"], "k"),
-        split=convert(Literal["test", "dev"], config["split"], "split"),
-        method=build(Method, config["method"], "method"),
-        truncation=convert(Truncation, config["truncation"], "truncation"),
-        prompt=make_prompt(config["prompt"]),
+        seeds=config.seeds,
+        k=config.k,
+        split=config.split,
+        method=in_context(config.method),
+        truncation=config.truncation,
+        prompt=config.prompt,
         results_root=run.results_root,
         output=run.output,
     )
@@ -110,7 +87,7 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
     return source, settings, LazyLanguageModel(spec)
 
 
-def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelSpec, EvaluateSettings]:
+def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelConfig, EvaluateSettings]:
     """The config's model, with the weights of `checkpoint` or of this run's training in its place.
 
     Where begin-of-sequence is left open, the settings follow the checkpoint.
@@ -118,14 +95,13 @@ def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelSpec, Eva
     Raises:
         ConfigError: the method contradicts what the checkpoint was trained for.
     """
-    spec = build(ModelSpec, run.config["model"], "model")
-    folder = _checkpoint(run)
+    spec, folder = run.config.model, _checkpoint(run)
     if folder is not None:
-        spec = replace(spec, source="local", path=str(folder))
-    if spec.source == "local" and spec.path is not None:
-        settings = replace(settings, prompt=follow_checkpoint(spec.path, settings.prompt))
-        check_method(spec.path, settings.method, settings.k, settings.prompt)
-    elif settings.method.trained and run.config["stage"] != "plan":
+        spec = spec.with_weights(folder)
+    if spec.checkpoint is not None:
+        settings = replace(settings, prompt=follow_checkpoint(spec.checkpoint, settings.prompt))
+        check_method(spec.checkpoint, settings.method, settings.k, settings.prompt)
+    elif settings.method.trained and run.config.stages != ("plan",):
         run.console.print(
             f"note: method {settings.method.name} is for a meta-trained model; {spec.name} is scored as it is "
             "(give checkpoint=<run or checkpoint folder>, or run 'stage=[train,evaluate]')",
@@ -136,10 +112,10 @@ def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelSpec, Eva
 
 
 def _checkpoint(run: RunContext) -> Path | None:
-    stage, given = run.config["stage"], run.config["checkpoint"]
+    given = run.config.checkpoint
     if given is None:
-        return trained_folder(run.output) if isinstance(stage, list) and "train" in stage else None
-    folder = Path(str(given)).expanduser()
+        return trained_folder(run.output) if "train" in run.config.stages else None
+    folder = given.expanduser()
     return folder if (folder / "manifest.json").is_file() else trained_folder(folder)
 
 
@@ -151,14 +127,6 @@ def select(source: TaskSource, selection: Selection) -> TaskSource:
     embed = load_sentence_encoder(selection.encoder) if nearest else None
     words = english_words() if selection.labels is Labels.RANDOM_WORDS else ()
     return SelectedSource(source, selection, embed, words)
-
-
-def make_scorer(model: LanguageModel, settings: ScorerSettings) -> Scorer:
-    """The scoring engine that the config names."""
-    if settings.kind == "plain":
-        return PlainScorer(model.model, settings.batch_size)
-    budget = None if settings.memory_mb is None else settings.memory_mb << 20
-    return PrefixScorer(model.model, budget, plain_batch_size=settings.batch_size)
 
 
 def show_notes(console: Console, notes: Sequence[str]) -> None:
@@ -183,7 +151,7 @@ def cost_line(cost: EvaluationCost) -> str:
 def _track(run: RunContext, cells: Sequence[FinishedCell], summary: Summary) -> None:
     results = [asdict(cell.result) for cell in cells]
     run.tracker.table("results", list(results[0]), [list(row.values()) for row in results])
-    if run.config["logger"]["predictions"]:
+    if run.config.logger["predictions"]:
         columns = ("task", "seed", "index", "gold", "prediction", "options", "nll")
         rows = [[getattr(p, name) for name in columns] for cell in cells for p in cell.predictions]
         run.tracker.table("predictions", columns, [[*row[:5], list(row[5]), list(row[6])] for row in rows])

@@ -9,7 +9,7 @@ from typing import Any
 
 from metashot.data.episodes import check_disjoint
 from metashot.engine.errors import ConfigError
-from metashot.engine.models.loading import ModelSpec, load_model
+from metashot.engine.models.loading import load_model
 from metashot.engine.training.checkpoint import best_checkpoint
 from metashot.engine.training.loop import LoopSettings, TrainingOutcome
 from metashot.engine.training.optimizers import OptimizerSettings
@@ -20,7 +20,7 @@ from metashot.icl.methods import Method
 from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
 from metashot.stages.context import RunContext
 from metashot.stages.nodes import build, convert, unknown_key
-from metashot.stages.prompts import make_prompt
+from metashot.stages.run_config import AnyMethod, RunConfig
 from metashot.stages.task_source import TaskChoice, choose_tasks
 
 _GROUPS = (LoopSettings, EpisodeSettings, TrainableSettings)
@@ -39,7 +39,7 @@ def train_stage(run: RunContext) -> float:
     settings = training_settings(config)
     tasks = choose_tasks(config)
     _check_tasks(tasks)
-    model = load_model(build(ModelSpec, config["model"], "model"))
+    model = load_model(config.model)
     outcome = train(settings, model, tasks.source, tasks.training, tasks.targets, run.output, run.tracker)
     _tell(run, outcome)
     return 100.0 * outcome.metrics.get("metric", 0.0)
@@ -51,29 +51,40 @@ def _tell(run: RunContext, outcome: TrainingOutcome) -> None:
     run.console.print(text, soft_wrap=True)
 
 
-def training_settings(config: Mapping[str, Any]) -> MetaTrainSettings:
+def training_settings(config: RunConfig) -> MetaTrainSettings:
     """The settings of a composed config: nodes `method`, `trainer`, `optimizer`, `prompt`, key `k`.
 
     Raises:
         ConfigError: a key that is unknown, missing or of the wrong type.
     """
-    node: dict[str, Any] = dict(config["trainer"])
+    node: dict[str, Any] = dict(config.trainer)
     _refuse_unknown(node)
-    prompt = make_prompt(config["prompt"])
+    prompt = config.prompt
     lora = None if node["lora"] is None else build(LoraSettings, node["lora"], "trainer.lora")
     return MetaTrainSettings(
-        method=build(Method, config["method"], "method"),
+        method=in_context(config.method),
         prompt=prompt,
-        k=convert(int, config["k"], "k"),
+        k=config.k,
         seed=convert(int, node["seed"], "trainer.seed"),
         episodes=build(EpisodeSettings, _part(EpisodeSettings, node), "trainer", limits=prompt.limits),
-        optimizer=build(OptimizerSettings, config["optimizer"], "optimizer"),
+        optimizer=build(OptimizerSettings, config.optimizer, "optimizer"),
         trainable=build(TrainableSettings, _part(TrainableSettings, node), "trainer", lora=lora),
         loop=build(LoopSettings, _part(LoopSettings, node), "trainer"),
         held_out=build(HeldOutSettings, node["held_out"], "trainer.held_out"),
         keep_last=convert(int, node["keep_last"], "trainer.keep_last"),
         keep_best=convert(int, node["keep_best"], "trainer.keep_best"),
     )
+
+
+def in_context(method: AnyMethod) -> Method:
+    """The method of a stage that scores options in context.
+
+    Raises:
+        ConfigError: it is no such method.
+    """
+    if not isinstance(method, Method):
+        raise ConfigError("method", f"{method.name!r} does not score options in context", "use method=direct")
+    return method
 
 
 def _part(group: type[Any], node: Mapping[str, Any]) -> dict[str, Any]:

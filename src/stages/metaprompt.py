@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from metashot.engine.files import write_atomic, write_json
-from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train
@@ -22,7 +22,6 @@ from metashot.stages.metaprompt_settings import (
     prepare_settings,
     tune_settings,
 )
-from metashot.stages.nodes import build
 
 _SHOWN_CLUSTERS, _SHOWN_TOKENS, _NEAREST = 12, 8, 4
 CLUSTERS_FILE = "clusters.json"
@@ -40,7 +39,7 @@ def prepare_stage(run: RunContext) -> None:
 
 def train_stage(run: RunContext) -> float:
     """Meta-train prompt and regularizer; returns the last held-out query loss (lower is better)."""
-    supmer: Mapping[str, Any] = run.config["supmer"]
+    supmer: Mapping[str, Any] = run.config.supmer
     settings, loop = meta_settings(supmer), loop_settings(supmer)
     store, model = _clusters(run), _model(run)
     outcome = meta_train(settings, model, store, loop, checkpoint_root(supmer), run.tracker)
@@ -86,12 +85,12 @@ def evaluate_stage(run: RunContext) -> float:
 
 
 def _model(run: RunContext) -> LanguageModel:
-    return load_model(build(ModelSpec, run.config["model"], "model"))
+    return load_model(run.config.model)
 
 
 def _clusters(run: RunContext) -> ClusterStore:
     return prepare_clusters(
-        prepare_settings(run.config["corpus"]), notify=lambda line: run.console.print(line, highlight=False)
+        prepare_settings(run.config.corpus), notify=lambda line: run.console.print(line, highlight=False)
     )
 
 

@@ -19,8 +19,9 @@ from metashot.metaprompt.meta.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.settings import MetaSettings
 from metashot.metaprompt.tuning.loop import TrainRules
 from metashot.metaprompt.tuning.settings import TuneSettings
-from metashot.metaprompt.tuning.tunable import TuningMethod
+from metashot.metaprompt.tuning.tunable import PromptMethod, TuningMethod
 from metashot.stages.nodes import build, convert
+from metashot.stages.run_config import RunConfig
 
 _LOOP = "supmer.loop"
 
@@ -62,7 +63,7 @@ def checkpoint_root(supmer: Mapping[str, Any]) -> Path:
     return Path(convert(str, supmer.get("checkpoints"), "supmer.checkpoints")).expanduser()
 
 
-def tune_settings(config: Mapping[str, Any]) -> TuneSettings:
+def tune_settings(config: RunConfig) -> TuneSettings:
     """The group `tuning` with `method`, `k`, `seeds` (data seeds) and the switches of `supmer`.
 
     `supmer` without `tuning.prompt_path` starts from the best checkpoint below `supmer.checkpoints`.
@@ -70,7 +71,8 @@ def tune_settings(config: Mapping[str, Any]) -> TuneSettings:
     Raises:
         ConfigError: a fault in a key, or no checkpoint yet.
     """
-    tuning, supmer, method = config["tuning"], config["supmer"], config["method"]
+    tuning, supmer, method = config.tuning, config.supmer, config.method
+    assert isinstance(method, PromptMethod)
     train = tuning.get("train") or {}
     optimizer = build(OptimizerSettings, train.get("optimizer"), "tuning.train.optimizer")
     return build(
@@ -78,11 +80,11 @@ def tune_settings(config: Mapping[str, Any]) -> TuneSettings:
         _without(tuning, "train", "prompt_path"),
         "tuning",
         train=build(TrainRules, _without(train, "optimizer"), "tuning.train", optimizer=optimizer),
-        method=method["name"],
-        tuning=method["tuning"],
-        k=convert(int, config["k"], "k"),
-        data_seeds=convert(tuple[int, ...], config["seeds"], "seeds"),
-        prompt_path=_prompt_path(tuning.get("prompt_path"), method["tuning"], supmer),
+        method=method.name,
+        tuning=method.tuning,
+        k=config.k,
+        data_seeds=config.seeds,
+        prompt_path=_prompt_path(tuning.get("prompt_path"), method.tuning, supmer),
         as_released=convert(bool, supmer["as_released"], "supmer.as_released"),
         switches=convert(dict[str, bool | None], supmer["switches"], "supmer.switches"),
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from metashot.data.errors import DataError
+from metashot.data.modules import HubData, JsonlData
 from metashot.data.preparation.checks import check_setting
 from metashot.data.preparation.doctor import doctor
 from metashot.data.preparation.prepare import PrepareSettings, prepare
@@ -14,7 +13,8 @@ from metashot.data.settings import Setting, load_setting
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_json
 from metashot.stages.context import RunContext
-from metashot.stages.nodes import build, convert
+from metashot.stages.nodes import build
+from metashot.stages.run_config import RunConfig
 
 REPORT_FILE = "prepare.json"
 
@@ -68,8 +68,7 @@ def doctor_stage(run: RunContext) -> None:
 
 def show_data_checks(run: RunContext) -> None:
     """Balance, lengths, duplicates and leakage of the chosen setting, for `stage=plan`; nothing without files."""
-    data = run.config["data"]
-    if run.config["setting"] is None or data.get("root") is None:
+    if run.config.setting is None or not isinstance(run.config.data, HubData | JsonlData):
         return
     settings = prepare_settings(run.config)
     seed = settings.seeds[0]
@@ -80,34 +79,34 @@ def show_data_checks(run: RunContext) -> None:
     )
 
 
-def prepare_settings(config: Mapping[str, Any]) -> PrepareSettings:
+def prepare_settings(config: RunConfig) -> PrepareSettings:
     """`prepare.*`, with the folder, recipes and corrections of `data.*` and the task lists of `setting`.
 
     Raises:
         ConfigError: an unknown key or wrong type, no `data.root`, or neither a setting nor `data.tasks`.
     """
-    data = config["data"]
-    if data.get("root") is None:
+    data = config.data
+    if not isinstance(data, HubData | JsonlData):
         raise ConfigError(
             "data.root", "is not set", "choose data=hub data.root=<folder for the prepared files>"
         )
     return build(
         PrepareSettings,
-        config["prepare"],
+        config.prepare,
         "prepare",
-        root=Path(data["root"]).expanduser(),
+        root=Path(data.root).expanduser(),
         setting=_setting(config),
-        raw=convert(Path | None, data.get("raw"), "data.raw"),
-        recipe_path=convert(tuple[str, ...], data.get("recipe_path", []), "data.recipe_path"),
-        fixes=convert(bool, data["fixes"], "data.fixes"),
+        raw=data.raw if isinstance(data, HubData) else None,
+        recipe_path=data.recipe_path if isinstance(data, HubData) else (),
+        fixes=data.fixes,
     )
 
 
-def _setting(config: Mapping[str, Any]) -> Setting:
-    tasks = convert(list[str] | None, config["data"]["tasks"], "data.tasks")
-    if config["setting"] is None:
+def _setting(config: RunConfig) -> Setting:
+    tasks = config.data.tasks
+    if config.setting is None:
         if not tasks:
             raise ConfigError("setting", "is not set", "choose setting=<name>, or name data.tasks=[...]")
         return Setting("data.tasks", [], tasks, [])
-    setting = load_setting(str(config["setting"]["name"]))
+    setting = load_setting(config.setting.name)
     return setting if tasks is None else Setting(setting.name, setting.train, tasks, [], setting.title)

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.compare import CompareSettings, compare_runs
 from metashot.stages.context import RunContext
-from metashot.stages.nodes import build, convert
-
-
-@dataclass(frozen=True, slots=True)
-class ReportKeys:
-    """The config node `report`: the keys of `ReportSettings` less its folders."""
-
-    formats: tuple[str, ...]
-    draws: int
-    permutations: int
-    level: float
-    seed: int
-    folder: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class CompareKeys:
-    """The config node `compare`."""
-
-    flipped: int
-    permutations: int
-    seed: int
 
 
 def report_stage(run: RunContext) -> None:
     """Write tables, plots and the page of the runs in `runs` (by default all under `results_root`)."""
-    keys = build(ReportKeys, run.config["report"], "report")
+    keys = run.config.report
     write_report(
         ReportSettings(
             _run_folders(run) or (run.results_root,), keys.folder or run.output, keys.formats, keys.draws,
@@ -56,7 +33,7 @@ def compare_stage(run: RunContext) -> None:
         raise ConfigError(
             "runs", f"stage=compare takes two folders, got {len(folders)}", "'runs=[<first>,<second>]'"
         )
-    keys = build(CompareKeys, run.config["compare"], "compare")
+    keys = run.config.compare
     compare_runs(
         CompareSettings(folders[0], folders[1], run.output, keys.flipped, keys.permutations, keys.seed),
         run.console,
@@ -64,8 +41,7 @@ def compare_stage(run: RunContext) -> None:
 
 
 def _run_folders(run: RunContext) -> tuple[Path, ...]:
-    folders = convert(list[str], run.config["runs"], "runs")
-    missing = next((folder for folder in folders if not Path(folder).is_dir()), None)
+    missing = next((folder for folder in run.config.runs if not folder.is_dir()), None)
     if missing is not None:
-        raise ConfigError("runs", f"no folder {missing!r}", "give output folders of runs")
-    return tuple(map(Path, folders))
+        raise ConfigError("runs", f"no folder {str(missing)!r}", "give output folders of runs")
+    return run.config.runs

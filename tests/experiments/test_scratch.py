@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from metashot.engine.models.loading import ModelSpec, load_model
+from metashot.engine.models.loading import load_model
+from metashot.engine.models.sources import LocalModel
 
 _path = Path(__file__).parents[2] / "experiments" / "metaicl_demo" / "scratch.py"
 _scratch_spec = importlib.util.spec_from_file_location("scratch", _path)
@@ -33,14 +34,14 @@ def test_the_folder_loads_and_depends_on_the_seed_alone(tmp_path: Path) -> None:
         scratch.write_scratch_model(tmp_path / str(i), ["a", "b"], SIZE, seed)
         for i, seed in enumerate((1, 1, 2))
     ]
-    models = [load_model(ModelSpec("scratch", "local", str(folder), device="cpu")) for folder in folders]
+    models = [load_model(LocalModel("scratch", str(folder), device="cpu")) for folder in folders]
     assert models[0].weights_digest == models[1].weights_digest != models[2].weights_digest
     assert models[0].tokenizer("a b\nb").input_ids == [4, 5, 1, 5]
 
 
 def test_matched_attention_starts_with_queries_equal_to_keys(tmp_path: Path) -> None:
     scratch.write_scratch_model(tmp_path, ["a"], SIZE, 0)
-    model = load_model(ModelSpec("scratch", "local", str(tmp_path), device="cpu")).model
+    model = load_model(LocalModel("scratch", str(tmp_path), device="cpu")).model
     weight = model.state_dict()["transformer.h.1.attn.c_attn.weight"]
     assert torch.equal(weight[:, :32], weight[:, 32:64])
     assert not torch.equal(weight[:, :32], weight[:, 64:])

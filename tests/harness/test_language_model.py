@@ -15,7 +15,8 @@ import lm_eval
 from lm_eval.tasks import TaskManager
 
 import metashot.harness  # noqa: F401  registers the model
-from metashot.engine.models.loading import ModelSpec, load_model
+from metashot.engine.models.loading import load_model
+from metashot.engine.models.sources import TinyModel
 
 WORDS = [
     "red",
@@ -122,7 +123,7 @@ def assert_same_answer(left: Any, right: Any) -> None:
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny model with random weights, saved as a model folder."""
     path = tmp_path_factory.mktemp(request.param)
-    loaded = load_model(ModelSpec("tiny", "tiny", request.param, device="cpu"))
+    loaded = load_model(TinyModel("tiny", request.param, device="cpu"))
     loaded.model.save_pretrained(path)
     loaded.tokenizer.save_pretrained(path)
     return str(path)

@@ -7,7 +7,7 @@ import torch
 
 from metashot.data.task import Example, TaskData, TaskType
 from metashot.engine.errors import ConfigError
-from metashot.engine.metrics.ranking import Calibration
+from metashot.engine.metrics.rules import Calibration
 from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
 from metashot.icl.preview import preview

@@ -10,8 +10,9 @@ from metashot.data.demo import DemoSource
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError, ModelError, OutputError
 from metashot.engine.metrics.classification import macro_f1
-from metashot.engine.metrics.ranking import Calibration, Normalization
-from metashot.engine.models.loading import LazyLanguageModel, ModelSpec
+from metashot.engine.metrics.rules import Calibration, Normalization
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.runs.results import PREDICTIONS_FILE, RESULTS_FILE
 from metashot.engine.scoring import PlainScorer, PrefixScorer
@@ -22,8 +23,8 @@ from metashot.icl.prompt import Objective
 from metashot.icl.prompting.boundary import Boundary
 from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 
-MODEL = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2"))
-BEGINNING = LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", seed=5))
+MODEL = LazyLanguageModel(TinyModel("tiny", "gpt2"))
+BEGINNING = LazyLanguageModel(TinyModel("tiny", "gpt2", seed=5))
 BEGINNING.tokenizer.bos_token = "</s>"
 
 
@@ -69,7 +70,7 @@ def settings(tmp_path, method=None, **changes):
 
 def run(given, source=None, scorer=PrefixScorer):
     recorder = Recorder()
-    outcome = evaluate(given, source or FewExamples(), MODEL, lambda loaded: scorer(loaded.model), recorder)
+    outcome = evaluate(given, source or FewExamples(), MODEL, scorer, recorder)
     return outcome, recorder
 
 
@@ -117,9 +118,7 @@ def test_begin_of_sequence_and_templates_are_shared_like_any_prefix(tmp_path, me
     slow = replace(given, results_root=tmp_path / "slow", output=tmp_path / "slow-run")
     pair = []
     for one, scorer in ((given, PrefixScorer), (slow, PlainScorer)):
-        outcome = evaluate(
-            one, FewExamples(), BEGINNING, lambda loaded, s=scorer: s(loaded.model), Recorder()
-        )
+        outcome = evaluate(one, FewExamples(), BEGINNING, scorer, Recorder())
         pair.append([p for cell in outcome.cells for p in cell.predictions])
     for mine, reference in zip(*pair, strict=True):
         assert mine.nll == pytest.approx(reference.nll, abs=1e-4)
@@ -161,14 +160,15 @@ def test_the_same_folder_again_adds_nothing(tmp_path):
 def test_a_run_that_stops_half_way_goes_on(tmp_path):
     scored = []
 
-    def dies_at_the_third(model):
-        if len(scored) == 2:
-            raise KeyboardInterrupt
-        scored.append(model)
-        return PrefixScorer(model)
+    class DiesAtTheThird(PrefixScorer):
+        def score(self, requests, on_progress=None):
+            if len(scored) == 2:
+                raise KeyboardInterrupt
+            scored.append(requests)
+            return super().score(requests, on_progress)
 
     with pytest.raises(KeyboardInterrupt):
-        run(settings(tmp_path), scorer=dies_at_the_third)
+        run(settings(tmp_path), scorer=DiesAtTheThird)
     _, recorder = run(settings(tmp_path))
     assert recorder.computed == [False, False, True, True]
     assert len(rows(tmp_path / "run" / PREDICTIONS_FILE)) == 16
@@ -254,9 +254,9 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
         "layout": key(settings(tmp_path, Method("direct", layout="space"))),
         "calibration": key(settings(tmp_path, METHODS[5])),
         "null input": key(settings(tmp_path, replace(METHODS[5], null_inputs=("",)))),
-        "weights": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", seed=1))),
-        "architecture": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "llama"))),
-        "dtype": key(base, LazyLanguageModel(ModelSpec("tiny", "tiny", "gpt2", dtype="bfloat16"))),
+        "weights": key(base, LazyLanguageModel(TinyModel("tiny", "gpt2", seed=1))),
+        "architecture": key(base, LazyLanguageModel(TinyModel("tiny", "llama"))),
+        "dtype": key(base, LazyLanguageModel(TinyModel("tiny", "gpt2", dtype="bfloat16"))),
         "test data": key(base, source=FewExamples(edit=other_gold)),
         "test size": key(base, source=FewExamples(n=5)),
     }
@@ -265,7 +265,7 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
 
 def test_the_fingerprint_ignores_names_and_places(tmp_path):
     data = FewExamples().load("demo-spam", k=2, seed=100)
-    renamed = LazyLanguageModel(ModelSpec("other name", "tiny", "gpt2"))
+    renamed = LazyLanguageModel(TinyModel("other name", "gpt2"))
     elsewhere = settings(tmp_path / "x", Method("my name"), setting="other")
     assert cell_key(data, elsewhere, renamed) == cell_key(data, settings(tmp_path), MODEL)
 

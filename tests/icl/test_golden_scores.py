@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from metashot.data.source import JsonlSource
-from metashot.engine.metrics.ranking import Calibration, Normalization, normalized
-from metashot.engine.models.loading import LazyLanguageModel, ModelSpec
+from metashot.engine.metrics.ranking import option_scores
+from metashot.engine.metrics.rules import Calibration, Normalization
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import EmbeddedModel
 from metashot.engine.scoring import PrefixScorer
 from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
@@ -29,7 +31,7 @@ METHODS = {
 @pytest.mark.parametrize("task", ["poem_sentiment", "superglue-cb", "codah"])
 def test_scores_equal_the_released_code(shared, task, mode):
     golden = json.loads((shared / "golden" / "scores_smollm2.json").read_text())
-    model = LazyLanguageModel(ModelSpec("smollm2_135m", "embedded"))
+    model = LazyLanguageModel(EmbeddedModel("smollm2_135m"))
     method, n = METHODS[mode], golden["args"]["n"]
     data = JsonlSource(shared / "data" / "metaicl").load(
         task, k=method.shots(16), seed=int(golden["args"]["seed"])
@@ -39,7 +41,11 @@ def test_scores_equal_the_released_code(shared, task, mode):
     cell = build_cell(replace(data, test=data.test[:n]), model.encode, rules)
     answers = read_back(cell, PrefixScorer(model.load().model).score(cell.requests))
     layer = 1 if mode == "null_direct" else 0
-    for answer, expected in zip(answers, golden["scores"][task][mode]["nll"], strict=True):
-        pairs = zip(answer.sum_nll[layer], answer.counts[layer], strict=True)
-        mean_nll = [normalized(total, count, Normalization.TOKEN_MEAN) for total, count in pairs]
+    found = option_scores(
+        [[answer.sum_nll[layer]] for answer in answers],
+        [[answer.counts[layer]] for answer in answers],
+        calibration=Calibration.NONE,
+        normalization=Normalization.TOKEN_MEAN,
+    )
+    for mean_nll, expected in zip(found, golden["scores"][task][mode]["nll"], strict=True):
         assert mean_nll == pytest.approx(expected, abs=1e-3)

@@ -15,7 +15,8 @@ import torch
 
 from metashot.data.errors import DataError
 from metashot.engine.errors import CheckpointError, ConfigError
-from metashot.engine.models.loading import ModelSpec, load_model
+from metashot.engine.models.loading import load_model
+from metashot.engine.models.sources import LocalModel, TinyModel
 from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpoint, verify
 from metashot.engine.training.learner import DivergedError
 from metashot.engine.training.signals import Interrupted
@@ -138,7 +139,7 @@ def test_a_checkpoint_folder_loads_as_a_local_model_with_the_trained_weights(
     before = {name: tensor.clone() for name, tensor in language_model.model.state_dict().items()}
     settings = kit.settings(trainable=TrainableSettings(lora=lora))
     outcome = train(settings, language_model, kit.SOURCE, TRAIN, TARGETS, tmp_path)
-    loaded = load_model(ModelSpec("trained", "local", str(outcome.checkpoint), device="cpu"))
+    loaded = load_model(LocalModel("trained", str(outcome.checkpoint), device="cpu"))
     assert loaded.tokenizer("yes no").input_ids == language_model.tokenizer("yes no").input_ids
     ids = torch.arange(20)[None]
     assert not torch.equal(loaded.model.state_dict()["transformer.h.0.attn.c_attn.weight"],
@@ -177,7 +178,7 @@ def test_accumulation_changes_no_weight_without_dropout(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_model_is_refused_by_name(tmp_path: Path) -> None:
     run(tmp_path)
     settings = kit.settings()
-    other = load_model(ModelSpec("tiny", "tiny", "gpt2", device="cpu", seed=3))
+    other = load_model(TinyModel("tiny", "gpt2", device="cpu", seed=3))
     with pytest.raises(CheckpointError, match=r"model\.weights is '[0-9a-f]+' there"):
         train(settings, other, kit.SOURCE, TRAIN, TARGETS, tmp_path)
 
@@ -229,7 +230,7 @@ def test_packing_is_refused_where_a_mask_cannot_keep_sequences_apart(tmp_path: P
     folder = scratch.write_scratch_model(
         tmp_path / "lfm2", ["a"], scratch.ScratchSize("lfm2", layers=2, width=16, heads=2), 0
     )
-    model = load_model(ModelSpec("small", "local", str(folder), device="cpu"))
+    model = load_model(LocalModel("small", str(folder), device="cpu"))
     settings = kit.settings(episodes={"batching": Batching.PACKED})
     with pytest.raises(ConfigError, match="see each other in Lfm2ForCausalLM"):
         train(settings, model, kit.SOURCE, TRAIN, TARGETS, tmp_path)

@@ -3,7 +3,7 @@
 import pytest
 
 from metashot.engine.errors import ConfigError
-from metashot.engine.metrics.ranking import Calibration
+from metashot.engine.metrics.rules import Calibration
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, Objective
 

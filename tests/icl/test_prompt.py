@@ -12,10 +12,10 @@ from metashot.icl.prompt import (
     Objective,
     choose_layout,
     cut_example,
-    query_room,
     drop_left,
     input_text,
     output_text,
+    query_room,
     sequence_limit,
 )
 from metashot.icl.prompting.config import BoundPrompt

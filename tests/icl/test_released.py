@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file
 
 from metashot.engine.errors import CheckpointError, ConfigError
-from metashot.engine.models.loading import ModelSpec, load_model
+from metashot.engine.models.loading import load_model
+from metashot.engine.models.sources import LocalModel
 from metashot.engine.models.tiny import tiny_model
 from metashot.engine.training.checkpoint import CheckpointStore
 from metashot.icl.methods import Method
@@ -50,7 +51,7 @@ def test_import_and_round_trip_change_no_logit(tmp_path: Path, prefix: str) -> N
     imported = load_released_checkpoint(tmp_path / "model.pt")
     assert torch.equal(imported(IDS).logits, model(IDS).logits)
     folder = import_released(tmp_path / "model.pt", "channel-metaicl/qa_to_qa", tokenizer, tmp_path / "out")
-    loaded = load_model(ModelSpec("released", "local", str(folder), device="cpu"))
+    loaded = load_model(LocalModel("released", str(folder), device="cpu"))
     assert torch.equal(loaded.model(IDS).logits, model(IDS).logits)
     again = tmp_path / "again.pt"
     torch.save(load_file(folder / "model.safetensors"), again)

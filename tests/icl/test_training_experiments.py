@@ -10,8 +10,10 @@ from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
+from metashot.stages import command
+from metashot.stages.components import make_run_config
 from metashot.stages.icl_training import training_settings
 
 ROOT = Path(__file__).parents[2]
@@ -24,10 +26,12 @@ NAMES = sorted(
 
 
 def composed(*overrides: str) -> Any:
+    command.register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=[*overrides, "results_root=unused"], return_hydra_config=False)
-    # Not resolved: only Hydra itself knows the output folder that the logger asks for.
-    return OmegaConf.to_container(config)
+    with open_dict(config):
+        config.logger = {}  # only Hydra itself knows the output folder that it asks for
+    return make_run_config(OmegaConf.to_container(config, resolve=True))
 
 
 def test_every_method_has_an_experiment_for_every_setting() -> None:
@@ -44,7 +48,7 @@ def test_an_experiment_builds_with_the_published_hyperparameters(name: str) -> N
     )
     settings = training_settings(config)
     assert settings.method.trained
-    assert config["stage"] == ["train", "evaluate"]
+    assert config.stages == ("train", "evaluate")
     if "demo" in name:
         return
     assert (settings.loop.steps, settings.episodes.batch_size, settings.shots) == (

@@ -1,7 +1,8 @@
 """Pricing a meta-training by hand."""
 
 from metashot.data.synthetic import SyntheticSource
-from metashot.engine.models.loading import LazyLanguageModel, load_config, named_model
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import named_model
 from metashot.engine.training.loop import LoopSettings
 from metashot.icl.methods import named_method
 from metashot.icl.training_plan import TrainingPlan, plan_training, training_line
@@ -30,5 +31,5 @@ def test_lengths_come_from_the_sequences_that_training_would_see():
     plan = plan_training(settings, model, source, source.training_tasks())
     assert (plan.tasks, plan.steps, plan.batch_size) == (4, 5, 2)
     assert 0 < plan.target_tokens < plan.tokens <= plan.longest
-    line = training_line(plan, load_config(model.spec), "adamw")
+    line = training_line(plan, model.spec.read_config(), "adamw")
     assert line.startswith("training: 5 steps of 2 sequences from 4 tasks;")

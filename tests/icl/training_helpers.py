@@ -6,7 +6,8 @@ from typing import Any
 
 from metashot.data.synthetic import SyntheticSource
 from metashot.data.task import Example
-from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.models.loading import LanguageModel, load_model
+from metashot.engine.models.sources import TinyModel
 from metashot.engine.training.loop import LoopSettings
 from metashot.engine.training.optimizers import OptimizerSettings
 from metashot.icl.methods import Method
@@ -17,7 +18,7 @@ SOURCE = SyntheticSource(train_tasks=6, target_tasks=4, test_size=4)
 
 
 def tiny(architecture: str = "gpt2") -> LanguageModel:
-    return load_model(ModelSpec("tiny", "tiny", architecture, device="cpu"))
+    return load_model(TinyModel("tiny", architecture, device="cpu"))
 
 
 def pools(size: int = 8) -> list[list[Example]]:

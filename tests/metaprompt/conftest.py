@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GPT2Config, LlamaConfig, T5Config
 
 from metashot.data.sentences import SentenceRules, build_sentences
-from metashot.engine.models.loading import LanguageModel, ModelSpec, state_digest, tokenizer_digest
+from metashot.engine.models.loading import LanguageModel, state_digest, tokenizer_digest
+from metashot.engine.models.sources import TinyModel
 from metashot.engine.models.tiny import tiny_tokenizer
 from metashot.metaprompt.clusters.store import ClusterStore
 
@@ -60,7 +61,7 @@ def build_model(architecture: str, dropout: float = 0.0) -> LanguageModel:
     return LanguageModel(
         model,
         tokenizer,
-        ModelSpec(f"tiny-{architecture}", "tiny"),
+        TinyModel(f"tiny-{architecture}"),
         state_digest(model),
         tokenizer_digest(tokenizer),
     )

@@ -1,14 +1,18 @@
 """The data stages: config in, files and verdicts out."""
 
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from metashot.data.errors import DataError, MetashotError
+from metashot.data.modules import DemoData, HubData
 from metashot.stages.context import RunContext
 from metashot.stages.preparation import doctor_stage, prepare_settings, prepare_stage, show_data_checks
+from metashot.stages.run_config import SettingChoice
 
 RECIPE = """\
 name: {name}
@@ -27,7 +31,7 @@ options: [bad, good]
 """
 
 
-def config(tmp_path: Path, **changes: Any) -> dict[str, Any]:
+def config(tmp_path: Path, **changes: Any) -> Any:
     prepare: dict[str, Any] = {
         "roles": ["train", "test"],
         "only": [],
@@ -44,21 +48,14 @@ def config(tmp_path: Path, **changes: Any) -> dict[str, Any]:
         "promptsource": None,
         "force": False,
     }
-    data = {
-        "name": "hub",
-        "root": str(tmp_path / "out"),
-        "tasks": None,
-        "fixes": False,
-        "raw": None,
-        "recipe_path": [str(tmp_path)],
-    }
-    setting = {"name": str(tmp_path / "mine.yaml")}
-    return {"prepare": prepare | changes, "data": data, "setting": setting}
+    data = HubData(str(tmp_path / "out"), recipe_path=(str(tmp_path),))
+    setting = SettingChoice(str(tmp_path / "mine.yaml"))
+    return SimpleNamespace(prepare=prepare | changes, data=data, setting=setting)
 
 
-def context(tmp_path: Path, values: dict[str, Any]) -> tuple[RunContext, Console]:
+def context(tmp_path: Path, values: Any) -> tuple[RunContext, Console]:
     console = Console(record=True, width=200, quiet=False)
-    run = RunContext(values, tmp_path / "run", tmp_path, console, cast(Any, None), cast(Any, None))
+    run = RunContext(values, tmp_path / "run", console, cast(Any, None), cast(Any, None))
     return run, console
 
 
@@ -95,9 +92,9 @@ def test_nothing_at_all_is_an_error(tmp_path: Path) -> None:
 
 def test_without_a_setting_data_tasks_are_prepared(tmp_path: Path) -> None:
     values = config(tmp_path)
-    values["setting"], values["data"]["tasks"] = None, ["second"]
+    values.setting, values.data = None, replace(values.data, tasks=["second"])
     assert prepare_settings(values).setting.test == ["second"]
-    values["data"]["tasks"] = None
+    values.data = replace(values.data, tasks=None)
     with pytest.raises(MetashotError, match="setting: is not set"):
         prepare_settings(values)
 
@@ -108,6 +105,6 @@ def test_wrong_keys_are_named(tmp_path: Path) -> None:
     with pytest.raises(MetashotError, match=r"prepare\.workers"):
         prepare_settings(config(tmp_path, workers="many"))
     values = config(tmp_path)
-    values["data"]["root"] = None
+    values.data = DemoData()
     with pytest.raises(MetashotError, match=r"data\.root: is not set"):
         prepare_settings(values)

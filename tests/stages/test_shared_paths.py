@@ -38,7 +38,7 @@ def composed_config():
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from metashot.stages.config_folder import CONFIG_FOLDER
+    from metashot.engine.components.choices import CONFIG_FOLDER
 
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         return OmegaConf.to_container(compose("config", ["debug=smoke"]))

@@ -1,39 +1,16 @@
-"""From stored log-probabilities to a ranking of options: every rule here needs no model.
+"""From log-probabilities to a ranking of options, by the rules of `rules.py`; nothing here needs a model.
 
 All scores are negative log-likelihoods in nats; lower is better; ties go to the first option.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
+import numpy as np
 
-class Normalization(StrEnum):
-    """What an option's summed NLL is divided by."""
-
-    TOKEN_MEAN = "token_mean"
-    """Scored target tokens (released MetaICL code)."""
-    SUM = "sum"
-    """Nothing: the plain conditional probability, as the MetaICL paper writes it."""
-    CHARACTERS = "characters"
-    """Characters of the target text."""
-    BYTES = "bytes"
-    """UTF-8 bytes of the target text."""
-
-
-class Calibration(StrEnum):
-    """What an option's score is compared with."""
-
-    NONE = "none"
-    PMI = "pmi"
-    """Minus the score after a null input (MetaICL's PMI; the null input is a key of the method)."""
-    DOMAIN = "domain"
-    """Minus the score after a domain premise (Holtzman et al. 2021, domain-conditional PMI)."""
-    CONTEXTUAL = "contextual"
-    """Divided by the mean probability after content-free inputs (Zhao et al. 2021)."""
+from metashot.engine.metrics.rules import Calibration, Floats, Lengths, Normalization
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,70 +28,84 @@ class OptionCounts:
     bytes: int
 
 
-def normalized(sum_nll: float, counts: OptionCounts, rule: Normalization) -> float:
-    """`sum_nll` over the length that `rule` names; a target of no characters counts as one.
+@dataclass(frozen=True, slots=True, eq=False)
+class Block:
+    """Test examples of one cell that have equally many options.
 
-    A target without a scored token says nothing and ranks last: it is `inf`. Evaluation refuses to make one.
+    Attributes:
+        sum_nll: summed target NLL [examples, options].
+        lengths: target lengths.
+        null_sum_nll: the same sums after each content-free input [n_null, examples, options].
+        null_lengths: target lengths that belong to them, one of [examples, options] each.
     """
-    length = {
-        Normalization.TOKEN_MEAN: counts.tokens,
-        Normalization.SUM: 1,
-        Normalization.CHARACTERS: counts.chars,
-        Normalization.BYTES: counts.bytes,
-    }[rule]
-    return sum_nll / max(1, length) if counts.tokens else math.inf
+
+    sum_nll: Floats
+    lengths: Lengths
+    null_sum_nll: Floats
+    null_lengths: tuple[Lengths, ...] = ()
+
+    def scores(self, calibration: Calibration, normalization: Normalization) -> Floats:
+        """Score of each option in nats, lower is better: [examples, options].
+
+        The normalization is applied to plain and content-free scores before the calibration combines them. An
+        option without a scored token says nothing and ranks last: it is `inf`. Evaluation refuses to make one.
+
+        Raises:
+            ValueError: a calibration without the content-free scores that it needs.
+        """
+        if len(self.null_lengths) < calibration.fewest:
+            raise ValueError(f"calibration {calibration.name!r} needs the scores after a content-free input")
+        nulls = [
+            normalized(sums, lengths, normalization)
+            for sums, lengths in zip(self.null_sum_nll, self.null_lengths, strict=True)
+        ]
+        plain = normalized(self.sum_nll, self.lengths, normalization)
+        combined = calibration.combine(plain, np.stack(nulls) if nulls else np.zeros((0, *plain.shape)))
+        return np.where(self.lengths.tokens > 0, combined, np.inf)
+
+
+def normalized(sum_nll: Floats, lengths: Lengths, rule: Normalization) -> Floats:
+    """`sum_nll` over the length that `rule` names, at least 1 (of a text without characters): [examples, options]."""
+    return sum_nll / np.maximum(rule.length(lengths), 1.0)
+
+
+Layers = Sequence[Sequence[float]]
+"""Sums of one test example: after its own prompt, then after each content-free input; [1 + n_null][options]."""
 
 
 def option_scores(
-    sum_nll: Sequence[float],
-    counts: Sequence[OptionCounts],
-    null_sum_nll: Sequence[Sequence[float]],
-    null_counts: Sequence[Sequence[OptionCounts]],
+    sums: Sequence[Layers],
+    counts: Sequence[Sequence[Sequence[OptionCounts]]],
     *,
     calibration: Calibration,
     normalization: Normalization,
-) -> list[float]:
-    """Score of each option of one test example, in nats, lower is better.
+) -> list[list[float]]:
+    """Score of each option of every test example of a cell, in nats, lower is better.
 
     Args:
-        sum_nll: summed target NLL per option.
-        counts: target lengths per option.
-        null_sum_nll: the same sums after each content-free context, [n_null][n_options]; empty without calibration.
-        null_counts: lengths that belong to `null_sum_nll`.
-        calibration: how the null scores enter.
-        normalization: applied to both terms before they are combined.
+        sums: summed target NLL, [examples][1 + n_null][options]; options may differ in number.
+        counts: target lengths that belong to them.
+        calibration: how content-free scores enter.
+        normalization: what sums are divided by.
     """
-    plain = [normalized(total, count, normalization) for total, count in zip(sum_nll, counts, strict=True)]
-    if calibration is Calibration.NONE:
-        return plain
-    nulls = [
-        [normalized(total, count, normalization) for total, count in zip(totals, row, strict=True)]
-        for totals, row in zip(null_sum_nll, null_counts, strict=True)
-    ]
-    if not nulls:
-        raise ValueError(f"calibration {calibration.value!r} needs the scores after a content-free input")
-    if calibration is Calibration.CONTEXTUAL:
-        return _contextual(plain, nulls)
-    return [score - null for score, null in zip(plain, nulls[0], strict=True)]
+    found: list[list[float]] = [[] for _ in sums]
+    for size in sorted({len(layers[0]) for layers in sums}):
+        rows = [row for row, layers in enumerate(sums) if len(layers[0]) == size]
+        array = np.array([sums[row] for row in rows], dtype=np.float64).transpose(1, 0, 2)
+        lengths = [_lengths([counts[row][layer] for row in rows]) for layer in range(array.shape[0])]
+        block = Block(array[0], lengths[0], array[1:], tuple(lengths[1:]))
+        for row, scores in zip(rows, block.scores(calibration, normalization).tolist(), strict=True):
+            found[row] = scores
+    return found
 
 
-def _contextual(plain: Sequence[float], nulls: Sequence[Sequence[float]]) -> list[float]:
-    """-log(p_i / p_cf_i), with p the softmax over options and p_cf its mean over content-free inputs."""
-    log_p = _log_softmax([-score for score in plain])
-    content_free = [_log_softmax([-score for score in row]) for row in nulls]
-    log_cf = [_log_mean_exp([row[index] for row in content_free]) for index in range(len(plain))]
-    return [reference - own for own, reference in zip(log_p, log_cf, strict=True)]
-
-
-def _log_softmax(values: Sequence[float]) -> list[float]:
-    top = max(values)
-    log_total = top + math.log(sum(math.exp(value - top) for value in values))
-    return [value - log_total for value in values]
-
-
-def _log_mean_exp(values: Sequence[float]) -> float:
-    top = max(values)
-    return top + math.log(sum(math.exp(value - top) for value in values) / len(values))
+def _lengths(counts: Sequence[Sequence[OptionCounts]]) -> Lengths:
+    return Lengths(
+        *(
+            np.array([[getattr(count, name) for count in row] for row in counts], dtype=np.float64)
+            for name in ("tokens", "chars", "bytes")
+        )
+    )
 
 
 def best_option(scores: Sequence[float]) -> int:

@@ -7,7 +7,7 @@ only choose what goes in. Any code that wants logits at a few positions may use 
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -18,11 +18,48 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from metashot.engine.errors import ModelError
 
 
+def output_embedding(model: PreTrainedModel) -> nn.Module:
+    """The module that projects to the vocabulary, also below a PEFT wrapper.
+
+    Raises:
+        ModelError: the model has none.
+    """
+    head: nn.Module | None = _causal(model).get_output_embeddings()
+    if head is None:
+        raise ModelError("model", f"{type(model).__name__} has no output embeddings", "use a language model")
+    return head
+
+
+@contextmanager
+def head_input(model: PreTrainedModel, change: Callable[[Tensor], Tensor]) -> Generator[list[Tensor]]:
+    """Inside, the output embedding reads `change(states)` in the place of states [batch, length, d].
+
+    Args:
+        model: a language model, also below a PEFT wrapper.
+        change: gives what is projected, [..., d]; the model's logits then are [..., vocabulary].
+
+    Yields:
+        What was projected, call after call.
+    """
+    projected: list[Tensor] = []
+
+    def exchange(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        del module
+        projected.append(change(cast(Tensor, arguments[0])))
+        return (projected[-1], *arguments[1:])
+
+    handle = output_embedding(model).register_forward_pre_hook(exchange)
+    try:
+        yield projected
+    finally:
+        handle.remove()
+
+
 def logits_at(model: PreTrainedModel, rows: Tensor, columns: Tensor, **inputs: Any) -> Tensor:
     """The model's logits at positions (rows[i], columns[i]); no other position is projected.
 
     Args:
-        model: a causal language model, also below a PEFT wrapper.
+        model: a causal or encoder-decoder language model, also below a PEFT wrapper.
         rows: [n].
         columns: [n].
         inputs: of the model's forward pass.
@@ -31,26 +68,14 @@ def logits_at(model: PreTrainedModel, rows: Tensor, columns: Tensor, **inputs: A
         [n, vocabulary].
 
     Raises:
-        ModelError: the model's forward pass does not call its output embeddings.
+        ModelError: the model's forward pass does not call its output embeddings, or several times.
     """
-    head = _head(model)
-    calls: list[int] = []
-
-    def choose(module: nn.Module, arguments: tuple[Any, ...]) -> tuple[Tensor]:
-        del module
-        calls.append(1)
-        states = cast(Tensor, arguments[0])
-        return (states[rows, columns],)
-
-    handle = head.register_forward_pre_hook(choose)
-    try:
-        logits = cast(Tensor, model(**inputs, use_cache=False).logits)
-    finally:
-        handle.remove()
-    if len(calls) != 1:
+    with head_input(model, lambda states: states[rows, columns]) as projected:
+        logits = cast(Tensor, model(**{"use_cache": False, **inputs}).logits)
+    if len(projected) != 1:
         raise ModelError(
             "model",
-            f"{type(model).__name__} calls its output embeddings {len(calls)} times in a forward pass",
+            f"{type(model).__name__} calls its output embeddings {len(projected)} times in a forward pass",
             "use an architecture with one vocabulary projection",
         )
     return logits.reshape(len(rows), -1)
@@ -95,12 +120,3 @@ class _Given(BaseModelOutputWithPast):
 def _causal(model: PreTrainedModel) -> PreTrainedModel:
     wrapped: Any = model
     return wrapped.get_base_model() if hasattr(model, "peft_config") else model
-
-
-def _head(model: PreTrainedModel) -> nn.Module:
-    head: nn.Module | None = _causal(model).get_output_embeddings()
-    if head is None:
-        raise ModelError(
-            "model", f"{type(model).__name__} has no output embeddings", "use a causal language model"
-        )
-    return head

@@ -11,7 +11,7 @@ from metashot.engine.report.coverage import MARK, NOTE
 from metashot.engine.report.pair_tests import PairTest
 from metashot.engine.report.published import Compared, Verdict, published_source
 from metashot.engine.report.rescoring import Rescored
-from metashot.engine.report.systems import METHOD_TITLES, Answers
+from metashot.engine.report.systems import Answers, method_title
 from metashot.engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points, shots
 
 _FOLDED_ROWS = 15
@@ -201,7 +201,7 @@ def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) ->
             Cell(r.system.setting),
             Cell(r.system.name),
             shots(r.system.k),
-            *names(r.system.model, r.calibration.value, r.normalization.value),
+            *names(r.system.model, r.calibration.name, r.normalization.name),
             percent(r.mean, mark=by_system[r.system].coverage.mark),
             percent(r.worst if by_system[r.system].worst is not None else None),
             Cell("yes" if r.as_run else ""),
@@ -218,7 +218,7 @@ def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) ->
 
 
 def _method(row: Answers) -> str:
-    return METHOD_TITLES.get(row.system.method, row.system.method)
+    return method_title(row.system.method)
 
 
 def _figures_cell(mean: Interval, worst: float) -> Cell:
@@ -235,4 +235,4 @@ def _published_method(compared: Compared) -> str:
     cell = compared.published
     shots = f", k={cell.k}" if cell.table == "Figure 1" else ""
     extra = f" [{cell.condition.replace(',', ', ')}]" if cell.condition else ""
-    return METHOD_TITLES.get(cell.method, cell.method) + shots + extra
+    return method_title(cell.method) + shots + extra

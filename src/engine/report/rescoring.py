@@ -1,25 +1,24 @@
 """Every normalization and calibration recomputed from stored log-probabilities, without a model.
 
-The rules are those of `engine.ranking`, here for all test examples of a system at once: options lie in
-flat arrays, `starts` holds where each example's options begin.
+The rules are those of `engine.metrics.rules`. Options of a system lie in flat arrays; `starts` holds where each
+example's options begin, and a block of examples with equally many options is one array of places [examples, options].
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
 from metashot.engine.metrics.classification import Codes, Floats, Metric, weighted_metric
-from metashot.engine.metrics.ranking import Calibration, Normalization
+from metashot.engine.metrics.ranking import Block
+from metashot.engine.metrics.rules import CALIBRATIONS, NORMALIZATIONS, Calibration, Lengths, Normalization
 from metashot.engine.report.reading import SYSTEM, Outputs
 from metashot.engine.report.systems import System
 from metashot.engine.report.variants import with_variants
-
-_LENGTHS = {Normalization.CHARACTERS: "n_chars", Normalization.BYTES: "n_bytes"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +50,14 @@ class _Options:
     sizes: NDArray[np.int64]  # [n]
     codes: Codes  # [m] answer code of each option
     sum_nll: Floats  # [m]
-    lengths: dict[Normalization, Floats]  # [m] each
+    lengths: Lengths  # [m] each
     null_sum_nll: Floats  # [n_null, m]
-    null_lengths: list[dict[Normalization, Floats]]  # n_null of [m] each
+    null_lengths: tuple[Lengths, ...]  # n_null of [m] each
+
+    def block(self, places: NDArray[np.int64]) -> Block:
+        """The options at `places` [examples, options]."""
+        nulls = tuple(_at(lengths, places) for lengths in self.null_lengths)
+        return Block(self.sum_nll[places], _at(self.lengths, places), self.null_sum_nll[:, places], nulls)
 
 
 def rescore(outputs: Outputs) -> list[Rescored]:
@@ -74,10 +78,13 @@ def rescore(outputs: Outputs) -> list[Rescored]:
 def _rescore_system(system: System, rows: pl.DataFrame) -> Iterator[Rescored]:
     options, gold, stored = _flatten(rows)
     cells = _cell_rows(rows)
-    for calibration in _calibrations(len(options.null_sum_nll)):
-        for normalization in Normalization:
-            scores = option_scores(options, calibration, normalization)
-            predicted = options.codes[best_options(scores, options.starts, options.sizes)]
+    blocks = list(_blocks(options, cells))
+    for calibration in shown_calibrations(len(options.null_lengths)):
+        for normalization in NORMALIZATIONS.values():
+            predicted = np.empty_like(stored)
+            for numbers, places in blocks:
+                best = options.block(places).scores(calibration, normalization).argmin(axis=-1)
+                predicted[numbers] = options.codes[places[np.arange(best.size), best]]
             values = _values_by_task(cells, gold, predicted)
             yield Rescored(
                 system,
@@ -89,17 +96,25 @@ def _rescore_system(system: System, rows: pl.DataFrame) -> Iterator[Rescored]:
             )
 
 
-def _calibrations(n_null: int) -> tuple[Calibration, ...]:
-    """The calibrations that n stored content-free inputs allow.
+def shown_calibrations(n_null: int) -> tuple[Calibration, ...]:
+    """The calibrations that n stored content-free inputs allow and that are rows of their own."""
+    return tuple(
+        rule for rule in CALIBRATIONS.values() if rule.row_from is not None and rule.row_from <= n_null
+    )
 
-    With one such input contextual calibration ranks as PMI does, so it is not a row of its own; with
-    several, PMI uses the first.
-    """
-    if n_null == 0:
-        return (Calibration.NONE,)
-    if n_null == 1:
-        return (Calibration.NONE, Calibration.PMI)
-    return (Calibration.NONE, Calibration.PMI, Calibration.CONTEXTUAL)
+
+def _blocks(
+    options: _Options, cells: Sequence[tuple[str, Metric, NDArray[np.int64]]]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Numbers [k] and option places [k, size] of the test examples of one cell with equally many options."""
+    for _, _, numbers in cells:
+        for size in np.unique(options.sizes[numbers]):
+            mine = numbers[options.sizes[numbers] == size]
+            yield mine, options.starts[mine][:, None] + np.arange(size)
+
+
+def _at(lengths: Lengths, places: NDArray[np.int64]) -> Lengths:
+    return Lengths(lengths.tokens[places], lengths.chars[places], lengths.bytes[places])
 
 
 def _flatten(rows: pl.DataFrame) -> tuple[_Options, Codes, Codes]:
@@ -108,11 +123,7 @@ def _flatten(rows: pl.DataFrame) -> tuple[_Options, Codes, Codes]:
     answers = pl.concat([rows["options"].explode(), rows["gold"], rows["prediction"]])
     codes = answers.rank("dense").to_numpy().astype(np.int64) - 1
     n_options, n = int(sizes.sum()), rows.height
-    lengths = {
-        Normalization.TOKEN_MEAN: _flat(rows, "n_tokens"),
-        Normalization.SUM: np.ones(n_options),
-        **{rule: _flat(rows, column) for rule, column in _LENGTHS.items()},
-    }
+    lengths = Lengths(_flat(rows, "n_tokens"), _flat(rows, "n_chars"), _flat(rows, "n_bytes"))
     n_null = int(rows["null_sum_nll"].list.len().min() or 0)  # pyright: ignore[reportArgumentType]
     layers = range(n_null)
     null_sums = [_flat(rows.select(pl.col("null_sum_nll").list.get(i)), "null_sum_nll") for i in layers]
@@ -125,50 +136,13 @@ def _flatten(rows: pl.DataFrame) -> tuple[_Options, Codes, Codes]:
         lengths,
         np.stack(null_sums) if n_null else np.zeros((0, n_options)),
         # The scored text is the option in both cases, so only its token count is stored twice.
-        [lengths | {Normalization.TOKEN_MEAN: tokens} for tokens in null_tokens],
+        tuple(replace(lengths, tokens=tokens) for tokens in null_tokens),
     )
     return options, codes[n_options : n_options + n], codes[n_options + n :]
 
 
 def _flat(rows: pl.DataFrame, column: str) -> Floats:
     return rows[column].explode().to_numpy().astype(np.float64)
-
-
-def option_scores(options: _Options, calibration: Calibration, normalization: Normalization) -> Floats:
-    """Score of every option in nats, lower is better: [m] (see `engine.ranking.option_scores`)."""
-    plain = _normalized(options.sum_nll, options.lengths, normalization)
-    if calibration is Calibration.NONE:
-        return plain
-    nulls = [
-        _normalized(sums, lengths, normalization)
-        for sums, lengths in zip(options.null_sum_nll, options.null_lengths, strict=True)
-    ]
-    if calibration is not Calibration.CONTEXTUAL:
-        return plain - nulls[0]
-    content_free = np.stack([_log_softmax(-null, options) for null in nulls])
-    top = content_free.max(axis=0)
-    log_mean = top + np.log(np.exp(content_free - top).mean(axis=0))
-    return log_mean - _log_softmax(-plain, options)
-
-
-def _normalized(sums: Floats, lengths: dict[Normalization, Floats], rule: Normalization) -> Floats:
-    length = lengths[rule]
-    scored = (length > 0) & (lengths[Normalization.TOKEN_MEAN] > 0)
-    return np.where(scored, sums / np.where(scored, length, 1.0), 0.0)
-
-
-def _log_softmax(values: Floats, options: _Options) -> Floats:
-    top = np.repeat(np.maximum.reduceat(values, options.starts), options.sizes)
-    totals = np.add.reduceat(np.exp(values - top), options.starts)
-    return values - top - np.repeat(np.log(totals), options.sizes)
-
-
-def best_options(scores: Floats, starts: NDArray[np.int64], sizes: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Place of each example's lowest score, the first of equal ones: [n]."""
-    lowest = np.repeat(np.minimum.reduceat(scores, starts), sizes)
-    places = np.flatnonzero(scores == lowest)
-    owners = np.repeat(np.arange(starts.size), sizes)[places]
-    return places[np.unique(owners, return_index=True)[1]]
 
 
 def _cell_rows(rows: pl.DataFrame) -> list[tuple[str, Metric, NDArray[np.int64]]]:

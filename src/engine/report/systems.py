@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from metashot.engine.components.choices import choice_names, choice_node
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.statistics import (
     Interval,
@@ -20,31 +21,25 @@ from metashot.engine.report.harness_files import METHOD as HARNESS_METHOD
 from metashot.engine.report.reading import SYSTEM, Outputs
 from metashot.engine.report.variants import with_variants
 
-METHOD_ORDER = (
-    "zero", "pmi_zero", "channel_zero", "direct", "pmi", "channel", "calibrated",
-    "multitask_zero", "channel_multitask_zero", "metaicl", "channel_metaicl", "soft_prompt", "supmer",
-)  # fmt: skip
-"""Order of rows, as in the paper's tables."""
-
-METHOD_TITLES = {
-    "zero": "0-shot",
-    "pmi_zero": "PMI 0-shot",
-    "channel_zero": "Channel 0-shot",
-    "direct": "In-context",
-    "pmi": "PMI In-context",
-    "channel": "Channel In-context",
-    "calibrated": "Calibrated In-context",
-    "multitask_zero": "Multi-task 0-shot",
-    "channel_multitask_zero": "Channel Multi-task 0-shot",
-    "metaicl": "MetaICL",
-    "channel_metaicl": "Channel MetaICL",
-    "soft_prompt": "Prompt tuning",
-    "supmer": "SUPMER",
+_PUBLISHED_TITLES = {
     "fine_tune": "Fine-tune",
     "fine_tune_meta_trained": "Fine-tune w/ meta-train",
     "random": "Random",
 }
-"""Names as the papers print them."""
+"""Rows of the papers that no method here makes."""
+_LAST_ROW = 100
+
+
+def method_title(name: str) -> str:
+    """A method's name as tables print it: the `title` of its file in `conf/method`."""
+    if name in choice_names("method"):
+        return choice_node("method", name)["title"] or name
+    return _PUBLISHED_TITLES.get(name, name)
+
+
+def method_row(name: str) -> int:
+    """A method's place among the rows of a table."""
+    return choice_node("method", name)["row"] if name in choice_names("method") else _LAST_ROW
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,21 +70,19 @@ class System:
     @property
     def name(self) -> str:
         """Method and extras, for a row that has k in a column of its own."""
-        return METHOD_TITLES.get(self.method, self.method) + (f" [{self.extras}]" if self.extras else "")
+        return method_title(self.method) + (f" [{self.extras}]" if self.extras else "")
 
     @property
     def title(self) -> str:
         """Method, k and extras, as a name that stands alone."""
-        name = METHOD_TITLES.get(self.method, self.method)
+        name = method_title(self.method)
         shots = f", k={self.k}" if self.k else ""
         return f"{name}{shots}" + (f" [{self.extras}]" if self.extras else "")
 
     @property
     def order(self) -> tuple[int, str, str, int, str]:
         """Sort key: methods as in the paper."""
-        known = self.method in METHOD_ORDER
-        rank = METHOD_ORDER.index(self.method) if known else len(METHOD_ORDER)
-        return rank, self.method, self.model, self.k, self.extras
+        return method_row(self.method), self.method, self.model, self.k, self.extras
 
 
 @dataclass(frozen=True, slots=True, eq=False)

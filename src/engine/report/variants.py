@@ -17,7 +17,8 @@ from metashot.engine.report.reading import CELL, Run
 _GROUP = ["setting", "method", "model", "condition"]
 
 _LABEL_KEYS = {
-    "k", "stage", "seeds", "setting", "experiment", "results_root", "debug", "condition", "method.name",
+    "k", "stage", "seeds", "setting", "experiment", "results_root", "debug", "condition", "method.name", "method.title",
+    "method.row",
     "data.tasks",
 }  # fmt: skip
 _LABEL_NODES = ("logger.", "hydra.", "report.", "plan.", "sweep.", "scorer.")

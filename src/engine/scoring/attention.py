@@ -4,33 +4,18 @@ For key sets A and B with partial results o_A, o_B and log-sum-exps l_A, l_B of 
 both is `o_A + w (o_B - o_A)` with `w = sigmoid(l_B - l_A)`, and its log-sum-exp is `logaddexp(l_A, l_B)`.
 No cache is copied or expanded, and no part needs to know the others.
 
-Shapes: b clusters, h query heads, g key heads, q queries, k keys, e head size.
+A sink, one more key with score s and value zero, only scales the result by `sigmoid(l - s)`.
+
+Shapes: b clusters, h query heads, g key heads, q queries, k keys, e head size, v head size of the values.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from metashot.engine.scoring.kernels import Kernel, partial_attention
 from metashot.engine.scoring.layout import MASKED, Block, Clusters, Layout
-
-_TILE_BYTES = 1 << 24
-_FUSED_DTYPES = (torch.float32, torch.bfloat16)
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """Constants of one layer's attention.
-
-    Attributes:
-        scale: factor on the scores.
-        softcap: scores become `softcap * tanh(scores / softcap)`, as in Gemma 2.
-    """
-
-    scale: float
-    softcap: float | None = None
 
 
 def cascade_attention(
@@ -42,14 +27,14 @@ def cascade_attention(
         layout: which attends to which.
         queries: [selected, h, e].
         keys: [rows, g, e].
-        values: [rows, g, e].
-        path: keys and values of the path, each [at least its length, g, e].
+        values: [rows, g, v].
+        path: keys [at least its length, g, e] and values [the same, g, v] of the path.
         kernel: the layer's constants.
 
     Returns:
-        [selected, h * e].
+        [selected, h, v].
     """
-    heads, size = queries.shape[1:]
+    heads, size = queries.shape[1], values.shape[2]
     out = queries.new_empty(heads, layout.selected, size, dtype=torch.float32)
     total = queries.new_full((heads, layout.selected), MASKED, dtype=torch.float32)
     for clusters in layout.clusters:
@@ -72,7 +57,9 @@ def cascade_attention(
         merged, merged_total = merge_(*before, *_cluster_attention(rectangles, queries, keys, values, kernel))
         out[:, rectangles.rows] = merged
         total[:, rectangles.rows] = merged_total
-    return out.transpose(0, 1).reshape(layout.selected, heads * size).to(queries.dtype)
+    if kernel.sinks is not None:
+        out.mul_(torch.sigmoid(total - kernel.sinks.float()[:, None])[..., None])
+    return out.transpose(0, 1).to(queries.dtype).contiguous()
 
 
 def _heads_first(rows: Tensor) -> Tensor:
@@ -111,63 +98,3 @@ def merge_(out: Tensor, total: Tensor, part: Tensor, part_total: Tensor) -> tupl
     out.lerp_(part.float(), weight[..., None])
     torch.logaddexp(total, part_total, out=total)
     return out, total
-
-
-def partial_attention(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    kernel: Kernel,
-    mask: Tensor | None = None,
-    causal: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """Softmax attention over some of the keys, and the log-sum-exp of its scores.
-
-    Args:
-        queries: [b, h, q, e].
-        keys: [b, g, k, e], with h a multiple of g.
-        values: [b, g, k, e].
-        kernel: the layer's constants.
-        mask: None, or [b, 1, q, k] to add to the scores.
-        causal: query i sees keys 0..i.
-
-    Returns:
-        [b, h, q, e], and float32 [b, h, q].
-    """
-    if queries.device.type == "cpu" and kernel.softcap is None and queries.dtype in _FUSED_DTYPES:
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            queries, keys, values, 0.0, causal, attn_mask=mask, scale=kernel.scale
-        )
-    return _tiled_attention(queries, keys, values, kernel, mask, causal)
-
-
-def _tiled_attention(
-    queries: Tensor, keys: Tensor, values: Tensor, kernel: Kernel, mask: Tensor | None, causal: bool
-) -> tuple[Tensor, Tensor]:
-    """The same through plain products, a tile of queries at a time; scores and softmax in float32."""
-    batch, heads, count, size = queries.shape
-    groups = keys.shape[1]
-    out = queries.new_empty(batch, heads, count, size)
-    total = queries.new_empty(batch, heads, count, dtype=torch.float32)
-    tile = max(1, _TILE_BYTES // (4 * batch * heads * keys.shape[2]))
-    for start in range(0, count, tile):
-        stop = min(start + tile, count)
-        grouped = queries[:, :, start:stop].reshape(batch, groups, heads // groups, stop - start, size)
-        scores = (grouped @ keys[:, :, None].mT).float() * kernel.scale
-        if kernel.softcap is not None:
-            scores = torch.tanh_(scores.div_(kernel.softcap)).mul_(kernel.softcap)
-        if mask is not None:
-            scores += mask[:, :, None, start:stop]
-        if causal:
-            scores += _causal_mask(start, stop, keys.shape[2], queries.device)
-        lse = scores.logsumexp(-1, keepdim=True)
-        weights = scores.sub_(lse).exp_().to(values.dtype)
-        out[:, :, start:stop] = (weights @ values[:, :, None]).flatten(1, 2)
-        total[:, :, start:stop] = lse.squeeze(-1).flatten(1, 2)
-    return out, total
-
-
-def _causal_mask(start: int, stop: int, keys: int, device: torch.device) -> Tensor:
-    rows = torch.arange(start, stop, device=device)[:, None]
-    hidden = torch.arange(keys, device=device)[None] > rows
-    return torch.zeros(hidden.shape, device=device).masked_fill_(hidden, MASKED)

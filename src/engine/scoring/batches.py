@@ -41,7 +41,9 @@ def bytes_per_row(size: ModelSize, dtype: torch.dtype) -> int:
     attention = 2 * size.attention_width + 2 * size.key_value_width
     inner = (3 if size.gated else 2) * size.inner
     float_parts = 4 * 2 * (size.attention_width + 2)
-    return dtype.itemsize * (4 * size.hidden + attention + inner) + float_parts
+    # Experts work on copies of the states, one in and one out for each that a token is sent to.
+    states = 4 * size.hidden + 2 * size.hidden * (size.experts_per_token - 1)
+    return dtype.itemsize * (states + attention + inner) + float_parts
 
 
 def next_cut(trie: TokenTrie, start: int, rows: int) -> int:

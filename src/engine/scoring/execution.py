@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from metashot.engine.errors import ModelError
-from metashot.engine.scoring.architecture import Architecture
-from metashot.engine.scoring.attention import cascade_attention
+from metashot.engine.models.own_head import head_input
+from metashot.engine.scoring.batch import TrieBatch
 from metashot.engine.scoring.batches import next_cut, rows_for_budget
-from metashot.engine.scoring.layout import Layout, LayoutBuilder
+from metashot.engine.scoring.interception import UnsharedAttentionError, attention_handled_by
+from metashot.engine.scoring.last_layer import reading_only
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.path import PathCache
+from metashot.engine.scoring.projection import Projection
 from metashot.engine.scoring.request import Progress
 from metashot.engine.scoring.trie import Ints, TokenTrie
-from metashot.engine.scoring.vocabulary import token_log_probs
 
 _logger = logging.getLogger(__name__)
 
@@ -31,24 +33,38 @@ _PENDING_POSITIONS = 512
 class _Pending:
     """Final states [positions, d] whose vocabulary is still to come, and the pairs that read them."""
 
-    hidden: list[Tensor]
-    rows: list[Ints]
-    pairs: list[Ints]
+    hidden: list[Tensor] = field(default_factory=list)
+    rows: list[Ints] = field(default_factory=list)
+    pairs: list[Ints] = field(default_factory=list)
     count: int = 0
 
 
 class TriePass:
-    """One pass over one trie; `execute` it once."""
+    """One pass over one trie; `execute` it once.
+
+    Args:
+        model: a causal language model whose attention the engine can do.
+        projection: its head.
+        last_layer: its last layer, if it may be cut to the rows that are read.
+        trie: what to compute.
+        budget: bytes for activations and caches, None for the default of `rows_for_budget`.
+        anchor: see `TrieBatch`.
+    """
 
     def __init__(
-        self, model: PreTrainedModel, architecture: Architecture, trie: TokenTrie, budget: int | None
+        self,
+        model: PreTrainedModel,
+        projection: Projection,
+        last_layer: nn.Module | None,
+        trie: TokenTrie,
+        budget: int | None,
+        anchor: int | None = None,
     ) -> None:
-        self._architecture = architecture
-        self._trie = trie
-        self._device, self._dtype = model.device, model.dtype
-        self._head = architecture.head()
-        self._path = PathCache(architecture.layers)
-        self._pending = _Pending([], [], [])
+        self._model, self._projection, self._last_layer = model, projection, last_layer
+        self._trie, self._anchor = trie, anchor
+        self._path = PathCache()
+        self._layers: int | None = None
+        self._pending = _Pending()
         self._pair_order = np.argsort(trie.pair_rows, kind="stable")
         self._sorted_pair_rows = trie.pair_rows[self._pair_order]
         self._log_probs = torch.empty(len(trie.pair_rows), dtype=torch.float32)
@@ -76,7 +92,7 @@ class TriePass:
 
     def _shrink(self, rows: int, error: BaseException) -> None:
         self._path.roll_back()
-        if self._device.type == "cuda":
+        if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         if rows <= 1:
             raise ModelError(
@@ -88,73 +104,45 @@ class TriePass:
         _logger.warning("out of memory with %d tokens at a time: going on with %d", rows, self._rows)
 
     def _batch(self, start: int, stop: int) -> None:
-        """Run rows `start .. stop - 1` through all layers, and leave the next batch's path in the cache."""
-        walk, trie, device = self._architecture, self._trie, self._device
+        """Run rows `start .. stop - 1` through the model, and keep the final states that are read."""
         first, last = np.searchsorted(self._sorted_pair_rows, [start, stop])
         scored, pair_positions = np.unique(self._sorted_pair_rows[first:last] - start, return_inverse=True)
-        kept, position = self._next_path(start, stop)
-        layouts = _Layouts(trie, start, stop, scored, device, self._dtype)
-        kept_rows, scored_rows = (torch.from_numpy(rows).to(device) for rows in (kept, scored))
+        batch = TrieBatch(self._trie, start, stop, self._path, self._anchor)
+        read = torch.from_numpy(scored)
+        states: list[Tensor] = []
 
-        positions = torch.from_numpy(trie.depths[start:stop]).to(device)
-        hidden = walk.embed(torch.from_numpy(trie.tokens[start:stop]).to(device), positions)
-        rotation = walk.rotation(hidden, positions)
-        for layer in range(walk.layers):
-            is_last = layer == walk.layers - 1
-            normed = walk.attention_input(layer, hidden)
-            keys, values = walk.keys_values(layer, normed, rotation)
-            path = self._path.layer(layer, keys)
-            if is_last:
-                hidden, normed = hidden[scored_rows], normed[scored_rows]
-                rotation = (rotation[0][scored_rows], rotation[1][scored_rows])
-            if len(hidden):
-                queries = walk.queries(layer, normed, rotation)
-                layout = layouts.get(walk.window(layer), is_last=is_last)
-                attention = cascade_attention(layout, queries, keys, values, path, walk.kernel(layer))
-                hidden = walk.finish(layer, hidden, normed, attention)
-            self._path.extend(layer, position, keys[kept_rows], values[kept_rows])
-        if len(hidden):
-            hidden = walk.final_norm(hidden)
-        self._path.commit(position + len(kept))
-        self._pending.hidden.append(hidden)
+        def keep_read(hidden: Tensor) -> Tensor:
+            states.append(hidden[0] if hidden.shape[1] == len(read) else hidden[0, read.to(hidden.device)])
+            return hidden[:, :1]
+
+        model, inputs = self._model, batch.inputs(self._model.device)
+        with ExitStack() as stack:
+            stack.enter_context(attention_handled_by(model, batch))
+            stack.enter_context(head_input(model, keep_read))
+            if self._last_layer is not None:
+                stack.enter_context(reading_only(self._last_layer, batch, read, batch.rows))
+            model(**inputs, use_cache=False)
+        self._check_calls(batch.calls)
+        batch.commit()
+        self._pending.hidden += states
         self._pending.rows.append(pair_positions + self._pending.count)
         self._pending.pairs.append(self._pair_order[first:last])
         self._pending.count += len(scored)
 
-    def _next_path(self, start: int, stop: int) -> tuple[Ints, int]:
-        """The batch's rows on the next batch's path, and the position of the first of them."""
-        trie = self._trie
-        if stop == trie.rows:
-            return np.zeros(0, dtype=np.int64), 0
-        ancestors: list[int] = []
-        row = int(trie.parents[stop])
-        while row >= start:
-            ancestors.append(row - start)
-            row = int(trie.parents[row])
-        return np.array(ancestors[::-1], dtype=np.int64), int(trie.depths[stop]) - len(ancestors)
+    def _check_calls(self, calls: int) -> None:
+        """Keys are filed under the number of the call, so it must be the same in every batch."""
+        self._layers = self._layers or calls
+        if calls != self._layers:
+            raise UnsharedAttentionError(f"it calls its attention {self._layers} times, then {calls} times")
 
     def _flush(self) -> None:
         """Log-probabilities of everything pending."""
-        pending, self._pending = self._pending, _Pending([], [], [])
+        pending, self._pending = self._pending, _Pending()
+        if not pending.count:
+            return
+        hidden = torch.cat(pending.hidden)
         pairs = np.concatenate(pending.pairs)
-        rows = torch.from_numpy(np.concatenate(pending.rows)).to(self._device)
-        tokens = torch.from_numpy(self._trie.pair_tokens[pairs]).to(self._device)
-        log_probs = token_log_probs(self._head, torch.cat(pending.hidden), rows, tokens)
+        rows = torch.from_numpy(np.concatenate(pending.rows)).to(hidden.device)
+        tokens = torch.from_numpy(self._trie.pair_tokens[pairs]).to(hidden.device)
+        log_probs = self._projection.log_probs(hidden, rows, tokens)
         self._log_probs[torch.from_numpy(pairs)] = log_probs.cpu()
-
-
-class _Layouts:
-    """The layouts of one batch, built when a layer asks: of all rows, or in the last layer of the scored."""
-
-    def __init__(
-        self, trie: TokenTrie, start: int, stop: int, scored: Ints, device: torch.device, dtype: torch.dtype
-    ) -> None:
-        self._builder = LayoutBuilder.of(trie, start, stop, device, dtype)
-        self._selected = {False: np.arange(stop - start), True: scored}
-        self._built: dict[tuple[int | None, bool], Layout] = {}
-
-    def get(self, window: int | None, *, is_last: bool) -> Layout:
-        """The layout for a window."""
-        if (window, is_last) not in self._built:
-            self._built[window, is_last] = self._builder.build(self._selected[is_last], window)
-        return self._built[window, is_last]

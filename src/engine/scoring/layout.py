@@ -24,7 +24,7 @@ If memory ends the batch after row 202, the next one starts at row 203 with the 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -133,14 +133,19 @@ class LayoutBuilder:
     dtype: torch.dtype
 
     @classmethod
-    def of(
-        cls, trie: TokenTrie, start: int, stop: int, device: torch.device, dtype: torch.dtype
-    ) -> LayoutBuilder:
-        """The batch of trie rows `start .. stop - 1`."""
+    def of(cls, trie: TokenTrie, start: int, stop: int, *, lone_row: bool = False) -> LayoutBuilder:
+        """The batch of trie rows `start .. stop - 1`; `lone_row` adds one that only attends to itself."""
+        depths, parents = trie.depths[start:stop], trie.parents[start:stop] - start
         ends = np.minimum(trie.ends[start:stop], stop) - start
+        if lone_row:
+            depths, parents = np.append(depths, 0), np.append(parents, -1)
+            ends = np.append(ends, len(ends) + 1)
+        return cls(depths, parents, ends, torch.device("cpu"), torch.float32)
+
+    def on(self, device: torch.device, dtype: torch.dtype) -> LayoutBuilder:
+        """The same for queries of another device and dtype."""
         # float16 cannot hold the masking value; float32 masks suit the kernels that take float16.
-        dtype = torch.float32 if dtype == torch.float16 else dtype
-        return cls(trie.depths[start:stop], trie.parents[start:stop] - start, ends, device, dtype)
+        return replace(self, device=device, dtype=torch.float32 if dtype == torch.float16 else dtype)
 
     def build(self, selected: Ints, window: int | None) -> Layout:
         """The layout for the query rows `selected` (sorted), with a sliding window if there is one."""

@@ -6,24 +6,21 @@ from torch import Tensor
 
 
 class PathCache:
-    """Per layer the keys and values of the path's tokens, [positions, key heads, head size] each.
+    """Per layer the keys and values of the path's tokens, [positions, key heads, head size] each; sizes may differ.
 
     The next path may replace positions that the batch at hand attends to, and that batch may have to be
     repeated after an out-of-memory. So positions that were in use are staged and only written by `commit`.
     """
 
-    def __init__(self, layers: int) -> None:
-        self._keys: list[Tensor | None] = [None] * layers
-        self._values: list[Tensor | None] = [None] * layers
+    def __init__(self) -> None:
+        self._keys: dict[int, Tensor] = {}
+        self._values: dict[int, Tensor] = {}
         self._staged: list[tuple[int, int, Tensor, Tensor]] = []
         self.length = 0
 
-    def layer(self, index: int, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of one layer (empty like `like` before the first batch)."""
-        keys, values = self._keys[index], self._values[index]
-        if keys is None or values is None:
-            return like[:0], like[:0]
-        return keys, values
+    def layer(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values of one layer (empty like those given before the first batch)."""
+        return self._keys.get(index, keys[:0]), self._values.get(index, values[:0])
 
     def extend(self, index: int, position: int, keys: Tensor, values: Tensor) -> None:
         """Put tokens of the next path, keys and values [tokens, g, e] from `position` on, into one layer."""
@@ -32,14 +29,14 @@ class PathCache:
             self._staged.append((index, position, keys[:in_use].clone(), values[:in_use].clone()))
         if in_use < len(keys):
             start = position + in_use
-            self._keys[index] = _write(self._keys[index], start, keys[in_use:])
-            self._values[index] = _write(self._values[index], start, values[in_use:])
+            self._keys[index] = _write(self._keys.get(index), start, keys[in_use:])
+            self._values[index] = _write(self._values.get(index), start, values[in_use:])
 
     def commit(self, length: int) -> None:
         """The batch is done and the next path has this many tokens."""
         for index, position, keys, values in self._staged:
-            self._keys[index] = _write(self._keys[index], position, keys)
-            self._values[index] = _write(self._values[index], position, values)
+            self._keys[index] = _write(self._keys.get(index), position, keys)
+            self._values[index] = _write(self._values.get(index), position, values)
         self._staged.clear()
         self.length = length
 

@@ -1,4 +1,4 @@
-"""The plain scorer: whole sequences, padded batches, full logits. Slow, simple, the engine is held to it."""
+"""The plain scorer: whole sequences in padded batches. Slow, simple, the engine is held to it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from metashot.engine.errors import ModelError
+from metashot.engine.models.own_head import logits_at
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.request import Progress, Request, check_requests
+from metashot.engine.scoring.ropes import RopeRegimes
 
 _logger = logging.getLogger(__name__)
 
@@ -28,6 +30,10 @@ class PlainScorer:
         """Per request a float32 CPU tensor of target log-probabilities in nats."""
         return score_plain(self.model, requests, self.batch_size, on_progress=on_progress)
 
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """All tokens of all requests, padding not counted."""
+        return sum(request.length for request in requests if request.target)
+
 
 @torch.inference_mode()
 def score_plain(
@@ -39,7 +45,8 @@ def score_plain(
 ) -> list[Tensor]:
     """Score each request by a forward pass over context and target, `batch_size` requests at a time.
 
-    Requests of similar length share a batch; an out-of-memory halves it. An encoder-decoder model reads the
+    Requests of similar length share a batch, if their rotary factors are the same (see `ropes`); an out-of-memory
+    halves it. An encoder-decoder model reads the
     context (an empty one as a single end token) and decodes the target; there every target token is scored,
     since a start token precedes the first.
 
@@ -64,9 +71,12 @@ def score_plain(
     wanted = [i for i, request in enumerate(requests) if (request.target if seq2seq else request.scored)]
     wanted.sort(key=lambda index: requests[index].length)
     done, total = 0, sum(requests[index].length for index in wanted)
+    regimes = RopeRegimes.of(model)
     while wanted:
-        indices = wanted[:batch_size]
+        regime = regimes.regime(requests[wanted[0]].length)
+        indices = [i for i in wanted[:batch_size] if regimes.regime(requests[i].length) == regime]
         batch = [requests[index] for index in indices]
+        regimes.forget()
         try:
             rows = _score_seq2seq(model, batch) if seq2seq else _score_causal(model, batch, pad_to)
         except (RuntimeError, MemoryError) as error:
@@ -79,7 +89,7 @@ def score_plain(
             continue
         for index, row in zip(indices, rows, strict=True):
             scores[index] = check_finite(row.cpu(), index)
-        wanted = wanted[batch_size:]
+        wanted = wanted[len(batch) :]
         done += sum(request.length for request in batch)
         if on_progress is not None:
             on_progress(done, total)
@@ -87,22 +97,22 @@ def score_plain(
 
 
 def _score_causal(model: PreTrainedModel, batch: list[Request], pad_to: int | None) -> list[Tensor]:
-    ids, mask = _padded([request.context + request.target for request in batch], model.device, pad_to)
+    ids, mask = padded([request.context + request.target for request in batch], model.device, pad_to)
+    scored = [slice(request.length - request.scored, request.length) for request in batch]
+    predicting = torch.zeros_like(mask, dtype=torch.bool)
+    for row, part in enumerate(scored):
+        predicting[row, part.start - 1 : part.stop - 1] = True
     # 0 instead of the config's pad id: padding is masked, and some configs have none.
-    logits: Tensor = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    rows: list[Tensor] = []
-    for row, request in enumerate(batch):
-        first = request.length - request.scored
-        log_probs = logits[row, first - 1 : request.length - 1].float().log_softmax(dim=-1)
-        rows.append(log_probs.gather(1, ids[row, first : request.length, None]).squeeze(1))
-    return rows
+    logits = logits_at(model, *predicting.nonzero(as_tuple=True), input_ids=ids, attention_mask=mask)
+    targets = torch.cat([ids[row, part] for row, part in enumerate(scored)])
+    log_probs = logits.float().log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
+    return list(log_probs.split([request.scored for request in batch]))
 
 
 def _score_seq2seq(model: PreTrainedModel, batch: list[Request]) -> list[Tensor]:
     config: Any = model.config
-    end = config.eos_token_id if config.eos_token_id is not None else 0
-    ids, mask = _padded([request.context or (end,) for request in batch], model.device, None)
-    labels, _ = _padded([request.target for request in batch], model.device, None)
+    ids, mask = padded([encoder_input(config, request.context) for request in batch], model.device)
+    labels, _ = padded([request.target for request in batch], model.device)
     start = torch.full((len(batch), 1), config.decoder_start_token_id, device=model.device)
     decoder_ids = torch.cat([start, labels[:, :-1]], dim=1)
     logits: Tensor = model(
@@ -112,8 +122,13 @@ def _score_seq2seq(model: PreTrainedModel, batch: list[Request]) -> list[Tensor]
     return [log_probs[row, : len(request.target)] for row, request in enumerate(batch)]
 
 
-def _padded(
-    sequences: Sequence[tuple[int, ...]], device: torch.device, pad_to: int | None
+def encoder_input(config: Any, context: tuple[int, ...]) -> tuple[int, ...]:
+    """What an encoder reads: the context, or a single end token for an empty one."""
+    return context or (config.eos_token_id if config.eos_token_id is not None else 0,)
+
+
+def padded(
+    sequences: Sequence[tuple[int, ...]], device: torch.device, pad_to: int | None = None
 ) -> tuple[Tensor, Tensor]:
     """Right-padded ids and attention mask, both [batch, longest]."""
     width = max(max(map(len, sequences)), pad_to or 0)

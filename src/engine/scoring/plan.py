@@ -69,16 +69,20 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:
-    """Widths of a decoder, read from its transformers config.
+    """Widths of a decoder, read from its transformers config; estimates where a config says it in its own words.
 
     Attributes:
         layers: number of blocks.
         hidden: width of the residual stream.
         attention_width: query heads times head size.
-        key_value_width: key heads times head size.
-        inner: width inside the MLP.
+        key_value_width: key heads times head size; the mean of keys and values where they differ.
+        inner: width inside the MLP that a token passes: with experts, that of all it is sent to.
+        stored_inner: width of all experts together.
         gated: whether the MLP has a gate (three matrices instead of two).
         vocabulary: number of tokens.
+        experts_per_token: MLPs that a token is sent to; 1 without experts.
+        query_rank: width that queries are first projected to (multi-head latent attention), or None.
+        key_value_rank: the same for keys and values.
     """
 
     layers: int
@@ -86,40 +90,95 @@ class ModelSize:
     attention_width: int
     key_value_width: int
     inner: int
+    stored_inner: int
     gated: bool
     vocabulary: int
+    experts_per_token: int = 1
+    query_rank: int | None = None
+    key_value_rank: int | None = None
 
     @classmethod
     def of(cls, config: Any) -> ModelSize:
-        """Read a config of GPT-2's, GPT-J's or Llama's kind."""
-        hidden, heads = int(config.hidden_size), int(config.num_attention_heads)
-        head_size = getattr(config, "head_dim", None) or hidden // heads
-        inner = getattr(config, "intermediate_size", None)
+        """Read a transformers config, of the text part where there are several."""
+        config = config.get_text_config()
+        hidden, heads = int(config.hidden_size), int(getattr(config, "num_attention_heads", None) or 1)
+        keys = values = int(getattr(config, "head_dim", None) or hidden // heads)
+        groups = int(getattr(config, "num_key_value_heads", None) or heads)
+        rank = getattr(config, "kv_lora_rank", None)
+        if rank:  # every query head has keys and values of its own once they are projected
+            keys, values, groups = config.qk_nope_head_dim + config.qk_rope_head_dim, config.v_head_dim, heads
+        dense = getattr(config, "intermediate_size", None)
+        experts = _Experts.of(config, int(dense or getattr(config, "n_inner", None) or 4 * hidden))
         return cls(
             layers=int(config.num_hidden_layers),
             hidden=hidden,
-            attention_width=heads * head_size,
-            key_value_width=(getattr(config, "num_key_value_heads", None) or heads) * head_size,
-            inner=int(inner or getattr(config, "n_inner", None) or 4 * hidden),
-            gated=inner is not None,
+            attention_width=heads * keys,
+            key_value_width=groups * (keys + values) // 2,
+            inner=experts.inner,
+            stored_inner=experts.stored_inner,
+            experts_per_token=experts.per_token,
+            gated=dense is not None,
             vocabulary=int(config.vocab_size),
+            query_rank=getattr(config, "q_lora_rank", None) if rank else None,
+            key_value_rank=rank,
         )
 
     @property
     def key_value_weights(self) -> int:
         """Weights of one layer's key and value projections."""
+        if self.key_value_rank:
+            return self.key_value_rank * (self.hidden + 2 * self.key_value_width)
         return 2 * self.hidden * self.key_value_width
 
     @property
     def layer_weights(self) -> int:
-        """Matrix weights of one layer."""
-        mlp = (3 if self.gated else 2) * self.hidden * self.inner
-        return 2 * self.hidden * self.attention_width + self.key_value_weights + mlp
+        """Matrix weights of one layer that a token meets."""
+        return self._attention_weights + self._matrices * self.hidden * self.inner
+
+    @property
+    def stored_weights(self) -> int:
+        """Matrix weights of the model, all experts and the vocabulary once."""
+        layer = self._attention_weights + self._matrices * self.hidden * self.stored_inner
+        return self.layers * layer + self.head_weights
 
     @property
     def head_weights(self) -> int:
         """Weights of the projection to the vocabulary."""
         return self.hidden * self.vocabulary
+
+    @property
+    def _matrices(self) -> int:
+        return 3 if self.gated else 2
+
+    @property
+    def _attention_weights(self) -> int:
+        """Queries, keys, values and output."""
+        queries = self.hidden * self.attention_width
+        if self.query_rank:
+            queries = self.query_rank * (self.hidden + self.attention_width)
+        return queries + self.key_value_weights + self.hidden * self.attention_width
+
+
+@dataclass(frozen=True, slots=True)
+class _Experts:
+    """Width inside the MLP that one token passes, that of all experts, and how many a token is sent to."""
+
+    inner: int
+    stored_inner: int
+    per_token: int = 1
+
+    @classmethod
+    def of(cls, config: Any, dense: int) -> _Experts:
+        """Read the usual names; `dense` is the width without experts."""
+        names = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+        experts = next((value for name in names if (value := getattr(config, name, None))), 0)
+        chosen = getattr(config, "num_experts_per_tok", None) or getattr(config, "moe_k", None) or 0
+        if not isinstance(experts, int) or experts <= 1 or not isinstance(chosen, int) or chosen < 1:
+            return cls(dense, dense)
+        width = int(getattr(config, "moe_intermediate_size", None) or dense)
+        shared = int(getattr(config, "shared_expert_intermediate_size", None) or 0)
+        shared += width * int(getattr(config, "n_shared_experts", None) or 0)
+        return cls(chosen * width + shared, experts * width + shared, chosen)
 
 
 def plan_requests(requests: Sequence[Request]) -> Plan:

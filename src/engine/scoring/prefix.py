@@ -4,76 +4,82 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from metashot.engine.errors import ConfigError, ModelError
-from metashot.engine.scoring.architecture import Architecture
-from metashot.engine.scoring.execution import TriePass
-from metashot.engine.scoring.plain import PlainScorer, check_finite, score_plain
+from metashot.engine.errors import ConfigError
+from metashot.engine.scoring.interception import UnsharedAttentionError
+from metashot.engine.scoring.plain import check_finite
 from metashot.engine.scoring.plan import Plan, plan_requests
+from metashot.engine.scoring.probe import difference_to_plain
 from metashot.engine.scoring.request import Progress, Request, check_requests
-from metashot.engine.scoring.support import find_architecture
-from metashot.engine.scoring.trie import build_trie
+from metashot.engine.scoring.routes import Route, RouteName, choose_route, slower_route
 
 _logger = logging.getLogger(__name__)
 
-_PROBE_TOKENS = 12
-_PROBE_TOLERANCE_NATS = {torch.float32: 1e-3}
-_PROBE_HALF_TOLERANCE_NATS = 1.0
-
 
 class PrefixScorer:
-    """Scores requests with exact prefix sharing.
+    """Scores requests with exact prefix sharing, for any language model of transformers.
 
     All requests of a call form a token trie; its rows are computed in depth-first batches without padding.
     What several requests share is computed once: demonstrations over all test inputs, a test input over its
     options, demonstrations and option over all test inputs, or nothing. Numbers equal those of `score_plain`
     up to rounding, whatever the order, grouping and batch size.
 
-    Models that the engine does not know, or whose numbers it fails to match on a short probe, are scored by
-    `score_plain`, which is said once in the log.
+    The model's own forward pass runs on those rows, with the engine in the place of its attention. A probe
+    decides whether that does what the model does. Where it does not, the common prefix's cache is computed once
+    and copied, and where even that differs, every request runs alone; encoder-decoder models encode each
+    context once. `route` and `reason` say what was taken, and so does the log, once.
 
     Args:
-        model: a transformers language model.
-        memory_budget_bytes: memory for activations and caches; None for 256 MiB on a CPU or half of the free
-            memory of a GPU.
-        force: refuse a model that the engine does not know instead of scoring it plainly.
-        plain_batch_size: sequences per batch of the plain scorer.
+        model: a transformers language model in eval mode.
+        memory_mb: MiB for activations and caches; None for 256 MiB on a CPU or half of the free memory of a GPU.
+        force: refuse a model that cannot share all prefixes.
+        batch_size: sequences per batch of the other ways of scoring.
 
     Raises:
-        ConfigError: `force` and an unknown model.
+        ConfigError: `force` and a model that cannot share all prefixes.
     """
 
     def __init__(
         self,
         model: PreTrainedModel,
-        memory_budget_bytes: int | None = None,
+        memory_mb: int | None = None,
         *,
         force: bool = False,
-        plain_batch_size: int = 8,
+        batch_size: int = 8,
     ) -> None:
         self.model = model
-        self.memory_budget_bytes = memory_budget_bytes
-        self._plain = PlainScorer(model, plain_batch_size)
-        found = find_architecture(model)
-        reason = found if isinstance(found, str) else _probe(model, found)
-        if reason is not None:
-            if force:
-                raise ConfigError("scorer", reason, "use scorer=plain, or a supported model")
-            _logger.warning("scoring without prefix sharing: %s", reason)
-        self._architecture = None if reason is not None or isinstance(found, str) else found
+        self.memory_budget_bytes = None if memory_mb is None else memory_mb << 20
+        self._batch_size = batch_size
+        self._force = force
+        self._take(choose_route(model, self.memory_budget_bytes, batch_size))
+
+    @property
+    def route(self) -> str:
+        """`shared_prefixes`, `cached_prefix`, `shared_encoder` or `plain`."""
+        return self._route.name.value
+
+    @property
+    def reason(self) -> str | None:
+        """Why prefixes are not shared, in words; None where they are."""
+        return self._route.reason
 
     @property
     def shares_prefixes(self) -> bool:
-        """False where the plain scorer stands in."""
-        return self._architecture is not None
+        """True where every shared prefix is computed once."""
+        return self._route.name is RouteName.SHARED_PREFIXES
 
     def plan(self, requests: Sequence[Request]) -> Plan:
-        """Exact counts of what `score(requests)` computes."""
+        """Exact counts of what `score(requests)` computes where it shares prefixes."""
         return plan_requests(requests)
+
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Tokens that `score(requests)` runs through the model on the route taken."""
+        return self._route.scorer.tokens_computed(requests)
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
@@ -84,51 +90,49 @@ class PrefixScorer:
             on_progress: called with (tokens computed, tokens to compute) after each batch.
 
         Returns:
-            Per request a float32 CPU tensor [request.scored] in nats, in request order.
+            Per request a float32 CPU tensor [request.scored] in nats, in request order (an encoder-decoder
+            model scores every target token).
 
         Raises:
             ConfigError: a request is longer than the model's positions.
             ModelError: a log-probability is NaN or infinite, or memory does not suffice for a single token.
         """
-        if self._architecture is None:
-            return self._plain.score(requests, on_progress)
-        check_requests(self.model.config, requests)
-        scores = _score_shared(
-            self.model, self._architecture, requests, self.memory_budget_bytes, on_progress
-        )
+        if not self.model.config.is_encoder_decoder:
+            check_requests(self.model.config, requests)
+            self._cross_borders(requests)
+        try:
+            scores = self._route.scorer.score(requests, on_progress)
+        except (
+            UnsharedAttentionError
+        ) as error:  # what no probe foresaw, such as attention over blocks of keys
+            self._take(slower_route(self.model, self._batch_size, str(error)))
+            scores = self._route.scorer.score(requests, on_progress)
         return [check_finite(score, index) for index, score in enumerate(scores)]
 
+    def _cross_borders(self, requests: Sequence[Request]) -> None:
+        """Compare with plain scoring once more when requests first exceed a window that the probe did not reach."""
+        longest = max(requests, key=lambda request: request.length, default=None)
+        if longest is None or not longest.scored:
+            return
+        left = tuple(border for border in self._route.borders if border >= longest.length)
+        if left == self._route.borders:
+            return
+        try:
+            reason = difference_to_plain(self.model, [longest], self._route.scorer.score([longest]))
+        except UnsharedAttentionError as error:
+            reason = str(error)
+        if reason is None:
+            self._route = replace(self._route, borders=left)
+        else:
+            self._take(slower_route(self.model, self._batch_size, f"at {longest.length} tokens, {reason}"))
 
-def _score_shared(
-    model: PreTrainedModel,
-    architecture: Architecture,
-    requests: Sequence[Request],
-    budget: int | None,
-    on_progress: Progress | None = None,
-) -> list[Tensor]:
-    trie = build_trie(requests)
-    log_probs = TriePass(model, architecture, trie, budget).execute(on_progress)
-    return [part.clone() for part in log_probs.split([request.scored for request in requests])]
-
-
-@torch.inference_mode()
-def _probe(model: PreTrainedModel, architecture: Architecture) -> str | None:
-    """Why the walk does not do what the model does, by a short example; None if it does.
-
-    Guards against versions of transformers and options of a config that the walk does not know.
-    """
-    vocabulary = int(model.config.vocab_size)
-    tokens = tuple(7919 * (index + 1) % vocabulary for index in range(_PROBE_TOKENS))
-    requests = [Request(tokens[:4], tokens[4:]), Request(tokens[:5], tokens[:5])]
-    try:
-        ours = torch.cat(_score_shared(model, architecture, requests, None))
-    except (AttributeError, TypeError) as error:
-        return f"{type(model).__name__} is built in a way that the engine does not know ({error})"
-    try:
-        plain = torch.cat(score_plain(model, requests))
-    except ModelError:
-        return None  # NaN weights: `score` says which request.
-    difference = float((ours - plain).abs().max())
-    if difference <= _PROBE_TOLERANCE_NATS.get(model.dtype, _PROBE_HALF_TOLERANCE_NATS):
-        return None
-    return f"on a probe the engine differs from {type(model).__name__} by {difference:.2g} nats"
+    def _take(self, route: Route) -> None:
+        self._route = route
+        if route.reason is None:
+            return
+        if self._force:
+            raise ConfigError("scorer", f"{type(self.model).__name__} cannot share all prefixes: {route.reason}",
+                              "use scorer=plain, or another model")  # fmt: skip
+        _logger.warning(
+            "%s is scored by way of %s: %s", type(self.model).__name__, route.name.value, route.reason
+        )

@@ -34,6 +34,23 @@ class TuningMethod(StrEnum):
     """A LoRA adapter through PEFT."""
 
 
+@dataclass(frozen=True, slots=True)
+class PromptMethod:
+    """A file of `conf/method` that tunes something on k examples a label.
+
+    Attributes:
+        name: the name that results carry.
+        tuning: what is tuned.
+        title: name in tables; empty is `name`.
+        row: place among the rows of a table.
+    """
+
+    name: str
+    tuning: TuningMethod
+    title: str = ""
+    row: int = 100
+
+
 class Tunable(Protocol):
     """Something with parameters that reads batches."""
 

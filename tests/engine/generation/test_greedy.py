@@ -7,12 +7,13 @@ import torch
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.generation.greedy import GreedyGenerator, Stopping, cut_at_stop
-from metashot.engine.models.loading import LanguageModel, ModelSpec, load_model
+from metashot.engine.models.loading import LanguageModel, load_model
+from metashot.engine.models.sources import TinyModel
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama", "t5"])
 def loaded(request: pytest.FixtureRequest) -> LanguageModel:
-    return load_model(ModelSpec("tiny", "tiny", request.param, device="cpu"))
+    return load_model(TinyModel("tiny", request.param, device="cpu"))
 
 
 def prompts(model: LanguageModel, shared: int) -> list[tuple[int, ...]]:
@@ -52,7 +53,7 @@ def test_answers_equal_those_of_each_prompt_alone(
 
 
 def test_the_shared_prefix_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = load_model(ModelSpec("tiny", "tiny", "llama", device="cpu"))
+    loaded = load_model(TinyModel("tiny", "llama", device="cpu"))
     tokens = 0
 
     def count(_module: object, arguments: tuple[torch.Tensor], _output: object) -> None:
@@ -78,7 +79,7 @@ def test_the_first_stop_string_of_several_wins() -> None:
 
 
 def test_too_little_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    loaded = load_model(ModelSpec("tiny", "tiny", "llama", device="cpu"))
+    loaded = load_model(TinyModel("tiny", "llama", device="cpu"))
     generator = GreedyGenerator(loaded.model, loaded.tokenizer, batch_size=4)
     whole = generator.generate(prompts(loaded, 0), Stopping(3, ()))
     batch, sizes = generator._batch, []
@@ -95,7 +96,7 @@ def test_too_little_memory_halves_the_batch(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_what_cannot_be_generated_is_said() -> None:
-    loaded = load_model(ModelSpec("tiny", "tiny", "gpt2", device="cpu"))
+    loaded = load_model(TinyModel("tiny", "gpt2", device="cpu"))
     generator = GreedyGenerator(loaded.model, loaded.tokenizer)
     with pytest.raises(ConfigError, match="which with 5000 new ones is over the model's"):
         generator.generate([(5, 6)], Stopping(5000))

@@ -1,21 +1,29 @@
 """Scores from stored log-probabilities, by hand."""
 
 import math
+import random
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metashot.engine.metrics.ranking import (
+from metashot.engine.errors import ConfigError
+from metashot.engine.metrics.ranking import OptionCounts, best_option, option_scores
+from metashot.engine.metrics.rules import (
+    CALIBRATIONS,
+    NORMALIZATIONS,
     Calibration,
     Normalization,
-    OptionCounts,
-    best_option,
-    normalized,
-    option_scores,
+    calibration,
+    normalization,
+    register,
 )
 
 COUNTS = [OptionCounts(tokens=2, chars=8, bytes=10), OptionCounts(tokens=4, chars=4, bytes=4)]
+
+
+def one_example(sums, counts, null_sums, null_counts, **rules):
+    return option_scores([[sums, *null_sums]], [[counts, *null_counts]], **rules)[0]
 
 
 @pytest.mark.parametrize(
@@ -28,18 +36,36 @@ COUNTS = [OptionCounts(tokens=2, chars=8, bytes=10), OptionCounts(tokens=4, char
     ],
 )
 def test_normalizations(rule, expected):
-    scores = option_scores([6.0, 8.0], COUNTS, [], [], calibration=Calibration.NONE, normalization=rule)
+    scores = one_example([6.0, 8.0], COUNTS, [], [], calibration=Calibration.NONE, normalization=rule)
     assert scores == pytest.approx(expected)
 
 
-def test_a_target_without_tokens_scores_zero_and_never_nan():
-    empty = OptionCounts(tokens=0, chars=0, bytes=0)
-    assert [normalized(0.0, empty, rule) for rule in Normalization] == [0.0] * 4
+def test_a_target_without_tokens_ranks_last_and_is_never_nan():
+    empty, other = OptionCounts(tokens=0, chars=0, bytes=0), COUNTS[0]
+    for rule in NORMALIZATIONS.values():
+        for kind in CALIBRATIONS.values():
+            scores = one_example(
+                [0.0, 6.0],
+                [empty, other],
+                [[0.0, 5.0]],
+                [[empty, other]],
+                calibration=kind,
+                normalization=rule,
+            )
+            assert scores[0] == math.inf
+            assert math.isfinite(scores[1])
+
+
+def test_an_empty_text_counts_as_one_character():
+    # The option "" is scored by its separator: 3 nats, not 3 / 0.
+    empty = OptionCounts(tokens=1, chars=0, bytes=0)
+    for rule in NORMALIZATIONS.values():
+        assert one_example([3.0], [empty], [], [], calibration=Calibration.NONE, normalization=rule) == [3.0]
 
 
 def test_pmi_subtracts_the_normalized_null_score():
     # 6/2 - 5/2 = 0.5 and 8/4 - 2/4 = 1.5
-    scores = option_scores(
+    scores = one_example(
         [6.0, 8.0],
         COUNTS,
         [[5.0, 2.0]],
@@ -56,7 +82,7 @@ def test_contextual_calibration_divides_by_the_mean_content_free_probability():
     one = [OptionCounts(1, 1, 1)] * 2
     nll = [-math.log(p) for p in (0.6, 0.4)]
     nulls = [[-math.log(p) for p in row] for row in ((0.9, 0.1), (0.7, 0.3))]
-    scores = option_scores(
+    scores = one_example(
         nll,
         one,
         nulls,
@@ -70,7 +96,7 @@ def test_contextual_calibration_divides_by_the_mean_content_free_probability():
 
 def test_a_calibration_without_null_scores_is_refused():
     with pytest.raises(ValueError, match="content-free"):
-        option_scores([1.0], COUNTS[:1], [], [], calibration=Calibration.PMI, normalization=Normalization.SUM)
+        one_example([1.0], COUNTS[:1], [], [], calibration=Calibration.PMI, normalization=Normalization.SUM)
 
 
 def test_ties_go_to_the_first_option():
@@ -84,8 +110,8 @@ def test_ties_go_to_the_first_option():
 )
 def test_a_constant_null_score_does_not_change_the_ranking(sums, constant, calibration):
     counts = [OptionCounts(1, 1, 1)] * len(sums)
-    plain = option_scores(sums, counts, [], [], calibration=Calibration.NONE, normalization=Normalization.SUM)
-    calibrated = option_scores(
+    plain = one_example(sums, counts, [], [], calibration=Calibration.NONE, normalization=Normalization.SUM)
+    calibrated = one_example(
         sums,
         counts,
         [[constant] * len(sums)],
@@ -94,3 +120,68 @@ def test_a_constant_null_score_does_not_change_the_ranking(sums, constant, calib
         normalization=Normalization.SUM,
     )
     assert calibrated[best_option(plain)] == pytest.approx(min(calibrated), abs=1e-9)
+
+
+DIVISORS = {
+    "token_mean": lambda count: count.tokens,
+    "sum": lambda count: 1,
+    "characters": lambda count: count.chars,
+    "bytes": lambda count: count.bytes,
+}
+
+
+def by_hand(sums, counts, rule, calibration):
+    """Layers [1 + n_null][options] with plain Python numbers, one option at a time."""
+    layers = [
+        [total / DIVISORS[rule](count) for total, count in zip(totals, row, strict=True)]
+        for totals, row in zip(sums, counts, strict=True)
+    ]
+    plain, nulls = layers[0], layers[1:]
+    if calibration == "none":
+        return plain
+    if calibration in ("pmi", "domain"):
+        return [one - other for one, other in zip(plain, nulls[0], strict=True)]
+    assert calibration == "contextual"
+    shares = [[math.exp(-x) / sum(math.exp(-y) for y in row) for x in row] for row in layers]
+    means = [sum(row[i] for row in shares[1:]) / len(nulls) for i in range(len(plain))]
+    return [-math.log(share / mean) for share, mean in zip(shares[0], means, strict=True)]
+
+
+@pytest.mark.parametrize("rule", sorted(NORMALIZATIONS))
+@pytest.mark.parametrize("name", sorted(CALIBRATIONS))
+def test_every_rule_on_a_cell_of_examples_with_different_numbers_of_options(name, rule):
+    used = calibration(name)
+    n_null = used.fewest if used.most is not None else 3
+    draw = random.Random(f"{name}{rule}")
+    sizes = [2, 4, 2, 3, 4]
+    counts = [
+        [
+            [OptionCounts(*(draw.randint(1, 9) for _ in range(3))) for _ in range(size)]
+            for _ in range(1 + n_null)
+        ]
+        for size in sizes
+    ]
+    sums = [[[draw.uniform(0.5, 9) for _ in row] for row in layers] for layers in counts]
+    found = option_scores(sums, counts, calibration=used, normalization=normalization(rule))
+    for scores, layers, lengths in zip(found, sums, counts, strict=True):
+        assert scores == pytest.approx(by_hand(layers, lengths, rule, name), abs=1e-12)
+
+
+@pytest.mark.parametrize("registry", [NORMALIZATIONS, CALIBRATIONS])
+def test_every_rule_has_its_name_and_a_title(registry):
+    for name, rule in registry.items():
+        assert rule.name == name
+        assert rule.title
+    with pytest.raises(ValueError, match="is there already"):
+        register(next(iter(registry.values())))
+
+
+def test_unknown_rules_are_named():
+    with pytest.raises(
+        ConfigError, match=r"method\.normalization: unknown rule 'byte' \(did you mean 'bytes'\?\)"
+    ):
+        normalization("byte")
+    with pytest.raises(
+        ConfigError, match=r"method\.calibration: unknown rule 'pmii' \(did you mean 'pmi'\?\)"
+    ):
+        calibration("pmii")

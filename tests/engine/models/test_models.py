@@ -9,13 +9,8 @@ import torch
 from metashot.engine.errors import ModelError
 from metashot.engine.models import gguf
 from metashot.engine.models.digests import folder_digest, state_digest
-from metashot.engine.models.loading import (
-    LazyLanguageModel,
-    ModelSpec,
-    load_model,
-    named_model,
-    resolve_folder,
-)
+from metashot.engine.models.loading import LazyLanguageModel, load_model
+from metashot.engine.models.sources import HubModel, LocalModel, TinyModel, named_model
 from metashot.engine.models.tiny import tiny_model
 
 
@@ -34,14 +29,14 @@ def test_a_tiny_model_is_fixed_by_its_seed(architecture):
 
 
 def test_a_local_folder_loads_with_equal_weights(folder):
-    loaded = load_model(ModelSpec("mine", "local", str(folder)))
+    loaded = load_model(LocalModel("mine", str(folder)))
     assert state_digest(loaded.model) == state_digest(tiny_model("llama", seed=3)[0])
     assert loaded.context_length == 2048
     assert loaded.weights_digest == folder_digest(folder)
 
 
 def test_the_lazy_model_knows_what_the_loaded_one_is(folder):
-    lazy = LazyLanguageModel(ModelSpec("mine", "local", str(folder)))
+    lazy = LazyLanguageModel(LocalModel("mine", str(folder)))
     loaded = lazy.load()
     assert lazy.identity == {
         "weights": loaded.weights_digest,
@@ -54,13 +49,13 @@ def test_the_lazy_model_knows_what_the_loaded_one_is(folder):
 
 
 def test_edited_weights_at_the_same_path_are_another_model(folder):
-    before = LazyLanguageModel(ModelSpec("mine", "local", str(folder)))
+    before = LazyLanguageModel(LocalModel("mine", str(folder)))
     loaded, digest = before.load(), before.weights_digest
     path = folder / "model.safetensors"
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.write_bytes(content)
-    after = LazyLanguageModel(ModelSpec("mine", "local", str(folder)))
+    after = LazyLanguageModel(LocalModel("mine", str(folder)))
     assert after.weights_digest != digest
     assert after.load() is not loaded
 
@@ -68,12 +63,10 @@ def test_edited_weights_at_the_same_path_are_another_model(folder):
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (ModelSpec("m", "local", "nowhere"), "holds no config.json"),
-        (ModelSpec("m", "local", None), "has no path"),
-        (ModelSpec("m", "tiny", "gtp2"), "unknown tiny architecture 'gtp2'"),
-        (ModelSpec("m", "tiny", "gpt2", dtype="fp8"), "model.dtype: unknown value 'fp8'"),
-        (ModelSpec("m", "tiny", "gpt2", device="tpu9"), "unknown device 'tpu9'"),
-        (ModelSpec("m", "hub", "nobody/nothing"), "cannot get 'nobody/nothing' from the hub or its cache"),
+        (LocalModel("m", "nowhere"), "holds no config.json"),
+        (TinyModel("m", "gtp2"), "unknown tiny architecture 'gtp2'"),
+        (TinyModel("m", "gpt2", device="tpu9"), "unknown device 'tpu9'"),
+        (HubModel("m", "nobody/nothing"), "cannot get 'nobody/nothing' from the hub or its cache"),
     ],
 )
 def test_mistakes_name_the_key_and_the_way_out(spec, message):
@@ -81,10 +74,15 @@ def test_mistakes_name_the_key_and_the_way_out(spec, message):
         load_model(spec)
 
 
+def test_an_unknown_dtype_is_refused_at_once():
+    with pytest.raises(ModelError, match=r"model.dtype: unknown value 'fp8'"):
+        TinyModel("m", "gpt2", dtype="fp8")
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 def test_a_missing_gpu_is_said():
     with pytest.raises(ModelError, match="torch sees no GPU"):
-        load_model(ModelSpec("m", "tiny", "gpt2", device="cuda"))
+        load_model(TinyModel("m", "gpt2", device="cuda"))
 
 
 def test_a_folder_without_safetensors_is_refused(folder):
@@ -94,9 +92,9 @@ def test_a_folder_without_safetensors_is_refused(folder):
 
 
 def test_names_paths_and_ids(folder):
-    assert named_model(str(folder)).source == "local"
-    assert named_model("gpt2_xl").path == "openai-community/gpt2-xl"
-    assert named_model("someone/some-model").source == "hub"
+    assert named_model(str(folder)) == LocalModel(folder.name, str(folder))
+    assert named_model("gpt2_xl") == HubModel("gpt2_xl", "openai-community/gpt2-xl")
+    assert named_model("someone/some-model") == HubModel("someone/some-model", "someone/some-model")
 
 
 def test_a_file_that_is_no_gguf_leaves_nothing_behind(tmp_path, monkeypatch):
@@ -104,7 +102,7 @@ def test_a_file_that_is_no_gguf_leaves_nothing_behind(tmp_path, monkeypatch):
     broken = tmp_path / "model.gguf"
     broken.write_bytes(b"GGUF but not really")
     with pytest.raises(ModelError, match="cannot read this GGUF file"):
-        resolve_folder(ModelSpec("m", "local", str(broken)))
+        LocalModel("m", str(broken)).folder()
     assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
 
 

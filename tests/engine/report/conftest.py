@@ -7,13 +7,8 @@ import pytest
 
 from metashot.data.seals import sealed
 from metashot.engine.metrics.classification import Metric, score
-from metashot.engine.metrics.ranking import (
-    Calibration,
-    Normalization,
-    OptionCounts,
-    best_option,
-    option_scores,
-)
+from metashot.engine.metrics.ranking import OptionCounts, best_option, option_scores
+from metashot.engine.metrics.rules import Calibration, Normalization
 from metashot.engine.runs.results import FinishedCell, Prediction, Result, cell_lines
 
 SEEDS = (100, 13, 21)
@@ -43,8 +38,8 @@ def made_cell(
         )
         nulls = tuple(tuple(round(t * (2 + noise.random()), 6) for t in tokens) for _ in range(n_null))
         counts = [OptionCounts(t, c, c) for t, c in zip(tokens, chars, strict=True)]
-        scores = option_scores(
-            sums, counts, nulls, [counts] * n_null,
+        (scores,) = option_scores(
+            [[sums, *nulls]], [[counts] * (1 + n_null)],
             calibration=Calibration.PMI if n_null == 1 else Calibration.CONTEXTUAL if n_null else Calibration.NONE,
             normalization=Normalization.TOKEN_MEAN,
         )  # fmt: skip

@@ -16,13 +16,8 @@ from rich.console import Console
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.metrics.classification import Metric, score
-from metashot.engine.metrics.ranking import (
-    Calibration,
-    Normalization,
-    OptionCounts,
-    best_option,
-    option_scores,
-)
+from metashot.engine.metrics.ranking import OptionCounts, best_option, option_scores
+from metashot.engine.metrics.rules import NORMALIZATIONS, Calibration, Normalization
 from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.formats import comma_separated, markdown
 from metashot.engine.report.latex import latex
@@ -99,17 +94,17 @@ def test_rescoring_equals_the_rules_applied_one_by_one(tmp_path, made, written, 
     for calibration in (Calibration.NONE, Calibration.PMI, Calibration.CONTEXTUAL):
         if calibration == Calibration.CONTEXTUAL and method == "pmi":
             continue  # one content-free input: contextual calibration ranks as PMI does
-        for rule in Normalization:
+        for rule in NORMALIZATIONS.values():
             cells: dict[tuple[str, int], list[tuple[str, str]]] = {}
             for row in rows:
                 counts = [
                     OptionCounts(*c)
                     for c in zip(row["n_tokens"], row["n_chars"], row["n_bytes"], strict=True)
                 ]
-                scores = option_scores(
-                    row["sum_nll"], counts, row["null_sum_nll"], [counts] * len(row["null_sum_nll"]),
-                    calibration=calibration, normalization=rule,
-                )  # fmt: skip
+                layers = [row["sum_nll"], *row["null_sum_nll"]]
+                (scores,) = option_scores(
+                    [layers], [[counts] * len(layers)], calibration=calibration, normalization=rule
+                )
                 pair = (row["gold"], row["options"][best_option(scores)])
                 cells.setdefault((row["task"], row["seed"]), []).append(pair)
             values: dict[str, list[float]] = {}

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from metashot.engine.scoring.attention import Kernel, merge_, partial_attention
+from metashot.engine.scoring.attention import merge_
+from metashot.engine.scoring.kernels import Kernel, partial_attention
 from metashot.engine.scoring.layout import MASKED
 
 

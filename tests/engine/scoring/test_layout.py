@@ -4,7 +4,6 @@ import random
 
 import numpy as np
 import pytest
-import torch
 
 from metashot.engine.scoring import Request
 from metashot.engine.scoring.layout import LayoutBuilder
@@ -66,7 +65,7 @@ def test_every_row_meets_each_of_its_ancestors_once(seed, window):
     rng = np.random.default_rng(seed)
     start = int(rng.integers(0, trie.rows // 2)) if seed % 3 else 0
     stop = int(rng.integers(start + 1, trie.rows + 1)) if seed % 2 else trie.rows
-    builder = LayoutBuilder.of(trie, start, stop, torch.device("cpu"), torch.float32)
+    builder = LayoutBuilder.of(trie, start, stop)
     rows = stop - start
     for selected in (np.arange(rows), np.flatnonzero(rng.random(rows) < 0.3), np.array([rows - 1])):
         layout = builder.build(selected, window)
@@ -78,7 +77,7 @@ def test_demonstrations_shared_by_all_inputs_are_one_block():
     """600 shared tokens and 32 inputs of 30: one causal block over all rows, and clusters for the inputs."""
     demos = tuple(range(600))
     trie = build_trie([Request(demos, tuple(1000 * (i + 1) + p for p in range(31))) for i in range(32)])
-    builder = LayoutBuilder.of(trie, 0, trie.rows, torch.device("cpu"), torch.float32)
+    builder = LayoutBuilder.of(trie, 0, trie.rows)
     layout = builder.build(np.arange(trie.rows), None)
     [block] = layout.blocks
     assert (block.queries, block.keys, block.causal) == (slice(0, 600 + 32 * 30), slice(0, 600), True)
@@ -89,6 +88,6 @@ def test_demonstrations_shared_by_all_inputs_are_one_block():
 def test_demonstrations_in_the_cache_are_one_block_over_the_path():
     demos = tuple(range(600))
     trie = build_trie([Request(demos, tuple(1000 * (i + 1) + p for p in range(31))) for i in range(32)])
-    builder = LayoutBuilder.of(trie, 600, trie.rows, torch.device("cpu"), torch.float32)
+    builder = LayoutBuilder.of(trie, 600, trie.rows)
     [block] = builder.build(np.arange(32 * 30), None).blocks
     assert (block.queries, block.keys, block.cached, block.mask) == (slice(0, 960), slice(0, 600), True, None)

@@ -1,6 +1,5 @@
 """The engine against the plain reference, over random workloads and model families."""
 
-import logging
 import random
 
 import pytest
@@ -9,7 +8,7 @@ from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3
 
 from metashot.engine.errors import ConfigError, ModelError
 from metashot.engine.models.tiny import tiny_model
-from metashot.engine.scoring import PrefixScorer, Request, execution, score_plain
+from metashot.engine.scoring import PrefixScorer, Request, batch, projection, score_plain
 
 ARCHITECTURES = ("gpt2", "llama", "gptj", "gemma", "gemma2")
 TINY_BUDGET = 1  # the floor of 32 rows a batch
@@ -177,7 +176,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch, caplog, error):
     model, requests = _model("gpt2"), _workload(_direct, 6)
     plain = score_plain(model, requests)
     scorer, sizes = PrefixScorer(model), []
-    real = execution.cascade_attention
+    real = batch.cascade_attention
 
     def starved(layout, queries, keys, *rest):
         """No memory for more than 40 rows, found out in the second layer."""
@@ -186,7 +185,7 @@ def test_out_of_memory_halves_the_batch_and_goes_on(monkeypatch, caplog, error):
             raise error
         return real(layout, queries, keys, *rest)
 
-    monkeypatch.setattr(execution, "cascade_attention", starved)
+    monkeypatch.setattr(batch, "cascade_attention", starved)
     assert _worst(scorer.score(requests), plain) <= TOLERANCE_NATS
     assert "out of memory with" in caplog.text
     assert sizes[0] > 80
@@ -198,7 +197,7 @@ def test_a_batch_that_ran_out_of_memory_half_way_finds_its_path_unharmed(monkeyp
     """The first layer has been through, and with it the place where the next path's keys replace this one's."""
     model, requests = _model("gpt2"), _workload(_tangled, 2)
     scorer, calls = PrefixScorer(model, TINY_BUDGET), []
-    real = execution.cascade_attention
+    real = batch.cascade_attention
 
     def starved(*arguments):
         calls.append(None)
@@ -206,7 +205,7 @@ def test_a_batch_that_ran_out_of_memory_half_way_finds_its_path_unharmed(monkeyp
             raise MemoryError
         return real(*arguments)
 
-    monkeypatch.setattr(execution, "cascade_attention", starved)
+    monkeypatch.setattr(batch, "cascade_attention", starved)
     assert _worst(scorer.score(requests), score_plain(model, requests)) <= TOLERANCE_NATS
 
 
@@ -216,7 +215,7 @@ def test_out_of_memory_with_a_single_token_is_an_error(monkeypatch):
     def starved(*_):
         raise MemoryError
 
-    monkeypatch.setattr(execution, "cascade_attention", starved)
+    monkeypatch.setattr(batch, "cascade_attention", starved)
     with pytest.raises(ModelError, match="out of memory while scoring a single token"):
         scorer.score([Request((5, 6), (7,))])
 
@@ -227,7 +226,7 @@ def test_other_errors_are_not_taken_for_lack_of_memory(monkeypatch):
     def broken(*_):
         raise RuntimeError("shapes differ")
 
-    monkeypatch.setattr(execution, "cascade_attention", broken)
+    monkeypatch.setattr(batch, "cascade_attention", broken)
     with pytest.raises(RuntimeError, match="shapes differ"):
         scorer.score([Request((5, 6), (7,))])
 
@@ -275,7 +274,7 @@ def test_the_model_computes_exactly_the_planned_tokens(monkeypatch):
     model, requests = _model("llama"), _workload(_channel, 8)
     scorer = PrefixScorer(model, TINY_BUDGET)
     rows = []
-    model.model.embed_tokens.register_forward_hook(lambda module, args, output: rows.append(len(args[0])))
+    model.model.embed_tokens.register_forward_hook(lambda module, args, output: rows.append(args[0].numel()))
     scorer.score(requests)
     assert sum(rows) == scorer.plan(requests).tokens_computed
 
@@ -283,46 +282,64 @@ def test_the_model_computes_exactly_the_planned_tokens(monkeypatch):
 def test_logits_exist_for_scored_positions_only(monkeypatch):
     model, requests = _model("llama"), _workload(_direct, 8)
     scorer, positions = PrefixScorer(model), []
-    real = execution.token_log_probs
+    real = projection.token_log_probs
 
     def counting(head, hidden, rows, tokens):
         positions.append(len(hidden))
         return real(head, hidden, rows, tokens)
 
-    monkeypatch.setattr(execution, "token_log_probs", counting)
+    monkeypatch.setattr(projection, "token_log_probs", counting)
     scorer.score(requests)
     assert sum(positions) == scorer.plan(requests).positions_scored
 
 
-def test_an_encoder_decoder_is_scored_plainly_and_that_is_said(caplog):
+def test_an_encoder_decoder_encodes_each_context_once_for_all_its_targets():
     model, _ = tiny_model("t5")
-    requests = [Request((5, 6), (7, 8)), Request((), (7,))]
-    with caplog.at_level(logging.WARNING):
-        scorer = PrefixScorer(model)
-    assert "without prefix sharing: t5 is an encoder-decoder model" in caplog.text
-    assert not scorer.shares_prefixes
-    assert _worst(scorer.score(requests), score_plain(model, requests)) == 0
-    with pytest.raises(ConfigError, match="encoder-decoder"):
-        PrefixScorer(model, force=True)
+    rng = random.Random(1)
+    contexts = [tuple(rng.randrange(5, 300) for _ in range(length)) for length in (9, 30, 4)]
+    requests = [Request(c, tuple(range(20, 20 + n))) for c in contexts for n in (1, 4, 2)]
+    requests += [Request((), (7,)), Request((), (7, 8)), Request((5, 6), ())]
+    rng.shuffle(requests)
+    scorer, encoded = PrefixScorer(model, batch_size=2), []
+    watch = model.encoder.block[0].register_forward_hook(lambda _, args, out: encoded.append(len(args[0])))
+    scores = scorer.score(requests)
+    watch.remove()
+    assert sum(encoded) == 4  # three contexts and the empty one
+    assert (scorer.route, scorer.reason, scorer.shares_prefixes) == ("shared_encoder", None, False)
+    assert _worst(scores, score_plain(model, requests)) <= 1e-4  # scores down to -30 nats
+    assert [len(score) for score in scores] == [len(request.target) for request in requests]
 
 
-def test_a_model_that_the_walk_does_not_match_is_scored_plainly(caplog):
-    """A stand-in for a version of transformers, or an option of a config, that the walk does not know."""
+def test_a_model_that_mixes_neighbouring_rows_takes_its_own_cache_and_that_is_said(caplog):
+    """A stand-in for convolutions and recurrences: each state takes in a bit of the row before."""
     model = _model("llama")
-    model.model.layers[0].mlp.register_forward_hook(lambda module, args, output: output * 2)
-    model.model.layers[0].self_attn.register_forward_hook(
-        lambda module, args, output: (output[0] * 3, output[1])
-    )
+
+    def mix(module, args, output):
+        return output + 0.1 * output.roll(1, dims=1)
+
+    model.model.layers[0].mlp.register_forward_hook(mix)
     scorer = PrefixScorer(model)
-    assert not scorer.shares_prefixes
-    assert "on a probe the engine differs from LlamaForCausalLM by" in caplog.text
-
-
-def test_rotary_positions_that_depend_on_the_length_are_scored_plainly():
-    model = _model("llama")
-    model.config.rope_parameters = {**model.config.rope_parameters, "rope_type": "dynamic"}
-    with pytest.raises(ConfigError, match="rotary positions of type 'dynamic'"):
+    assert scorer.route == "plain"  # the roll wraps around the batch, so not even a cache is right
+    assert "replacing a prompt's tokens changes its neighbours' scores by" in caplog.text
+    assert caplog.text.count("is scored by way of") == 1
+    with pytest.raises(ConfigError, match="cannot share all prefixes: replacing a prompt's tokens"):
         PrefixScorer(model, force=True)
+
+
+def test_the_model_is_left_as_it_was_also_after_an_error(monkeypatch):
+    model = _model("gptj")
+    before, name = [set(vars(module)) for module in model.modules()], model.config._attn_implementation
+
+    def broken(*_):
+        raise RuntimeError("shapes differ")
+
+    scorer = PrefixScorer(model)
+    monkeypatch.setattr(batch, "cascade_attention", broken)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        scorer.score([Request((5, 6), (7,))])
+    assert [set(vars(module)) for module in model.modules()] == before
+    assert model.config._attn_implementation == name
+    assert not any(module._forward_pre_hooks for module in model.modules())
 
 
 def test_nothing_to_score_is_an_empty_list():

@@ -1,0 +1,201 @@
+"""The scoring rules: what a summed NLL is divided by, and what an option's score is compared with.
+
+Each rule stands once, as a function of whole arrays, and is found by name; evaluation, classifier, held-out evaluation
+and the report all use it from here. A rule of one's own is one more object: `register` it, or name a function that
+returns it as `_target_` of `method.normalization` or `method.calibration`.
+
+Scores are negative log-likelihoods in nats, lower is better. The last axis is the options of a test example, the
+axis before it the test examples of a cell (task, seed) that have equally many options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metashot.data.errors import suggestion
+from metashot.engine.errors import ConfigError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """The lengths of option targets, each [examples, options].
+
+    Attributes:
+        tokens: scored target tokens.
+        chars: characters of the target text.
+        bytes: UTF-8 bytes of the target text.
+    """
+
+    tokens: Floats
+    chars: Floats
+    bytes: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Normalization:
+    """What an option's summed NLL is divided by.
+
+    Attributes:
+        name: in configs, results and reports.
+        title: one line on what it is.
+        length: the divisor [examples, options].
+    """
+
+    TOKEN_MEAN: ClassVar[Normalization]
+    SUM: ClassVar[Normalization]
+    CHARACTERS: ClassVar[Normalization]
+    BYTES: ClassVar[Normalization]
+
+    name: str
+    title: str
+    length: Callable[[Lengths], Floats]
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What an option's score is compared with.
+
+    Attributes:
+        name: in configs, results and reports.
+        title: one line on what it is.
+        combine: normalized scores [examples, options] and those after each content-free input
+            [n_null, examples, options] to calibrated scores [examples, options].
+        fewest: content-free inputs that it needs.
+        most: content-free inputs that it takes, or None for any number.
+        row_from: content-free inputs from which the report shows it as a row of its own; None where another rule
+            with the same numbers stands for it.
+    """
+
+    NONE: ClassVar[Calibration]
+    PMI: ClassVar[Calibration]
+    DOMAIN: ClassVar[Calibration]
+    CONTEXTUAL: ClassVar[Calibration]
+
+    name: str
+    title: str
+    combine: Callable[[Floats, Floats], Floats]
+    fewest: int = 0
+    most: int | None = 0
+    row_from: int | None = 0
+
+    @property
+    def needs_null_inputs(self) -> bool:
+        """Whether the model must also score the options after content-free inputs."""
+        return self.fewest > 0
+
+
+NORMALIZATIONS: dict[str, Normalization] = {}
+"""Every normalization by name."""
+CALIBRATIONS: dict[str, Calibration] = {}
+"""Every calibration by name."""
+
+Rule = TypeVar("Rule", Normalization, Calibration)
+
+
+def register(rule: Rule) -> Rule:
+    """Make a rule known by its name.
+
+    Raises:
+        ValueError: another rule has that name.
+    """
+    known: dict[str, Any] = NORMALIZATIONS if isinstance(rule, Normalization) else CALIBRATIONS
+    if rule.name in known:
+        raise ValueError(f"a rule called {rule.name!r} is there already")
+    known[rule.name] = rule
+    return rule
+
+
+def normalization(rule: Any) -> Normalization:
+    """A rule by its name; a rule is itself.
+
+    Raises:
+        ConfigError: no such rule.
+    """
+    return rule if isinstance(rule, Normalization) else _find("normalization", rule, NORMALIZATIONS)
+
+
+def calibration(rule: Any) -> Calibration:
+    """A rule by its name; a rule is itself.
+
+    Raises:
+        ConfigError: no such rule.
+    """
+    return rule if isinstance(rule, Calibration) else _find("calibration", rule, CALIBRATIONS)
+
+
+def _find(key: str, name: Any, known: dict[str, Rule]) -> Rule:
+    if name not in known:
+        raise ConfigError(f"method.{key}", f"unknown rule {name!r}", suggestion(str(name), known))
+    return known[name]
+
+
+def log_softmax(values: Floats) -> Floats:
+    """Over the options: [..., options]."""
+    shifted = values - values.max(axis=-1, keepdims=True)
+    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+
+
+def _contextual(plain: Floats, nulls: Floats) -> Floats:
+    """-log(p_i / p_cf_i), with p the softmax over options and p_cf its mean over content-free inputs."""
+    content_free = log_softmax(-nulls)
+    top = content_free.max(axis=0)
+    return top + np.log(np.exp(content_free - top).mean(axis=0)) - log_softmax(-plain)
+
+
+Normalization.TOKEN_MEAN = register(
+    Normalization(
+        "token_mean", "scored target tokens (released MetaICL code)", lambda lengths: lengths.tokens
+    )
+)
+Normalization.SUM = register(
+    Normalization(
+        "sum",
+        "nothing: the plain conditional probability, as the MetaICL paper writes it",
+        lambda lengths: np.ones_like(lengths.tokens),
+    )
+)
+Normalization.CHARACTERS = register(
+    Normalization("characters", "characters of the target text", lambda lengths: lengths.chars)
+)
+Normalization.BYTES = register(
+    Normalization("bytes", "UTF-8 bytes of the target text", lambda lengths: lengths.bytes)
+)
+
+Calibration.NONE = register(Calibration("none", "nothing", lambda plain, nulls: plain))
+Calibration.PMI = register(
+    Calibration(
+        "pmi",
+        "minus the score after a null input (MetaICL's PMI; the null input is a key of the method)",
+        lambda plain, nulls: plain - nulls[0],
+        fewest=1,
+        most=1,
+        row_from=1,
+    )
+)
+Calibration.DOMAIN = register(
+    Calibration(
+        "domain",
+        "minus the score after a domain premise (Holtzman et al. 2021, domain-conditional PMI)",
+        Calibration.PMI.combine,
+        fewest=1,
+        most=1,
+        row_from=None,
+    )
+)
+Calibration.CONTEXTUAL = register(
+    Calibration(
+        "contextual",
+        "divided by the mean probability after content-free inputs (Zhao et al. 2021); with one, it ranks as pmi",
+        _contextual,
+        fewest=1,
+        most=None,
+        row_from=2,
+    )
+)
