@@ -18,7 +18,9 @@ def read(path):
 @pytest.mark.parametrize("group", ["method", "model"])
 def test_a_choice_is_the_same_from_python_as_from_the_command_line(repository, group):
     command.register_resolvers()
-    names = [name for name in choice_names(group) if name not in ("hf", "local")]  # these want a path
+    names = [
+        name for name in choice_names(group) if name not in ("hf", "local", "adapter")
+    ]  # these want a path
     with initialize_config_dir(str(repository / "conf"), version_base="1.3"):
         overrides = [f"+{group}@every.{name}={name}" for name in names]
         composed = OmegaConf.to_container(compose("config", overrides=overrides).every)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -18,7 +18,8 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     Raises:
         ConfigError: the value does not fit; the first fault is described, further ones are counted.
     """
-    own = isinstance(kind, type) and hasattr(kind, "__dataclass_fields__")
+    bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
+    own = isinstance(bare, type) and hasattr(bare, "__dataclass_fields__")
     try:
         return TypeAdapter(kind, config=None if own else _CONFIG).validate_python(value)
     except ValidationError as error:

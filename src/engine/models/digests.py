@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 
 import torch
@@ -12,11 +13,37 @@ from metashot.engine.errors import ModelError
 from metashot.engine.files import sha256_file
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The files that weights are read from: safetensors, or else the older PyTorch format (tensors only).
+
+    Raises:
+        ModelError: none, or a shard that the index names is missing.
+    """
+    for pattern in ("*.safetensors", "pytorch_model*.bin"):
+        found = sorted(folder.glob(pattern))
+        if found:
+            _check_shards(folder, {path.name for path in found})
+            return found
+    raise ModelError(str(folder), "holds no .safetensors file", "convert the weights to safetensors")
+
+
+def _check_shards(folder: Path, present: set[str]) -> None:
+    for index in folder.glob("*.index.json"):
+        if index.name.removesuffix(".index.json") in present:
+            continue
+        named: set[str] = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        wanted = {name for name in named if Path(name).suffix in {Path(one).suffix for one in present}}
+        if wanted - present:
+            raise ModelError(
+                str(folder),
+                f"lacks {min(wanted - present)}, one of {len(wanted)} shards",
+                "fetch the folder again",
+            )
+
+
 def folder_digest(folder: Path) -> str:
     """sha256 over config and weight files, by name and content: an edit at the same path changes it."""
-    files = sorted([*folder.glob("*.safetensors"), folder / "config.json"])
-    if len(files) < 2:
-        raise ModelError(str(folder), "holds no .safetensors file", "convert the weights to safetensors")
+    files = sorted([*weight_files(folder), folder / "config.json"])
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{file.name}:{sha256_file(file)}\n".encode())

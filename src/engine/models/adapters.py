@@ -1,0 +1,98 @@
+"""PEFT adapters: where they are, what they stand on, and the model with one in its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel
+
+from metashot.data.seals import digest_of
+from metashot.engine.errors import ModelError
+from metashot.engine.files import sha256_file
+from metashot.engine.models.hub import hub_adapter
+from metashot.engine.models.weights import first_line
+
+ADAPTER_CONFIG = "adapter_config.json"
+_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+
+
+def adapter_folder(adapter: str) -> Path:
+    """The local folder of an adapter, downloaded if it is a hub id.
+
+    Raises:
+        ModelError: no such folder or id, or one that holds no adapter in safetensors.
+    """
+    path = Path(adapter).expanduser()
+    folder = path if path.exists() else hub_adapter(adapter)
+    for name in (ADAPTER_CONFIG, _ADAPTER_WEIGHTS):
+        if not (folder / name).is_file():
+            raise ModelError(
+                "model.adapter", f"{str(folder)!r} holds no {name}", "give a folder that PEFT saved"
+            )
+    return folder
+
+
+def adapter_digest(base: str, folder: Path) -> str:
+    """sha256 over the base's digest and the adapter's files.
+
+    The config counts without its paths, so that a moved adapter stays the same one.
+    """
+    config = _config(folder)
+    for key in ("base_model_name_or_path", "revision"):
+        config.pop(key, None)
+    return digest_of({"base": base, "config": config, "weights": sha256_file(folder / _ADAPTER_WEIGHTS)})
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            str(folder / ADAPTER_CONFIG), f"cannot be read: {error}", "save the adapter again"
+        ) from error
+
+
+def with_adapter(model: PreTrainedModel, folder: Path, *, quantized: bool) -> PreTrainedModel:
+    """`model` with a PEFT adapter: merged into its weights, or beside them where those are quantized.
+
+    Raises:
+        ModelError: peft is missing, or the adapter is for another model, or is one that stands in the prompt.
+    """
+    try:
+        from peft import PeftConfig, PeftModel
+    except ImportError:
+        raise ModelError("model.adapter", "needs the package peft", "pip install 'metashot[train]'") from None
+    config: Any = PeftConfig.from_pretrained(folder)
+    if config.is_prompt_learning:
+        raise ModelError(
+            "model.adapter",
+            f"{str(folder)!r} is a {config.peft_type.value} adapter: virtual tokens, which cannot be merged into weights",
+            "use method=soft_prompt, or a LoRA adapter",
+        )
+    try:
+        wrapped: Any = PeftModel.from_pretrained(model, folder)
+        return wrapped.get_base_model() if quantized else wrapped.merge_and_unload()
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ModelError(
+            "model.adapter",
+            f"{str(folder)!r} does not fit {type(model).__name__}: {first_line(error)}",
+            "use the model that the adapter was trained on",
+        ) from error
+
+
+def adapter_base(folder: Path) -> str:
+    """The folder or hub id that an adapter was trained on, from its `adapter_config.json`.
+
+    Raises:
+        ModelError: the adapter does not say.
+    """
+    base = _config(folder).get("base_model_name_or_path")
+    if not base:
+        raise ModelError(
+            "model.adapter",
+            f"{str(folder)!r} does not name the model that it was trained on",
+            "name it: model=<its base> model.adapter=<folder>",
+        )
+    return str(base)

