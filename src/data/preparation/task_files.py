@@ -19,7 +19,7 @@ from metashot.data.recipes import DropCounts, Recipe
 from metashot.data.recipes.keys import OptionMarks, ReleasedRule
 from metashot.data.recipes.rows import ChoicePair, Pair, Row
 from metashot.data.recipes.spec import CauseEffect, Choices, GroupedChoices, ShuffledChoices
-from metashot.data.sources.place import Reach, SplitRows, open_split
+from metashot.data.sources.place import Reach, SplitRows, open_split, own_files
 
 Role = Literal["train", "test"]
 AnyPair = Pair | ChoicePair
@@ -93,9 +93,11 @@ class _Work:
         return self.folder / name
 
 
-def task_fingerprint(recipe: Recipe, role: str, choice: Choice) -> str:
-    """Digest of everything but the source rows that decides a role's files."""
-    payload = json.dumps([recipe.fingerprint, recipe.name, role, choice.k, list(choice.seeds)])
+def task_fingerprint(recipe: Recipe, role: str, choice: Choice, reach: Reach) -> str:
+    """Digest of what decides a role's files: recipe, role, numbers, and size and time of source files of one's own."""
+    payload = json.dumps(
+        [recipe.fingerprint, recipe.name, role, choice.k, list(choice.seeds), own_files(recipe, reach)]
+    )
     return hashlib.sha256(payload.encode("utf-8")).hexdigest()
 
 
@@ -115,7 +117,7 @@ def build_role(
     else:
         _build_target(work, reach, progress)
     return RoleRecord(
-        fingerprint=task_fingerprint(recipe, role, choice),
+        fingerprint=task_fingerprint(recipe, role, choice, reach),
         fixes=recipe.fixed,
         source=work.source,
         k=choice.k,
