@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
-from transformers import PreTrainedModel
+from torch import Tensor, nn
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.own_head import logits_at
@@ -15,9 +14,7 @@ FULL, SLIDING = "full_attention", "sliding_attention"
 _TOLERANCE = 1e-2
 
 
-def attention_inputs(
-    model: PreTrainedModel, visible: Tensor | None, positions: Tensor | None
-) -> dict[str, Any]:
+def attention_inputs(model: nn.Module, visible: Tensor | None, positions: Tensor | None) -> dict[str, Any]:
     """The arguments `attention_mask` and `position_ids`; none of them where rows are plain causal ones.
 
     A layer with a sliding window sees the last `window` positions of what is visible, as it does in a row of its own.
@@ -31,10 +28,11 @@ def attention_inputs(
         return {}
     if positions is None:
         positions = torch.arange(visible.shape[-1], device=visible.device).expand(visible.shape[:2])
-    config: Any = model.config.get_text_config()
+    causal: Any = model
+    config = causal.config.get_text_config()
     kinds = layer_kinds(config)
     masks = {
-        kind: _additive(visible, positions, _window(config, kind), model.dtype) for kind in sorted(kinds)
+        kind: _additive(visible, positions, _window(config, kind), causal.dtype) for kind in sorted(kinds)
     }
     mask: Any = masks if len(masks) > 1 else next(iter(masks.values()))
     return {"attention_mask": mask, "position_ids": positions}
@@ -60,7 +58,7 @@ def _additive(visible: Tensor, positions: Tensor, window: int | None, dtype: tor
     return hidden.masked_fill_(~visible, torch.finfo(dtype).min)[:, None]
 
 
-def check_rows_of_several(model: PreTrainedModel, key: str) -> None:
+def check_rows_of_several(model: nn.Module, key: str) -> None:
     """Try two short sequences in one row, and refuse a model for which they differ from rows of their own.
 
     A mask keeps sequences apart in attention, but not in a convolution, a recurrent state, or positions that the
@@ -74,12 +72,12 @@ def check_rows_of_several(model: PreTrainedModel, key: str) -> None:
         ConfigError: the numbers differ, or the model does not take such a mask.
     """
     length = 3
-    ids = torch.arange(1, 2 * length + 1, device=model.device).remainder(
-        model.config.get_text_config().vocab_size
-    )
-    row = torch.arange(length, device=model.device)
+    causal: Any = model
+    vocabulary = causal.config.get_text_config().vocab_size
+    ids = torch.arange(1, 2 * length + 1, device=causal.device).remainder(vocabulary)
+    row = torch.arange(length, device=causal.device)
     block = torch.block_diag(torch.ones(length, length), torch.ones(length, length)).tril().bool()
-    inputs = attention_inputs(model, block[None].to(model.device), torch.cat([row, row])[None])
+    inputs = attention_inputs(model, block[None].to(causal.device), torch.cat([row, row])[None])
     trained, zeros = model.training, torch.zeros_like(row)
     model.eval()
     try:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from transformers import PreTrainedModel
 
 from metashot.data.apart import content_digest
@@ -24,6 +25,7 @@ from metashot.engine.runs.prompts import CellPrompt, write_prompts
 from metashot.engine.runs.results import FinishedCell, Prediction, Result, relabel
 from metashot.engine.runs.store import ResultStore
 from metashot.engine.scoring import PrefixScorer, Request, Scorer
+from metashot.engine.training.ranks import barrier, leads, rank, sum_over_ranks, world_size
 from metashot.icl.cell import (
     Cell,
     OptionScores,
@@ -237,7 +239,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate every cell that the store lacks, and write all of them to the run's folder.
 
-    A cell is stored as soon as it is finished, so a run that is killed loses at most one cell. Data and output
+    The processes of a launch share the missing cells, and the first one writes the folder. A cell is stored as soon as it is finished, so a run that is killed loses at most one cell. Data and output
     folders are checked before the model is loaded.
 
     Args:
@@ -267,33 +269,29 @@ def evaluate(
     expected = {(key.task, key.seed): key.fingerprint for key in keys}
     if expect is not None:
         expect(expected)
-    folder = RunFolder(settings.output, expected)
-    write_prompts(settings.output, shown)
+    folder = RunFolder(settings.output, expected) if leads() else None
+    if folder is not None:
+        write_prompts(settings.output, shown)
     progress.start(len(keys), stored)
-    cost = EvaluationCost()
     scorer_of_model = cache(lambda: make_scorer(model.load().model))
+    work = _Work(settings, source, model, scorer_of_model, progress, store, EvaluationCost())
+    for key in keys[rank() :: world_size()] if world_size() > 1 else ():
+        work.finished(key)
+    barrier()
     cells: list[FinishedCell] = []
     for key in keys:
-        before = cost.computed_cells
-        cell = store.get(key.fingerprint)
-        if cell is None:
-            with store.lock(key.fingerprint):
-                cell = store.get(key.fingerprint)
-                if cell is None:
-                    cell = _compute(key, settings, source, model, scorer_of_model, progress, cost)
-                    store.put(cell)
-                    cost.computed_cells += 1
-        computed = cost.computed_cells > before
-        cost.reused_cells += not computed
+        cell, computed = work.finished(key)
         cell = relabel(
             cell, setting=settings.setting, method=settings.method.name, model=model.name, seed=key.seed
         )
-        folder.add(cell)
+        if folder is not None:
+            folder.add(cell)
         cells.append(cell)
         progress.finished(cell, computed=computed)
-    folder.check_complete()
+    if folder is not None:
+        folder.check_complete()
     notes.update(dict.fromkeys(_cut_notes(cells, settings)))
-    return Evaluation(tuple(cells), cost, tuple(notes))
+    return Evaluation(tuple(cells), _over_ranks(work.cost, len(keys)), tuple(notes))
 
 
 def _cut_notes(cells: Sequence[FinishedCell], settings: EvaluateSettings) -> Iterator[str]:
@@ -305,6 +303,47 @@ def _cut_notes(cells: Sequence[FinishedCell], settings: EvaluateSettings) -> Ite
             yield cut_note(
                 result.task, result.cut_inputs, result.n, result.cut_tokens, settings.prompt.limits
             )
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What computing a cell takes."""
+
+    settings: EvaluateSettings
+    source: TaskSource
+    model: LazyLanguageModel
+    scorer_of_model: Callable[[], Scorer]
+    progress: EvaluationProgress
+    store: ResultStore
+    cost: EvaluationCost
+
+    def finished(self, key: CellKey) -> tuple[FinishedCell, bool]:
+        """The cell from the store, or computed and put there; and whether it was computed."""
+        cell = self.store.get(key.fingerprint)
+        if cell is None:
+            with self.store.lock(key.fingerprint):
+                cell = self.store.get(key.fingerprint)
+                if cell is None:
+                    parts = (
+                        self.settings,
+                        self.source,
+                        self.model,
+                        self.scorer_of_model,
+                        self.progress,
+                        self.cost,
+                    )
+                    cell = _compute(key, *parts)
+                    self.store.put(cell)
+                    self.cost.computed_cells += 1
+                    return cell, True
+        return cell, False
+
+
+def _over_ranks(cost: EvaluationCost, cells: int) -> EvaluationCost:
+    """What all processes together computed."""
+    own = [float(cost.computed_cells), float(cost.tokens_computed), float(cost.tokens_naive)]
+    computed, tokens, naive = map(int, sum_over_ranks(own, torch.device("cpu")))
+    return EvaluationCost(computed, cells - computed, tokens, naive, cost.route, cost.route_reason)
 
 
 def _compute(

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
 
+from metashot.data.pool_cells import PoolCells
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData
 from metashot.engine.metrics.classification import accuracy, metric_of, score
@@ -30,18 +31,23 @@ class HeldOutSettings:
         k: demonstrations.
         seeds: demonstration seeds.
         test_examples: at most so many test examples of each task.
+        from_pool: `tasks` are training tasks that are not trained on; demonstrations and test examples come from
+            their pools.
     """
 
     tasks: tuple[str, ...] = ()
     k: int = 16
     seeds: tuple[int, ...] = (100,)
     test_examples: int = 50
+    from_pool: bool = False
 
 
 def load_held_out(
     source: TaskSource, tasks: Sequence[str], settings: HeldOutSettings, k: int
 ) -> list[TaskData]:
     """The cells (task, seed) to evaluate, cut to `test_examples`."""
+    if settings.from_pool:
+        source = PoolCells(source, settings.test_examples)
     cells = [source.load(task, k=k, seed=seed) for task in tasks for seed in settings.seeds]
     return [replace(cell, test=cell.test[: settings.test_examples]) for cell in cells]
 

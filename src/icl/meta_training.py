@@ -26,7 +26,7 @@ from metashot.engine.training.checkpoint import CheckpointStore
 from metashot.engine.training.learner import MetricSink, StepReport, ensure_finite
 from metashot.engine.training.loop import TrainingOutcome, run_training
 from metashot.engine.training.randomness import seed_everything
-from metashot.engine.training.ranks import max_over_ranks, rank, world_size
+from metashot.engine.training.ranks import join_ranks, max_over_ranks, rank, world_size
 from metashot.engine.training.trainable import TrainableModel
 from metashot.icl.attention_mask import check_rows_of_several
 from metashot.icl.cell import PromptRules, Truncation
@@ -68,9 +68,12 @@ def train(
         ConfigError, DataError, CheckpointError: see `run_training`, `check_pools` and `TrainableModel`.
         DivergedError: the loss is NaN or infinite.
     """
+    join_ranks()
     _check(settings)
     _check_rows(settings, language_model)
     seed_everything(settings.seed + rank())
+    if settings.held_out.from_pool:
+        train_tasks = [task for task in train_tasks if task not in settings.held_out.tasks]
     tasks = chosen_tasks(train_tasks, settings.episodes.training_tasks, settings.episodes.training_tasks_draw)
     pools = load_pools(source, tasks, settings.episodes)
     check_pools({task: len(pool) for task, pool in pools.items()}, settings.shots)

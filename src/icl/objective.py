@@ -8,7 +8,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import PreTrainedModel
 
 from metashot.engine.models.own_head import logits_at
 from metashot.icl.attention_mask import attention_inputs
@@ -80,7 +79,7 @@ class TargetLoss(nn.Module):
     away.
     """
 
-    def __init__(self, model: PreTrainedModel, loss_weights: LossWeights | None = None) -> None:
+    def __init__(self, model: nn.Module, loss_weights: LossWeights | None = None) -> None:
         super().__init__()
         self.model = model
         self.loss_weights = loss_weights or LossWeights()
@@ -94,7 +93,7 @@ class TargetLoss(nn.Module):
         return loss
 
 
-def target_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
+def target_logits(model: nn.Module, batch: Batch) -> Tensor:
     """Logits that predict the batch's targets, [targets, vocabulary], equal to the model's own at those places."""
     inputs = {"input_ids": batch.input_ids, **attention_inputs(model, batch.visible, batch.position_ids)}
     return logits_at(model, batch.rows, batch.columns, **inputs)

@@ -7,10 +7,10 @@ import os
 import shutil
 import signal
 import sys
-import uuid
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -27,6 +27,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.training.signals import Interrupted, sigterm_interrupts
 from metashot.stages.command_line import with_new_keys
 from metashot.stages.composition_errors import GROUP_NULL, SEARCH_PATH, explain
+from metashot.stages.launch import LAUNCH
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.replay import replay
 from metashot.stages.shared_paths import anchored
@@ -44,15 +45,13 @@ LOG_WIDTH = 120
 GOING_ON = (
     "what was finished is stored; the same command goes on, a single run with its folder as hydra.run.dir"
 )
-RUN_ID = uuid.uuid4().hex[:6]
-"""Keeps two runs of one second apart. Plain text, since launchers send resolvers to their workers."""
-
 Stage = Callable[[Any], float | None]
 
 
 def register_resolvers() -> None:
-    """`${uid:}` and `${basename:path}`."""
-    OmegaConf.register_new_resolver("uid", lambda: RUN_ID, replace=True)
+    """`${run_stamp:}` and `${basename:path}`."""
+    stamp = LAUNCH.stamp  # plain text, since launchers send resolvers to their workers
+    OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)
     OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).name, replace=True)
 
 
@@ -110,9 +109,10 @@ def execute(composed: dict[str, Any], output: Path, overrides: list[str]) -> flo
 
     config = make_run_config(composed)
     functions = chosen_stages(config)
-    tracker = watched(open_tracker(tracker_spec(config), composed))
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH)
-    record = RunRecord(output, composed, overrides)
+    spec = tracker_spec(config)
+    tracker = watched(open_tracker(spec if LAUNCH.leads else replace(spec, kind="none"), composed))
+    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, quiet=not LAUNCH.leads)
+    record = RunRecord(output, composed, overrides, writes=LAUNCH.leads)
     run = RunContext(config, output, console, tracker, record)
     figure: float | None = None
     with concluded(run):
@@ -166,8 +166,10 @@ def nothing_left(output: Path) -> Generator[None]:
     try:
         yield
     except (MetashotError, OmegaConfBaseException):
-        if output.is_dir() and all(
-            path.name in RUN_FILES or path.suffix == ".log" for path in output.iterdir()
+        if (
+            LAUNCH.leads
+            and output.is_dir()
+            and all(path.name in RUN_FILES or path.suffix == ".log" for path in output.iterdir())
         ):
             shutil.rmtree(output)
             with suppress(OSError):  # the folders of the day, unless other runs are in them
@@ -177,14 +179,14 @@ def nothing_left(output: Path) -> Generator[None]:
 
 
 def fail(message: str) -> NoReturn:
-    """Print the one-line error and leave with the status of a usage error."""
-    print(f"error: {message}", file=sys.stderr)
+    """Print the one-line error, once in a launch of several processes, and leave with the status of a usage error."""
+    if LAUNCH.tells(message):
+        print(f"error: {message}", file=sys.stderr)
     raise SystemExit(USAGE_EXIT)
 
 
 def main() -> None:
     """Run, and turn a user's mistake into one line and exit status 2."""
-    register_resolvers()
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -194,7 +196,8 @@ def main() -> None:
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
     sys.argv[1:] = with_new_keys(sys.argv[1:])
     try:
-        with sigterm_interrupts():
+        with LAUNCH.joined(), sigterm_interrupts():
+            register_resolvers()
             job()
     except (HydraException, OmegaConfBaseException) as error:
         if SHOW_ALL:
@@ -210,5 +213,6 @@ def main() -> None:
         fail(str(error))
     except KeyboardInterrupt as error:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
-        print(f"interrupted: {stop} ({GOING_ON})", file=sys.stderr)
+        if LAUNCH.leads:
+            print(f"interrupted: {stop} ({GOING_ON})", file=sys.stderr)
         raise SystemExit(stop.exit_status) from None

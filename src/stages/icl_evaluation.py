@@ -17,6 +17,7 @@ from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.runs.results import FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
+from metashot.engine.training.ranks import leads
 from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
 from metashot.icl.plan import plan_evaluation
 from metashot.icl.progress import CellProgress
@@ -37,6 +38,8 @@ def evaluate_stage(run: RunContext) -> float:
     with CellProgress(run.console, run.tracker) as progress:
         outcome = evaluate(settings, source, model, run.config.scorer, progress, run.record.expect)
     summary = summarize(outcome.cells)
+    if not leads():
+        return summary.mean.value
     write_json(run.output / SUMMARY_FILE, summary.to_json())
     write_atomic(run.output / "summary.md", markdown_table(summary))
     run.console.print(console_table(summary))

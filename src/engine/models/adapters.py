@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from torch import nn
 from transformers import PreTrainedModel
 
 from metashot.data.seals import digest_of
@@ -15,7 +17,28 @@ from metashot.engine.models.hub import hub_adapter
 from metashot.engine.models.weights import first_line
 
 ADAPTER_CONFIG = "adapter_config.json"
-_ADAPTER_WEIGHTS = "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
+BASE_FILE = "base.json"
+"""Beside an adapter of our own trainings: name and weights digest of the model below it."""
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds a PEFT adapter and no model of its own."""
+    return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
+
+
+def check_base(weights_digest: str, folder: Path) -> None:
+    """Raise ModelError when an adapter says that it was trained on other weights."""
+    path = folder / BASE_FILE
+    if not path.is_file():
+        return
+    base: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
+    if base["weights"] != weights_digest:
+        raise ModelError(
+            str(folder),
+            f"is an adapter of {base['name']!r} with weights {base['weights'][:12]}, not of weights {weights_digest[:12]}",
+            f"use model={base['name']}",
+        )
 
 
 def adapter_folder(adapter: str) -> Path:
@@ -26,7 +49,7 @@ def adapter_folder(adapter: str) -> Path:
     """
     path = Path(adapter).expanduser()
     folder = path if path.exists() else hub_adapter(adapter)
-    for name in (ADAPTER_CONFIG, _ADAPTER_WEIGHTS):
+    for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
         if not (folder / name).is_file():
             raise ModelError(
                 "model.adapter", f"{str(folder)!r} holds no {name}", "give a folder that PEFT saved"
@@ -42,7 +65,7 @@ def adapter_digest(base: str, folder: Path) -> str:
     config = _config(folder)
     for key in ("base_model_name_or_path", "revision"):
         config.pop(key, None)
-    return digest_of({"base": base, "config": config, "weights": sha256_file(folder / _ADAPTER_WEIGHTS)})
+    return digest_of({"base": base, "config": config, "weights": sha256_file(folder / ADAPTER_WEIGHTS)})
 
 
 def _config(folder: Path) -> dict[str, Any]:
@@ -71,8 +94,13 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, quantized: bool) -> Pr
             f"{str(folder)!r} is a {config.peft_type.value} adapter: virtual tokens, which cannot be merged into weights",
             "use method=soft_prompt, or a LoRA adapter",
         )
+    _part_head(model, folder)
     try:
-        wrapped: Any = PeftModel.from_pretrained(model, folder)
+        with warnings.catch_warnings():
+            warnings.filterwarnings(
+                "ignore", message="fan_in_fan_out is set to"
+            )  # PEFT decides layer by layer
+            wrapped: Any = PeftModel.from_pretrained(model, folder)
         return wrapped.get_base_model() if quantized else wrapped.merge_and_unload()
     except (RuntimeError, ValueError, KeyError) as error:
         raise ModelError(
@@ -80,6 +108,22 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, quantized: bool) -> Pr
             f"{str(folder)!r} does not fit {type(model).__name__}: {first_line(error)}",
             "use the model that the adapter was trained on",
         ) from error
+
+
+def _part_head(model: PreTrainedModel, folder: Path) -> None:
+    """Untie an updated head or embedding: the update is of one of the two, and merging it must not change the other."""
+    targets = _config(folder).get("target_modules") or ()
+    inside, outside = cast(nn.Module, model.get_input_embeddings()), model.get_output_embeddings()
+    if (
+        outside is None
+        or isinstance(targets, str)
+        or cast(Any, outside).weight is not cast(Any, inside).weight
+    ):
+        return
+    names = {name for name, module in model.named_modules() if module is inside or module is outside}
+    if {name.rpartition(".")[2] for name in names} & set(targets):
+        cast(Any, outside).weight = nn.Parameter(cast(Any, outside).weight.detach().clone())
+        model.config.tie_word_embeddings = False
 
 
 def adapter_base(folder: Path) -> str:

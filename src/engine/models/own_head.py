@@ -18,7 +18,7 @@ from transformers.modeling_outputs import BaseModelOutputWithPast
 from metashot.engine.errors import ModelError
 
 
-def output_embedding(model: PreTrainedModel) -> nn.Module:
+def output_embedding(model: nn.Module) -> nn.Module:
     """The module that projects to the vocabulary, also below a PEFT wrapper.
 
     Raises:
@@ -31,7 +31,7 @@ def output_embedding(model: PreTrainedModel) -> nn.Module:
 
 
 @contextmanager
-def head_input(model: PreTrainedModel, change: Callable[[Tensor], Tensor]) -> Generator[list[Tensor]]:
+def head_input(model: nn.Module, change: Callable[[Tensor], Tensor]) -> Generator[list[Tensor]]:
     """Inside, the output embedding reads `change(states)` in the place of states [batch, length, d].
 
     Args:
@@ -55,7 +55,7 @@ def head_input(model: PreTrainedModel, change: Callable[[Tensor], Tensor]) -> Ge
         handle.remove()
 
 
-def logits_at(model: PreTrainedModel, rows: Tensor, columns: Tensor, **inputs: Any) -> Tensor:
+def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, **inputs: Any) -> Tensor:
     """The model's logits at positions (rows[i], columns[i]); no other position is projected.
 
     Args:
@@ -81,7 +81,7 @@ def logits_at(model: PreTrainedModel, rows: Tensor, columns: Tensor, **inputs: A
     return logits.reshape(len(rows), -1)
 
 
-def logits_of(model: PreTrainedModel, states: Tensor) -> Tensor:
+def logits_of(model: nn.Module, states: Tensor) -> Tensor:
     """The model's logits for last hidden states of your own, [batch, tokens, d] to [batch, tokens, vocabulary]."""
     causal = _causal(model)
     with _in_place_of_decoder(causal, states):
@@ -89,7 +89,7 @@ def logits_of(model: PreTrainedModel, states: Tensor) -> Tensor:
         return cast(Any, causal)(inputs_embeds=states, use_cache=False).logits
 
 
-def decoder(model: PreTrainedModel) -> nn.Module:
+def decoder(model: nn.Module) -> nn.Module:
     """The model without its vocabulary projection, also below a PEFT wrapper."""
     return cast(nn.Module, cast(Any, _causal(model)).get_decoder())
 
@@ -117,6 +117,6 @@ class _Given(BaseModelOutputWithPast):
             raise AttributeError(name)
 
 
-def _causal(model: PreTrainedModel) -> PreTrainedModel:
+def _causal(model: nn.Module) -> PreTrainedModel:
     wrapped: Any = model
-    return wrapped.get_base_model() if hasattr(model, "peft_config") else model
+    return wrapped.get_base_model() if hasattr(model, "peft_config") else wrapped

@@ -17,6 +17,8 @@ from metashot.engine.models.adapters import (
     adapter_base,
     adapter_digest,
     adapter_folder,
+    check_base,
+    is_adapter,
     with_adapter,
 )
 from metashot.engine.models.digests import folder_digest, state_digest
@@ -79,8 +81,11 @@ class ModelConfig(ABC):
         """Whether `read_model` leaves the weights where they shall be."""
         return False
 
-    def with_weights(self, folder: Path) -> LocalModel:
-        """The same model with the weights of a checkpoint folder in place of its own, adapter included."""
+    def with_weights(self, folder: Path) -> ModelConfig:
+        """The same model with the weights of a checkpoint folder: an adapter on top of its own, or others in their place."""
+        if is_adapter(folder):
+            common = {field.name: getattr(self, field.name) for field in fields(ModelConfig)}
+            return TrainedAdapter(base=self, path=str(folder), **common)
         names = {field.name for field in fields(type(self))} & {field.name for field in fields(FolderModel)}
         loading = {name: getattr(self, name) for name in sorted(names - {"adapter"})}
         return LocalModel(path=str(folder), **loading)
@@ -238,6 +243,53 @@ class LocalModel(FolderModel):
             f"{str(path)!r} holds no config.json and is no .gguf file",
             "give a model folder or a GGUF file",
         )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainedAdapter(ModelConfig):
+    """Any model with the updates that a training wrote into a PEFT folder.
+
+    Attributes:
+        base: the model below.
+        path: the PEFT folder.
+    """
+
+    base: ModelConfig
+    path: str
+
+    @property
+    def checkpoint(self) -> Path | None:
+        """The PEFT folder."""
+        return Path(self.path).expanduser()
+
+    @property
+    def numerics(self) -> dict[str, str]:
+        """The base's."""
+        return self.base.numerics
+
+    @property
+    def places_itself(self) -> bool:
+        """As the base does."""
+        return self.base.places_itself
+
+    def read_config(self) -> Any:
+        """The base's."""
+        return self.base.read_config()
+
+    def read_tokenizer(self) -> PreTrainedTokenizerBase:
+        """The base's."""
+        return self.base.read_tokenizer()
+
+    def weights_digest(self) -> str:
+        """sha256 of base and adapter."""
+        return adapter_digest(self.base.weights_digest(), adapter_folder(self.path))
+
+    def read_model(self) -> PreTrainedModel:
+        """Both as one; an adapter of another base is refused."""
+        folder = adapter_folder(self.path)
+        check_base(self.base.weights_digest(), folder)
+        quantized = getattr(self.base, "quantization", None) is not None
+        return with_adapter(self.base.read_model(), folder, quantized=quantized)
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,10 +39,14 @@ class RunRecord:
         folder: the run's output folder.
         config: the resolved config.
         overrides: the command line's overrides.
+        writes: False for a process whose run another one records.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any], overrides: list[str]) -> None:
+    def __init__(
+        self, folder: Path, config: Mapping[str, Any], overrides: list[str], *, writes: bool = True
+    ) -> None:
         self.folder = folder
+        self._writes = writes
         self._start = time.monotonic()
         self._content: dict[str, Any] = {
             "format": _FORMAT,
@@ -70,7 +74,8 @@ class RunRecord:
         self._content.update(facts)
         self._content["status"] = status
         self._content["wall_seconds"] = round(time.monotonic() - self._start, 3)
-        write_json(self.folder / RUN_FILE, sealed(self._content))
+        if self._writes:
+            write_json(self.folder / RUN_FILE, sealed(self._content))
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 Layout of `<root>/step-00000040/`:
 
-* `model.safetensors`: the trained weights under their model's names;
+* `model.safetensors`: the trained weights under their model's names (with LoRA `adapter_model.safetensors`);
 * `state.safetensors` + `state.json`: everything else a resumed run needs (`engine.state_tree`);
 * whatever the learner's `export` adds (for a language model `config.json` and the tokenizer, so that the
   folder also loads as a model);
@@ -30,6 +30,7 @@ from safetensors.torch import load_file, save_file
 
 from metashot.engine.errors import CheckpointError, OutputError
 from metashot.engine.files import digest_of, fsync_folder, output_errors, sha256_file
+from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from metashot.engine.training.state_tree import join_tree, split_tree
 
 MANIFEST = "manifest.json"
@@ -274,13 +275,18 @@ def _read(folder: Path, manifest: dict[str, Any]) -> Checkpoint:
     values = json.loads((folder / STATE_VALUES).read_text(encoding="utf-8"))
     # Optimizers keep and change what they are given, so their tensors must not be a view of the file.
     tensors = {name: tensor.clone() for name, tensor in load_file(folder / STATE_TENSORS).items()}
-    return Checkpoint(folder, manifest, load_file(folder / WEIGHTS), join_tree(tensors, values))
+    return Checkpoint(folder, manifest, load_file(folder / _weights_file(folder)), join_tree(tensors, values))
+
+
+def _weights_file(folder: Path) -> str:
+    """The weights' name: PEFT's where its config stands beside them."""
+    return ADAPTER_WEIGHTS if is_adapter(folder) else WEIGHTS
 
 
 def _write_parts(staging: Path, target: Path, weights: dict[str, torch.Tensor], state: Any) -> None:
     """Write into `staging`; errors name the file as it would stand in `target`."""
     tensors, values = split_tree(state)
-    for name, part in ((WEIGHTS, distinct_tensors(weights)), (STATE_TENSORS, tensors)):
+    for name, part in ((_weights_file(staging), distinct_tensors(weights)), (STATE_TENSORS, tensors)):
         with _save_errors(target / name):
             # transformers loads a .safetensors file only when it names its framework.
             save_file(part, staging / name, metadata={"format": "pt"})

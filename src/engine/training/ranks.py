@@ -2,10 +2,68 @@
 
 from __future__ import annotations
 
+import os
+import time
 from typing import Any
 
 import torch
 import torch.distributed as dist
+
+from metashot.engine.launched import launched_ranks
+
+_SAID = "metashot/said"
+_PATIENCE = 15.0
+"""Seconds to wait for the first rank to tell a problem that all of them have."""
+
+
+def join_ranks() -> None:
+    """Form the process group of a launch, so that `rank` and `world_size` tell the truth from here on.
+
+    On GPUs every local rank gets its own, and tensors there go over NCCL; all else goes over gloo.
+    """
+    if launched_ranks() == 1 or _active():
+        return
+    backend = "gloo"
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+        backend = "cpu:gloo,cuda:nccl"
+    dist.init_process_group(backend)
+
+
+def leave_ranks() -> None:
+    """Give the process group back."""
+    if _active():
+        dist.destroy_process_group()
+
+
+def leads() -> bool:
+    """Whether this process is the one that writes and prints."""
+    return rank() == 0
+
+
+def said_by_first(message: str) -> bool:
+    """Whether the first rank tells the same problem, so that this one need not; false on the first rank itself."""
+    if not _active():
+        return False
+    store = dist.distributed_c10d._get_default_store()  # pyright: ignore[reportPrivateUsage]
+    if leads():
+        store.set(_SAID, message)
+        return False
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
+        if store.check([_SAID]):
+            return store.get(_SAID).decode() == message
+        time.sleep(0.05)
+    return False
+
+
+def from_first(value: Any) -> Any:
+    """The first rank's `value`, on every rank."""
+    if not _active():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
 
 
 def _active() -> bool:

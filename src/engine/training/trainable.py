@@ -5,7 +5,6 @@ Distribution and mixed precision are accelerate's, LoRA is PEFT's; this file onl
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -15,34 +14,23 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
 from metashot.engine.errors import ConfigError, ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import distinct_tensors
+from metashot.engine.training.low_rank import (
+    LoraSettings,
+    adapter_weights,
+    put_adapter_weights,
+    with_lora,
+    write_adapter_config,
+)
 from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-
-
-@dataclass(frozen=True, slots=True)
-class LoraSettings:
-    """`trainer.lora` keys, named as PEFT names them.
-
-    Attributes:
-        r: rank of the update.
-        alpha: its scale times r.
-        dropout: on the update's input.
-        target_modules: names of the layers that get one; empty lets PEFT choose for the architecture.
-    """
-
-    r: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +73,11 @@ class TrainableModel:
         total_steps: int,
     ) -> None:
         self.settings = settings
+        self.language_model = language_model
         self.tokenizer = language_model.tokenizer
         device = language_model.model.device
         _check(settings, language_model.model, device)
-        self.model = _with_lora(language_model.model, settings.lora)
+        self.model = with_lora(language_model.model, settings.lora)
         _configure(self.model, settings)
         self.accelerator = _accelerator(settings.precision, device)
         module = make_loss(self.model)
@@ -124,16 +113,16 @@ class TrainableModel:
         return self.accelerator.clip_grad_norm_(parameters, clip_norm)
 
     def weights(self) -> dict[str, Tensor]:
-        """Trained weights under the model's own names; with LoRA the update merged into a copy."""
+        """Trained weights under the model's own names; with LoRA the update alone, named as PEFT names it."""
         if self.settings.lora is not None:
-            merged = cast(Any, copy.deepcopy(self.model)).merge_and_unload()
-            return distinct_tensors(merged.state_dict())
+            return adapter_weights(self.model)
         state = cast(dict[str, Tensor], self.accelerator.get_state_dict(self.module))
         return distinct_tensors({name.removeprefix("model."): tensor for name, tensor in state.items()})
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Put weights of the same model back; LoRA keeps its base and takes its update from `load_state`."""
+        """Put back what `weights` returned."""
         if self.settings.lora is not None:
+            put_adapter_weights(self.model, weights)
             return
         if self._is_fsdp:
             self._load_fsdp_weights(weights)
@@ -144,25 +133,15 @@ class TrainableModel:
             raise ValueError(f"weights {sorted({*missing, *unexpected} - tied)[:3]} do not fit")
 
     def state(self) -> dict[str, Any]:
-        """Optimizer state, loss scale, and the LoRA tensors, as a tree for a checkpoint."""
+        """Optimizer state and loss scale, as a tree for a checkpoint."""
         state: dict[str, Any] = {"optimizer": self._optimizer_state()}
         scaler = self.accelerator.scaler
         if scaler is not None:
             state["scaler"] = scaler.state_dict()
-        if self.settings.lora is not None:
-            state["lora"] = {
-                name: parameter.data
-                for name, parameter in self.model.named_parameters()
-                if parameter.requires_grad
-            }
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Put back what `state` returned."""
-        if "lora" in state:
-            parameters = dict(self.model.named_parameters())
-            for name, tensor in state["lora"].items():
-                parameters[name].data.copy_(tensor)
         if self._is_fsdp:
             self._load_fsdp_optimizer(state["optimizer"])
         else:
@@ -171,9 +150,11 @@ class TrainableModel:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
     def export(self, folder: Path) -> None:
-        """Write config and tokenizer, so that the checkpoint folder loads as a model."""
-        base = cast(Any, self.model).get_base_model() if self.settings.lora is not None else self.model
-        base.config.save_pretrained(folder)
+        """Write config and tokenizer, so that the checkpoint folder loads as a model, or as a PEFT adapter."""
+        if self.settings.lora is not None:
+            write_adapter_config(self.model, self.language_model, folder)
+        else:
+            self.model.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
     def _optimizer_state(self) -> Any:
@@ -208,37 +189,16 @@ def _check(settings: TrainableSettings, model: PreTrainedModel, device: torch.de
         raise ConfigError("trainer.precision", f"unknown value {settings.precision!r}", f"one of {known}")
     if settings.precision == "float16" and device.type == "cpu":
         raise ConfigError("trainer.precision", "float16 training needs a GPU", "use bfloat16 or float32")
-    if model.dtype != torch.float32:
+    if model.dtype != torch.float32 and settings.lora is None:
         raise ConfigError(
             "model.dtype",
             f"{str(model.dtype).removeprefix('torch.')} weights lose small updates",
-            "train with model.dtype=float32 and choose trainer.precision",
+            "train with model.dtype=float32 and choose trainer.precision, or train trainer.lora on the frozen weights",
         )
     if model.config.is_encoder_decoder:
         raise ModelError(
             "model", "is an encoder-decoder; meta-training needs a causal LM", "use a GPT-like model"
         )
-
-
-def _with_lora(model: PreTrainedModel, lora: LoraSettings | None) -> PreTrainedModel:
-    if lora is None:
-        return model
-    if lora.r < 1:
-        raise ConfigError("trainer.lora.r", f"{lora.r} is not positive", "try 8")
-    try:
-        from peft import LoraConfig, get_peft_model
-    except ImportError:
-        raise ConfigError("trainer.lora", "needs the package peft", "pip install 'metashot[train]'") from None
-    config = LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        target_modules=list(lora.target_modules) or None,
-        # GPT-2 stores its projections transposed.
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-        task_type="CAUSAL_LM",
-    )
-    return cast(PreTrainedModel, get_peft_model(model, config))
 
 
 def _configure(model: PreTrainedModel, settings: TrainableSettings) -> None:

@@ -1,0 +1,140 @@
+"""LoRA through PEFT: where the updates go, and the adapter's tensors and config.
+
+A frozen base may be in bfloat16 or quantized (QLoRA); the updates are float32 all the same.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from metashot.engine.errors import ConfigError
+from metashot.engine.files import write_json
+from metashot.engine.models.adapters import BASE_FILE
+from metashot.engine.models.loading import LanguageModel
+
+
+@dataclass(frozen=True, slots=True)
+class LoraSettings:
+    """`trainer.lora` keys, named as PEFT names them.
+
+    Attributes:
+        r: rank of the update.
+        alpha: its scale times r.
+        dropout: on the update's input.
+        target_modules: names of the layers that get one; empty for all linear layers but the vocabulary projection.
+        last_layers: only so many of the last transformer layers get one, and no gradient is computed below them;
+            None for all.
+    """
+
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    last_layers: int | None = None
+
+
+def with_lora(model: PreTrainedModel, lora: LoraSettings | None) -> PreTrainedModel:
+    """`model` below PEFT's wrapper with fresh updates; itself without `lora`.
+
+    Raises:
+        ConfigError: a setting outside its rule, layers that the model does not have, or PEFT is missing.
+    """
+    if lora is None:
+        return model
+    if lora.r < 1:
+        raise ConfigError("trainer.lora.r", f"{lora.r} is not positive", "try 8")
+    try:
+        from peft import LoraConfig, get_peft_model
+    except ImportError:
+        raise ConfigError("trainer.lora", "needs the package peft", "pip install 'metashot[train]'") from None
+    config = LoraConfig(
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.target_modules) or linear_layers(model),
+        layers_to_transform=_last_layers(lora.last_layers, model),
+        # GPT-2 stores its projections transposed.
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+        task_type="CAUSAL_LM",
+    )
+    try:
+        with warnings.catch_warnings():
+            # `engine.models.adapter.merged` parts a tied head from the embeddings before it merges.
+            warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
+            warnings.filterwarnings(
+                "ignore", message="fan_in_fan_out is set to"
+            )  # PEFT decides layer by layer
+            return cast(PreTrainedModel, get_peft_model(model, config))
+    except ValueError as error:
+        raise ConfigError(
+            "trainer.lora.target_modules", str(error).splitlines()[0], "leave it empty for all linear layers"
+        ) from error
+
+
+def linear_layers(model: PreTrainedModel) -> list[str]:
+    """Last parts of the names of all linear layers but the vocabulary projection."""
+    head = model.get_output_embeddings()
+    kinds = (nn.Linear, Conv1D)
+    named = {
+        name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head
+    }
+    return sorted({name.rpartition(".")[2] for name in named})
+
+
+def _last_layers(count: int | None, model: PreTrainedModel) -> list[int] | None:
+    layers = int(model.config.get_text_config().num_hidden_layers)
+    if count is None:
+        return None
+    if not 1 <= count <= layers:
+        raise ConfigError(
+            "trainer.lora.last_layers", f"{count} of {layers} layers", f"1 to {layers}, or null for all"
+        )
+    return list(range(layers - count, layers))
+
+
+def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
+    """The updates alone, whole and on the CPU when they are sharded, under PEFT's names."""
+    from peft import get_peft_model_state_dict
+
+    # Told not to copy a whole vocabulary matrix: only its update is trained.
+    state = get_peft_model_state_dict(cast(Any, model), save_embedding_layers=False)
+    return {name: whole(tensor) for name, tensor in state.items()}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may be sharded over ranks (every rank must ask)."""
+    from torch.distributed.tensor import DTensor
+
+    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+
+
+def put_adapter_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put back what `adapter_weights` returned.
+
+    Raises:
+        ValueError: tensors of another adapter.
+    """
+    from peft import set_peft_model_state_dict
+
+    expected = adapter_weights(model)
+    shapes = {name: tensor.shape for name, tensor in weights.items()}
+    if shapes != {name: tensor.shape for name, tensor in expected.items()}:
+        raise ValueError("the adapter has other layers or another rank")
+    with torch.no_grad():
+        set_peft_model_state_dict(cast(Any, model), weights)
+
+
+def write_adapter_config(model: nn.Module, base: LanguageModel, folder: Path) -> None:
+    """PEFT's `adapter_config.json`, and which base the updates belong to."""
+    config = cast(Any, model).peft_config["default"]
+    config.base_model_name_or_path = getattr(base.spec, "path", base.spec.name)
+    config.save_pretrained(folder)
+    write_json(folder / BASE_FILE, {"name": base.spec.name, "weights": base.weights_digest})
