@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from metashot.data.errors import DataError
 from metashot.data.files import FileRecord, copy_file, write_lines
 from metashot.data.jsonl import file_name, to_line
 from metashot.data.kshot import legacy_generator
 from metashot.data.preparation.manifest import RoleRecord
-from metashot.data.preparation.row_selection import drawn_entries, k_shot_entries, parts
+from metashot.data.preparation.row_selection import drawn_entries, entry_rows, k_shot_entries, parts
 from metashot.data.recipes import DropCounts, Recipe
 from metashot.data.recipes.keys import OptionMarks, ReleasedRule
 from metashot.data.recipes.rows import ChoicePair, Pair, Row
@@ -52,17 +54,22 @@ class Entries:
         count: how many there are.
         held: all of them, if few.
         read: makes a fresh pass over them.
+        find: the ones with these numbers, in order, where that takes less than a whole pass.
     """
 
     count: int
     held: list[AnyPair] | None
     read: Callable[[], Iterator[AnyPair]]
+    find: Callable[[list[int]], Iterator[AnyPair]] | None = None
 
     def pick(self, numbers: Iterable[int]) -> dict[int, AnyPair]:
         """The pairs with these numbers."""
         wanted = {int(number) for number in numbers}
         if self.held is not None:
             return {number: self.held[number] for number in wanted}
+        if self.find is not None:
+            ordered = sorted(wanted)
+            return dict(zip(ordered, self.find(ordered), strict=True))
         return {number: pair for number, pair in enumerate(self.read()) if number in wanted}
 
     def all(self) -> Iterator[AnyPair]:
@@ -224,7 +231,12 @@ def _open(
         )
     if not recipe.drops_as_released and counts.total():
         work.drop_notes += [f"{part}: {reason}" for reason in reasons]
-    return Entries(count, held, later_pass)
+
+    def chosen(numbers: list[int]) -> Iterator[AnyPair]:
+        places = set(entry_rows(np.array(numbers), np.array(counts.rows, dtype=np.int64)).tolist())
+        return recipe.pairs_at(_watched(rows, f"choosing {part}", progress), places)
+
+    return Entries(count, held, later_pass, chosen if recipe.is_row_wise else None)
 
 
 def _reasons(counts: DropCounts, rows: SplitRows, recipe: Recipe) -> list[str]:

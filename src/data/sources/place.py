@@ -58,8 +58,8 @@ class SplitRows:
     def __iter__(self) -> Iterator[Row]:
         adapt = _adapter(self.place, self.located.paths[0], self.layout)
         for path in self.located.paths:
-            for row in read_rows(path, self.layout):
-                yield adapt(row) if adapt is not None else row
+            rows = read_rows(path, self.layout)
+            yield from rows if adapt is None else map(adapt, rows)
 
     def places(self, indices: Collection[int]) -> dict[int, str]:
         """File and line of rows by their number, found by reading again."""
