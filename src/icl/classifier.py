@@ -15,6 +15,7 @@ from torch import Tensor
 
 from metashot.data.errors import DataError, suggestion
 from metashot.data.task import Example, TaskData, TaskType
+from metashot.engine.components.choices import named
 from metashot.engine.errors import ConfigError
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
@@ -74,7 +75,7 @@ class InContextClassifier:
         *,
         method: str | Method = "direct",
         demonstrations: Any = (),
-        prompt: PromptConfig | None = None,
+        prompt: str | PromptConfig = "metaicl",
         **choices: Any,
     ) -> Self:
         """A classifier by names.
@@ -83,7 +84,7 @@ class InContextClassifier:
             model: a name of `conf/model`, a folder, a GGUF file, or a hub id.
             method: a name of `conf/method`, or a `Method`.
             demonstrations: see the class.
-            prompt: for example `TemplatePrompt(example="Review: {input} Sentiment: {output}")`; None is MetaICL's.
+            prompt: a name of `conf/prompt`, or for example a `TemplatePrompt`.
             choices: keys of the model's YAML to change, for example `dtype="bfloat16"`.
 
         Raises:
@@ -91,11 +92,13 @@ class InContextClassifier:
             DataError: a demonstration without `input` or `output`.
         """
         spec = named_model(model, **choices)
-        made = cls(LazyLanguageModel(spec), method, demonstrations, prompt=prompt)
-        chosen = made._method
+        chosen = named_method(method) if isinstance(method, str) else method
+        shown: PromptConfig = named("prompt", prompt) if isinstance(prompt, str) else prompt
         if spec.checkpoint is not None:
-            made.prompt = follow_checkpoint(spec.checkpoint, prompt or MetaiclPrompt())
-            check_method(spec.checkpoint, chosen, len(made._shown), made.prompt)
+            shown = follow_checkpoint(spec.checkpoint, shown)
+        made = cls(LazyLanguageModel(spec), method, demonstrations, prompt=shown)
+        if spec.checkpoint is not None:
+            check_method(spec.checkpoint, chosen, len(made._shown), shown)
         return made
 
     def fit(self, X: Any, y: Any) -> Self:
