@@ -35,7 +35,26 @@ label: label
 labels: {0: negative, 1: positive}
 options: [negative, positive]
 """
-WORDS = "the plot thickens, \"quoted\" words and naïve ones; a line\nbreak now and then, numbers 1,234 and so on".split(" ")
+WORDS = [
+    "the",
+    "plot",
+    "thickens,",
+    '"quoted"',
+    "words",
+    "and",
+    "naïve",
+    "ones;",
+    "a",
+    "line\nbreak",
+    "now",
+    "and",
+    "then,",
+    "numbers",
+    "1,234",
+    "and",
+    "so",
+    "on",
+]
 
 
 def write(path: Path, rows: int) -> None:
