@@ -282,7 +282,10 @@ def _fingerprint(job: Job) -> str:
         if is_instruction(job.task):
             return instruction_fingerprint(job.task, job.role, job.choice, settings.promptsource)
         return task_fingerprint(
-            load_recipe(job.task, settings.fixes, settings.recipe_path), job.role, job.choice
+            load_recipe(job.task, settings.fixes, settings.recipe_path),
+            job.role,
+            job.choice,
+            _reach(settings),
         )
     except DataError:
         return ""  # the job itself reports what is wrong

@@ -68,6 +68,7 @@ def summarize(cells: Sequence[FinishedCell]) -> Summary:
             task,
             Metric(rows[0].result.metric),
             {row.result.seed: gold_and_predictions(row.predictions) for row in rows},
+            {row.result.seed: row.result.test_digest for row in rows},
         )
         for task, rows in by_task.items()
     }
