@@ -1,4 +1,4 @@
-"""Components of one's own: a data module, a scorer, a scoring rule and a method, each a few lines.
+"""Components of one's own: a data module, a scorer, a scoring rule, a logger and a method, each a few lines.
 
 `conf/` beside this file makes them choices: see README.md.
 """
@@ -6,14 +6,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
 from metashot.data.task import Example, TaskData, TaskType
 from metashot.engine.metrics.rules import Lengths, Normalization
+from metashot.engine.tracking.tracker import NoTracker, RunLabel
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Objective
 
@@ -99,6 +101,29 @@ def root_tokens() -> Normalization:
         return np.sqrt(lengths.tokens)
 
     return Normalization("root_tokens", "square root of the scored target tokens", length)
+
+
+class LinesLogger(NoTracker):
+    """The logger: one line for each final figure, and how the run ended. What it does not override is dropped.
+
+    Args:
+        label: how the run is called.
+        config: the resolved config.
+        folder: the run's folder.
+    """
+
+    def __init__(self, label: RunLabel, config: Mapping[str, object], *, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "figures.txt"
+        self._lines = [label.name]
+
+    def summary(self, values: Mapping[str, object]) -> None:
+        """Keep the final values."""
+        self._lines += [f"{name}: {value}" for name, value in values.items()]
+
+    def finish(self, status: str) -> None:
+        """Write the file."""
+        self._path.write_text("\n".join([*self._lines, status, ""]))
 
 
 def first_guess(name: str, normalization: Normalization, shots: bool = False) -> Method:

@@ -49,7 +49,7 @@ def test_a_mistake_in_a_key_of_ones_own_is_named(repository, example, monkeypatc
 def test_the_run_of_the_readme(repository, example, tmp_path):
     done = subprocess.run(
         [sys.executable, str(repository / "run.py"), "--config-dir", str(example / "conf"), "data=parity",
-         "scorer=uniform", "method=first_guess", "model=tiny", "seeds=[100]", f"hydra.run.dir={tmp_path / 'out'}",
+         "scorer=uniform", "method=first_guess", "logger=lines", "model=tiny", "seeds=[100]", f"hydra.run.dir={tmp_path / 'out'}",
          f"results_root={tmp_path}"],
         cwd=tmp_path, capture_output=True, text=True, timeout=300,
         env={**os.environ, "METASHOT_TRUSTED_TARGETS": "own_components", "PYTHONPATH": str(example)},
@@ -57,6 +57,9 @@ def test_the_run_of_the_readme(repository, example, tmp_path):
     assert done.returncode == 0, done.stderr
     (result,) = map(json.loads, (tmp_path / "out" / "results.jsonl").read_text().splitlines())
     assert (result["task"], result["method"], result["n"], result["k"]) == ("parity", "first_guess", 20, 0)
+    figures = (tmp_path / "out" / "figures.txt").read_text().splitlines()
+    assert figures[0].startswith("first_guess-tiny-parity-k")
+    assert figures[-1] == "ok"
     first = json.loads((tmp_path / "out" / "predictions.jsonl").read_text().splitlines()[0])
     # The rule divides by the square root of the tokens, of which every one costs the same.
     for nll, total, tokens in zip(first["nll"], first["sum_nll"], first["n_tokens"], strict=True):
