@@ -10,6 +10,7 @@ from rich.table import Table
 
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData
+from metashot.data.terminal import printable
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.throughput import matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
@@ -192,7 +193,7 @@ def _show_prompts(
     for example in range(min(count, len(data.test))):
         for option, text in enumerate(data.test[example].options):
             head = f"task {data.task}, seed {data.seed}, test example {example}, option {text!r}"
-            console.print(f"--- {head}", markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(f"--- {head}"), markup=False, highlight=False, soft_wrap=True)
             for segment in preview(data, cell, model.encode, model.decode, rules, example, option):
                 line = f"[{segment.label}, {segment.tokens} tokens]{segment.text}"
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
