@@ -16,7 +16,7 @@ from metashot.data.source import TaskSource
 from metashot.data.task import TaskData, TaskType
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import digest_of
-from metashot.engine.metrics.classification import metric_of, score
+from metashot.engine.metrics.classification import Metric, metric_of, score
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.runs.folder import CellPlace, RunFolder
@@ -34,6 +34,7 @@ from metashot.icl.cell import (
     ranking_scores,
     read_back,
 )
+from metashot.icl.generation import GenerateMethod, generate_answers, grades
 from metashot.icl.methods import Method
 from metashot.icl.prompt_record import cell_prompt
 from metashot.icl.prompting.config import PromptConfig
@@ -174,11 +175,11 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
         sizes: dict[int, int] = {}
         for seed in settings.seeds:
             data = source.load(task, k=shots, seed=seed, split=settings.split)
-            if data.task_type is TaskType.FREE_FORM:
+            if data.task_type is TaskType.FREE_FORM and settings.method.ranks_options:
                 raise ConfigError(
                     "data.tasks",
                     f"{task!r} is free-form: it has no options to rank",
-                    "remove it; free-form tasks serve for meta-training",
+                    "use method=generate, or remove it",
                 )
             sizes[seed] = len(data.test)
             if len(set(sizes.values())) > 1:
@@ -328,11 +329,59 @@ def _compute(
     cost: EvaluationCost,
 ) -> FinishedCell:
     data = source.load(key.task, k=settings.method.shots(settings.k), seed=key.seed, split=settings.split)
-    cell = build_cell(data, model.encode, prompt_rules(settings, model))
+    rules = prompt_rules(settings, model)
+    if isinstance(settings.method, GenerateMethod):
+        answers = generate_answers(
+            data, model.load(), model.encode, rules, settings.method,
+            lambda done, total: progress.tokens(key, done, total),
+        )  # fmt: skip
+        return finish_generated(key, data, answers, settings, settings.method, model.name)
+    cell = build_cell(data, model.encode, rules)
     scorer = scorer_of_model()
     scores = scorer.score(cell.requests, on_progress=lambda done, total: progress.tokens(key, done, total))
     cost.add(scorer, cell.requests, tokens_alone(cell))
     return finish_cell(key, data, read_back(cell, scores), settings, model.name)
+
+
+def finish_generated(
+    key: CellKey,
+    data: TaskData,
+    answers: Sequence[str],
+    settings: EvaluateSettings,
+    method: GenerateMethod,
+    model_name: str,
+) -> FinishedCell:
+    """Grade the answers and measure the cell."""
+    metric = Metric(method.metric)
+    scores = grades(data.test, answers, metric)
+    predictions = tuple(
+        Prediction(
+            task=key.task, seed=key.seed, index=index, gold=example.output, prediction=answer, options=(), nll=(),
+            sum_nll=(), n_tokens=(), n_chars=(), n_bytes=(), null_sum_nll=(), null_n_tokens=(),
+            fingerprint=key.fingerprint, score=one,
+        )
+        for index, (example, answer, one) in enumerate(zip(data.test, answers, scores, strict=True))
+    )  # fmt: skip
+    return FinishedCell(
+        _result(key, data, settings, model_name, metric, sum(scores) / len(scores)), predictions
+    )
+
+
+def _result(
+    key: CellKey, data: TaskData, settings: EvaluateSettings, model_name: str, metric: Metric, value: float
+) -> Result:
+    return Result(
+        setting=settings.setting,
+        method=settings.method.name,
+        model=model_name,
+        task=key.task,
+        seed=key.seed,
+        k=data.shots,
+        metric=metric.value,
+        value=value,
+        n=len(data.test),
+        fingerprint=key.fingerprint,
+    )
 
 
 def finish_cell(
@@ -347,19 +396,7 @@ def finish_cell(
     )
     metric = metric_of(data.task_type)
     value = score(metric, [row.gold for row in predictions], [row.prediction for row in predictions])
-    result = Result(
-        setting=settings.setting,
-        method=settings.method.name,
-        model=model_name,
-        task=key.task,
-        seed=key.seed,
-        k=data.shots,
-        metric=metric.value,
-        value=value,
-        n=len(predictions),
-        fingerprint=key.fingerprint,
-    )
-    return FinishedCell(result, predictions)
+    return FinishedCell(_result(key, data, settings, model_name, metric, value), predictions)
 
 
 def predict(

@@ -90,6 +90,7 @@ def plan_evaluation(
     plans: list[CellPlan] = []
     differing = compared = 0
     for data in load_cells(settings, source):
+        data = settings.method.prompted(data)
         cell = build_cell(data, model.encode, rules)
         plans.append(plan_cell(data, cell))
         if data.seed == settings.seeds[0]:
