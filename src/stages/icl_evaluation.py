@@ -16,6 +16,7 @@ from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.runs.results import FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
+from metashot.engine.training.optimizers import state_bytes_per_weight
 from metashot.engine.training.ranks import leads
 from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
 from metashot.icl.methods import Method
@@ -63,7 +64,7 @@ def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
     except DataError as error:
         run.console.print(f"training cannot be priced: {error}", soft_wrap=True)
         return
-    line = training_line(plan, model.spec.read_config(), settings.optimizer.name)
+    line = training_line(plan, model.spec.read_config(), state_bytes_per_weight(settings.optimizer))
     run.console.print(line, soft_wrap=True)
 
 
