@@ -78,13 +78,16 @@ class GenerateMethod(Method):
         return replace(data, test=tuple(replace(example, options=("",)) for example in data.test))
 
 
-def prompts_of(cell: Cell) -> list[Ids]:
+def prompts_of(cell: Cell, lead: str) -> list[Ids]:
     """The ids after which each test example's answer is generated.
 
-    The separator in front of an answer belongs to the prompt, except blanks, which belong to the answer's first word.
+    Args:
+        cell: built with one empty option for each test example.
+        lead: what stands in front of an answer. A new line belongs to the prompt; blanks belong to the answer's first
+            word, which the model writes together with them.
     """
     requests = [cell.requests[row[0]] for row in cell.index[0]]
-    return [request.context + request.target for request in requests]
+    return [request.context + (request.target if lead.strip(" ") else ()) for request in requests]
 
 
 def generate_answers(
@@ -108,8 +111,9 @@ def generate_answers(
             "lower it",
         )
     cell = build_cell(method.prompted(data), encode, replace(rules, context_length=room))
+    lead = rules.prompt.for_task(data.wording).frame.output_text("", first=not data.shots, query=True)
     generator = GreedyGenerator(model.model, model.tokenizer, method.batch_size)
-    return [text.strip() for text in generator.generate(prompts_of(cell), method.stopping, on_progress)]
+    return [text.strip() for text in generator.generate(prompts_of(cell, lead), method.stopping, on_progress)]
 
 
 def grades(examples: Sequence[Example], answers: Sequence[str], metric: Metric) -> list[float]:
