@@ -78,6 +78,19 @@ class GenerateMethod(Method):
         return replace(data, test=tuple(replace(example, options=("",)) for example in data.test))
 
 
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What was generated for a cell.
+
+    Attributes:
+        texts: one for each test example, without white space around it.
+        lost: tokens that each test input was cut by.
+    """
+
+    texts: tuple[str, ...]
+    lost: tuple[int, ...]
+
+
 def prompts_of(cell: Cell, lead: str) -> list[Ids]:
     """The ids after which each test example's answer is generated.
 
@@ -97,8 +110,8 @@ def generate_answers(
     rules: PromptRules,
     method: GenerateMethod,
     on_progress: Callable[[int, int], None] | None = None,
-) -> list[str]:
-    """The model's answer to each test example, without white space around it.
+) -> Answers:
+    """The model's answer to each test example.
 
     Raises:
         ConfigError: the demonstrations leave no room for `max_new_tokens`.
@@ -113,7 +126,8 @@ def generate_answers(
     cell = build_cell(method.prompted(data), encode, replace(rules, context_length=room))
     lead = rules.prompt.for_task(data.wording).frame.output_text("", first=not data.shots, query=True)
     generator = GreedyGenerator(model.model, model.tokenizer, method.batch_size)
-    return [text.strip() for text in generator.generate(prompts_of(cell, lead), method.stopping, on_progress)]
+    texts = generator.generate(prompts_of(cell, lead), method.stopping, on_progress)
+    return Answers(tuple(text.strip() for text in texts), tuple(cell.lost))
 
 
 def grades(examples: Sequence[Example], answers: Sequence[str], metric: Metric) -> list[float]:

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from rich.console import Console
+
 from metashot.data.modules import DataModule, HarnessData
 from metashot.data.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.source import TaskSource
@@ -14,7 +16,7 @@ from metashot.engine.files import write_atomic, write_json
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
-from metashot.engine.runs.results import FinishedCell
+from metashot.engine.runs.results import PREDICTIONS_FILE, FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
 from metashot.engine.training.optimizers import state_bytes_per_weight
 from metashot.engine.training.ranks import leads
@@ -30,6 +32,8 @@ from metashot.stages.icl_training import in_context, trained_folder, training_se
 from metashot.stages.preparation import show_data_checks
 from metashot.stages.task_source import choose_tasks
 
+SHOWN_NOTES = 12
+
 
 def evaluate_stage(run: RunContext) -> float:
     """Evaluate, write every file of the output folder, print the table; returns the mean in percent."""
@@ -43,7 +47,8 @@ def evaluate_stage(run: RunContext) -> float:
     write_atomic(run.output / "summary.md", markdown_table(summary))
     run.console.print(console_table(summary))
     run.console.print(cost_line(outcome.cost), soft_wrap=True)
-    run.record.write("running", cost=asdict(outcome.cost))
+    show_notes(run.console, outcome.notes)
+    run.record.write("running", cost=asdict(outcome.cost), notes=list(outcome.notes))
     _track(run, outcome.cells, summary)
     return summary.mean.value
 
@@ -105,6 +110,8 @@ def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelConfig, E
     spec, folder = run.config.model, _checkpoint(run)
     if folder is not None:
         spec = spec.with_weights(folder)
+        if run.config.checkpoint is not None:
+            run.tracker.uses(folder)
     if spec.checkpoint is not None:
         settings = replace(settings, prompt=follow_checkpoint(spec.checkpoint, settings.prompt))
         check_method(spec.checkpoint, settings.method, settings.k, settings.prompt)
@@ -136,6 +143,14 @@ def select(source: TaskSource, selection: Selection) -> TaskSource:
     return SelectedSource(source, selection, embed, words)
 
 
+def show_notes(console: Console, notes: Sequence[str]) -> None:
+    """What the user should know of the data, one line each; `run.json` holds all of them."""
+    for note in notes[:SHOWN_NOTES]:
+        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+    if len(notes) > SHOWN_NOTES:
+        console.print(f"note: and {len(notes) - SHOWN_NOTES} more, in run.json")
+
+
 def cost_line(cost: EvaluationCost) -> str:
     """One line on what was computed and what sharing saved."""
     if not cost.computed_cells:
@@ -150,9 +165,9 @@ def cost_line(cost: EvaluationCost) -> str:
 def _track(run: RunContext, cells: Sequence[FinishedCell], summary: Summary) -> None:
     results = [asdict(cell.result) for cell in cells]
     run.tracker.table("results", list(results[0]), [list(row.values()) for row in results])
-    if run.config.logger["predictions"]:
+    if run.config.logger.predictions:
         columns = ("task", "seed", "index", "gold", "prediction", "options", "nll")
         rows = [[getattr(p, name) for name in columns] for cell in cells for p in cell.predictions]
         run.tracker.table("predictions", columns, [[*row[:5], list(row[5]), list(row[6])] for row in rows])
-    per_task = {f"{task.task}/{task.metric}": task.mean.value for task in summary.tasks}
-    run.tracker.summary({**per_task, "mean": summary.mean.value, "worst": summary.worst.value})
+    run.tracker.artifact("predictions", "predictions", run.output / PREDICTIONS_FILE)
+    run.tracker.summary(summary.tracked())

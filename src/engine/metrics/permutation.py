@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
 
 from metashot.engine.metrics.classification import Codes, Floats, Metric, f1_mean
 from metashot.engine.metrics.statistics import TaskOutcomes, distinct_patterns, seed_values
@@ -86,6 +85,8 @@ def paired_permutation_test(
 
 
 def _exact_p(pairs: Sequence[_Pair], observed: float) -> float:
+    from scipy.stats import binom  # half of the time of importing a report
+
     free = np.concatenate([p.free for p in pairs])
     swaps = np.array(list(itertools.product(*(range(int(n) + 1) for n in free))), dtype=np.float64)
     probability = np.prod(binom.pmf(swaps, free, 0.5), axis=1)
@@ -117,7 +118,7 @@ def _pair(first: TaskOutcomes, second: TaskOutcomes) -> _Pair:
     labels = list(dict.fromkeys([*first.labels, *second.labels]))
     recode = np.array([labels.index(label) for label in second.labels], dtype=np.int64)
     gold, gold_second = first.gold[rows_first], recode[second.gold[rows_second]]
-    if gold.shape != gold_second.shape:
+    if gold.shape != gold_second.shape or _other_tests(first, rows_first, second, rows_second):
         raise ValueError(f"{first.task}: the two methods answered different test examples")
     ours, theirs = first.prediction[rows_first], recode[second.prediction[rows_second]]
     patterns, counts = distinct_patterns(np.concatenate([gold, gold_second, ours, theirs]))
@@ -135,6 +136,18 @@ def _pair(first: TaskOutcomes, second: TaskOutcomes) -> _Pair:
         predicted_moved=(predicted[1] - predicted[0])[:, free],
         n_examples=int(counts.sum()),
     )
+
+
+def _other_tests(
+    first: TaskOutcomes, rows_first: Sequence[int], second: TaskOutcomes, rows_second: Sequence[int]
+) -> bool:
+    """Whether a pair of seeds is known to have different test examples."""
+    if not first.tests or not second.tests:
+        return False
+    pairs = [
+        (first.tests[one], second.tests[other]) for one, other in zip(rows_first, rows_second, strict=True)
+    ]
+    return any(one and other and one != other for one, other in pairs)
 
 
 def _paired_seeds(first: TaskOutcomes, second: TaskOutcomes) -> tuple[list[int], list[int]]:

@@ -140,7 +140,7 @@ def collect_answers(
     kept = with_variants(outputs.results, outputs.runs)
     key = ["run", "fingerprint", "task", "seed"]
     joined = (
-        kept.select([*SYSTEM, *key, "metric"])
+        kept.select([*SYSTEM, *key, "metric", "test_digest"])
         .join(outputs.predictions.select([*key, "index", "gold", "prediction", "score"]), on=key, how="inner")
         .sort([*SYSTEM, "task", "seed", "index"])
     )
@@ -222,8 +222,11 @@ def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[
             int(seed): tuple(part[column].cast(pl.String).to_list() for column in columns)
             for (seed,), part in rows.partition_by(["seed"], maintain_order=True, as_dict=True).items()
         }
+        tests = {
+            int(seed): str(digest) for seed, digest in rows.select("seed", "test_digest").unique().iter_rows()
+        }
         try:
-            outcomes[str(task)] = task_outcomes(str(task), metric, by_seed)
+            outcomes[str(task)] = task_outcomes(str(task), metric, by_seed, tests)
         except ValueError as error:
             problems.append(f"{system.setting}, {system.title}: {error}; left out of every figure.")
     return outcomes
