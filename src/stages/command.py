@@ -68,6 +68,7 @@ def stages() -> dict[str, dict[str, Stage]]:
         "doctor": {"icl": data_stages.doctor_stage},
         "train": {"icl": training.train_stage, "prompt": prompt.train_stage},
         "evaluate": {"icl": icl.evaluate_stage, "prompt": prompt.evaluate_stage},
+        "export": {"icl": icl.export_stage},
         "plan": {"icl": icl.plan_stage},
         "report": {"icl": common.report_stage, "prompt": common.report_stage},
         "compare": {"icl": common.compare_stage, "prompt": common.compare_stage},

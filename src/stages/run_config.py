@@ -14,6 +14,7 @@ from metashot.data.selected_source import Selection
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.scoring import Scorer
 from metashot.icl.cell import Truncation
+from metashot.icl.export import ExportSettings
 from metashot.icl.plan import PlanSettings
 from metashot.icl.prompting.config import PromptConfig
 
@@ -94,6 +95,7 @@ class RunConfig:
     report: ReportConfig
     compare: CompareConfig
     plan: PlanSettings
+    export: ExportSettings
 
     @property
     def stages(self) -> tuple[str, ...]:
