@@ -15,7 +15,7 @@ def read(path):
     return yaml.safe_load(path.read_text())
 
 
-@pytest.mark.parametrize("group", ["method", "model"])
+@pytest.mark.parametrize("group", ["method", "model", "prompt"])
 def test_a_choice_is_the_same_from_python_as_from_the_command_line(repository, group):
     command.register_resolvers()
     names = [

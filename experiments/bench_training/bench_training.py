@@ -15,9 +15,11 @@ import statistics
 import time
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
@@ -25,7 +27,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 from metashot.data.episodes import EpisodeSampler
 from metashot.data.task import Example
 from metashot.engine.models.sources import EmbeddedModel
-from metashot.engine.training.optimizers import OptimizerSettings, build_optimizer, optimizer_state_bytes
+from metashot.engine.training.optimizers import OptimizerConfig, build_optimizer, optimizer_state_bytes
 from metashot.icl.collate import Batching, collate
 from metashot.icl.episode_stream import EpisodeStream
 from metashot.icl.objective import TargetLoss
@@ -141,7 +143,7 @@ def bench_steps(tokenizer: Any, layers: int, words: int, batch: int, repeats: in
     ).train()
     module = TargetLoss(network)
     unfused = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=False, foreach=False)
-    fused = build_optimizer(network.named_parameters(), OptimizerSettings())
+    fused = build_optimizer(network.named_parameters(), OptimizerConfig())
     stream = make_stream(make_pools(4, 64, words), tokenizer, batch, Batching.BUCKETED)
     sequences = stream.step(0)
     tokens = statistics.mean(len(sequence.ids) for sequence in sequences)
@@ -157,10 +159,11 @@ def bench_optimizer(layers: int, repeats: int) -> dict[str, float]:
     network = GPT2LMHeadModel(GPT2Config(vocab_size=50257, n_layer=layers, bos_token_id=0, eos_token_id=0))
     for parameter in network.parameters():
         parameter.grad = torch.randn_like(parameter)
-    fused = build_optimizer(network.named_parameters(), OptimizerSettings())
+    fused = build_optimizer(network.named_parameters(), OptimizerConfig())
     unfused = torch.optim.AdamW(network.parameters(), lr=1e-5, fused=False, foreach=False)
     eight = build_optimizer(
-        network.named_parameters(), OptimizerSettings(name="adam8bit", betas=(0.9, 0.995))
+        network.named_parameters(),
+        OptimizerConfig(algorithm=partial(bitsandbytes.optim.AdamW8bit, betas=(0.9, 0.995))),
     )
     for optimizer in (fused, unfused, eight):
         optimizer.step()

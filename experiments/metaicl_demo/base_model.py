@@ -17,7 +17,7 @@ from torch.nn import functional
 from metashot.data.synthetic_rules import vocabulary
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
-from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
+from metashot.engine.training.optimizers import OptimizerConfig, Updater, adamw, build_optimizer
 
 SIZE = ScratchSize(
     "lfm2", layers=3, width=64, heads=4, positions=256, initial_scale=0.1, matched_attention=1.0
@@ -42,7 +42,9 @@ def make_base_model(folder: Path, seed: int, steps: int, documents: int = 256) -
     network, tokenizer = model.model.train(), model.tokenizer
     words = np.array(tokenizer.convert_tokens_to_ids(vocabulary()))
     marks = [[tokenizer.convert_tokens_to_ids(mark) for mark in pair] for pair in PUNCTUATION]
-    settings = OptimizerSettings(learning_rate=3e-3, betas=(0.9, 0.98), weight_decay=0.01, warmup_steps=50)
+    settings = OptimizerConfig(
+        learning_rate=3e-3, weight_decay=0.01, warmup_steps=50, algorithm=adamw(betas=(0.9, 0.98))
+    )
     optimizer = build_optimizer(network.named_parameters(), settings)
     updater = Updater(list(network.parameters()), optimizer, settings, steps)
     rng = np.random.default_rng([seed, 99])

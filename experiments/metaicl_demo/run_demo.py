@@ -27,7 +27,7 @@ from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
 from metashot.engine.scoring import PlainScorer
 from metashot.engine.training.loop import LoopSettings
-from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.engine.training.optimizers import OptimizerConfig, adamw
 from metashot.icl.cell import PromptRules, Truncation
 from metashot.icl.held_out import HeldOutSettings, held_out_metrics, load_held_out
 from metashot.icl.meta_training import train
@@ -90,7 +90,7 @@ def settings_for(method: Method, seed: int, sizes: Sizes) -> MetaTrainSettings:
             bucket_batches=2,
             limits=LIMITS,
         ),
-        optimizer=OptimizerSettings(learning_rate=5e-4, betas=(0.9, 0.98), warmup_steps=20),
+        optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=20, algorithm=adamw(betas=(0.9, 0.98))),
         loop=LoopSettings(
             steps=sizes.steps if method.demonstrations else sizes.other_steps,
             save_every=0,

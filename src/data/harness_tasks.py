@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from metashot.data.errors import DataError, suggestion
 from metashot.data.kshot import k_shot_split
-from metashot.data.task import Example, TaskData, TaskType, Wording, infer_task_type
+from metashot.data.task import Example, TaskData, TaskType, Wording
 
 _EXTRA = "pip install 'metashot[harness]'"
 _SHOWN_MEMBERS = 8
@@ -30,7 +30,7 @@ class HarnessExamples:
         pool: demonstrations are drawn from these.
         test: the evaluated split, in order.
         wording: how the task joins its parts.
-        kind: multiple choice with one option list is classification; a generation task is free-form.
+        kind: multiple choice, whose metric is the harness's accuracy, or free-form.
     """
 
     pool: tuple[Example, ...]
@@ -160,12 +160,25 @@ def convert_task(name: str, task: Any) -> HarnessExamples:
         raise DataError(
             name, "has no document to evaluate", "look at its YAML file: test_split, validation_split"
         )
+    # The harness scores the white space at an input's end together with the answer.
+    blank = _common_blank([*pool, *test])
     wording = Wording(
         instruction=config.description or "",
-        between=config.target_delimiter,
+        between=blank + config.target_delimiter,
         separator=config.fewshot_delimiter,
     )
-    return HarnessExamples(pool, test, wording, infer_task_type(test))
+    kind = TaskType.MULTI_CHOICE if test[0].options else TaskType.FREE_FORM
+    return HarnessExamples(_without(blank, pool), _without(blank, test), wording, kind)
+
+
+def _common_blank(examples: Sequence[Example]) -> str:
+    """White space that every input ends with; nothing where they differ."""
+    blanks = {example.input[len(example.input.rstrip()) :] for example in examples}
+    return blanks.pop() if len(blanks) == 1 else ""
+
+
+def _without(blank: str, examples: Sequence[Example]) -> tuple[Example, ...]:
+    return tuple(replace(example, input=example.input.removesuffix(blank)) for example in examples)
 
 
 def _documents(task: Any) -> tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]]:

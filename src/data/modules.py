@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from metashot.data.demo import DemoSource
+from metashot.data.harness_tasks import HarnessSource
 from metashot.data.preparation.manifest import check_corrections
 from metashot.data.recipes import recipe_names, task_type
 from metashot.data.source import JsonlSource, TaskSource
@@ -173,3 +174,35 @@ class SyntheticData:
     def training(self, source: TaskSource) -> list[str]:
         """Tasks of the training families."""
         return self.open().training_tasks()
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessData:
+    """`data=lm_eval`: tasks of lm-evaluation-harness.
+
+    Attributes:
+        tasks: names of its tasks, or of `include_path`.
+        name: of the group.
+        train_tasks: tasks to train on when no setting is given.
+        include_path: a folder with task YAML files of one's own.
+        normalization: how the harness ranks options: `sum` is its `acc`, `characters` its `acc_norm`; None leaves it
+            to the method.
+    """
+
+    tasks: list[str]
+    name: str = "lm_eval"
+    train_tasks: list[str] = field(default_factory=list)
+    include_path: str | None = None
+    normalization: str | None = "sum"
+
+    def open(self) -> HarnessSource:
+        """The tasks, loaded when they are asked for."""
+        return HarnessSource([*self.tasks, *self.train_tasks], self.include_path)
+
+    def targets(self, source: TaskSource) -> list[str]:
+        """The tasks."""
+        return list(self.tasks)
+
+    def training(self, source: TaskSource) -> list[str]:
+        """The list of the config."""
+        return self.train_tasks

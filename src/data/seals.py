@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-SEAL = "digest"
+SEAL = "seal"
 
 
 def parse_json(text: str | bytes) -> Any:
@@ -29,7 +29,7 @@ def digest_of(value: Any) -> str:
 
 
 def sealed(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The record with `digest`, the sha256 of all its other keys, put last."""
+    """The record with `seal`, the sha256 of all its other keys, put last."""
     content = {key: value for key, value in record.items() if key != SEAL}
     return {**content, SEAL: digest_of(content)}
 
@@ -38,13 +38,13 @@ def unsealed(record: Any) -> dict[str, Any]:
     """The content of a sealed record as it was written.
 
     Raises:
-        ValueError: no object, no digest, or another one than the content has.
+        ValueError: no object, no seal, or another one than the content has.
     """
     if not isinstance(record, dict):
         raise ValueError("is no JSON object")
     content = {str(key): value for key, value in record.items() if key != SEAL}
     if SEAL not in record:
-        raise ValueError("carries no digest")
+        raise ValueError("carries no seal")
     if record[SEAL] != digest_of(content):
-        raise ValueError("differs from its digest")
+        raise ValueError("differs from its seal")
     return content

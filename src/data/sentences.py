@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metashot.data.errors import DataError
+from metashot.data.files import record_of, replacing, write_json_file
+from metashot.data.seals import parse_json, sealed, unsealed
+
+INDEX_FILE, TEXT_FILE = "sentences.json", "text.bin"
+OFFSETS_FILE, DOCUMENTS_FILE = "offsets.npy", "documents.npy"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +92,8 @@ def build_sentences(folder: Path, documents: Iterable[str], rules: SentenceRules
     Raises:
         DataError: no sentence is left.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     offsets, starts, digest = [0], [0], hashlib.sha256()
-    with (folder / "text.bin.partial").open("wb") as stream:
+    with replacing(folder / TEXT_FILE) as stream:
         for sentences in _split_all(documents, rules):
             for sentence in sentences:
                 payload = sentence.encode("utf-8")
@@ -100,46 +102,46 @@ def build_sentences(folder: Path, documents: Iterable[str], rules: SentenceRules
                 offsets.append(offsets[-1] + len(payload))
             digest.update(b"\0")
             starts.append(len(offsets) - 1)
-        stream.flush()
-        os.fsync(stream.fileno())
-    if len(offsets) == 1:
-        raise DataError(
-            "corpus", "no sentence is left after filtering", "lower corpus.sentences.min_* or check the text"
-        )
-    os.replace(folder / "text.bin.partial", folder / "text.bin")
-    np.save(folder / "offsets.npy", np.asarray(offsets, dtype=np.int64))
-    np.save(folder / "documents.npy", np.asarray(starts, dtype=np.int64))
+        if len(offsets) == 1:
+            raise DataError(
+                "corpus",
+                "no sentence is left after filtering",
+                "lower corpus.sentences.min_* or check the text",
+            )
+    for name, places in ((OFFSETS_FILE, offsets), (DOCUMENTS_FILE, starts)):
+        with replacing(folder / name) as stream:
+            np.save(stream, np.asarray(places, dtype=np.int64), allow_pickle=False)
     index = {
         "digest": digest.hexdigest(),
         "sentences": len(offsets) - 1,
         "documents": len(starts) - 1,
         "rules": asdict(rules),
+        "files": {
+            name: record_of(folder / name).sha256 for name in (TEXT_FILE, OFFSETS_FILE, DOCUMENTS_FILE)
+        },
     }
-    staging = folder / ".sentences.json.tmp"
-    staging.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-    os.replace(staging, folder / "sentences.json")
+    write_json_file(folder / INDEX_FILE, sealed(index))
     return open_sentences(folder)
 
 
 def open_sentences(folder: Path) -> SentenceStore:
-    """Open a finished store.
+    """Open a finished store whose files have the digests of its index.
 
     Raises:
-        DataError: the store is missing, unfinished or shorter than its index says.
+        DataError: the store is missing, unfinished or damaged.
     """
     try:
-        index = json.loads((folder / "sentences.json").read_text(encoding="utf-8"))
-        offsets = np.load(folder / "offsets.npy", mmap_mode="r", allow_pickle=False)
-        starts = np.load(folder / "documents.npy", mmap_mode="r", allow_pickle=False)
-        text = np.memmap(folder / "text.bin", dtype=np.uint8, mode="r")
-    except (OSError, ValueError) as error:
+        index = unsealed(parse_json((folder / INDEX_FILE).read_bytes()))
+        for name, digest in index["files"].items():
+            if record_of(folder / name).sha256 != digest:
+                raise ValueError(f"{name} differs from its digest")
+        offsets = np.load(folder / OFFSETS_FILE, mmap_mode="r", allow_pickle=False)
+        starts = np.load(folder / DOCUMENTS_FILE, mmap_mode="r", allow_pickle=False)
+        text = np.memmap(folder / TEXT_FILE, dtype=np.uint8, mode="r")
+    except (OSError, ValueError, KeyError) as error:
         raise DataError(
             str(folder), f"no whole sentence store: {error}", "run stage=prepare again"
         ) from error
-    if len(offsets) != index["sentences"] + 1 or int(offsets[-1]) != len(text):
-        raise DataError(
-            str(folder), "the sentence store is cut short", "delete the folder and run stage=prepare"
-        )
     return SentenceStore(folder, text, offsets, starts, index["digest"])
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from metashot.data.apart import overlap_note, row_key, shared_rows, without_own
 from metashot.data.errors import DataError, suggestion
 from metashot.data.jsonl import available_k, file_name, find_file, holds_files, read_examples, read_records
+from metashot.data.preparation.manifest import Manifest, read_manifest
 from metashot.data.recipes import task_type
 from metashot.data.record_checks import check_gold, check_options, judged_note
 from metashot.data.task import Example, TaskData, TaskType
@@ -144,7 +146,13 @@ class JsonlSource:
                 f"no such file; the folder holds {_listing(folder)}",
                 f"prepare the {split} split of seed {seed}, or choose seeds that are there",
             )
+        self._manifest.check(path)
         return path
+
+    @cached_property
+    def _manifest(self) -> Manifest:
+        """What stage=prepare wrote down of the folder; empty for files that came from elsewhere."""
+        return read_manifest(self.root)
 
 
 def _declared(task: str, value: str) -> TaskType:

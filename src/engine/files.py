@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ __all__ = [
     "output_errors",
     "read_lines",
     "sha256_file",
+    "sha256_once",
     "write_atomic",
     "write_json",
 ]
@@ -110,6 +112,18 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_once(path: Path) -> str:
+    """`sha256_file`, remembered by this process for as long as the file's size and time of change stay."""
+    state = path.stat()
+    return _sha256_of_state(path.resolve(), state.st_size, state.st_mtime_ns, state.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _sha256_of_state(path: Path, size: int, changed: int, inode: int) -> str:
+    del size, changed, inode
+    return sha256_file(path)
+
+
 @contextmanager
 def output_errors(path: Path) -> Generator[None]:
     """Turn an operating-system error while writing `path` into an `OutputError`."""
@@ -118,7 +132,7 @@ def output_errors(path: Path) -> Generator[None]:
     except OSError as error:
         reason = error.strerror or str(error)
         raise OutputError(
-            str(path),
+            str(error.filename or path),
             f"cannot write: {reason}",
             "free the disk or choose another results_root or hydra.run.dir",
         ) from error

@@ -82,7 +82,7 @@ class MetashotLM(HFLM):
                 bar.update(done - bar.n)
 
             found = self._scorer.score_with_best(scored, advance)
-        answers = [(float(chosen.double().sum()), bool((chosen >= best).all())) for chosen, best in found]
+        answers = [(float(row[:, 0].double().sum()), bool((row[:, 0] >= row[:, 1]).all())) for row in found]
         for (text, _, _), answer in zip(requests, answers, strict=True):
             if text is not None:
                 self.cache_hook.add_partial("loglikelihood", text, answer)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from torch import Tensor
@@ -91,6 +91,7 @@ def build_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
         ConfigError: the demonstrations leave no room, or nothing of a demonstration survives the cut.
     """
     encode = lru_cache(maxsize=None)(encode)
+    rules = replace(rules, prompt=rules.prompt.for_task(data.wording))
     if not data.neighbours:
         return _shared_cell(data, encode, rules)
     return join_cells(

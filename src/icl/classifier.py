@@ -11,6 +11,7 @@ from torch import Tensor
 
 from metashot.data.errors import DataError
 from metashot.data.task import Example, TaskData, TaskType
+from metashot.engine.components.choices import named
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import named_model
@@ -55,7 +56,7 @@ class InContextClassifier:
         *,
         method: str | Method = "direct",
         demonstrations: Sequence[Mapping[str, str]] = (),
-        prompt: PromptConfig | None = None,
+        prompt: str | PromptConfig = "metaicl",
         **choices: Any,
     ) -> InContextClassifier:
         """A classifier by names.
@@ -64,7 +65,7 @@ class InContextClassifier:
             model: a name of `conf/model`, a folder, a GGUF file, or a hub id.
             method: a name of `conf/method`, or a `Method`.
             demonstrations: mappings with `input` and `output`.
-            prompt: for example `TemplatePrompt(example="Review: {input} Sentiment: {output}")`; None is MetaICL's.
+            prompt: a name of `conf/prompt`, or for example a `TemplatePrompt`.
             choices: keys of the model's YAML to change, for example `dtype="bfloat16"`.
 
         Raises:
@@ -73,11 +74,12 @@ class InContextClassifier:
         """
         spec = named_model(model, **choices)
         chosen = named_method(method) if isinstance(method, str) else method
+        shown: PromptConfig = named("prompt", prompt) if isinstance(prompt, str) else prompt
         if spec.checkpoint is not None:
-            prompt = follow_checkpoint(spec.checkpoint, prompt or MetaiclPrompt())
-            check_method(spec.checkpoint, chosen, len(demonstrations), prompt)
+            shown = follow_checkpoint(spec.checkpoint, shown)
+            check_method(spec.checkpoint, chosen, len(demonstrations), shown)
         examples = [_example(one, number) for number, one in enumerate(demonstrations, start=1)]
-        return cls(LazyLanguageModel(spec), chosen, examples, prompt=prompt)
+        return cls(LazyLanguageModel(spec), chosen, examples, prompt=shown)
 
     @cached_property
     def _scorer(self) -> PrefixScorer:

@@ -198,7 +198,7 @@ def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageMode
             "version": SCORING_VERSION,
             "model": model.identity,
             "method": settings.method.scoring_identity,
-            **rules.prompt.identity(),
+            **rules.prompt.for_task(data.wording).identity(),
             "truncation": rules.truncation if data.shots else None,
             "limits": asdict(rules.limits),
             "context_length": rules.context_length,

@@ -17,8 +17,6 @@ from metashot.icl.training_settings import MetaTrainSettings
 _SAMPLED_STEPS = 16
 _BACKWARD_FACTOR = 3
 """A backward pass costs two forward passes of matrix products."""
-_STATES = {"adamw": 8, "adam8bit": 2, "adafactor": 0, "sgd": 0}
-"""Optimizer bytes per weight."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +70,17 @@ def plan_training(
     )
 
 
-def training_line(plan: TrainingPlan, config: Any, optimizer: str) -> str:
-    """One line: steps, lengths, time on this machine, memory of weights, gradients and optimizer."""
+def training_line(plan: TrainingPlan, config: Any, state_bytes: float) -> str:
+    """One line: steps, lengths, time on this machine, memory.
+
+    Args:
+        plan: from `plan_training`.
+        config: the model's.
+        state_bytes: of the optimizer, per weight; weights and gradients take four each besides.
+    """
     weights = ModelSize.of(config).stored_weights
     seconds = plan.flops(config) / matmul_flops_per_second("float32")
-    state = weights * (8 + _STATES.get(optimizer, 8)) / 2**20
+    state = weights * (8 + state_bytes) / 2**20
     return (
         f"training: {plan.steps:,} steps of {plan.batch_size} sequences from {plan.tasks} tasks; "
         f"{plan.tokens:.0f} tokens a sequence (longest {plan.longest}), {plan.target_tokens:.1f} of them targets; "

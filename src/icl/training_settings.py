@@ -11,9 +11,10 @@ from transformers import PreTrainedTokenizerBase
 
 from metashot.data.episodes import TaskSampling
 from metashot.data.task import Example
+from metashot.engine.components.values import as_plain
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.loop import LoopSettings
-from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.engine.training.trainable import TrainableSettings
 from metashot.icl.collate import Batching
 from metashot.icl.held_out import HeldOutSettings
@@ -23,7 +24,7 @@ from metashot.icl.prompting.config import RELEASED_PROMPT, MetaiclPrompt, Prompt
 from metashot.icl.sequences import DemonstrationLabels, LossOn
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EpisodeSettings:
     """Where sequences come from and how they are put together (`trainer` keys).
 
@@ -94,7 +95,7 @@ class MetaTrainSettings:
     k: int = 16
     seed: int = 1
     episodes: EpisodeSettings = field(default_factory=EpisodeSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     trainable: TrainableSettings = field(default_factory=TrainableSettings)
     loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=30_000))
     held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
@@ -143,7 +144,7 @@ def run_identity(
     groups = {
         "method": trained_for(settings, language_model.tokenizer),
         "trainer": {**asdict(settings.episodes), **asdict(settings.trainable)},
-        "optimizer": asdict(settings.optimizer),
+        "optimizer": as_plain(settings.optimizer),
         "trainer.held_out": asdict(settings.held_out),
     }
     for prefix, values in groups.items():

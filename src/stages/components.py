@@ -25,8 +25,11 @@ def make_run_config(composed: Mapping[str, Any]) -> RunConfig:
 
 
 def _by_hydra(call: Call, values: Mapping[str, Any]) -> Any:
-    """Hydra finds the target by its name; its arguments have their types already."""
-    if call.name is None:
-        return call.target(**values)
-    target = instantiate({TARGET: call.name, PARTIAL: True})
-    return functools.partial(target, **values) if call.partial else target(**values)
+    """Hydra finds and calls the target; its arguments have their types already."""
+    if call.partial:
+        return functools.partial(call.target, **values)
+    return (
+        call.target(**values)
+        if call.name is None
+        else instantiate({TARGET: call.name, PARTIAL: True})(**values)
+    )

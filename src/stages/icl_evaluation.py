@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from metashot.data.modules import DataModule, HarnessData
 from metashot.data.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.source import TaskSource
 from metashot.engine.errors import ConfigError, DataError
@@ -15,10 +16,12 @@ from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.runs.results import FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
+from metashot.engine.training.optimizers import state_bytes_per_weight
 from metashot.engine.training.ranks import leads
 from metashot.icl.checkpoint_choice import checkpoint_folder
 from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
 from metashot.icl.export import export_checkpoint
+from metashot.icl.methods import Method
 from metashot.icl.plan import plan_evaluation
 from metashot.icl.progress import CellProgress
 from metashot.icl.sequences import english_words
@@ -63,7 +66,7 @@ def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
     except DataError as error:
         run.console.print(f"training cannot be priced: {error}", soft_wrap=True)
         return
-    line = training_line(plan, model.spec.read_config(), settings.optimizer.name)
+    line = training_line(plan, model.spec.read_config(), state_bytes_per_weight(settings.optimizer))
     run.console.print(line, soft_wrap=True)
 
 
@@ -77,7 +80,7 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         seeds=config.seeds,
         k=config.k,
         split=config.split,
-        method=in_context(config.method),
+        method=_ranked_as(config.data, in_context(config.method)),
         truncation=config.truncation,
         prompt=config.prompt,
         results_root=run.results_root,
@@ -85,6 +88,12 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
     )
     spec, settings = _agreed(run, settings)
     return source, settings, LazyLanguageModel(spec)
+
+
+def _ranked_as(data: DataModule, method: Method) -> Method:
+    """The method, normalizing as the source of the tasks does where it says so."""
+    rule = data.normalization if isinstance(data, HarnessData) else None
+    return method if rule is None else replace(method, normalization=rule)
 
 
 def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelConfig, EvaluateSettings]:

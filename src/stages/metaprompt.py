@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 from rich.table import Table
@@ -39,7 +38,7 @@ def prepare_stage(run: RunContext) -> None:
 
 def train_stage(run: RunContext) -> float:
     """Meta-train prompt and regularizer; returns the last held-out query loss (lower is better)."""
-    supmer: Mapping[str, Any] = run.config.supmer
+    supmer = run.config.supmer
     settings, loop = meta_settings(supmer), loop_settings(supmer)
     store, model = _clusters(run), _model(run)
     outcome = meta_train(settings, model, store, loop, checkpoint_root(supmer), run.tracker)

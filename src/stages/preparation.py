@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from pathlib import Path
 
 from metashot.data.errors import DataError
 from metashot.data.modules import HubData, JsonlData
 from metashot.data.preparation.checks import check_setting
 from metashot.data.preparation.doctor import doctor
-from metashot.data.preparation.prepare import PrepareSettings, prepare
+from metashot.data.preparation.prepare import PrepareConfig, PrepareSettings, prepare
 from metashot.data.settings import Setting, load_setting
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_json
 from metashot.stages.context import RunContext
-from metashot.stages.nodes import build
 from metashot.stages.run_config import RunConfig
 
 REPORT_FILE = "prepare.json"
@@ -90,10 +90,9 @@ def prepare_settings(config: RunConfig) -> PrepareSettings:
         raise ConfigError(
             "data.root", "is not set", "choose data=hub data.root=<folder for the prepared files>"
         )
-    return build(
-        PrepareSettings,
-        config.prepare,
-        "prepare",
+    keys = {field.name: getattr(config.prepare, field.name) for field in fields(PrepareConfig)}
+    return PrepareSettings(
+        **keys,
         root=Path(data.root).expanduser(),
         setting=_setting(config),
         raw=data.raw if isinstance(data, HubData) else None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -10,13 +10,24 @@ from typing import Any, Literal, Protocol
 from transformers import PreTrainedModel
 
 from metashot.data.modules import DataModule
+from metashot.data.preparation.prepare import PrepareConfig
 from metashot.data.selected_source import Selection
+from metashot.data.source import TaskSource
+from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.scoring import Scorer
+from metashot.engine.training.learner import MetricSink
+from metashot.engine.training.loop import TrainingOutcome
+from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.icl.cell import Truncation
 from metashot.icl.export import ExportSettings
+from metashot.icl.methods import Method
 from metashot.icl.plan import PlanSettings
 from metashot.icl.prompting.config import PromptConfig
+from metashot.icl.training_settings import MetaTrainSettings
+from metashot.metaprompt.clusters.store import CorpusConfig
+from metashot.metaprompt.meta.settings import SupmerConfig
+from metashot.metaprompt.tuning.settings import TuningConfig
 
 MakeScorer = Callable[[PreTrainedModel], Scorer]
 
@@ -27,6 +38,29 @@ class AnyMethod(Protocol):
     @property
     def name(self) -> str:
         """The name that results carry."""
+        ...
+
+
+class Trainer(Protocol):
+    """A choice of `conf/trainer`."""
+
+    def settings(
+        self, method: Method, prompt: PromptConfig, k: int, optimizer: OptimizerConfig
+    ) -> MetaTrainSettings:
+        """What a training needs besides model and data."""
+        ...
+
+    def train(
+        self,
+        settings: MetaTrainSettings,
+        model: LanguageModel,
+        source: TaskSource,
+        train_tasks: Sequence[str],
+        target_tasks: Sequence[str],
+        output: Path,
+        sink: MetricSink | None = None,
+    ) -> TrainingOutcome:
+        """Train `model` in place; checkpoints go below `output`."""
         ...
 
 
@@ -70,12 +104,12 @@ class RunConfig:
     setting: SettingChoice | None
     method: AnyMethod
     model: ModelConfig
-    optimizer: dict[str, Any]
-    trainer: dict[str, Any]
-    prepare: dict[str, Any]
-    corpus: dict[str, Any]
-    supmer: dict[str, Any]
-    tuning: dict[str, Any]
+    optimizer: OptimizerConfig
+    trainer: Trainer
+    prepare: PrepareConfig
+    corpus: CorpusConfig
+    supmer: SupmerConfig
+    tuning: TuningConfig
     scorer: MakeScorer
     logger: dict[str, Any]
     stage: str | tuple[str, ...]

@@ -68,7 +68,7 @@ def test_documents_become_examples_with_options_and_the_tasks_own_wording(tasks)
         f"Question: train {place}?\nAnswer:" for place in k_shot_split(12, k=2, seed=100).train
     ]
     assert data.wording == Wording("Answer the questions.\n\n", " ", "\n\n")
-    assert data.task_type is TaskType.CLASSIFICATION
+    assert data.task_type is TaskType.MULTI_CHOICE
 
 
 def test_a_generation_task_is_free_form_and_keeps_every_answer(tasks):

@@ -99,7 +99,7 @@ def same_numbers(one: dict[str, Any], other: dict[str, Any]) -> None:
     for task, metrics in one["results"].items():
         for name, value in metrics.items():
             if isinstance(value, float):
-                assert other["results"][task][name] == pytest.approx(value, abs=1e-4), (task, name)
+                assert other["results"][task][name] == pytest.approx(value, rel=1e-4, abs=1e-4), (task, name)
             else:
                 assert other["results"][task][name] == value, (task, name)
     for task, samples in one["samples"].items():
@@ -119,7 +119,7 @@ def assert_same_answer(left: Any, right: Any) -> None:
         assert right == pytest.approx(left, abs=1e-4)
 
 
-@pytest.fixture(scope="module", params=["llama", "gpt2"])
+@pytest.fixture(scope="module", params=["llama", pytest.param("gpt2", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A tiny model with random weights, saved as a model folder."""
     path = tmp_path_factory.mktemp(request.param)

@@ -8,6 +8,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import named_model
 from metashot.icl import InContextClassifier
+from metashot.icl.prompting.config import TemplatePrompt
 
 DEMONSTRATIONS = [
     {"input": "What a lovely film.", "output": "positive"},
@@ -66,3 +67,17 @@ def test_mistakes():
         InContextClassifier.from_pretrained("tiny", method="chanel")
     with pytest.raises(DataError, match=r"demonstrations\[0\]: has no text output"):
         InContextClassifier.from_pretrained("tiny", demonstrations=[{"input": "x"}])
+
+
+def test_a_prompt_of_ones_own():
+    """The template's text is what is scored; a name means the YAML of `conf/prompt`."""
+    template = TemplatePrompt(example="{input}\n{output}", separator="\n\n\n")
+    own, released = (
+        InContextClassifier.from_pretrained("tiny", demonstrations=DEMONSTRATIONS, prompt=prompt)
+        for prompt in (template, "metaicl")
+    )
+    inputs = ["I loved it.", "So so."]
+    # The released newline layout, written as a template, is the same prompt.
+    assert torch.equal(own.scores(inputs, OPTIONS), released.scores(inputs, OPTIONS))
+    with pytest.raises(ConfigError, match="has no chat template"):
+        InContextClassifier.from_pretrained("tiny", prompt="chat").scores(inputs, OPTIONS)

@@ -12,6 +12,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
+from metashot.engine.training.optimizers import algorithm_name
 from metashot.stages import command
 from metashot.stages.components import make_run_config
 from metashot.stages.icl_training import training_settings
@@ -57,7 +58,8 @@ def test_an_experiment_builds_with_the_published_hyperparameters(name: str) -> N
         0 if "zero" in name else 16,
     )
     optimizer = settings.optimizer
-    assert (optimizer.name, optimizer.learning_rate, optimizer.betas) == ("adam8bit", 1e-5, (0.9, 0.995))
+    assert (algorithm_name(optimizer.algorithm), optimizer.learning_rate) == ("AdamW8bit", 1e-5)
+    assert optimizer.algorithm.keywords == {"betas": (0.9, 0.995), "eps": 1e-8}
     assert (optimizer.schedule, optimizer.warmup_steps, optimizer.clip_norm) == ("linear", 0, 1.0)
     shares = {"metaicl_hr_to_lr_inst_all": 0.1, "multitask_zero_hr_to_lr_inst_all": 0.5}
     assert settings.episodes.pool_fraction == shares.get(name.removeprefix("channel_"), 1.0)

@@ -31,5 +31,5 @@ def test_lengths_come_from_the_sequences_that_training_would_see():
     plan = plan_training(settings, model, source, source.training_tasks())
     assert (plan.tasks, plan.steps, plan.batch_size) == (4, 5, 2)
     assert 0 < plan.target_tokens < plan.tokens <= plan.longest
-    line = training_line(plan, model.spec.read_config(), "adamw")
+    line = training_line(plan, model.spec.read_config(), 8.0)
     assert line.startswith("training: 5 steps of 2 sequences from 4 tasks;")

@@ -9,7 +9,7 @@ from metashot.data.task import Example
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.training.loop import LoopSettings
-from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.icl.methods import Method
 from metashot.icl.prompt import LengthLimits, Objective
 from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
@@ -43,6 +43,6 @@ def settings(**changes: Any) -> MetaTrainSettings:
         k=2,
         loop=LoopSettings(**loop),
         episodes=EpisodeSettings(**episodes),
-        optimizer=OptimizerSettings(**optimizer),
+        optimizer=OptimizerConfig(**optimizer),
         **changes,
     )

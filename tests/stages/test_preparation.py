@@ -10,6 +10,8 @@ from rich.console import Console
 
 from metashot.data.errors import DataError, MetashotError
 from metashot.data.modules import DemoData, HubData
+from metashot.data.preparation.prepare import PrepareConfig
+from metashot.engine.components.binding import bind, make
 from metashot.stages.context import RunContext
 from metashot.stages.preparation import doctor_stage, prepare_settings, prepare_stage, show_data_checks
 from metashot.stages.run_config import SettingChoice
@@ -50,7 +52,8 @@ def config(tmp_path: Path, **changes: Any) -> Any:
     }
     data = HubData(str(tmp_path / "out"), recipe_path=(str(tmp_path),))
     setting = SettingChoice(str(tmp_path / "mine.yaml"))
-    return SimpleNamespace(prepare=prepare | changes, data=data, setting=setting)
+    node = make(bind(PrepareConfig, prepare | changes, "prepare"))
+    return SimpleNamespace(prepare=node, data=data, setting=setting)
 
 
 def context(tmp_path: Path, values: Any) -> tuple[RunContext, Console]:
@@ -101,9 +104,9 @@ def test_without_a_setting_data_tasks_are_prepared(tmp_path: Path) -> None:
 
 def test_wrong_keys_are_named(tmp_path: Path) -> None:
     with pytest.raises(MetashotError, match=r"prepare\.rolse: unknown key"):
-        prepare_settings(config(tmp_path, rolse=[]))
+        config(tmp_path, rolse=[])
     with pytest.raises(MetashotError, match=r"prepare\.workers"):
-        prepare_settings(config(tmp_path, workers="many"))
+        config(tmp_path, workers="many")
     values = config(tmp_path)
     values.data = DemoData()
     with pytest.raises(MetashotError, match=r"data\.root: is not set"):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from metashot.data.errors import DataError
-from metashot.data.files import FileRecord, write_json_file
+from metashot.data.files import FileRecord, record_of, write_json_file
 from metashot.data.recipes import load_recipe, recipe_names
+from metashot.data.seals import SEAL, parse_json, sealed, unsealed
 
 MANIFEST_NAME = "manifest.json"
-_VERSION = 1
+_VERSION = 2
+_UNSEALED_VERSION = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,28 @@ class Manifest:
             task: {role: record.as_dict() for role, record in roles.items()}
             for task, roles in sorted(self.tasks.items())
         }
-        write_json_file(self.root / MANIFEST_NAME, {"version": _VERSION, "tasks": tasks})
+        write_json_file(self.root / MANIFEST_NAME, sealed({"version": _VERSION, "tasks": tasks}))
+
+    def file(self, path: Path) -> FileRecord | None:
+        """The record of a file below the root; None when it was not prepared here."""
+        for record in self.tasks.get(path.parent.name, {}).values():
+            if path.name in record.files:
+                return record.files[path.name]
+        return None
+
+    def check(self, path: Path) -> None:
+        """Hold a file to its record, if it has one.
+
+        Raises:
+            DataError: it was changed or damaged since it was prepared.
+        """
+        record = self.file(path)
+        if record is not None and record_of(path).sha256 != record.sha256:
+            raise DataError(
+                str(path),
+                f"is not as it was prepared: its sha256 differs from {MANIFEST_NAME}",
+                "run stage=prepare, which makes it again; edited files belong into a folder of their own",
+            )
 
 
 def check_corrections(root: Path, fixes: bool, recipe_path: Sequence[str] = ()) -> None:
@@ -126,16 +148,18 @@ def read_manifest(root: Path) -> Manifest:
     if not path.is_file():
         return Manifest(root)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-        if content["version"] != _VERSION:
+        content = parse_json(path.read_bytes())
+        if content["version"] not in (_VERSION, _UNSEALED_VERSION):
             raise DataError(
                 str(path), f"has version {content['version']}, not {_VERSION}", "prepare the data again"
             )
+        if content["version"] == _VERSION or SEAL in content:
+            content = unsealed(content)
         tasks = {
             task: {role: RoleRecord.from_dict(record) for role, record in roles.items()}
             for task, roles in content["tasks"].items()
         }
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             str(path), f"is broken: {error}", "delete it and prepare again: whole files are kept"
         ) from error

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metashot.data.errors import DataError
+from metashot.data.files import record_of
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
 from metashot.data.preparation.instruction_files import (
     build_instructions,
@@ -40,13 +41,11 @@ Status = Literal["ok", "skipped", "failed"]
 LOCK_NAME = ".prepare.lock"
 
 
-@dataclass(frozen=True, slots=True)
-class PrepareSettings:
-    """What to prepare, and from where.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareConfig:
+    """`conf/prepare/*.yaml`; the field names are its keys.
 
     Attributes:
-        root: folder of the prepared data (`data.root`).
-        setting: the task lists.
         roles: `train` makes the pools of the training tasks, `test` the k-shot files of the targets.
         only: task names to restrict to; empty for all of the setting.
         k: demonstrations per target task.
@@ -56,18 +55,13 @@ class PrepareSettings:
         workers: processes; 1 works in this one.
         source: `recipes` builds from raw rows, `prepared` takes finished files.
         prepared: for `prepared`: a folder of jsonl files, or a dataset id on the hub.
-        raw: folder with source files of your own.
         cache: folder for downloads.
         online: whether the hub and web addresses may be asked.
         timeout_seconds: longest wait for a server.
-        recipe_path: folders with recipes of your own.
-        fixes: apply the corrections that recipes record.
         promptsource: PromptSource checkout or package folder, for instruction tasks.
         force: make files anew even if they are there.
     """
 
-    root: Path
-    setting: Setting
     roles: tuple[str, ...] = ("train", "test")
     only: tuple[str, ...] = ()
     k: int = TARGET_K
@@ -77,14 +71,30 @@ class PrepareSettings:
     workers: int = 1
     source: str = "recipes"
     prepared: str = "allenai/metaicl-data"
-    raw: Path | None = None
     cache: Path = Path("downloads")
     online: bool = True
     timeout_seconds: float = 60.0
-    recipe_path: tuple[str, ...] = ()
-    fixes: bool = False
     promptsource: Path | None = None
     force: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PrepareSettings(PrepareConfig):
+    """What to prepare, and from where.
+
+    Attributes:
+        root: folder of the prepared data (`data.root`).
+        setting: the task lists.
+        raw: folder with source files of your own.
+        recipe_path: folders with recipes of your own.
+        fixes: apply the corrections that recipes record.
+    """
+
+    root: Path
+    setting: Setting
+    raw: Path | None = None
+    recipe_path: tuple[str, ...] = ()
+    fixes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +260,7 @@ def _is_ready(job: Job, manifest: Manifest) -> bool:
         return False
     folder = job.settings.root / job.task
     return all(
-        (folder / name).is_file() and (folder / name).stat().st_size == file.bytes
+        (folder / name).is_file() and record_of(folder / name).sha256 == file.sha256
         for name, file in record.files.items()
     )
 

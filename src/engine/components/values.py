@@ -1,14 +1,17 @@
-"""Plain values to the types that annotations name, with one-line errors."""
+"""Plain values to the types that annotations name, with one-line errors, and settings back to plain values."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, get_args, get_origin
+from dataclasses import asdict, fields, is_dataclass
+from functools import partial
+from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from metashot.data.errors import suggestion
 from metashot.engine.errors import ConfigError
 
+T = TypeVar("T")
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
@@ -18,8 +21,7 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     Raises:
         ConfigError: the value does not fit; the first fault is described, further ones are counted.
     """
-    bare = get_args(kind)[0] if get_origin(kind) is Annotated else kind
-    own = isinstance(bare, type) and hasattr(bare, "__dataclass_fields__")
+    own = is_dataclass(get_args(kind)[0] if get_origin(kind) is Annotated else kind)
     try:
         return TypeAdapter(kind, config=None if own else _CONFIG).validate_python(value)
     except ValidationError as error:
@@ -30,3 +32,20 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         hint = suggestion(str(value), expected.replace(" or ", ", ").split(", ")) if expected else ""
         message = first["msg"][0].lower() + first["msg"][1:]
         raise ConfigError(place, f"{message}, got {value!r}{more}", hint or "correct the value") from None
+
+
+def as_plain(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass as JSON values, for identities; a call that waits is its target and arguments."""
+    return asdict(settings, dict_factory=lambda pairs: {key: _described(value) for key, value in pairs})
+
+
+def _described(value: Any) -> Any:
+    if not isinstance(value, partial):
+        return value
+    target: Any = value.func
+    return {"_target_": f"{target.__module__}.{target.__qualname__}", **value.keywords}
+
+
+def part_of(kind: type[T], settings: Any) -> T:
+    """The fields that the dataclass `kind` has, out of an object that has more."""
+    return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})  # pyright: ignore[reportArgumentType]

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
+import re
+from importlib.metadata import PackagePath
 from pathlib import Path
 
 import torch
 from transformers import PreTrainedTokenizerBase
 
 from metashot.engine.errors import ModelError
-from metashot.engine.files import sha256_file
+from metashot.engine.files import sha256_once
+
+_HUB_BLOB = re.compile(r"[0-9a-f]{64}")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -42,12 +47,34 @@ def _check_shards(folder: Path, present: set[str]) -> None:
 
 
 def folder_digest(folder: Path) -> str:
-    """sha256 over config and weight files, by name and content: an edit at the same path changes it."""
+    """sha256 over config and weight files, by name and content: an edit at the same path changes it.
+
+    Raises:
+        ModelError: no weights, or a file of the hub's cache, where large ones are named by their sha256, is damaged.
+    """
     files = sorted([*weight_files(folder), folder / "config.json"])
     digest = hashlib.sha256()
     for file in files:
-        digest.update(f"{file.name}:{sha256_file(file)}\n".encode())
+        content = sha256_once(file)
+        blob = file.resolve().name
+        if _HUB_BLOB.fullmatch(blob) and blob != content:
+            raise ModelError(str(file), "differs from its sha256 on the hub", f"remove {file.resolve()}")
+        digest.update(f"{file.name}:{content}\n".encode())
     return digest.hexdigest()
+
+
+def check_packaged(file: PackagePath) -> Path:
+    """Where a file of an installed package lies, after its sha256 matched the package's own record.
+
+    Raises:
+        ModelError: it is damaged.
+    """
+    path = Path(str(file.locate()))
+    if file.hash is not None and file.hash.mode == "sha256":
+        found = base64.urlsafe_b64encode(bytes.fromhex(sha256_once(path))).rstrip(b"=").decode()
+        if found != file.hash.value.rstrip("="):
+            raise ModelError(str(path), "differs from its package's sha256", "reinstall the package")
+    return path
 
 
 def state_digest(model: torch.nn.Module) -> str:

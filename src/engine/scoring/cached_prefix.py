@@ -20,9 +20,10 @@ from transformers import PreTrainedModel
 from metashot.engine.models.own_head import head_input, logits_at
 from metashot.engine.scoring.interception import UnsharedAttentionError
 from metashot.engine.scoring.memory import is_out_of_memory
-from metashot.engine.scoring.plain import padded, score_plain
+from metashot.engine.scoring.plain import padded, score_plain_with_best
 from metashot.engine.scoring.request import Progress, Request
 from metashot.engine.scoring.ropes import RopeRegimes
+from metashot.engine.scoring.vocabulary import chosen_and_best
 
 _logger = logging.getLogger(__name__)
 
@@ -93,9 +94,11 @@ class CachedPrefixScorer:
         return total - sum(group.shared * (len(group.members) - 1) for group in shared)
 
     @torch.inference_mode()
-    def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
+    def score_with_best(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> list[Tensor]:
         """Per request a float32 CPU tensor [request.scored] of target log-probabilities in nats."""
-        scores = [torch.empty(0)] * len(requests)
+        scores = [torch.empty(0, 2)] * len(requests)
         # A prefix computed as a short sequence would have the wrong rotary factors for a long one.
         short = self._regimes.group(requests).get(None, [])
         groups = prefix_groups([requests[index] for index in short])
@@ -115,7 +118,9 @@ class CachedPrefixScorer:
         rest = [requests[index] for index in alone]
         later = None if on_progress is None else lambda tokens, _: on_progress(done + tokens, total)
         for index, row in zip(
-            alone, score_plain(self.model, rest, self.plain_batch_size, on_progress=later), strict=True
+            alone,
+            score_plain_with_best(self.model, rest, self.plain_batch_size, on_progress=later),
+            strict=True,
         ):
             scores[index] = row
         return scores
@@ -160,5 +165,5 @@ class CachedPrefixScorer:
         logits = logits_at(self.model, *predicting.nonzero(as_tuple=True), **inputs)
         targets = [request.target[len(request.target) - request.scored :] for request in batch]
         wanted = torch.tensor([token for target in targets for token in target], device=device)
-        log_probs = logits.float().log_softmax(-1).gather(1, wanted[:, None]).squeeze(1).cpu()
+        log_probs = chosen_and_best(logits, wanted).cpu()
         return [row.clone() for row in log_probs.split([request.scored for request in batch])]

@@ -42,9 +42,11 @@ class CascadeScorer:
         return sum(build_trie([requests[index] for index in group]).rows for group in groups)
 
     @torch.inference_mode()
-    def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
-        """Per request a float32 CPU tensor [request.scored] of target log-probabilities in nats."""
-        scores = [torch.empty(0)] * len(requests)
+    def score_with_best(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> list[Tensor]:
+        """See `BestScorer`."""
+        scores = [torch.empty(0, 2)] * len(requests)
         groups = self._regimes.group(requests)
         tries = {regime: build_trie([requests[i] for i in members]) for regime, members in groups.items()}
         done, total = 0, sum(trie.rows for trie in tries.values())

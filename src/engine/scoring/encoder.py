@@ -15,6 +15,7 @@ from metashot.engine.models.own_head import logits_at
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.plain import encoder_input, padded
 from metashot.engine.scoring.request import Progress, Request
+from metashot.engine.scoring.vocabulary import chosen_and_best
 
 _logger = logging.getLogger(__name__)
 
@@ -37,9 +38,11 @@ class EncoderScorer:
         return sum(map(len, contexts)) + sum(len(request.target) for request in requests)
 
     @torch.inference_mode()
-    def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
+    def score_with_best(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> list[Tensor]:
         """Per request a float32 CPU tensor of all its target tokens' log-probabilities in nats."""
-        scores = [torch.empty(0)] * len(requests)
+        scores = [torch.empty(0, 2)] * len(requests)
         members: dict[tuple[int, ...], list[int]] = {}
         for index in sorted(range(len(requests)), key=lambda i: len(requests[i].context)):
             if requests[index].target:
@@ -87,7 +90,7 @@ class EncoderScorer:
                 attention_mask=mask[rows],
                 decoder_input_ids=torch.cat([first, targets[:, :-1]], dim=1),
             )
-            log_probs = logits.float().log_softmax(-1).gather(1, targets[selected][:, None]).squeeze(1)
+            log_probs = chosen_and_best(logits, targets[selected])
             lengths = [len(requests[index].target) for _, index in part]
             for (_, index), row in zip(part, log_probs.cpu().split(lengths), strict=True):
                 yield index, row.clone()

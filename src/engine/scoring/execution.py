@@ -67,12 +67,12 @@ class TriePass:
         self._pending = _Pending()
         self._pair_order = np.argsort(trie.pair_rows, kind="stable")
         self._sorted_pair_rows = trie.pair_rows[self._pair_order]
-        self._log_probs = torch.empty(len(trie.pair_rows), dtype=torch.float32)
+        self._log_probs = torch.empty(len(trie.pair_rows), 2, dtype=torch.float32)
         depth = int(trie.depths.max(initial=0)) + 1
         self._rows = rows_for_budget(model.config, model.dtype, model.device, budget, depth)
 
     def execute(self, on_progress: Progress | None) -> Tensor:
-        """Float32 [pairs] on the CPU."""
+        """Float32 [pairs, 2] on the CPU, see `vocabulary.token_log_probs`."""
         start, total = 0, self._trie.rows
         while start < total:
             stop = next_cut(self._trie, start, self._rows)

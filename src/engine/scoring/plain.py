@@ -13,8 +13,9 @@ from transformers import PreTrainedModel
 from metashot.engine.errors import ModelError
 from metashot.engine.models.own_head import logits_at
 from metashot.engine.scoring.memory import is_out_of_memory
-from metashot.engine.scoring.request import Progress, Request, check_requests
+from metashot.engine.scoring.request import Progress, Request, check_requests, targets_only
 from metashot.engine.scoring.ropes import RopeRegimes
+from metashot.engine.scoring.vocabulary import chosen_and_best
 
 _logger = logging.getLogger(__name__)
 
@@ -30,12 +31,17 @@ class PlainScorer:
         """Per request a float32 CPU tensor of target log-probabilities in nats."""
         return score_plain(self.model, requests, self.batch_size, on_progress=on_progress)
 
+    def score_with_best(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> list[Tensor]:
+        """See `BestScorer`."""
+        return score_plain_with_best(self.model, requests, self.batch_size, on_progress=on_progress)
+
     def tokens_computed(self, requests: Sequence[Request]) -> int:
         """All tokens of all requests, padding not counted."""
         return sum(request.length for request in requests if request.target)
 
 
-@torch.inference_mode()
 def score_plain(
     model: PreTrainedModel,
     requests: Sequence[Request],
@@ -64,10 +70,22 @@ def score_plain(
         ConfigError: a request is longer than the model's positions.
         ModelError: a log-probability is NaN or infinite.
     """
+    return targets_only(score_plain_with_best(model, requests, batch_size, pad_to, on_progress))
+
+
+@torch.inference_mode()
+def score_plain_with_best(
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    batch_size: int = 8,
+    pad_to: int | None = None,
+    on_progress: Progress | None = None,
+) -> list[Tensor]:
+    """`score_plain` with the log-probability of each position's best token beside the target's: [scored, 2]."""
     seq2seq = bool(model.config.is_encoder_decoder)
     if not seq2seq:
         check_requests(model.config, requests)
-    scores = [torch.empty(0)] * len(requests)
+    scores = [torch.empty(0, 2)] * len(requests)
     wanted = [i for i, request in enumerate(requests) if (request.target if seq2seq else request.scored)]
     wanted.sort(key=lambda index: requests[index].length)
     done, total = 0, sum(requests[index].length for index in wanted)
@@ -105,7 +123,7 @@ def _score_causal(model: PreTrainedModel, batch: list[Request], pad_to: int | No
     # 0 instead of the config's pad id: padding is masked, and some configs have none.
     logits = logits_at(model, *predicting.nonzero(as_tuple=True), input_ids=ids, attention_mask=mask)
     targets = torch.cat([ids[row, part] for row, part in enumerate(scored)])
-    log_probs = logits.float().log_softmax(dim=-1).gather(1, targets[:, None]).squeeze(1)
+    log_probs = chosen_and_best(logits, targets)
     return list(log_probs.split([request.scored for request in batch]))
 
 
@@ -118,8 +136,10 @@ def _score_seq2seq(model: PreTrainedModel, batch: list[Request]) -> list[Tensor]
     logits: Tensor = model(
         input_ids=ids, attention_mask=mask, decoder_input_ids=decoder_ids, use_cache=False
     ).logits
-    log_probs = logits.float().log_softmax(dim=-1).gather(2, labels[:, :, None]).squeeze(2)
-    return [log_probs[row, : len(request.target)] for row, request in enumerate(batch)]
+    return [
+        chosen_and_best(logits[row, : len(request.target)], labels[row, : len(request.target)])
+        for row, request in enumerate(batch)
+    ]
 
 
 def encoder_input(config: Any, context: tuple[int, ...]) -> tuple[int, ...]:

@@ -15,7 +15,7 @@ from metashot.engine.scoring.interception import UnsharedAttentionError
 from metashot.engine.scoring.plain import check_finite
 from metashot.engine.scoring.plan import Plan, plan_requests
 from metashot.engine.scoring.probe import difference_to_plain
-from metashot.engine.scoring.request import Progress, Request, check_requests
+from metashot.engine.scoring.request import Progress, Request, check_requests, targets_only
 from metashot.engine.scoring.routes import Route, RouteName, choose_route, slower_route
 
 _logger = logging.getLogger(__name__)
@@ -97,16 +97,23 @@ class PrefixScorer:
             ConfigError: a request is longer than the model's positions.
             ModelError: a log-probability is NaN or infinite, or memory does not suffice for a single token.
         """
+        return targets_only(self.score_with_best(requests, on_progress))
+
+    @torch.inference_mode()
+    def score_with_best(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> list[Tensor]:
+        """`score` with the log-probability of each position's best token beside the target's: [scored, 2]."""
         if not self.model.config.is_encoder_decoder:
-            check_requests(self.model.config, requests)
+            check_requests(self.model.config, requests, unread=int(self.shares_prefixes))
             self._cross_borders(requests)
         try:
-            scores = self._route.scorer.score(requests, on_progress)
+            scores = self._route.scorer.score_with_best(requests, on_progress)
         except (
             UnsharedAttentionError
         ) as error:  # what no probe foresaw, such as attention over blocks of keys
             self._take(slower_route(self.model, self._batch_size, str(error)))
-            scores = self._route.scorer.score(requests, on_progress)
+            scores = self._route.scorer.score_with_best(requests, on_progress)
         return [check_finite(score, index) for index, score in enumerate(scores)]
 
     def _cross_borders(self, requests: Sequence[Request]) -> None:
@@ -118,7 +125,9 @@ class PrefixScorer:
         if left == self._route.borders:
             return
         try:
-            reason = difference_to_plain(self.model, [longest], self._route.scorer.score([longest]))
+            reason = difference_to_plain(
+                self.model, [longest], targets_only(self._route.scorer.score_with_best([longest]))
+            )
         except UnsharedAttentionError as error:
             reason = str(error)
         if reason is None:

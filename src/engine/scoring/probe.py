@@ -19,7 +19,7 @@ from metashot.engine.errors import ModelError
 from metashot.engine.models.own_head import head_input
 from metashot.engine.scoring.interception import AttentionCall, UnsharedAttentionError, attention_handled_by
 from metashot.engine.scoring.plain import score_plain
-from metashot.engine.scoring.request import Request, Scorer
+from metashot.engine.scoring.request import BestScorer, Request, targets_only
 from metashot.engine.scoring.ropes import RopeRegimes
 
 PROBE_PREFIX = 40
@@ -104,10 +104,10 @@ def probed_length(borders: Sequence[int]) -> int:
     return PROBE_BRANCH + max([PROBE_PREFIX, *(border + PROBE_BRANCH for border in crossed)])
 
 
-def why_not(model: PreTrainedModel, scorer: Scorer, length: int) -> str | None:
+def why_not(model: PreTrainedModel, scorer: BestScorer, length: int) -> str | None:
     """Why `scorer` must not stand in for the model, or None; requests of `length` tokens."""
     first, second = (_branching(model, length, replaced) for replaced in (False, True))
-    ours, others = scorer.score(first), scorer.score(second)
+    ours, others = (targets_only(scorer.score_with_best(requests)) for requests in (first, second))
     leak = max(float((ours[i] - others[i]).abs().max()) for i in (0, 2))
     if leak > 0:
         return f"replacing a prompt's tokens changes its neighbours' scores by {leak:.2g} nats"

@@ -10,7 +10,7 @@ from transformers import PreTrainedModel
 
 from metashot.engine.models.own_head import head_input, output_embedding
 from metashot.engine.scoring.interception import AttentionCall, attention_handled_by
-from metashot.engine.scoring.vocabulary import Head, token_log_probs
+from metashot.engine.scoring.vocabulary import Head, chosen_and_best, token_log_probs
 
 _LOGIT_BYTES = 64 << 20
 
@@ -19,7 +19,7 @@ class Projection(Protocol):
     """The way from final states to log-probabilities."""
 
     def log_probs(self, hidden: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Float32 [pairs] of `tokens` [pairs] at the sorted `rows` [pairs] of `hidden` [positions, d]."""
+        """See `vocabulary.token_log_probs`: `tokens` [pairs] at the sorted `rows` [pairs] of `hidden` [positions, d]."""
         ...
 
 
@@ -63,14 +63,13 @@ class ModelProjection:
 
     def log_probs(self, hidden: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
         """See `Projection`."""
-        out = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
+        out = torch.empty(len(rows), 2, dtype=torch.float32, device=hidden.device)
         tile = max(1, _LOGIT_BYTES // (4 * self._vocabulary))
         for start in range(0, len(hidden), tile):
             stop = min(start + tile, len(hidden))
             first, last = torch.searchsorted(rows, torch.tensor([start, stop], device=rows.device)).tolist()
-            logits = self._logits(hidden[start:stop]).float()
-            inside = rows[first:last] - start
-            out[first:last] = logits[inside, tokens[first:last]] - logits.logsumexp(-1)[inside]
+            logits = self._logits(hidden[start:stop])
+            out[first:last] = chosen_and_best(logits[rows[first:last] - start], tokens[first:last])
         return out
 
     def _logits(self, hidden: Tensor) -> Tensor:

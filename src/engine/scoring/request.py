@@ -50,15 +50,38 @@ class Scorer(Protocol):
         ...
 
 
-def check_requests(config: Any, requests: Sequence[Request]) -> None:
+class BestScorer(Protocol):
+    """A way of scoring that also tells whether greedy decoding would write the target."""
+
+    def score_with_best(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> list[Tensor]:
+        """Per request a float32 CPU tensor [request.scored, 2] in nats.
+
+        Column 0 is the target token's log-probability, column 1 that of the most probable token at its place.
+        """
+        ...
+
+
+def targets_only(scores: Sequence[Tensor]) -> list[Tensor]:
+    """The targets' log-probabilities [scored] of what a `BestScorer` gives."""
+    return [score[:, 0] for score in scores]
+
+
+def check_requests(config: Any, requests: Sequence[Request], unread: int = 0) -> None:
     """Check that every request fits the model.
+
+    Args:
+        config: the model's.
+        requests: to score.
+        unread: tokens at the end of a request that take no position, since they predict nothing.
 
     Raises:
         ConfigError: a request is longer than the model's positions, or has a token that it does not know.
     """
     limit, vocabulary = context_length(config), int(config.vocab_size)
     for index, request in enumerate(requests):
-        if request.length > limit:
+        if request.length - unread > limit:
             raise ConfigError(
                 "k",
                 f"request {index} has {len(request.context)} context and {len(request.target)} target "

@@ -18,7 +18,7 @@ from metashot.engine.scoring.last_layer import find_last_layer
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.plain import PlainScorer
 from metashot.engine.scoring.probe import Attentions, borders_of, observe, probed_length, why_not
-from metashot.engine.scoring.request import Request, Scorer
+from metashot.engine.scoring.request import BestScorer, Request
 
 
 class RouteName(StrEnum):
@@ -30,7 +30,7 @@ class RouteName(StrEnum):
     PLAIN = "plain"
 
 
-class CountingScorer(Scorer, Protocol):
+class CountingScorer(BestScorer, Protocol):
     """A scorer that can tell what it computes."""
 
     def tokens_computed(self, requests: Sequence[Request]) -> int:

@@ -28,7 +28,7 @@ class Head:
 
 
 def token_log_probs(head: Head, hidden: Tensor, rows: Tensor, tokens: Tensor) -> Tensor:
-    """Log-probabilities of some tokens, with never more than a tile of logits in memory.
+    """Log-probabilities of some tokens and of the best ones, with never more than a tile of logits in memory.
 
     Args:
         head: the projection.
@@ -37,9 +37,9 @@ def token_log_probs(head: Head, hidden: Tensor, rows: Tensor, tokens: Tensor) ->
         tokens: [pairs] the tokens.
 
     Returns:
-        Float32 [pairs], in nats.
+        Float32 [pairs, 2] in nats: of the token, and of the most probable token at its position.
     """
-    out = torch.empty(len(rows), dtype=torch.float32, device=hidden.device)
+    out = torch.empty(len(rows), 2, dtype=torch.float32, device=hidden.device)
     for start in range(0, len(hidden), _TILE_ROWS):
         stop = min(start + _TILE_ROWS, len(hidden))
         first, last = torch.searchsorted(rows, torch.tensor([start, stop], device=rows.device)).tolist()
@@ -63,7 +63,15 @@ def _tile_log_probs(head: Head, hidden: Tensor, rows: Tensor, tokens: Tensor) ->
             1, keepdim=True
         )
         highest = new_highest
-    return chosen - (highest + total.log()).squeeze(1)[rows]
+    normalizer = highest + total.log()
+    return torch.stack([chosen, highest.squeeze(1)[rows]], dim=1) - normalizer[rows]
+
+
+def chosen_and_best(logits: Tensor, tokens: Tensor) -> Tensor:
+    """The same from whole logits [positions, vocabulary] and a token [positions] for each: float32 [positions, 2]."""
+    logits = logits.float()
+    chosen, best = logits.gather(1, tokens[:, None]).squeeze(1), logits.amax(1)
+    return torch.stack([chosen, best], dim=1) - logits.logsumexp(1, keepdim=True)
 
 
 def _logits(head: Head, hidden: Tensor, start: int, stop: int) -> Tensor:

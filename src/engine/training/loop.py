@@ -33,7 +33,7 @@ _log = logging.getLogger(__name__)
 DIVERGED_FILE = "diverged.json"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class LoopSettings:
     """`conf/trainer` keys that the loop reads.
 
@@ -50,7 +50,7 @@ class LoopSettings:
         config_node: where these keys stand in the config, for error messages.
     """
 
-    steps: int
+    steps: int = 30_000
     save_every: int = 1000
     evaluate_every: int = 0
     log_every: int = 10

@@ -1,9 +1,10 @@
-"""Optimizers by name, learning-rate schedules as pure functions, and one clipped update."""
+"""Any optimizer with a schedule: learning-rate factors as pure functions, parameter groups, and one clipped update."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,37 +13,50 @@ from torch.optim import Optimizer
 
 from metashot.engine.errors import ConfigError
 
-_NAMES = ("adamw", "adam8bit", "adafactor", "sgd")
-
 Clip = Callable[[Sequence[nn.Parameter], float], Any]
+Algorithm = Callable[..., Optimizer]
+"""A torch optimizer class, or one of a library, with all its arguments but the parameters and the learning rate."""
+
+
+def adamw(**keys: Any) -> Algorithm:
+    """AdamW in torch's fused form, with further arguments."""
+    return partial(torch.optim.AdamW, fused=True, **keys)
 
 
 @dataclass(frozen=True, slots=True)
-class OptimizerSettings:
+class OptimizerConfig:
     """One file of `conf/optimizer`.
 
     Attributes:
-        name: `adamw` (torch's fused one), `adam8bit` (bitsandbytes; a quarter of the state's bytes, meant for
-            a GPU and slow on a CPU), `adafactor` or `sgd`.
         learning_rate: at the top of the schedule.
-        betas: of the Adam family.
-        eps: of the Adam family.
         weight_decay: on weights with two or more axes; never on biases and norms.
-        paged: keep the 8-bit state in paged GPU memory.
         schedule: `linear` (to 0 at the last step) or `constant`.
         warmup_steps: steps of linear growth from 0.
         clip_norm: largest gradient norm, or 0 for no clipping.
+        algorithm: makes the optimizer from parameter groups and `lr`.
     """
 
-    name: str = "adamw"
     learning_rate: float = 1e-5
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
     weight_decay: float = 0.0
-    paged: bool = False
     schedule: Literal["linear", "constant"] = "linear"
     warmup_steps: int = 0
     clip_norm: float = 1.0
+    algorithm: Algorithm = field(default_factory=adamw)
+
+    def __post_init__(self) -> None:
+        """Check values.
+
+        Raises:
+            ConfigError: an unknown schedule, a rate that is not positive, or a key of the algorithm that is set here.
+        """
+        if self.schedule not in _SCHEDULES:
+            raise ConfigError("optimizer.schedule", f"unknown value {self.schedule!r}", "linear or constant")
+        if self.learning_rate <= 0:
+            raise ConfigError("optimizer.learning_rate", f"{self.learning_rate} is not positive", "try 1e-5")
+        for key, own in (("lr", "learning_rate"), ("weight_decay", "weight_decay"), ("params", None)):
+            if key in getattr(self.algorithm, "keywords", {}):
+                way_out = f"set optimizer.{own}" if own else "leave it out"
+                raise ConfigError(f"optimizer.algorithm.{key}", "is no key of the algorithm", way_out)
 
 
 def linear_factor(step: int, *, total_steps: int, warmup_steps: int) -> float:
@@ -64,68 +78,53 @@ def constant_factor(step: int, *, total_steps: int, warmup_steps: int) -> float:
 _SCHEDULES = {"linear": linear_factor, "constant": constant_factor}
 
 
-def learning_rate_at(settings: OptimizerSettings, step: int, total_steps: int) -> float:
+def learning_rate_at(settings: OptimizerConfig, step: int, total_steps: int) -> float:
     """The learning rate of the 0-based `step`."""
     factor = _SCHEDULES[settings.schedule]
     return settings.learning_rate * factor(step, total_steps=total_steps, warmup_steps=settings.warmup_steps)
 
 
-def check_optimizer(settings: OptimizerSettings, device: torch.device) -> None:
-    """Raise ConfigError for a setting that no optimizer here, or not on this device, can fulfil."""
-    if settings.name not in _NAMES:
-        raise ConfigError("optimizer.name", f"unknown value {settings.name!r}", f"one of {', '.join(_NAMES)}")
-    if settings.schedule not in _SCHEDULES:
-        raise ConfigError("optimizer.schedule", f"unknown value {settings.schedule!r}", "linear or constant")
-    if settings.learning_rate <= 0:
-        raise ConfigError("optimizer.learning_rate", f"{settings.learning_rate} is not positive", "try 1e-5")
-    if settings.paged and settings.name != "adam8bit":
-        raise ConfigError("optimizer.paged", f"{settings.name} has no paged state", "use optimizer=adam8bit")
-    if settings.paged and device.type != "cuda":
-        raise ConfigError(
-            "optimizer.paged", f"paged state needs a CUDA GPU, not {device.type}", "set optimizer.paged=false"
-        )
-
-
-def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: OptimizerSettings) -> Optimizer:
+def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: OptimizerConfig) -> Optimizer:
     """The optimizer over `named` parameters; those with fewer than two axes get no weight decay.
 
     Raises:
-        ConfigError: see `check_optimizer`, or a package that is not installed.
+        ConfigError: the algorithm refuses its arguments, or the device.
     """
     parameters = [parameter for _, parameter in named if parameter.requires_grad]
-    device = parameters[0].device
-    check_optimizer(settings, device)
     groups = [
         {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
     ]
-    groups = [group for group in groups if group["params"]]
-    if settings.name == "adam8bit":
-        return _adam8bit(groups, settings)
-    if settings.name == "adafactor":
-        # Adafactor's second moment is factored; its own beta2 schedule stands in for `betas`.
-        return torch.optim.Adafactor(groups, lr=settings.learning_rate)
-    if settings.name == "sgd":
-        return torch.optim.SGD(groups, lr=settings.learning_rate)
-    fused = device.type in ("cpu", "cuda", "mps", "xpu")
-    return torch.optim.AdamW(
-        groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps, fused=fused
-    )
-
-
-def _adam8bit(groups: list[dict[str, Any]], settings: OptimizerSettings) -> Optimizer:
-    try:
-        import bitsandbytes as bnb
-    except ImportError:
+    name = algorithm_name(settings.algorithm)
+    if "Paged" in name and parameters[0].device.type != "cuda":
         raise ConfigError(
-            "optimizer", "adam8bit needs the package bitsandbytes", "pip install 'metashot[train]'"
-        ) from None
-    kind = bnb.optim.PagedAdamW8bit if settings.paged else bnb.optim.AdamW8bit
-    return kind(groups, lr=settings.learning_rate, betas=settings.betas, eps=settings.eps)
+            "optimizer.algorithm",
+            f"{name}: paged state needs a CUDA GPU, not {parameters[0].device.type}",
+            "choose one without pages",
+        )
+    try:
+        return settings.algorithm([group for group in groups if group["params"]], lr=settings.learning_rate)
+    except (TypeError, ValueError, RuntimeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ConfigError("optimizer.algorithm", f"{name}: {reason}", "correct its keys") from error
+
+
+def algorithm_name(algorithm: Algorithm) -> str:
+    """The class of an algorithm, for messages."""
+    return str(getattr(getattr(algorithm, "func", algorithm), "__name__", algorithm))
+
+
+def state_bytes_per_weight(settings: OptimizerConfig) -> float:
+    """Bytes of optimizer state for one weight of a large matrix, found by one step on zeros."""
+    weight = nn.Parameter(torch.zeros(256, 256))
+    optimizer = build_optimizer([("weight", weight)], settings)
+    weight.grad = torch.zeros_like(weight)
+    optimizer.step()
+    return optimizer_state_bytes(optimizer) / weight.numel()
 
 
 def optimizer_state_bytes(optimizer: Optimizer) -> int:
-    """Bytes of all distinct state tensors (for the benchmark of 8-bit against 32-bit state)."""
+    """Bytes of all distinct state tensors."""
     seen: dict[int, int] = {}
 
     def visit(value: Any) -> None:
@@ -158,7 +157,7 @@ class Updater:
 
     parameters: Sequence[nn.Parameter]
     optimizer: Optimizer
-    settings: OptimizerSettings
+    settings: OptimizerConfig
     total_steps: int
     clip: Clip = field(default=_clip_in_place)
 

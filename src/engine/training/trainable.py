@@ -25,7 +25,7 @@ from metashot.engine.training.low_rank import (
     with_lora,
     write_adapter_config,
 )
-from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
+from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class TrainableSettings:
     """How the model computes while training.
 
@@ -69,7 +69,7 @@ class TrainableModel:
         language_model: LanguageModel,
         make_loss: Callable[[PreTrainedModel], nn.Module],
         settings: TrainableSettings,
-        optimizer: OptimizerSettings,
+        optimizer: OptimizerConfig,
         total_steps: int,
     ) -> None:
         self.settings = settings

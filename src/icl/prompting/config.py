@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
+from metashot.data.task import Wording
 from metashot.engine.errors import ConfigError
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Ids, LengthLimits, Objective
 from metashot.icl.prompting.begin import BosChoice, bos_ids
 from metashot.icl.prompting.boundary import Boundary, EncodeSpans, span_encoder
 from metashot.icl.prompting.chat import chat_frame
-from metashot.icl.prompting.frame import Frame, MetaiclFrame
+from metashot.icl.prompting.frame import Frame, MetaiclFrame, TextFrame
 from metashot.icl.prompting.template import template_frame
 
 RELEASED_PROMPT = "metaicl"
@@ -30,11 +31,19 @@ class BoundPrompt:
         frame: the texts around inputs and outputs.
         bos: ids in front of every prompt.
         spans: tokenizes with offsets where pieces are tokenized jointly, else None.
+        worded: makes the frame of a task whose source says how its parts are joined, or None.
     """
 
     frame: Frame
     bos: Ids = ()
     spans: EncodeSpans | None = None
+    worded: Callable[[Wording], Frame] | None = None
+
+    def for_task(self, wording: Wording | None) -> BoundPrompt:
+        """The format in the words of the task's source; itself where format or source has none."""
+        if self.worded is None or wording is None:
+            return self
+        return replace(self, frame=self.worded(wording))
 
     def identity(self) -> dict[str, Any]:
         """What decides ids besides texts, tokenizer and limits; keys at their released value are left out."""
@@ -136,6 +145,14 @@ class TemplatePrompt(PromptConfig):
     def frame(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> Frame:
         """The strings, turned for the objective."""
         del model_name, tokenizer
+        return self.text_frame(method)
+
+    def text_frame(self, method: Method) -> TextFrame:
+        """The same; no model decides it.
+
+        Raises:
+            ConfigError: see `template_frame`.
+        """
         _refuse_layout(method, self.name)
         return template_frame(
             method.objective,
@@ -156,6 +173,29 @@ class TemplatePrompt(PromptConfig):
             "instruction": self.instruction,
             "labels": dict(self.labels or {}),
         }
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessPrompt(TemplatePrompt):
+    """The texts of lm-evaluation-harness: each task's own delimiters and description (`data.task.Wording`).
+
+    Other sources say nothing of their wording and get the strings of the keys.
+    """
+
+    name: str = "lm_eval"
+
+    def bind(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> BoundPrompt:
+        """The format ready for use; each task brings its words.
+
+        Raises:
+            ConfigError: see `PromptConfig.bind`.
+        """
+
+        def worded(wording: Wording) -> Frame:
+            own = replace(self, example=f"{{input}}{wording.between}{{output}}", separator=wording.separator)
+            return replace(own.text_frame(method), opening=wording.instruction)
+
+        return replace(PromptConfig.bind(self, method, model_name, tokenizer), worded=worded)
 
 
 @dataclass(frozen=True, slots=True)

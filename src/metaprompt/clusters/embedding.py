@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metashot.data.seals import parse_json, sealed, unsealed
 from metashot.data.sentences import SentenceStore
 from metashot.engine.files import sha256_file, write_json
 from metashot.engine.models.sentence_encoder import Embed, encoder_folder, load_sentence_encoder
 
 _PROGRESS = "embeddings.json"
 _VECTORS = "embeddings.f32"
+_BYTES = 4
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ def embed_sentences(
     block: int,
     report: Callable[[int, float], None],
 ) -> NDArray[np.float32]:
-    """Unit vectors of all sentences, [n, e], memory-mapped; finished blocks are never computed twice.
+    """Unit vectors of all sentences, [n, e], memory-mapped; whole blocks are never computed twice.
 
     Args:
         folder: where the vectors live.
@@ -68,35 +73,66 @@ def embed_sentences(
         block: sentences per saved block.
         report: called with (sentences done, sentences per second) after each block.
     """
-    progress = _read_progress(folder)
-    done, width = progress
-    if done < len(sentences):
+    progress = _whole_blocks(folder, len(sentences))
+    first = progress.done
+    if first < len(sentences):
         encode = make_encoder()
-        started, first = time.perf_counter(), done
-        while done < len(sentences):
-            stop = min(done + block, len(sentences))
-            vectors = encode([sentences[index] for index in range(done, stop)])
-            width = vectors.shape[1]
-            _write_block(folder, vectors, done, (len(sentences), width))
-            done = stop
-            report(done, (done - first) / (time.perf_counter() - started))
-    return np.memmap(folder / _VECTORS, dtype=np.float32, mode="r", shape=(len(sentences), width))
+        started = time.perf_counter()
+        while progress.done < len(sentences):
+            stop = min(progress.done + block, len(sentences))
+            vectors = encode([sentences[index] for index in range(progress.done, stop)])
+            progress = _write_block(folder, vectors, progress, len(sentences))
+            report(progress.done, (progress.done - first) / (time.perf_counter() - started))
+    return np.memmap(folder / _VECTORS, dtype=np.float32, mode="r", shape=(len(sentences), progress.width))
 
 
-def _read_progress(folder: Path) -> tuple[int, int]:
+@dataclass(frozen=True, slots=True)
+class _Progress:
+    """Finished blocks.
+
+    Attributes:
+        width: length of a vector.
+        ends: sentences done after each block.
+        digests: sha256 of each block's bytes.
+    """
+
+    width: int = 0
+    ends: tuple[int, ...] = ()
+    digests: tuple[str, ...] = ()
+
+    @property
+    def done(self) -> int:
+        """Sentences that have their vector."""
+        return self.ends[-1] if self.ends else 0
+
+
+def _whole_blocks(folder: Path, total: int) -> _Progress:
+    """The blocks before the first one that is missing or differs from its digest."""
     try:
-        row = json.loads((folder / _PROGRESS).read_text(encoding="utf-8"))
-        size = (folder / _VECTORS).stat().st_size
-        return (row["done"], row["width"]) if size == row["total"] * row["width"] * 4 else (0, 0)
+        row = unsealed(parse_json((folder / _PROGRESS).read_bytes()))
+        if row["total"] != total or (folder / _VECTORS).stat().st_size != total * row["width"] * _BYTES:
+            return _Progress()
     except (OSError, ValueError, KeyError):
-        return 0, 0
+        return _Progress()
+    saved = _Progress(row["width"], tuple(row["ends"]), tuple(row["digests"]))
+    whole, start = 0, 0
+    with (folder / _VECTORS).open("rb") as stream:
+        for end, digest in zip(saved.ends, saved.digests, strict=True):
+            if sha256(stream.read((end - start) * saved.width * _BYTES)).hexdigest() != digest:
+                _log.warning("%s: a block is damaged; embedded again from there", folder / _VECTORS)
+                break
+            whole, start = whole + 1, end
+    return _Progress(saved.width, saved.ends[:whole], saved.digests[:whole])
 
 
-def _write_block(folder: Path, vectors: NDArray[np.float32], start: int, shape: tuple[int, int]) -> None:
+def _write_block(folder: Path, vectors: NDArray[np.float32], before: _Progress, total: int) -> _Progress:
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / _VECTORS
-    fresh = not path.exists() or path.stat().st_size != shape[0] * shape[1] * 4
-    target = np.memmap(path, dtype=np.float32, mode="w+" if fresh else "r+", shape=shape)
+    path, width, start = folder / _VECTORS, vectors.shape[1], before.done
+    fresh = not path.exists() or path.stat().st_size != total * width * _BYTES
+    target = np.memmap(path, dtype=np.float32, mode="w+" if fresh else "r+", shape=(total, width))
     target[start : start + len(vectors)] = vectors
     target.flush()
-    write_json(folder / _PROGRESS, {"done": start + len(vectors), "total": shape[0], "width": shape[1]})
+    digest = sha256(np.ascontiguousarray(vectors, dtype=np.float32).tobytes()).hexdigest()
+    after = _Progress(width, (*before.ends, start + len(vectors)), (*before.digests, digest))
+    write_json(folder / _PROGRESS, sealed({"total": total, **asdict(after)}))
+    return after

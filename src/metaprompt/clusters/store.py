@@ -7,7 +7,7 @@ Layout below the cache: `corpora/<name>-<digest>/` holds the sentences, `.../emb
 from __future__ import annotations
 
 import hashlib
-import json
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from io import BytesIO
@@ -19,15 +19,25 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from metashot.data.corpus import CorpusSpec, read_documents
-from metashot.data.sentences import SentenceRules, SentenceStore, build_sentences, open_sentences
+from metashot.data.seals import parse_json, sealed, unsealed
+from metashot.data.sentences import (
+    INDEX_FILE,
+    SentenceRules,
+    SentenceStore,
+    build_sentences,
+    open_sentences,
+)
 from metashot.engine.errors import DataError
-from metashot.engine.files import digest_of, output_errors, write_atomic, write_json
+from metashot.engine.files import digest_of, output_errors, sha256_file, write_atomic, write_json
 from metashot.engine.models.gguf import cache_folder
 from metashot.engine.models.sentence_encoder import Embed
 from metashot.metaprompt.clusters.clustering import Clustering, ClusterSpec, cluster_vectors, quality_report
 from metashot.metaprompt.clusters.embedding import EncoderSpec, embed_sentences, encoder_digest, load_encoder
 
 _SHORT = 16
+ASSIGNMENT_FILE, CENTROIDS_FILE, REPORT_FILE = "assignment.npy", "centroids.npy", "report.json"
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,21 @@ class PrepareSettings:
     """All of `stage=prepare` for the prompt methods; the groups `corpus` and its parts in YAML."""
 
     corpus: CorpusSpec
+    sentences: SentenceRules
+    encoder: EncoderSpec
+    clusters: ClusterSpec
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CorpusConfig(CorpusSpec):
+    """The whole node `corpus`: where text comes from, and what becomes of it.
+
+    Attributes:
+        sentences: which of them are kept.
+        encoder: what embeds them.
+        clusters: how they are clustered.
+    """
+
     sentences: SentenceRules
     encoder: EncoderSpec
     clusters: ClusterSpec
@@ -104,10 +129,14 @@ def _digested(spec: CorpusSpec) -> tuple[Callable[[], Iterator[str]], str]:
 def _sentences(
     folder: Path, documents: Callable[[], Iterator[str]], rules: SentenceRules, notify: Callable[[str], None]
 ) -> SentenceStore:
-    if (folder / "sentences.json").is_file():
-        store = open_sentences(folder)
-        notify(f"sentences: {len(store)} in {store.documents} documents (cached)")
-        return store
+    if (folder / INDEX_FILE).is_file():
+        try:
+            store = open_sentences(folder)
+        except DataError as error:
+            _log.warning("%s; made again", error)
+        else:
+            notify(f"sentences: {len(store)} in {store.documents} documents (cached)")
+            return store
     store = build_sentences(folder, documents(), rules)
     notify(f"sentences: {len(store)} in {store.documents} documents")
     return store
@@ -123,9 +152,14 @@ def _clusters(
     encoder_key = digest_of({"sentences": sentences.digest, "encoder": encoder_digest(settings.encoder)})
     digest = digest_of({"vectors": encoder_key, "clusters": asdict(settings.clusters)})
     target = folder / f"clusters-{digest[:_SHORT]}"
-    if (target / "report.json").is_file():
-        notify(f"clusters: {settings.clusters.count} (cached in {target.name})")
-        return _open(sentences, target, digest)
+    if (target / REPORT_FILE).is_file():
+        try:
+            store = _open(sentences, target, digest)
+        except DataError as error:
+            _log.warning("%s; clustered again", error)
+        else:
+            notify(f"clusters: {settings.clusters.count} (cached in {target.name})")
+            return store
     vectors = embed_sentences(
         folder / f"embeddings-{encoder_key[:_SHORT]}",
         sentences,
@@ -147,17 +181,29 @@ def _clusters(
 
 
 def _write(folder: Path, clustering: Clustering, report: dict[str, Any]) -> None:
-    for name, array in (("assignment", clustering.assignment), ("centroids", clustering.centroids)):
+    files: dict[str, str] = {}
+    for name, array in ((ASSIGNMENT_FILE, clustering.assignment), (CENTROIDS_FILE, clustering.centroids)):
         buffer = BytesIO()
         np.save(buffer, array, allow_pickle=False)
-        write_atomic(folder / f"{name}.npy", buffer.getvalue())
-    write_json(folder / "report.json", report)  # written last: marks the folder whole
+        write_atomic(folder / name, buffer.getvalue())
+        files[name] = hashlib.sha256(buffer.getvalue()).hexdigest()
+    # Written last: marks the folder whole.
+    write_json(folder / REPORT_FILE, sealed({"files": files, "report": report}))
 
 
 def _open(sentences: SentenceStore, folder: Path, digest: str) -> ClusterStore:
-    assignment = np.load(folder / "assignment.npy", mmap_mode="r", allow_pickle=False)
-    centroids = np.load(folder / "centroids.npy", mmap_mode="r", allow_pickle=False)
-    if len(assignment) != len(sentences):
-        raise DataError(str(folder), "clusters belong to other sentences", "delete the folder")
-    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    return ClusterStore(sentences, assignment, centroids, digest, report)
+    """The clusters in `folder`, when its files have the digests of its report.
+
+    Raises:
+        DataError: damaged or unfinished.
+    """
+    try:
+        content = unsealed(parse_json((folder / REPORT_FILE).read_bytes()))
+        for name, expected in content["files"].items():
+            if sha256_file(folder / name) != expected:
+                raise ValueError(f"{name} differs from its digest")
+        assignment = np.load(folder / ASSIGNMENT_FILE, mmap_mode="r", allow_pickle=False)
+        centroids = np.load(folder / CENTROIDS_FILE, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(str(folder), f"no whole clusters: {error}", "run stage=prepare again") from error
+    return ClusterStore(sentences, assignment, centroids, digest, content["report"])

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from metashot.engine.files import write_json
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.learner import StepReport, ensure_finite
-from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
+from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.inner_loop import adapt, query_accuracy, support_pass
@@ -186,5 +186,5 @@ def regularizer_state(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name[start:]: t for name, t in weights.items() if name.startswith(_REGULARIZER_PREFIX)}
 
 
-def _updater(named: list[tuple[str, nn.Parameter]], settings: OptimizerSettings, total_steps: int) -> Updater:
+def _updater(named: list[tuple[str, nn.Parameter]], settings: OptimizerConfig, total_steps: int) -> Updater:
     return Updater([p for _, p in named], build_optimizer(named, settings), settings, total_steps)

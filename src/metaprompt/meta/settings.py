@@ -11,7 +11,8 @@ from torch import Tensor
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import input_embeddings
 from metashot.metaprompt.clusters.pseudo_tokens import (
     CENTERED_EMBEDDINGS,
@@ -86,8 +87,8 @@ class MetaSettings:
     max_skipped_tasks: int
     seed: int
     regularizer: RegularizerConfig
-    prompt_optimizer: OptimizerSettings
-    regularizer_optimizer: OptimizerSettings
+    prompt_optimizer: OptimizerConfig
+    regularizer_optimizer: OptimizerConfig
     as_released: bool
     switches: Mapping[str, bool | None]
 
@@ -112,6 +113,19 @@ class MetaSettings:
     def behaviour(self) -> ReleasedBehaviour:
         """The oddities that are on."""
         return released_behaviour(self.as_released, self.switches)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SupmerConfig(MetaSettings):
+    """The whole node `supmer`: meta-training with its loop.
+
+    Attributes:
+        loop: steps, evaluation, saving.
+        checkpoints: their folder.
+    """
+
+    loop: LoopSettings
+    checkpoints: Path
 
 
 def regularizer_config(config: RegularizerConfig, behaviour: ReleasedBehaviour) -> RegularizerConfig:

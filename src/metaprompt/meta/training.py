@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from metashot.engine.components.values import as_plain
 from metashot.engine.errors import CheckpointError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import CheckpointStore, read_checkpoint
@@ -49,7 +50,7 @@ def meta_train(
     seed_everything(settings.seed)
     learner = MetaLearner(settings, language_model, store, loop.steps)
     identity = {
-        **{f"supmer.{key}": value for key, value in asdict(settings).items()},
+        **{f"supmer.{key}": value for key, value in as_plain(settings).items()},
         "model": language_model.weights_digest,
         "tokenizer": language_model.tokenizer_digest,
         "corpus": store.digest,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from metashot.engine.components.values import as_plain
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import digest_of
 from metashot.engine.models.loading import LanguageModel
@@ -135,7 +136,7 @@ def fingerprint(
         {
             "code": _CODE_VERSION,
             "settings": own,
-            "train": asdict(settings.train_rules()),
+            "train": as_plain(settings.train_rules()),
             "behaviour": asdict(settings.behaviour()),
             "start": start.digest,
             "model": language_model.weights_digest,

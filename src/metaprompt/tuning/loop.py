@@ -12,7 +12,7 @@ from torch import Tensor
 
 from metashot.engine.errors import ConfigError, ModelError
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
+from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
 from metashot.metaprompt.backbone import target_loss
 from metashot.metaprompt.batch import PromptBatch, PromptExample, bucket_by_length, collate
 from metashot.metaprompt.meta.inner_loop import pad_id
@@ -54,7 +54,7 @@ class TrainRules:
     select_on: str
     predict_over: str
     dropout: bool
-    optimizer: OptimizerSettings
+    optimizer: OptimizerConfig
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value outside its rule."""

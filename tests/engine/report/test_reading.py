@@ -172,7 +172,7 @@ def test_a_damaged_run_record_leaves_its_folder_out(recorded, made, written):
     path.write_text(path.read_text().replace('"k": 16', '"k": 17'))
     outputs = read_outputs([recorded.parent])
     assert outputs.results["task"].to_list() == ["weather"]
-    assert any("run.json is damaged: differs from its digest" in problem for problem in outputs.problems)
+    assert any("run.json is damaged: differs from its seal" in problem for problem in outputs.problems)
 
 
 def test_results_that_are_gone_altogether_are_missed(recorded, made, written):

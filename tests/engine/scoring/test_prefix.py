@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3
 
 from metashot.engine.errors import ConfigError, ModelError
 from metashot.engine.models.tiny import tiny_model
-from metashot.engine.scoring import PrefixScorer, Request, batch, projection, score_plain
+from metashot.engine.scoring import PlainScorer, PrefixScorer, Request, batch, projection, score_plain
 
 ARCHITECTURES = ("gpt2", "llama", "gptj", "gemma", "gemma2")
 TINY_BUDGET = 1  # the floor of 32 rows a batch
@@ -242,8 +242,8 @@ def test_nan_names_value_request_and_way_out():
 
 
 def test_a_sequence_longer_than_the_positions_is_refused():
-    with pytest.raises(ConfigError, match="request 1 has 2048 context and 1 target tokens"):
-        PrefixScorer(_model("llama")).score([Request((5,), (6,)), Request((5,) * 2048, (6,))])
+    with pytest.raises(ConfigError, match="request 1 has 2049 context and 1 target tokens"):
+        PrefixScorer(_model("llama")).score([Request((5,), (6,)), Request((5,) * 2049, (6,))])
 
 
 def test_a_token_that_the_model_does_not_know_is_refused():
@@ -344,3 +344,21 @@ def test_the_model_is_left_as_it_was_also_after_an_error(monkeypatch):
 
 def test_nothing_to_score_is_an_empty_list():
     assert PrefixScorer(_model("gpt2")).score([]) == []
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "t5"])
+def test_the_best_token_of_each_place_stands_beside_the_target(architecture):
+    model = _model(architecture)
+    requests = [Request((5, 6, 7), (8, 9)), Request((5, 6, 7), (8, 10)), Request((4,), (3,))]
+    for scorer in (PrefixScorer(model), PlainScorer(model)):
+        for request, row in zip(requests, scorer.score_with_best(requests), strict=True):
+            every = score_plain(
+                model,
+                [
+                    Request(request.context, (*request.target[:-1], token))
+                    for token in range(model.config.vocab_size)
+                ],
+            )
+            best = torch.stack([scores[-1] for scores in every]).amax()
+            torch.testing.assert_close(row[-1, 1], best, atol=1e-4, rtol=0)
+            assert (row[:, 0] <= row[:, 1]).all()

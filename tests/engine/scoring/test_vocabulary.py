@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metashot.engine.scoring import vocabulary
-from metashot.engine.scoring.vocabulary import Head, token_log_probs
+from metashot.engine.scoring.vocabulary import Head, chosen_and_best, token_log_probs
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])
@@ -20,10 +20,13 @@ def test_tiles_give_the_log_softmax(monkeypatch, bias, softcap):
     if softcap is not None:
         logits = softcap * torch.tanh(logits / softcap)
     ours = token_log_probs(Head(weight, offset, softcap), hidden, rows, tokens)
-    torch.testing.assert_close(ours, logits.log_softmax(-1)[rows, tokens])
+    log_probs = logits.log_softmax(-1)
+    torch.testing.assert_close(ours, torch.stack([log_probs[rows, tokens], log_probs.amax(-1)[rows]], dim=1))
+    torch.testing.assert_close(chosen_and_best(logits[rows], tokens), ours)
 
 
 def test_huge_logits_do_not_overflow():
     hidden, weight = torch.tensor([[1000.0]]), torch.tensor([[1.0], [0.999], [-1.0]])
-    [best] = token_log_probs(Head(weight), hidden, torch.tensor([0]), torch.tensor([0]))
-    assert best.item() == pytest.approx(-0.3133, abs=1e-3)  # -log(1 + e^-1)
+    [[chosen, best]] = token_log_probs(Head(weight), hidden, torch.tensor([0]), torch.tensor([0])).tolist()
+    assert best == chosen
+    assert best == pytest.approx(-0.3133, abs=1e-3)  # -log(1 + e^-1)

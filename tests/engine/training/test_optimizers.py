@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
+import bitsandbytes
 import pytest
 import torch
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.optimizers import (
-    OptimizerSettings,
+    OptimizerConfig,
     Updater,
+    adamw,
     build_optimizer,
-    check_optimizer,
     constant_factor,
     learning_rate_at,
     linear_factor,
-    optimizer_state_bytes,
+    state_bytes_per_weight,
 )
 
 
@@ -25,7 +29,7 @@ def test_linear_schedule_rises_over_the_warmup_and_falls_to_zero() -> None:
 
 def test_without_warmup_the_first_step_has_the_full_rate_as_in_the_released_runs() -> None:
     assert linear_factor(0, total_steps=30_000, warmup_steps=0) == 1.0
-    assert learning_rate_at(OptimizerSettings(learning_rate=1e-5), 15_000, 30_000) == 5e-6
+    assert learning_rate_at(OptimizerConfig(learning_rate=1e-5), 15_000, 30_000) == 5e-6
 
 
 def test_constant_schedule_stays_at_one_after_the_warmup() -> None:
@@ -39,7 +43,7 @@ def test_constant_schedule_stays_at_one_after_the_warmup() -> None:
 
 def test_biases_and_norms_get_no_weight_decay() -> None:
     layer = torch.nn.Linear(3, 2)
-    optimizer = build_optimizer(layer.named_parameters(), OptimizerSettings(weight_decay=0.1))
+    optimizer = build_optimizer(layer.named_parameters(), OptimizerConfig(weight_decay=0.1))
     assert [(group["weight_decay"], len(group["params"])) for group in optimizer.param_groups] == [
         (0.1, 1),
         (0.0, 1),
@@ -49,7 +53,7 @@ def test_biases_and_norms_get_no_weight_decay() -> None:
 def test_an_update_clips_to_the_norm_and_steps_as_plain_sgd() -> None:
     # gradient (3, 4) has norm 5; clipped to 1 it is (0.6, 0.8); rate 0.5 -> (1, 1) - 0.5 * (0.6, 0.8)
     weight = torch.nn.Parameter(torch.ones(2))
-    rule = OptimizerSettings(name="sgd", learning_rate=0.5, clip_norm=1.0)
+    rule = OptimizerConfig(learning_rate=0.5, clip_norm=1.0, algorithm=torch.optim.SGD)
     updater = Updater([weight], build_optimizer([("weight", weight)], rule), rule, total_steps=10)
     (weight * torch.tensor([3.0, 4.0])).sum().backward()
     report = updater.apply(0)
@@ -59,26 +63,33 @@ def test_an_update_clips_to_the_norm_and_steps_as_plain_sgd() -> None:
 
 
 def test_eight_bit_state_takes_about_a_quarter_of_the_bytes() -> None:
-    sizes = {}
-    for name in ("adamw", "adam8bit"):
-        weight = torch.nn.Parameter(torch.randn(256, 256))
-        optimizer = build_optimizer([("weight", weight)], OptimizerSettings(name=name, betas=(0.9, 0.995)))
-        weight.grad = torch.randn_like(weight)
-        optimizer.step()
-        sizes[name] = optimizer_state_bytes(optimizer)
-    assert 3.5 < sizes["adamw"] / sizes["adam8bit"] < 4.0
+    eight = partial(bitsandbytes.optim.AdamW8bit, betas=(0.9, 0.995))
+    plain, small = (state_bytes_per_weight(OptimizerConfig(algorithm=one)) for one in (adamw(), eight))
+    assert plain == pytest.approx(8, abs=0.01)
+    assert 3.5 < plain / small < 4.0
+    assert state_bytes_per_weight(OptimizerConfig(algorithm=torch.optim.SGD)) == 0
+
+
+@pytest.mark.parametrize("name", ["Adam", "NAdam", "RMSprop", "Adafactor", "RAdam"])
+def test_any_class_of_torch_may_be_the_algorithm(name: str) -> None:
+    weight = torch.nn.Parameter(torch.ones(4, 4))
+    rule = OptimizerConfig(learning_rate=0.1, algorithm=getattr(torch.optim, name))
+    updater = Updater([weight], build_optimizer([("weight", weight)], rule), rule, total_steps=2)
+    weight.square().sum().backward()
+    updater.apply(0)
+    assert bool((weight < 1).all())
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("keys", "words"),
     [
-        (OptimizerSettings(name="adam"), "optimizer.name: unknown value 'adam'"),
-        (OptimizerSettings(learning_rate=0.0), "0.0 is not positive"),
-        (OptimizerSettings(name="adam8bit", paged=True), "paged state needs a CUDA GPU, not cpu"),
-        (OptimizerSettings(paged=True), "adamw has no paged state"),
-        (OptimizerSettings(schedule="cosine"), "unknown value 'cosine'"),  # pyright: ignore
+        ({"learning_rate": 0.0}, "0.0 is not positive"),
+        ({"schedule": "cosine"}, "unknown value 'cosine'"),
+        ({"algorithm": partial(torch.optim.Adam, lr=1.0)}, "lr: is no key of the algorithm .*learning_rate"),
+        ({"algorithm": partial(torch.optim.Adam, betas=(2.0, 0.9))}, "Adam: Invalid beta parameter"),
+        ({"algorithm": bitsandbytes.optim.PagedAdamW8bit}, "paged state needs a CUDA GPU, not cpu"),
     ],
 )
-def test_settings_that_cannot_be_fulfilled_are_named(settings: OptimizerSettings, words: str) -> None:
+def test_settings_that_cannot_be_fulfilled_are_named(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
-        check_optimizer(settings, torch.device("cpu"))
+        build_optimizer([("weight", torch.nn.Parameter(torch.ones(2, 2)))], OptimizerConfig(**keys))

@@ -7,12 +7,19 @@ import random
 from pathlib import Path
 from typing import Any
 
+import bitsandbytes
 import numpy as np
 import torch
 
 from metashot.engine.training.learner import StepReport, ensure_finite
-from metashot.engine.training.optimizers import OptimizerSettings, Updater, build_optimizer
+from metashot.engine.training.optimizers import OptimizerConfig, Updater, adamw, build_optimizer
 from metashot.engine.training.randomness import seed_everything
+
+ALGORITHMS = {
+    "adamw": adamw(),
+    "adam8bit": bitsandbytes.optim.AdamW8bit,
+    "adafactor": torch.optim.Adafactor,
+}
 
 
 class ToyLearner:
@@ -26,8 +33,8 @@ class ToyLearner:
         self.prompt = torch.nn.Parameter(torch.randn(3, 6))
         self.average = 0.0
         self.nan_at = nan_at
-        fast = OptimizerSettings(name=optimizer, learning_rate=0.01, warmup_steps=2)
-        slow = OptimizerSettings(name="adamw", learning_rate=0.003, schedule="constant")
+        fast = OptimizerConfig(learning_rate=0.01, warmup_steps=2, algorithm=ALGORITHMS[optimizer])
+        slow = OptimizerConfig(learning_rate=0.003, schedule="constant")
         network = list(self.network.parameters())
         self.updaters = {
             "network": Updater(network, build_optimizer(self.network.named_parameters(), fast), fast, steps),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -86,6 +87,32 @@ def test_a_killed_embedding_goes_on_where_it_was(settings: PrepareSettings):
     assert encoder.seen == 16
     fresh = np.unique(np.asarray(store.assignment), return_counts=True)[1]
     assert fresh.tolist() == [12, 12, 12]
+
+
+def test_no_flip_or_cut_of_a_cached_file_is_used(settings: PrepareSettings, tmp_path: Path):
+    """Every file of sentences, vectors and clusters: made again, with the same outcome as before."""
+    whole = prepare(settings, CountingEncoder())
+    expected = np.asarray(whole.assignment).tolist(), np.asarray(whole.centroids).tolist(), whole.report
+    text = [whole.sentences[index] for index in range(len(whole.sentences))]
+    files = {path: path.read_bytes() for path in (tmp_path / "cache").rglob("*") if path.is_file()}
+    assert len(files) >= 9
+    draw = random.Random(0)
+    for path, content in files.items():
+        for number in range(8 if content else 0):
+            place = draw.randrange(len(content))
+            flipped = (
+                content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
+            )
+            path.write_bytes(flipped if number % 2 else content[:place])
+            found = prepare(settings, CountingEncoder())
+            assert (
+                np.asarray(found.assignment).tolist(),
+                np.asarray(found.centroids).tolist(),
+                found.report,
+            ) == expected
+            assert [found.sentences[index] for index in range(len(found.sentences))] == text
+            for file, original in files.items():  # a re-made report may hold the same figures in other bytes
+                file.write_bytes(original)
 
 
 def test_a_damaged_vector_file_is_embedded_again(settings: PrepareSettings, tmp_path: Path):

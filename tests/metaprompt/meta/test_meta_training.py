@@ -19,7 +19,7 @@ from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import checkpoint_folders, verify
 from metashot.engine.training.learner import DivergedError
 from metashot.engine.training.loop import LoopSettings
-from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import input_embeddings
 from metashot.metaprompt.clusters.pseudo_tokens import cluster_embeddings, load_cluster_vectors
 from metashot.metaprompt.clusters.store import ClusterStore
@@ -54,8 +54,8 @@ SETTINGS = MetaSettings(
     max_skipped_tasks=1,
     seed=0,
     regularizer=RegularizerConfig(4, 1, True, "none", "near_identity", "row_l2", 8),
-    prompt_optimizer=OptimizerSettings(learning_rate=0.05),
-    regularizer_optimizer=OptimizerSettings(learning_rate=1e-3),
+    prompt_optimizer=OptimizerConfig(learning_rate=0.05),
+    regularizer_optimizer=OptimizerConfig(learning_rate=1e-3),
     as_released=False,
     switches={},
 )

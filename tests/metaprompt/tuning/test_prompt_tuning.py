@@ -12,7 +12,7 @@ import torch
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel, state_digest
-from metashot.engine.training.optimizers import OptimizerSettings
+from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.settings import make_regularizer
@@ -43,7 +43,7 @@ def data_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def settings(data_root: Path, **changes: Any) -> TuneSettings:
     train = TrainRules(
-        4, 4, 400, 2, "dev", "verbalizers", False, OptimizerSettings(learning_rate=0.05, weight_decay=0.0)
+        4, 4, 400, 2, "dev", "verbalizers", False, OptimizerConfig(learning_rate=0.05, weight_decay=0.0)
     )
     defaults = TuneSettings(
         method="soft_prompt", tuning="soft_prompt", setting="test", tasks=("SST-2",), transfer={},
@@ -84,7 +84,7 @@ def test_every_method_runs_and_leaves_the_model_as_it_was(
 
 def test_tuning_learns(make_model: Any, data_root: Path, tmp_path: Path):
     model = make_model("t5")
-    fast = OptimizerSettings(learning_rate=1.0, weight_decay=0.0)
+    fast = OptimizerConfig(learning_rate=1.0, weight_decay=0.0)
     train = replace(settings(data_root).train, steps=40, evaluate_every=10, select_on="last", optimizer=fast)
     evaluate_prompts(settings(data_root, train=train), model, tmp_path / "run", tmp_path, notify=quiet)
     curve = json.loads((tmp_path / "run" / "tuning.jsonl").read_text())["curve"]
