@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
@@ -19,11 +20,14 @@ from metashot.stages.icl_training import training_settings
 
 ROOT = Path(__file__).parents[2]
 METHODS = ("metaicl", "channel_metaicl", "multitask_zero", "channel_multitask_zero")
-NAMES = sorted(
-    path.stem
-    for path in (ROOT / "conf" / "experiment").glob("*.yaml")
-    if path.stem.startswith(METHODS) or path.stem == "metaicl_channel_hr_to_lr"
-)
+PUBLISHED = [
+    "metaicl_channel_hr_to_lr",
+    "figure2",
+    "table5_trained",
+    "table7_trained",
+    "table8_trained",
+    "table13_trained",
+]
 
 
 def composed(*overrides: str) -> Any:
@@ -35,34 +39,37 @@ def composed(*overrides: str) -> Any:
     return make_run_config(OmegaConf.to_container(config, resolve=True))
 
 
-def test_every_method_has_an_experiment_for_every_setting() -> None:
-    settings = {path.stem for path in (ROOT / "src/data/settings/definitions").glob("*.yaml")}
-    assert {f"{method}_{setting}" for method in METHODS for setting in settings} <= set(NAMES)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_an_experiment_builds_with_the_published_hyperparameters(name: str) -> None:
-    config = (
-        composed(f"experiment={name}", "data.root=unused")
-        if "demo" not in name
-        else composed(f"experiment={name}")
-    )
+def has_published_hyperparameters(config: Any) -> None:
     settings = training_settings(config)
     assert settings.method.trained
     assert config.stages == ("train", "evaluate")
-    if "demo" in name:
-        return
-    assert (settings.loop.steps, settings.episodes.batch_size, settings.shots) == (
-        30_000,
-        8,
-        0 if "zero" in name else 16,
-    )
+    assert (settings.loop.steps, settings.episodes.batch_size) == (30_000, 8)
+    assert settings.shots == (16 if settings.method.demonstrations else 0)
     optimizer = settings.optimizer
     assert (algorithm_name(optimizer.algorithm), optimizer.learning_rate) == ("AdamW8bit", 1e-5)
     assert optimizer.algorithm.keywords == {"betas": (0.9, 0.995), "eps": 1e-8}
     assert (optimizer.schedule, optimizer.warmup_steps, optimizer.clip_norm) == ("linear", 0, 1.0)
-    shares = {"metaicl_hr_to_lr_inst_all": 0.1, "multitask_zero_hr_to_lr_inst_all": 0.5}
-    assert settings.episodes.pool_fraction == shares.get(name.removeprefix("channel_"), 1.0)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_one_file_serves_every_setting_and_method(method: str) -> None:
+    config = composed("experiment=trained", "setting=qa_to_qa", f"method={method}", "data.root=unused")
+    has_published_hyperparameters(config)
+    assert (config.setting.name, config.method.name, config.model.name) == ("qa_to_qa", method, "gpt2_large")
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_table_has_the_published_hyperparameters(name: str) -> None:
+    has_published_hyperparameters(composed(f"experiment={name}", "data.root=unused"))
+
+
+def test_all_instructions_keep_the_released_shares_of_the_pools() -> None:
+    table = yaml.safe_load((ROOT / "conf/experiment/table8_trained.yaml").read_text())
+    rows = [dict(word.split("=") for word in row) for row in table["hydra"]["sweeper"]["runs"]]
+    assert len(rows) == 3 * len(METHODS)
+    for row in rows:
+        share = "0.5" if "zero" in row["method"] else "0.1"
+        assert row.get("trainer.pool_fraction") == (share if row["setting"].endswith("all") else None)
 
 
 def run(tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
@@ -70,7 +77,14 @@ def run(tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
              "data.target_tasks=2", "seeds=[100]", "trainer.pool_size=12", "trainer.batch_size=2",
              f"results_root={tmp_path}"]  # fmt: skip
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "run.py", "experiment=channel_metaicl_demo", *small, *overrides]
+    command = [
+        sys.executable,
+        "run.py",
+        "experiment=metaicl_demo",
+        "method=channel_metaicl",
+        *small,
+        *overrides,
+    ]
     return subprocess.run(
         command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300, check=False
     )
