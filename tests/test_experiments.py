@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 from metashot.metaprompt.tuning.tunable import PromptMethod
 from metashot.stages import command
 from metashot.stages.components import make_run_config
-from metashot.stages.context import tracker_spec
 from metashot.stages.icl_training import training_settings
 from metashot.stages.metaprompt_settings import loop_settings, meta_settings, prepare_settings, tune_settings
+from metashot.stages.tracking import run_label
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXPERIMENTS = sorted(path.stem for path in (REPOSITORY / "conf" / "experiment").glob("*.yaml"))
@@ -45,12 +45,12 @@ def composed(*overrides):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_composes_and_binds(program, tmp_path, name):
     config = composed(
-        f"experiment={name}", *root_of(name), f"logger.folder={tmp_path}", f"results_root={tmp_path}",
+        f"experiment={name}", *root_of(name), "logger=none", f"results_root={tmp_path}",
         "tuning.data_root=nowhere", "tuning.prompt_path=nowhere",
     )  # fmt: skip
     run = make_run_config(config)
     assert program.chosen_stages(run)
-    assert tracker_spec(run).name
+    assert run_label(run, []).name
     if isinstance(run.method, PromptMethod):
         meta_settings(run.supmer)
         loop_settings(run.supmer)
@@ -84,12 +84,12 @@ def test_every_swept_value_of_an_experiment_composes(program, name):
         sweeper = compose("config", overrides=arguments, return_hydra_config=True).hydra.sweeper
     rows = [[f"{key}={value}"] for key, values in sweeper.params.items() for value in values.split(",")]
     for row in [*rows, *sweeper.get("runs", [])]:
-        assert composed(*arguments, "logger.folder=folder", *row)
+        assert composed(*arguments, "logger=none", *row)
 
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_two_steps(program, tmp_path, name):
-    overrides = [f"experiment={name}", "debug=smoke", f"logger.folder={tmp_path}", f"results_root={tmp_path}"]
+    overrides = [f"experiment={name}", "debug=smoke", "logger=none", f"results_root={tmp_path}"]
     config = composed(*overrides)
     if "tuning" in config["method"]:
         config["stage"] = ["prepare", "train"]

@@ -169,7 +169,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--folder", default=None)
     parser.add_argument("--task", default=None)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--clock", default="wall", choices=["wall", "cpu"])
+    parser.add_argument("--clock", default="cpu", choices=["wall", "cpu"])
     parser.add_argument("--repeat", type=int, default=5)
     parser.add_argument("--baseline-repeat", type=int, default=2)
     parser.add_argument("--subset", type=int, default=8)

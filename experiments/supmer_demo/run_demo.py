@@ -98,8 +98,8 @@ def _draw_meta_training(axes: Axes, path: Path) -> None:
     rows = list(read_lines(path))
     for key, marker, label in (
         ("train/loss", "", "training tasks"),
-        ("eval/query_loss_unadapted", "o", "held-out tasks, not adapted"),
-        ("eval/query_loss", "o", "held-out tasks, one inner step"),
+        ("held_out/query_loss_unadapted", "o", "held-out tasks, not adapted"),
+        ("held_out/query_loss", "o", "held-out tasks, one inner step"),
     ):
         points = [(row["step"], row[key]) for row in rows if key in row]
         steps, values = [step for step, _ in points], [value for _, value in points]

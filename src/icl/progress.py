@@ -76,9 +76,9 @@ class CellProgress:
         self._total += result.value
         self._tracker.log(
             {
-                f"{result.task}/{result.metric}": result.value,
-                "running_mean": self._total / self._done,
-                "cells/computed": float(computed),
+                f"eval/{result.task}/{result.metric}_percent": 100 * result.value,
+                "eval/mean_percent": 100 * self._total / self._done,
+                "eval/computed": float(computed),
             },
             step=self._done,
         )

@@ -191,7 +191,7 @@ def _plan(episode: Episode, cache: PieceCache, rules: SequenceRules) -> _Plan:
     place = np.arange(len(numbers))
     no_label = (place < len(numbers) - 1) & (rules.labels is DemonstrationLabels.NONE)
     examples = [cache.example(int(number)) for number in numbers]
-    bare = np.array([rules.released_free_form and not example.options for example in examples])
+    bare = np.array([rules.released_free_form and not example.options for example in examples], dtype=bool)
     sides = [
         piece_codes(numbers, is_output=False, first=place == 0, no_label=no_label | bare),
         piece_codes(numbers, is_output=True, first=place == 0, no_label=no_label),

@@ -8,9 +8,9 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -45,6 +45,8 @@ LOG_WIDTH = 120
 GOING_ON = (
     "what was finished is stored; the same command goes on, a single run with its folder as hydra.run.dir"
 )
+PROMPT_METHODS = "metashot.metaprompt."
+"""Where the methods lie that tune prompts; all others score options in context."""
 Stage = Callable[[Any], float | None]
 
 
@@ -55,46 +57,45 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).name, replace=True)
 
 
-def stages() -> dict[str, dict[str, Stage]]:
-    """Stage -> method family -> function. Imports torch, so only a run calls it."""
-    from metashot.stages import icl_evaluation as icl
-    from metashot.stages import icl_training as training
-    from metashot.stages import metaprompt as prompt
-    from metashot.stages import preparation as data_stages
-    from metashot.stages import reports as common
+STAGES = {
+    "prepare": {"icl": "preparation.prepare_stage", "prompt": "metaprompt.prepare_stage"},
+    "doctor": {"icl": "preparation.doctor_stage"},
+    "train": {"icl": "icl_training.train_stage", "prompt": "metaprompt.train_stage"},
+    "evaluate": {"icl": "icl_evaluation.evaluate_stage", "prompt": "metaprompt.evaluate_stage"},
+    "export": {"icl": "icl_evaluation.export_stage"},
+    "plan": {"icl": "icl_evaluation.plan_stage"},
+    "report": {"icl": "reports.report_stage", "prompt": "reports.report_stage"},
+    "compare": {"icl": "reports.compare_stage", "prompt": "reports.compare_stage"},
+}
+"""Stage -> method family -> function of `metashot.stages`, imported when it runs: most of a short command is imports."""
 
-    return {
-        "prepare": {"icl": data_stages.prepare_stage, "prompt": prompt.prepare_stage},
-        "doctor": {"icl": data_stages.doctor_stage},
-        "train": {"icl": training.train_stage, "prompt": prompt.train_stage},
-        "evaluate": {"icl": icl.evaluate_stage, "prompt": prompt.evaluate_stage},
-        "export": {"icl": icl.export_stage},
-        "plan": {"icl": icl.plan_stage},
-        "report": {"icl": common.report_stage, "prompt": common.report_stage},
-        "compare": {"icl": common.compare_stage, "prompt": common.compare_stage},
-    }
+
+def check_stage(composed: Mapping[str, Any]) -> None:
+    """Refuse a stage that does not exist, or that the method has no use for, before anything is imported.
+
+    Raises:
+        ConfigError: such a stage.
+    """
+    family = "prompt" if str(composed["method"].get("_target_", "")).startswith(PROMPT_METHODS) else "icl"
+    asked = composed["stage"]
+    for name in asked if isinstance(asked, list) else [asked]:
+        if name not in STAGES:
+            raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), STAGES))
+        if family not in STAGES[name]:
+            useful = [stage for stage, functions in STAGES.items() if family in functions]
+            method = composed["method"].get("name")
+            raise ConfigError(
+                "stage", f"method {method!r} has no stage {name!r}", f"one of {', '.join(useful)}"
+            )
 
 
 def chosen_stages(config: RunConfig) -> list[Stage]:
-    """The functions of `stage=...`, in order.
-
-    Raises:
-        ConfigError: a stage that does not exist, or that the method has no use for.
-    """
-    from metashot.metaprompt.tuning.tunable import PromptMethod
-
-    known = stages()
-    family = "prompt" if isinstance(config.method, PromptMethod) else "icl"
+    """The functions of `stage=...`, in order."""
+    family = "prompt" if type(config.method).__module__.startswith(PROMPT_METHODS) else "icl"
     functions: list[Stage] = []
     for name in config.stages:
-        if name not in known:
-            raise ConfigError("stage", f"unknown stage {name!r}", suggestion(name, known))
-        if family not in known[name]:
-            useful = [stage for stage, functions_ in known.items() if family in functions_]
-            raise ConfigError(
-                "stage", f"method {config.method.name!r} has no stage {name!r}", f"one of {', '.join(useful)}"
-            )
-        functions.append(known[name][family])
+        module, _, function = STAGES[name][family].partition(".")
+        functions.append(getattr(import_module(f"metashot.stages.{module}"), function))
     return functions
 
 
@@ -104,14 +105,13 @@ def execute(composed: dict[str, Any], output: Path, overrides: list[str]) -> flo
 
     from metashot.engine.runs.record import RunRecord
     from metashot.engine.sweeps.pruning import watched
-    from metashot.engine.tracking.tracker import open_tracker
     from metashot.stages.components import make_run_config
-    from metashot.stages.context import RunContext, tracker_spec
+    from metashot.stages.context import RunContext
+    from metashot.stages.tracking import run_tracker
 
     config = make_run_config(composed)
     functions = chosen_stages(config)
-    spec = tracker_spec(config)
-    tracker = watched(open_tracker(spec if LAUNCH.leads else replace(spec, kind="none"), composed))
+    tracker = watched(run_tracker(config, composed, overrides, silent=not LAUNCH.leads))
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, quiet=not LAUNCH.leads)
     record = RunRecord(output, composed, overrides, writes=LAUNCH.leads)
     run = RunContext(config, output, console, tracker, record)
@@ -121,6 +121,16 @@ def execute(composed: dict[str, Any], output: Path, overrides: list[str]) -> flo
             figure = function(run)
     run.console.print(f"output folder: {output}", soft_wrap=True)
     return figure
+
+
+def announce(composed: Mapping[str, Any]) -> None:
+    """Say what begins, at once: the imports and the model that come next take seconds."""
+    stage = composed["stage"]
+    setting = (composed["setting"] or composed["data"]).get("name", "")
+    words = " and ".join(map(str, stage)) if isinstance(stage, list) else str(stage)
+    print(
+        f"{words}: {composed['method'].get('name')}, {composed['model'].get('name')}, {setting}", flush=True
+    )
 
 
 @contextmanager
@@ -154,6 +164,9 @@ def job(composed: DictConfig) -> float | None:
             if settings.job.chdir:
                 config = anchored(config, Path(settings.runtime.cwd))
             check_nothing_is_removed(config)  # pyright: ignore[reportArgumentType]
+            check_stage(config)  # pyright: ignore[reportArgumentType]
+            if settings.mode is RunMode.RUN and LAUNCH.leads:
+                announce(config)  # pyright: ignore[reportArgumentType]
             return execute(config, output, overrides)  # pyright: ignore[reportArgumentType]
     except (MetashotError, OmegaConfBaseException) as error:
         if settings.mode is RunMode.MULTIRUN or SHOW_ALL:

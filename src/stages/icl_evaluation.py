@@ -14,7 +14,7 @@ from metashot.engine.files import write_atomic, write_json
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
-from metashot.engine.runs.results import FinishedCell
+from metashot.engine.runs.results import PREDICTIONS_FILE, FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
 from metashot.engine.training.optimizers import state_bytes_per_weight
 from metashot.engine.training.ranks import leads
@@ -107,6 +107,8 @@ def _agreed(run: RunContext, settings: EvaluateSettings) -> tuple[ModelConfig, E
     spec, folder = run.config.model, _checkpoint(run)
     if folder is not None:
         spec = spec.with_weights(folder)
+        if run.config.checkpoint is not None:
+            run.tracker.uses(folder)
     if spec.checkpoint is not None:
         settings = replace(settings, prompt=follow_checkpoint(spec.checkpoint, settings.prompt))
         check_method(spec.checkpoint, settings.method, settings.k, settings.prompt)
@@ -165,9 +167,9 @@ def cost_line(cost: EvaluationCost) -> str:
 def _track(run: RunContext, cells: Sequence[FinishedCell], summary: Summary) -> None:
     results = [asdict(cell.result) for cell in cells]
     run.tracker.table("results", list(results[0]), [list(row.values()) for row in results])
-    if run.config.logger["predictions"]:
+    if run.config.logger.predictions:
         columns = ("task", "seed", "index", "gold", "prediction", "options", "nll")
         rows = [[getattr(p, name) for name in columns] for cell in cells for p in cell.predictions]
         run.tracker.table("predictions", columns, [[*row[:5], list(row[5]), list(row[6])] for row in rows])
-    per_task = {f"{task.task}/{task.metric}": task.mean.value for task in summary.tasks}
-    run.tracker.summary({**per_task, "mean": summary.mean.value, "worst": summary.worst.value})
+    run.tracker.artifact("predictions", "predictions", run.output / PREDICTIONS_FILE)
+    run.tracker.summary(summary.tracked())

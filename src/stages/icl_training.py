@@ -31,6 +31,7 @@ def train_stage(run: RunContext) -> float:
         settings, model, tasks.source, tasks.training, tasks.targets, run.output, run.tracker
     )
     _tell(run, outcome)
+    run.tracker.artifact("checkpoint", "checkpoint", trained_folder(run.output))
     return 100.0 * outcome.metrics.get("metric", 0.0)
 
 

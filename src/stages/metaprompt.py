@@ -8,6 +8,7 @@ from rich.table import Table
 
 from metashot.engine.files import write_atomic, write_json
 from metashot.engine.models.loading import LanguageModel, load_model
+from metashot.engine.runs.results import PREDICTIONS_FILE
 from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train
@@ -52,6 +53,7 @@ def train_stage(run: RunContext) -> float:
             table.add_row(name, f"{value:.4f}")
         run.console.print(table)
     _show_prompt(run, model, outcome.checkpoint)
+    run.tracker.artifact("prompt", "prompt", outcome.checkpoint)
     run.tracker.summary({f"held_out/{name}": value for name, value in outcome.metrics.items()})
     return outcome.metrics.get("query_loss", float("nan"))
 
@@ -79,7 +81,8 @@ def evaluate_stage(run: RunContext) -> float:
     run.console.print(console_table(summary))
     for task, row in deviations([cell.result for cell in cells]).items():
         run.console.print(f"{task}: {row['mean']:.1f} +- {row['deviation']:.1f} over {row['runs']} runs")
-    run.tracker.summary({"mean": summary.mean.value, "worst": summary.worst.value})
+    run.tracker.artifact("predictions", "predictions", run.output / PREDICTIONS_FILE)
+    run.tracker.summary(summary.tracked())
     return summary.mean.value
 
 

@@ -29,7 +29,7 @@ def replay(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list
     again = [*saved.overrides, *further]
     config = compose("config", overrides=again)
     today: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
-    changes = config_changes(saved.config, today, ignore=("results_root", "logger.folder", "logger.group"))
+    changes = config_changes(saved.config, today, ignore=("results_root", "logger"))
     if changes:
         print("the config differs from the recorded one (then -> today):", *changes, sep="\n  ")
     else:

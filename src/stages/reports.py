@@ -13,13 +13,16 @@ from metashot.stages.context import RunContext
 def report_stage(run: RunContext) -> None:
     """Write tables, plots and the page of the runs in `runs` (by default all under `results_root`)."""
     keys = run.config.report
-    write_report(
+    outcome = write_report(
         ReportSettings(
             _run_folders(run) or (run.results_root,), keys.folder or run.output, keys.formats, keys.draws,
             keys.permutations, keys.level, keys.seed,
         ),
         run.console,
     )  # fmt: skip
+    for path in outcome.files:
+        if path.suffix == ".html":
+            run.tracker.artifact("report", "report", path)
 
 
 def compare_stage(run: RunContext) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 from transformers import PreTrainedModel
 
@@ -28,6 +28,7 @@ from metashot.icl.training_settings import MetaTrainSettings
 from metashot.metaprompt.clusters.store import CorpusConfig
 from metashot.metaprompt.meta.settings import SupmerConfig
 from metashot.metaprompt.tuning.settings import TuningConfig
+from metashot.stages.logger_config import LoggerConfig
 
 MakeScorer = Callable[[PreTrainedModel], Scorer]
 
@@ -111,7 +112,7 @@ class RunConfig:
     supmer: SupmerConfig
     tuning: TuningConfig
     scorer: MakeScorer
-    logger: dict[str, Any]
+    logger: LoggerConfig
     stage: str | tuple[str, ...]
     k: int
     seeds: tuple[int, ...]
@@ -121,7 +122,7 @@ class RunConfig:
     results_root: Path
     condition: str
     name: str | None
-    tags: tuple[str, ...]
+    tags: str | tuple[str, ...]
     selection: Selection
     prompt: PromptConfig
     runs: tuple[Path, ...]

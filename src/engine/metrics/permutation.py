@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import binom
 
 from metashot.engine.metrics.classification import Codes, Floats, Metric, f1_mean
 from metashot.engine.metrics.statistics import TaskOutcomes, distinct_patterns, seed_values
@@ -86,6 +85,8 @@ def paired_permutation_test(
 
 
 def _exact_p(pairs: Sequence[_Pair], observed: float) -> float:
+    from scipy.stats import binom  # half of the time of importing a report
+
     free = np.concatenate([p.free for p in pairs])
     swaps = np.array(list(itertools.product(*(range(int(n) + 1) for n in free))), dtype=np.float64)
     probability = np.prod(binom.pmf(swaps, free, 0.5), axis=1)

@@ -12,8 +12,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from metashot.data.seals import SEAL, parse_json, sealed, unsealed
 from metashot.engine.errors import OutputError
 from metashot.engine.files import write_json
@@ -45,6 +43,8 @@ class RunRecord:
     def __init__(
         self, folder: Path, config: Mapping[str, Any], overrides: list[str], *, writes: bool = True
     ) -> None:
+        import torch  # every command imports this module; only a run needs the device
+
         self.folder = folder
         self._writes = writes
         self._start = time.monotonic()

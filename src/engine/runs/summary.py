@@ -39,6 +39,11 @@ class Summary:
     worst: Interval
     tasks: tuple[TaskSummary, ...]
 
+    def tracked(self) -> dict[str, float]:
+        """The figures under the names that dashboards and sweeps know, in percent."""
+        per_task = {f"eval/{task.task}/{task.metric}_percent": task.mean.value for task in self.tasks}
+        return {**per_task, "eval/mean_percent": self.mean.value, "eval/worst_percent": self.worst.value}
+
     def to_json(self) -> dict[str, Any]:
         """The content of `summary.json`."""
         content = asdict(self)

@@ -30,6 +30,7 @@ class Kernel:
     sinks: Tensor | None = None
 
 
+_efficient_attention = torch.ops.aten._scaled_dot_product_efficient_attention
 _TILE_BYTES = 1 << 24
 _CPU_DTYPES = (torch.float32, torch.bfloat16)
 _CUDA_ALIGNMENT = 8
@@ -97,7 +98,7 @@ def _cuda_attention(
     if repeats > 1:
         keys, values = keys.repeat_interleave(repeats, 1), values.repeat_interleave(repeats, 1)
     aligned = -(-queries.shape[-1] // _CUDA_ALIGNMENT) * _CUDA_ALIGNMENT
-    out, total, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+    out, total, *_ = _efficient_attention(
         _widened(queries, aligned),
         _widened(keys, aligned),
         _widened(values, -(-size // _CUDA_ALIGNMENT) * _CUDA_ALIGNMENT),

@@ -125,6 +125,10 @@ class PruningTracker:
         """Record a file or folder."""
         self._tracker.artifact(name, kind, path)
 
+    def uses(self, path: Path) -> None:
+        """Record what this run builds on."""
+        self._tracker.uses(path)
+
     def finish(self, status: Status) -> None:
         """Close the run; one that was given up is no failed one."""
         self._tracker.finish("pruned" if self._pruned else status)

@@ -11,8 +11,8 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from metashot.engine.errors import ConfigError, OutputError
-from metashot.engine.tracking.tracker import Status, TrackerSpec, flatten, import_extra, quietly
+from metashot.engine.errors import ConfigError
+from metashot.engine.tracking.tracker import RunLabel, Status, flatten, import_extra, quietly
 
 log = logging.getLogger(__name__)
 
@@ -22,28 +22,43 @@ class TrackioTracker:
 
     Tags and job type become config keys; final values become one row of metrics with the prefix
     `summary/`; an artifact becomes a note of its path.
+
+    Args:
+        label: how the run is called.
+        config: the resolved config, nested.
+        folder: trackio's own, shared by runs.
+
+    Raises:
+        ConfigError: trackio is not installed, or already writes elsewhere in this process.
     """
 
-    def __init__(self, spec: TrackerSpec, config: Mapping[str, Any]) -> None:
-        _claim_folder(spec.folder)
+    def __init__(self, label: RunLabel, config: Mapping[str, Any], *, folder: Path) -> None:
+        _claim_folder(folder)
         self._trackio = import_extra("trackio", "logger=trackio")
-        extra = {"tags": list(spec.tags), "job_type": spec.job_type}
-        try:
+        self._label, self._folder = label, folder
+        extra = {"tags": list(label.tags), "job_type": label.job_type, "notes": label.notes}
+        self._config = flatten(config) | {key: value for key, value in extra.items() if value}
+        self._open: Any = None
+
+    @property
+    def _run(self) -> Any:
+        """The run; opened by its first record."""
+        if self._open is None:
+            label = self._label
             with redirect_stdout(io.StringIO()):  # its own advice leaves out the folder
-                self._run = self._trackio.init(
-                    project=spec.project,
-                    name=spec.name,
-                    group=spec.group,
-                    config=flatten(config) | extra,
+                self._open = self._trackio.init(
+                    project=label.project,
+                    name=label.name,
+                    group=label.group,
+                    config=self._config,
                     embed=False,
                     auto_log_cpu=False,
                     auto_log_gpu=False,
                 )
-        except Exception as error:
-            raise OutputError(
-                str(spec.folder), f"trackio cannot start: {error}", "choose logger=jsonl or logger=none"
-            ) from error
-        log.info("dashboard: TRACKIO_DIR=%s trackio show --project %s", spec.folder.resolve(), spec.project)
+            log.info(
+                "dashboard: TRACKIO_DIR=%s trackio show --project %s", self._folder.resolve(), label.project
+            )
+        return self._open
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log metrics; without a step, trackio counts on by itself."""
@@ -64,8 +79,14 @@ class TrackioTracker:
         """Log where the artifact lies; trackio would copy it."""
         self._log_values({f"artifact/{kind}/{name}": str(path)})
 
+    def uses(self, path: Path) -> None:
+        """Log what the run builds on."""
+        self._log_values({"uses": str(path)})
+
     def finish(self, status: Status) -> None:
         """Log how the run ended, and close it."""
+        if self._open is None and status == "failed":
+            return
         with quietly("finish the run"):
             self._run.log({"status": status})
             with redirect_stdout(io.StringIO()):  # it would speak of an upload

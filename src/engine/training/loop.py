@@ -258,7 +258,7 @@ class _Run:
     def _evaluate(self) -> None:
         metrics = self.learner.evaluate(self.cursor.step)
         self.cursor.metrics = {key: float(value) for key, value in metrics.items()}
-        self._send({f"eval/{key}": value for key, value in self.cursor.metrics.items()})
+        self._send({f"held_out/{key}": value for key, value in self.cursor.metrics.items()})
         if self.settings.best_metric not in metrics:
             raise ConfigError(
                 f"{self.settings.config_node}.best_metric",

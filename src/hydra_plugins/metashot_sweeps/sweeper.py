@@ -38,7 +38,7 @@ class SearchConf:
     """none | median | hyperband."""
     warmup_steps: int = 0
     """Steps before a trial may be pruned."""
-    metric: str = "running_mean"
+    metric: str = "eval/mean_percent"
     """Logged metric by which a trial may be pruned."""
     storage: str | None = None
     """Optuna storage URL; null is an SQLite file in the sweep's folder."""

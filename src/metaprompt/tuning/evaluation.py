@@ -77,7 +77,14 @@ def evaluate_prompts(
                 f" accuracy {100 * cell.result.value:.1f}"
             )
             if sink is not None:
-                sink.log({f"accuracy/{cell.result.task}": cell.result.value}, number)
+                mean = sum(row.result.value for row in finished) / len(finished)
+                sink.log(
+                    {
+                        f"eval/{cell.result.task}/{cell.result.metric}_percent": 100 * cell.result.value,
+                        "eval/mean_percent": 100 * mean,
+                    },
+                    len(finished),
+                )
     folder.check_complete()
     write_json(output / SUMMARY_FILE, deviations([cell.result for cell in finished]))
     return finished

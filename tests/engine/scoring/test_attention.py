@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from metashot.engine.scoring import kernels
 from metashot.engine.scoring.attention import merge_
-from metashot.engine.scoring.kernels import Kernel, partial_attention
+from metashot.engine.scoring.kernels import Kernel, partial_attention, tiled_attention
 from metashot.engine.scoring.layout import MASKED
 
 
@@ -52,3 +53,55 @@ def test_causal_queries_past_the_keys_see_all_of_them():
         scores = (queries @ keys.mT * 0.3).masked_fill(~torch.ones(9, 5).tril().bool(), -torch.inf)
         torch.testing.assert_close(out, scores.softmax(-1) @ values)
         torch.testing.assert_close(total, scores.logsumexp(-1))
+
+
+def test_values_narrower_than_keys_and_wider_ones():
+    queries, keys, values = _inputs()
+    for size in (5, 8, 11):
+        some = torch.cat([values, values], dim=-1)[..., :size]
+        out, _ = partial_attention(queries, keys, some, Kernel(0.3))
+        torch.testing.assert_close(out, (queries @ keys.mT * 0.3).softmax(-1) @ some)
+
+
+def _efficient(queries, keys, values, bias, with_total, dropout, causal, *, scale):
+    """What PyTorch's memory-efficient kernel promises, with its demands checked."""
+    assert queries.shape[1] == keys.shape[1] == values.shape[1]
+    assert queries.shape[-1] % 8 == keys.shape[-1] % 8 == values.shape[-1] % 8 == 0
+    assert with_total
+    assert dropout == 0
+    scores = queries.float() @ keys.float().mT * scale
+    if bias is not None:
+        assert bias.dtype == queries.dtype
+        assert bias.shape == scores.shape
+        assert bias.stride(-2) % 8 == 0
+        assert bias.isfinite().all()
+        scores += bias.float()
+    if causal:
+        assert scores.shape[-1] == scores.shape[-2]
+        scores = scores.masked_fill(~torch.ones(scores.shape[-2:]).tril().bool(), -torch.inf)
+    count = scores.shape[2]
+    total = scores.new_full((*scores.shape[:2], -(-count // 32) * 32), torch.nan)
+    total[..., :count] = scores.logsumexp(-1)
+    return (scores.softmax(-1) @ values.float()).to(queries.dtype), total, None, None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", ["free", "masked", "causal", "past_the_keys"])
+def test_the_gpu_path_gives_the_kernel_what_it_wants(monkeypatch, dtype, case):
+    """The same code as on a GPU, on a stand-in for the kernel that a CPU lacks."""
+    monkeypatch.setattr(kernels, "_efficient_attention", _efficient)
+    count = {"causal": 11, "past_the_keys": 15}.get(case, 7)
+    queries, keys, values = (part.to(dtype) for part in _inputs(groups=2, queries=count, size=12))
+    mask = None
+    if case == "masked":
+        mask = torch.where(torch.arange(11) < torch.arange(7)[:, None], 0.0, MASKED)[None, None].expand(
+            2, 1, 7, 11
+        )
+    arguments = (queries, keys, values[..., :9], 0.3, mask, count > 7)
+    out, total = kernels._cuda_attention(*arguments)
+    expected, expected_total = tiled_attention(*arguments[:3], Kernel(0.3), *arguments[4:])
+    seen = slice(1, None) if mask is not None else slice(None)  # the first row sees nothing
+    tolerance = {"atol": 1e-5, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 0.02, "rtol": 0.02}
+    torch.testing.assert_close(out[:, :, seen], expected[:, :, seen], **tolerance)
+    torch.testing.assert_close(total[:, :, seen], expected_total[:, :, seen], **tolerance)
+    assert total[:, :, 0].max() < -5e4 if mask is not None else total.isfinite().all()

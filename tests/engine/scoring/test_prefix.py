@@ -1,6 +1,7 @@
 """The engine against the plain reference, over random workloads and model families."""
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -344,6 +345,26 @@ def test_the_model_is_left_as_it_was_also_after_an_error(monkeypatch):
 
 def test_nothing_to_score_is_an_empty_list():
     assert PrefixScorer(_model("gpt2")).score([]) == []
+
+
+def test_a_window_longer_than_the_probe_is_compared_by_the_first_request_that_crosses_it(caplog):
+    """A stand-in for a model that does with long sequences what no probe foresaw."""
+    model = _model("llama")
+
+    def far(module, args, output):
+        cosine, sine = output
+        return cosine, sine + 0.5 * (cosine.shape[1] > 1181)  # the engine leaves out the last token
+
+    scorer = PrefixScorer(model)
+    scorer._route = replace(scorer._route, borders=(500, 900))
+    scorer.score([Request((5,) * 510, (6, 7))])
+    assert (scorer.route, scorer._route.borders) == ("shared_prefixes", (900,))
+    model.model.rotary_emb.register_forward_hook(far)
+    requests = [Request(tuple(range(5, 300)) * 4, (6, 7)), Request((5, 6), (7,))]
+    scores = scorer.score(requests)
+    assert scorer.route != "shared_prefixes"
+    assert "at 1182 tokens, its scores differ from plain ones by up to" in caplog.text
+    assert _worst(scores, score_plain(model, requests)) <= TOLERANCE_NATS
 
 
 @pytest.mark.parametrize("architecture", ["gpt2", "llama", "t5"])

@@ -196,7 +196,21 @@ def _wandb_home(tmp_path, monkeypatch):
     The client reads its environment once per process, so it starts anew for each test.
     """
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for name in ("WANDB_API_KEY", "WANDB_MODE", "WANDB_PROJECT", "NETRC"):
+    own = (
+        "API_KEY",
+        "MODE",
+        "DISABLED",
+        "PROJECT",
+        "ENTITY",
+        "NAME",
+        "TAGS",
+        "RUN_ID",
+        "NOTES",
+        "RUN_GROUP",
+        "JOB_TYPE",
+        "DIR",
+    )
+    for name in (*(f"WANDB_{name}" for name in own), "NETRC"):
         monkeypatch.delenv(name, raising=False)
     for name in ("CONFIG", "CACHE", "DATA"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "home" / name.lower()))

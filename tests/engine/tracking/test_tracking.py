@@ -13,23 +13,16 @@ import pytest
 import yaml
 
 from metashot.engine.errors import ConfigError
-from metashot.engine.tracking.tracker import TrackerSpec, flatten, open_tracker
+from metashot.engine.tracking import wandb_tracker
+from metashot.engine.tracking.many import ManyTrackers, together
+from metashot.engine.tracking.tracker import JsonlTracker, NoTracker, RunLabel, flatten
+from metashot.engine.tracking.trackio_tracker import TrackioTracker
+from metashot.engine.tracking.wandb_tracker import WandbTracker
 
 CONFIG = {"method": {"name": "direct", "k": 4}, "seeds": [100, 13], "lr": 1e-05}
 
 
-def spec(folder, kind, **changes):
-    values = {
-        "kind": kind,
-        "project": "metashot",
-        "group": "sweep-1",
-        "job_type": "evaluate",
-        "name": "direct-k4",
-        "tags": ("demo",),
-        "mode": "auto",
-        "folder": folder,
-    }
-    return TrackerSpec(**values | changes)
+LABEL = RunLabel("metashot", "sweep-1", "evaluate", "direct-k4", ("demo",))
 
 
 def record(tracker, folder):
@@ -37,9 +30,11 @@ def record(tracker, folder):
     prompt = folder / "prompt.txt"
     prompt.parent.mkdir(parents=True, exist_ok=True)
     prompt.write_text("a prompt")
-    tracker.log({"macro_f1": 0.25}, step=1)
-    tracker.log({"macro_f1": 0.5}, step=2)
-    tracker.summary({"mean": 50.0, "worst": 25.0})
+    for step in (7, 12):
+        tracker.log({"train/loss": 1 / step}, step=step)
+    tracker.log({"eval/mean_percent": 25.0}, step=1)
+    tracker.log({"eval/mean_percent": 50.0}, step=2)
+    tracker.summary({"eval/mean_percent": 50.0, "eval/worst_percent": 25.0})
     tracker.table("predictions", ["task", "gold"], [["poem", "a"], ["poem", "b"]])
     tracker.artifact("prompt", "prompt", prompt)
     tracker.finish("ok")
@@ -60,49 +55,57 @@ def test_nested_configs_become_dotted_keys():
 
 
 def test_none_records_nothing(tmp_path):
-    record(open_tracker(spec(tmp_path / "run", "none"), CONFIG), tmp_path / "other")
+    record(NoTracker(), tmp_path / "other")
     assert not (tmp_path / "run").exists()
 
 
 def test_jsonl_rows_are_read_back(tmp_path):
-    record(open_tracker(spec(tmp_path, "jsonl"), CONFIG), tmp_path)
+    record(JsonlTracker(LABEL, CONFIG, folder=tmp_path), tmp_path)
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert [(row["step"], row["macro_f1"]) for row in rows[:2]] == [(1, 0.25), (2, 0.5)]
-    assert rows[2] == {"summary": {"mean": 50.0, "worst": 25.0}}
-    assert rows[3]["rows"] == [["poem", "a"], ["poem", "b"]]
+    assert [(row["step"], row["eval/mean_percent"]) for row in rows[2:4]] == [(1, 25.0), (2, 50.0)]
+    assert rows[4] == {"summary": {"eval/mean_percent": 50.0, "eval/worst_percent": 25.0}}
+    assert rows[5]["rows"] == [["poem", "a"], ["poem", "b"]]
     assert rows[-1] == {"status": "ok"}
 
 
-@pytest.mark.parametrize(
-    ("kind", "mode", "message"),
-    [
-        ("tensorboard", "auto", "logger.kind: no tracker is called 'tensorboard' .*jsonl"),
-        ("jsonl", "later", "logger.mode: unknown mode 'later' .*offline"),
-    ],
-)
-def test_unknown_choices_are_refused(tmp_path, kind, mode, message):
-    with pytest.raises(ConfigError, match=message):
-        open_tracker(spec(tmp_path, kind, mode=mode), CONFIG)
-
-
-@pytest.mark.parametrize("package", ["wandb", "trackio"])
-def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch, package):
+@pytest.mark.parametrize(("package", "kind"), [("wandb", WandbTracker), ("trackio", TrackioTracker)])
+def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch, package, kind):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=f"needs the package {package}.*pip install 'metashot"):
-        open_tracker(spec(tmp_path, package), CONFIG)
+        kind(LABEL, CONFIG, folder=tmp_path)
+
+
+def test_several_trackers_get_everything_and_artifacts_of_wanted_kinds_and_sizes(tmp_path, caplog):
+    trackers = [JsonlTracker(LABEL, {}, folder=tmp_path / name) for name in "ab"]
+    many = ManyTrackers(trackers, ("predictions", "checkpoint"), limit_mb=0.001)
+    (tmp_path / "small").write_text("x" * 10)
+    (tmp_path / "large").mkdir()
+    (tmp_path / "large" / "weights").write_text("x" * 2000)
+    many.log({"eval/mean_percent": 1.0}, step=1)
+    many.artifact("predictions", "predictions", tmp_path / "small")
+    many.artifact("report", "report", tmp_path / "small")
+    many.artifact("checkpoint", "checkpoint", tmp_path / "large")
+    many.finish("ok")
+    for name in "ab":
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        assert [row.get("artifact") for row in rows] == [None, "predictions", None]
+    assert "above logger.artifact_limit_mb" in caplog.text
+    assert isinstance(together([], (), 1.0), NoTracker)
 
 
 @pytest.mark.usefixtures("_wandb_home")
 class TestWandb:
     def test_without_a_key_a_run_is_kept_offline_and_said_in_one_line(self, tmp_path, caplog):
-        with caplog.at_level(logging.WARNING, "metashot.engine.tracking.tracker"):
-            record(open_tracker(spec(tmp_path, "wandb"), CONFIG), tmp_path)
-        (line,) = [r.getMessage() for r in caplog.records if r.name == "metashot.engine.tracking.tracker"]
+        with caplog.at_level(logging.WARNING, "metashot.engine.tracking.wandb_tracker"):
+            record(WandbTracker(LABEL, CONFIG, folder=tmp_path), tmp_path)
+        (line,) = [
+            r.getMessage() for r in caplog.records if r.name == "metashot.engine.tracking.wandb_tracker"
+        ]
         assert line.startswith(f"W&B: no API key is set, logging offline to {tmp_path / 'wandb'} (")
         summary = json.loads(inspect(tmp_path, "--summary"))
         assert summary["config"]["method.k"] == 4
         assert summary["config"]["seeds"] == [100, 13]
-        assert (summary["summary"]["mean"], summary["summary"]["macro_f1"]) == (50.0, 0.5)
+        assert summary["summary"]["eval/mean_percent"] == 50.0
         assert summary["name"] == "direct-k4"
         assert summary["exit_code"] == 0
         everything = inspect(tmp_path)
@@ -113,7 +116,7 @@ class TestWandb:
 
     def test_two_jobs_of_one_process_are_two_runs(self, tmp_path):
         for job in ("0", "1"):
-            tracker = open_tracker(spec(tmp_path / job, "wandb", mode="offline", name=job), {"job": job})
+            tracker = WandbTracker(LABEL, {"job": job}, folder=tmp_path / job, mode="offline")
             tracker.log({"value": float(job)})
             tracker.finish("failed" if job == "1" else "ok")
         read = [json.loads(inspect(tmp_path / job, "--summary")) for job in ("0", "1")]
@@ -125,14 +128,21 @@ class TestWandb:
     def test_online_runs_reach_the_server(self, tmp_path, monkeypatch, wandb_server):
         for name, value in wandb_server.environment.items():
             monkeypatch.setenv(name, value)
-        record(open_tracker(spec(tmp_path, "wandb"), CONFIG), tmp_path)
+        record(WandbTracker(LABEL, CONFIG, folder=tmp_path), tmp_path)
         ((run_id, run),) = wandb_server.store.runs.items()
         assert (run["displayName"], run["groupName"], run["jobType"]) == ("direct-k4", "sweep-1", "evaluate")
         assert json.loads(run["config"])["method.name"]["value"] == "direct"
         stream = wandb_server.store.streams[run_id]
         history = [json.loads(line) for line in stream["wandb-history.jsonl"]]
-        assert [row["macro_f1"] for row in history if "macro_f1" in row] == [0.25, 0.5]
-        assert json.loads(stream["wandb-summary.json"][-1])["worst"] == 25.0
+        steps = {"train/loss": "train/step", "eval/mean_percent": "eval/cell"}
+        read = {
+            name: [(row[step], row[name]) for row in history if name in row] for name, step in steps.items()
+        }
+        assert read == {
+            "train/loss": [(7, 1 / 7), (12, 1 / 12)],
+            "eval/mean_percent": [(1, 25.0), (2, 50.0)],  # its steps begin anew after those of training
+        }
+        assert json.loads(stream["wandb-summary.json"][-1])["eval/worst_percent"] == 25.0
         assert any(path.endswith("resolved_config.yaml") for path in wandb_server.store.uploads)
         assert any("table" in path for path in wandb_server.store.uploads)
         assert "prompt" in {a.get("artifactTypeName") for a in wandb_server.store.artifacts.values()}
@@ -141,19 +151,20 @@ class TestWandb:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        monkeypatch.setattr("metashot.engine.tracking.tracker._INIT_SECONDS", 2.0)
+        monkeypatch.setattr("metashot.engine.tracking.wandb_tracker._INIT_SECONDS", 2.0)
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{port}")
         monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
-        with caplog.at_level(logging.WARNING, "metashot.engine.tracking.tracker"):
-            record(open_tracker(spec(tmp_path, "wandb"), CONFIG), tmp_path)
+        with caplog.at_level(logging.WARNING, "metashot.engine.tracking.wandb_tracker"):
+            record(WandbTracker(LABEL, CONFIG, folder=tmp_path), tmp_path)
         assert "does not answer" in caplog.text
-        assert json.loads(inspect(tmp_path, "--summary"))["summary"]["macro_f1"] == 0.5
+        assert json.loads(inspect(tmp_path, "--summary"))["summary"]["eval/mean_percent"] == 50.0
 
     def test_a_server_lost_during_the_run_does_not_stop_it(self, tmp_path, monkeypatch, wandb_server):
         for name, value in wandb_server.environment.items():
             monkeypatch.setenv(name, value)
-        monkeypatch.setattr("metashot.engine.tracking.tracker._FINISH_SECONDS", 2.0)
-        tracker = open_tracker(spec(tmp_path, "wandb"), CONFIG)
+        monkeypatch.setattr("metashot.engine.tracking.wandb_tracker._FINISH_SECONDS", 2.0)
+        tracker = WandbTracker(LABEL, CONFIG, folder=tmp_path)
+        tracker.log({"train/loss": 0.5}, step=1)
         wandb_server.shutdown()
         wandb_server.server_close()
         tracker.log({"macro_f1": 0.5}, step=1)
@@ -161,18 +172,73 @@ class TestWandb:
         tracker.finish("ok")
         assert list(tmp_path.glob("wandb/run-*/run-*.wandb"))
 
+    def test_the_users_own_settings_win(self, tmp_path, monkeypatch):
+        given = {
+            "PROJECT": "mine", "ENTITY": "team", "NAME": "run a", "TAGS": "x,y", "RUN_ID": "id7", "NOTES": "why",
+            "RUN_GROUP": "g", "JOB_TYPE": "j",
+        }  # fmt: skip
+        for name, value in given.items():
+            monkeypatch.setenv(f"WANDB_{name}", value)
+        tracker = WandbTracker(LABEL, {}, folder=tmp_path, mode="offline", entity="other", id="other")
+        tracker.log({"eval/mean_percent": 1.0}, step=1)
+        run = tracker._open
+        found = (run.project, run.entity, run.name, set(run.tags), run.id, run.notes, run.group, run.job_type)
+        assert found == ("mine", "team", "run a", {"x", "y"}, "id7", "why", "g", "j")
+        tracker.finish("ok")
+
+    @pytest.mark.parametrize(("name", "value"), [("WANDB_MODE", "disabled"), ("WANDB_DISABLED", "true")])
+    def test_disabled_by_the_user_leaves_no_run(self, tmp_path, monkeypatch, name, value):
+        monkeypatch.setenv(name, value)
+        record(WandbTracker(LABEL, CONFIG, folder=tmp_path), tmp_path)
+        assert not list(tmp_path.glob("wandb/*run-*"))
+
+    def test_a_run_that_fails_before_any_record_is_not_opened(self, tmp_path):
+        WandbTracker(LABEL, CONFIG, folder=tmp_path, mode="offline").finish("failed")
+        assert not list(tmp_path.glob("wandb/*"))
+
+    @pytest.mark.parametrize(
+        ("label", "keys", "message"),
+        [
+            (RunLabel("a/b", None, None, "n"), {}, "logger.project: 'a/b' has a character that W&B refuses"),
+            (RunLabel("p", None, None, "n", ("",)), {}, "tags: W&B takes 1 to 64 characters, got 0"),
+            (RunLabel("p", None, None, "n", ("x" * 65,)), {}, "tags: W&B takes 1 to 64 characters, got 65"),
+            (RunLabel("p", None, None, "n" * 129), {}, "name: W&B takes 1 to 128 characters, got 129"),
+            (RunLabel("p", None, None, "n"), {"id": "a:b"}, "logger.id: 'a:b' has a character"),
+        ],
+    )
+    def test_what_wandb_refuses_is_one_line_before_anything_starts(self, tmp_path, label, keys, message):
+        with pytest.raises(ConfigError, match=message):
+            WandbTracker(label, {}, folder=tmp_path, mode="offline", **keys)
+
+    def test_an_evaluation_names_the_run_that_made_its_checkpoint(self, tmp_path, monkeypatch, wandb_server):
+        for name, value in wandb_server.environment.items():
+            monkeypatch.setenv(name, value)
+        trained = tmp_path / "trained"
+        tracker = WandbTracker(LABEL, {}, folder=trained, id="first")
+        (trained / "checkpoints" / "step-1").mkdir(parents=True)
+        (trained / "checkpoints" / "step-1" / "weights").write_text("w")
+        tracker.artifact("checkpoint", "checkpoint", trained / "checkpoints" / "step-1")
+        tracker.finish("ok")
+        address = wandb_tracker.address_of(trained / "checkpoints" / "step-1")
+        assert (address["id"], address["artifacts"]) == ("first", {"checkpoint": "checkpoint-first"})
+        tracker = WandbTracker(LABEL, {}, folder=tmp_path / "evaluated", id="second")
+        tracker.uses(trained / "checkpoints" / "step-1")
+        tracker.finish("ok")
+        config = json.loads(wandb_server.store.runs["second"]["config"])
+        assert config["built_on"]["value"] == "lab/metashot/first"
+
 
 TRACKIO_SCRIPT = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from test_tracking import CONFIG, record, spec
+from test_tracking import CONFIG, LABEL, record
 from metashot.engine.errors import ConfigError
-from metashot.engine.tracking.tracker import open_tracker
+from metashot.engine.tracking.trackio_tracker import TrackioTracker
 folder = Path(sys.argv[1])
-record(open_tracker(spec(folder / "trackio", "trackio"), CONFIG), folder)
+record(TrackioTracker(LABEL, CONFIG, folder=folder / "trackio"), folder)
 try:
-    open_tracker(spec(folder / "elsewhere", "trackio"), CONFIG)
+    TrackioTracker(LABEL, CONFIG, folder=folder / "elsewhere")
 except ConfigError as error:
     print(error)
 """
@@ -204,11 +270,13 @@ def test_trackio_rows_are_read_back_from_its_file_and_its_dashboard(tmp_path):
         (config,) = database.execute("select config from configs").fetchone()
     metrics = [json.loads(row[2]) for row in rows]
     assert {row[0] for row in rows} == {"direct-k4"}
-    assert [(row[1], m["macro_f1"]) for row, m in zip(rows, metrics, strict=True) if "macro_f1" in m] == [
-        (1, 0.25),
-        (2, 0.5),
+    means = [
+        (row[1], m["eval/mean_percent"])
+        for row, m in zip(rows, metrics, strict=True)
+        if "eval/mean_percent" in m
     ]
-    assert {"summary/mean": 50.0, "summary/worst": 25.0} in metrics
+    assert means == [(1, 25.0), (2, 50.0)]
+    assert {"summary/eval/mean_percent": 50.0, "summary/eval/worst_percent": 25.0} in metrics
     assert metrics[-1] == {"status": "ok"}
     assert json.loads(config)["method.k"] == 4
     assert json.loads(config)["tags"] == ["demo"]
@@ -222,4 +290,4 @@ def test_trackio_rows_are_read_back_from_its_file_and_its_dashboard(tmp_path):
     (line,) = [line for line in shown.stdout.splitlines() if line.startswith("served ")]
     name, listed = json.loads(line.removeprefix("served "))
     assert name == "direct-k4"
-    assert {"macro_f1", "summary/mean", "summary/worst"} <= set(listed)
+    assert {"eval/mean_percent", "summary/eval/worst_percent"} <= set(listed)

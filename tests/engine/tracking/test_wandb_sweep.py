@@ -20,7 +20,7 @@ def test_sweep_files_name_what_run_py_logs(path):
     sweep = yaml.safe_load(path.read_text())
     assert set(sweep) <= KNOWN
     assert sweep["method"] == path.stem
-    assert sweep["metric"] == {"name": "mean", "goal": "maximize"}
+    assert sweep["metric"] == {"name": "eval/mean_percent", "goal": "maximize"}
     assert "${args_no_hyphens}" in sweep["command"]
     assert not any("parameters" in parameter for parameter in sweep["parameters"].values())
 
@@ -75,8 +75,8 @@ def test_an_agent_runs_the_grid(agent, wandb_server):
     assert len(runs) == 2, output
     for config, summary in runs:
         assert (config["k"], config["model.name"]) == (4, "tiny")
-        assert 0 <= summary["worst"] <= summary["mean"] <= 100
-        assert "demo-spam/macro_f1" in summary
+        assert 0 <= summary["eval/worst_percent"] <= summary["eval/mean_percent"] <= 100
+        assert "eval/demo-spam/macro_f1_percent" in summary
     assert {config["method.name"] for config, _ in runs} == {"direct", "channel"}
 
 
@@ -93,7 +93,7 @@ def test_an_agent_trains_at_the_point_that_the_server_proposes(agent, wandb_serv
     ((config, summary),) = runs
     assert config["optimizer.learning_rate"] == pytest.approx(math.sqrt(1e-5 * 1e-2))
     assert (config["k"], config["method.name"]) == (4, "metaicl")
-    assert 0 <= summary["worst"] <= summary["mean"] <= 100
+    assert 0 <= summary["eval/worst_percent"] <= summary["eval/mean_percent"] <= 100
     assert "train/loss" in summary
 
 
