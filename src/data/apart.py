@@ -1,13 +1,16 @@
-"""Test rows that stand among the demonstrations: found by content, and kept out of their own prompts."""
+"""Rows known by their content: test rows among the demonstrations, and test sets that differ between seeds."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 
-from metashot.data.task import Example, TaskType
+from metashot.data.task import Example, TaskData, TaskType
 
 Key = tuple[object, ...]
+_DIGEST_CHARACTERS = 16
 
 
 def row_key(task_type: TaskType) -> Callable[[Example], Key]:
@@ -35,21 +38,31 @@ def without_own(
 
     Args:
         test: test rows.
-        ordered: candidates of each test row, the wanted ones first; the same list may stand for all.
+        ordered: candidates of each test row, the wanted ones first.
         k: how many; fewer where the candidates run out.
         task_type: decides which rows are the same.
     """
     key = row_key(task_type)
-    keys: dict[int, list[Key]] = {}
-    kept: list[tuple[Example, ...]] = []
-    for example, candidates in zip(test, ordered, strict=True):
-        of_candidates = keys.setdefault(id(candidates), [key(one) for one in candidates])
-        own = key(example)
-        others = [one for one, found in zip(candidates, of_candidates, strict=True) if found != own]
-        kept.append(tuple(others[:k]))
-    return tuple(kept)
+    return tuple(
+        tuple(one for one in candidates if key(one) != key(example))[:k]
+        for example, candidates in zip(test, ordered, strict=True)
+    )
 
 
 def overlap_note(task: str, n_rows: int, n_test: int, what: str) -> str:
     """What to tell the user."""
     return f"task {task!r}: {n_rows} of {n_test} test rows stand {what}"
+
+
+def content_digest(data: TaskData) -> str:
+    """Digest of a cell's test rows in their order, whatever the labels of a classification task are called."""
+    own_options = data.task_type is TaskType.MULTI_CHOICE
+    rows = [
+        (
+            example.input,
+            example.options.index(example.output) if example.output in example.options else example.output,
+            example.options if own_options else len(example.options),
+        )
+        for example in data.test
+    ]
+    return hashlib.sha256(json.dumps(rows).encode("ascii")).hexdigest()[:_DIGEST_CHARACTERS]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import platform
+import re
 import shutil
 import uuid
 from collections.abc import Generator, Iterable
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,6 +18,7 @@ from typing import Any, BinaryIO
 from metashot.data.errors import DataError
 
 _COPY_CHUNK_BYTES = 1 << 20
+_TEMPORARY = re.compile(r"\..+\.(?P<node>[^/]*)\.(?P<process>\d+)\.[0-9a-f]{32}\.tmp")
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +74,15 @@ def record_of(path: Path) -> FileRecord:
     return FileRecord(rows, size, digest.hexdigest())
 
 
+def fsync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 @contextmanager
 def replacing(path: Path) -> Generator[BinaryIO, None, None]:
     """A stream whose content becomes `path` when the block ends well; else `path` stays as it was.
@@ -80,15 +92,35 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Opened by name and not by tempfile, whose files only their owner can read.
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")
+    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
     try:
         with temporary.open("xb") as stream:
             yield stream
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
+        fsync_folder(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
+    """Remove temporary files of `replacing` whose process on this machine is gone (it was killed while it wrote)."""
+    for path in folder.glob(pattern):
+        match = _TEMPORARY.fullmatch(path.name)
+        if match is not None and match["node"] == platform.node() and not _is_alive(int(match["process"])):
+            with suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 @contextmanager

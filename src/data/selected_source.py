@@ -174,17 +174,30 @@ class SelectedSource:
             data = replace(data, demonstrations=choose_fixed(pool, selection.indices))
             what = "selection.indices may show some of them"
         else:
-            choose = choose_balanced if selection.strategy is Strategy.BALANCED else choose_random
-            others = [example for example in pool if key(example) not in shared]
-            if count and len(others) < k:
-                raise DataError(
-                    "k",
-                    f"{note}, and {len(others)} other rows are left, k={k} asked",
-                    f"set k={len(others)} or less",
-                )
-            data = replace(data, demonstrations=choose(others, k, generator))
-            what = "they are left out of the demonstrations"
+            data, what = self._drawn(
+                data, pool, [one for one in pool if key(one) not in shared], k, generator
+            )
         return replace(data, notes=(*data.notes, f"{note}: {what}")) if count else data
+
+    def _drawn(
+        self,
+        data: TaskData,
+        pool: Sequence[Example],
+        others: Sequence[Example],
+        k: int,
+        generator: np.random.Generator,
+    ) -> tuple[TaskData, str]:
+        """One draw from the rows that are no test rows; where they are too few, from all, and each row without itself."""
+        choose = choose_balanced if self._selection.strategy is Strategy.BALANCED else choose_random
+        if len(others) >= k or len(pool) < k:
+            chosen = choose(others if len(others) >= k else pool, k, generator)
+            return replace(data, demonstrations=chosen), "they are left out of the demonstrations"
+        order = choose(pool, len(pool), generator)
+        neighbours = without_own(data.test, [order] * len(data.test), k, data.task_type)
+        fewer = sum(len(row) < k for row in neighbours)
+        short = f", {fewer} of them with fewer than {k}" if fewer else ""
+        data = replace(data, demonstrations=(), neighbours=neighbours)
+        return data, f"each is left out of its own demonstrations{short}"
 
     def _neighbours(
         self, data: TaskData, pool: Sequence[Example], k: int, repeats: int

@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from metashot.data.apart import overlap_note, row_key, shared_rows, without_own
+from metashot.data.apart import overlap_note, row_key, shared_rows
 from metashot.data.errors import DataError, suggestion
 from metashot.data.jsonl import available_k, file_name, find_file, holds_files, read_examples, read_records
 from metashot.data.preparation.manifest import Manifest, read_manifest
@@ -89,8 +89,7 @@ class JsonlSource:
     def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
         """One evaluation cell; a file made for a larger k serves, since its first k lines are the same draw.
 
-        A test row that stands among the demonstrations is kept out of its own prompt, with the next row of the
-        file in its place; published tasks keep the published draw. Either is said in the notes.
+        The notes say when a type was judged by the options, and when test rows stand among the demonstrations.
 
         Raises:
             DataError: a missing task or file, fewer than k demonstrations, or a record that breaks a rule.
@@ -108,13 +107,12 @@ class JsonlSource:
             check_gold(drawn.first(k))
         test = read_records(self._file(folder, k, seed, split))
         check_gold(test)
-        published = task_type(task)
-        declared = self.task_types.get(task) or published
+        declared = self.task_types.get(task) or task_type(task)
         kind = check_options(task, test, drawn and drawn.first(k), declared)
+        data = TaskData(task, seed, kind, drawn.examples[:k] if drawn else (), test.examples)
         judged = declared is None and kind is not TaskType.FREE_FORM
-        notes = (judged_note(task, kind, test.examples[0].options),) if judged else ()
-        data = TaskData(task, seed, kind, drawn.examples[:k] if drawn else (), test.examples, notes=notes)
-        return data if drawn is None else _apart(data, drawn.examples, k, keep=published is None)
+        notes = [judged_note(task, kind, test.examples[0].options)] if judged else []
+        return replace(data, notes=(*notes, *_own_rows_note(data)))
 
     def pool(self, task: str, *, size: int = 16384, seed: int = 100) -> list[Example]:
         """The largest training file of `seed`, cut to `size`."""
@@ -169,22 +167,20 @@ def _listing(folder: Path) -> str:
     return f"{shown}, ..." if len(names) > _LISTED else shown or "nothing"
 
 
-def _apart(data: TaskData, drawn: Sequence[Example], k: int, keep: bool) -> TaskData:
-    """The cell with every test row out of its own demonstrations, or only with a note about it."""
+def _own_rows_note(data: TaskData) -> list[str]:
+    """A note when test rows stand among the demonstrations, which the k-shot files fix for every test row."""
     found = shared_rows(data.test, data.demonstrations, data.task_type)
     if not found:
-        return data
+        return []
     key = row_key(data.task_type)
     count = sum(key(example) in found for example in data.test)
-    where = f"among the {k} demonstrations of seed {data.seed}"
-    note = overlap_note(data.task, count, len(data.test), where)
-    if not keep:
-        return replace(data, notes=(*data.notes, f"{note}; the published draw is kept as it is"))
-    neighbours = without_own(data.test, [drawn] * len(data.test), k, data.task_type)
-    fewer = sum(len(row) < k for row in neighbours)
-    short = f", {fewer} of them with fewer than {k} demonstrations" if fewer else ""
-    notes = (*data.notes, f"{note}: each is left out of its own prompt{short}")
-    return replace(data, neighbours=neighbours, notes=notes)
+    where = (
+        f"among the {len(data.demonstrations)} demonstrations of seed {data.seed}, which show their answers"
+    )
+    return [
+        f"{overlap_note(data.task, count, len(data.test), where)}; take them out of one of the files, or use "
+        "selection.strategy=random, which leaves test rows out"
+    ]
 
 
 def unknown_task(task: str, known: Sequence[str], place: str) -> DataError:

@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from metashot.data.files import replacing
+from metashot.data.files import fsync_folder, replacing
 from metashot.data.seals import digest_of
 from metashot.engine.errors import OutputError
 
@@ -39,10 +39,8 @@ def write_atomic(path: Path, content: str | bytes) -> None:
         OutputError: the folder cannot be written or the disk is full; an older `path` is untouched.
     """
     payload = content.encode("utf-8") if isinstance(content, str) else content
-    with output_errors(path):
-        with replacing(path) as stream:
-            stream.write(payload)
-        fsync_folder(path.parent)
+    with output_errors(path), replacing(path) as stream:
+        stream.write(payload)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -92,15 +90,6 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(row, dict):
                 yield row
-
-
-def fsync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` durable."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def sha256_file(path: Path) -> str:

@@ -31,6 +31,7 @@ class Cell:
             removes are counted; see `kept_tokens`).
         demonstration_tokens: tokens of all demonstrations before the cut.
         kept_tokens: fewest demonstration tokens that any request keeps.
+        lost: [n_test] tokens that each test input lost to the limit of an example.
     """
 
     requests: tuple[Request, ...]
@@ -39,6 +40,7 @@ class Cell:
     shown: Layers[int]
     demonstration_tokens: int
     kept_tokens: int
+    lost: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +120,7 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
         tuple(tuple(row for cell in cells for row in cell.shown[layer]) for layer in n_layers),
         max(cell.demonstration_tokens for cell in cells),
         min(cell.kept_tokens for cell in cells),
+        tuple(tokens for cell in cells for tokens in cell.lost),
     )
 
 
@@ -125,12 +128,16 @@ def _shared_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
     writer = PieceWriter(rules.prompt, encode, rules.limits)
     k = len(data.demonstrations)
 
+    lost: list[int] = []
+
     def write(shown: int) -> Layers[Prompt]:
         demonstrations = data.demonstrations[k - shown :]
-        return tuple(
+        rows = tuple(
             tuple(tuple(writer.row(demonstrations, example, text)) for example in data.test)
             for text in (None, *rules.method.null_inputs)
         )
+        lost[:] = [row[0].lost for row in rows[0]]
+        return rows
 
     frame = rules.prompt.frame
     fitting = Fitting(
@@ -141,6 +148,7 @@ def _shared_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
         rules.truncation,
         frame.keeps_whole,
         len(encode(frame.opening)),
+        rules.prompt.begin,
     )
     fitted = fitting.fit(write)
     requests: dict[Request, int] = {}
@@ -152,6 +160,24 @@ def _shared_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
         shown=mapped(fitted, lambda one: one.shown),
         demonstration_tokens=sum(map(len, writer.shown_ids(data.demonstrations))),
         kept_tokens=min(values(fitted, lambda one: one.kept_tokens)),
+        lost=tuple(lost),
+    )
+
+
+def cut_note(task: str, cut: int, n: int, tokens: int, limits: LengthLimits) -> str:
+    """What to tell the user of test inputs that were cut.
+
+    Args:
+        task: task name.
+        cut: test inputs that were cut.
+        n: test inputs.
+        tokens: what they lost together.
+        limits: the limits that were applied.
+    """
+    return (
+        f"task {task!r}: {cut} of {n} test inputs are longer than an example may be and were cut "
+        f"({limits.overlong.value}) by {tokens:,} tokens together; raise prompt.max_length_per_example (now "
+        f"{limits.per_example}), or choose prompt.overlong"
     )
 
 

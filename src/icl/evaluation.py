@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Protocol
@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 from transformers import PreTrainedModel
 
+from metashot.data.apart import content_digest
 from metashot.data.errors import DataError
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData, TaskType
@@ -31,6 +32,7 @@ from metashot.icl.cell import (
     PromptRules,
     Truncation,
     build_cell,
+    cut_note,
     ranking_scores,
     read_back,
 )
@@ -38,7 +40,7 @@ from metashot.icl.methods import Method
 from metashot.icl.prompt_record import cell_prompt
 from metashot.icl.prompting.config import PromptConfig
 
-SCORING_VERSION = 1
+SCORING_VERSION = 2
 """Part of every fingerprint: raise it when a change of this code changes scores."""
 
 
@@ -129,10 +131,11 @@ class EvaluationCost:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Outcome of `evaluate`: finished cells in order of tasks, then seeds."""
+    """Outcome of `evaluate`: finished cells in order of tasks, then seeds, and what to know of their data."""
 
     cells: tuple[FinishedCell, ...]
     cost: EvaluationCost
+    notes: tuple[str, ...] = ()
 
 
 class EvaluationProgress(Protocol):
@@ -172,6 +175,7 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
     shots = settings.method.shots(settings.k)
     for task in settings.tasks:
         sizes: dict[int, int] = {}
+        digests: dict[str, int] = {}
         for seed in settings.seeds:
             data = source.load(task, k=shots, seed=seed, split=settings.split)
             if data.task_type is TaskType.FREE_FORM:
@@ -187,7 +191,17 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
                     f"test sets differ in size between seeds: {sizes}",
                     "use the same test file for every seed",
                 )
+            first = digests.setdefault(content_digest(data), data.seed)
+            if len(digests) > 1 and first == data.seed:
+                data = replace(data, notes=(*data.notes, _other_rows(task)))
             yield data
+
+
+def _other_rows(task: str) -> str:
+    return (
+        f"task {task!r}: the test files of its seeds hold different rows, which intervals take for different "
+        "examples; give every seed the same file for one test set"
+    )
 
 
 def cell_key(data: TaskData, settings: EvaluateSettings, model: LazyLanguageModel) -> CellKey:
@@ -243,7 +257,9 @@ def evaluate(
     """
     keys: list[CellKey] = []
     shown: list[CellPrompt] = []
+    notes: dict[str, None] = {}
     for data in load_cells(settings, source):
+        notes.update(dict.fromkeys(data.notes))
         keys.append(cell_key(data, settings, model))
         shown.append(cell_prompt(data, prompt_rules(settings, model)))
     store = ResultStore(settings.results_root)
@@ -274,7 +290,19 @@ def evaluate(
         progress.finished(cell, computed=computed)
     if folder is not None:
         folder.check_complete()
-    return Evaluation(tuple(cells), _over_ranks(work.cost, len(keys)))
+    notes.update(dict.fromkeys(_cut_notes(cells, settings)))
+    return Evaluation(tuple(cells), _over_ranks(work.cost, len(keys)), tuple(notes))
+
+
+def _cut_notes(cells: Sequence[FinishedCell], settings: EvaluateSettings) -> Iterator[str]:
+    """One sentence for each task of which test inputs were cut, by its first seed that has some."""
+    told: set[str] = set()
+    for result in (cell.result for cell in cells):
+        if result.cut_inputs and result.task not in told:
+            told.add(result.task)
+            yield cut_note(
+                result.task, result.cut_inputs, result.n, result.cut_tokens, settings.prompt.limits
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -332,11 +360,16 @@ def _compute(
     scorer = scorer_of_model()
     scores = scorer.score(cell.requests, on_progress=lambda done, total: progress.tokens(key, done, total))
     cost.add(scorer, cell.requests, tokens_alone(cell))
-    return finish_cell(key, data, read_back(cell, scores), settings, model.name)
+    return finish_cell(key, data, cell, read_back(cell, scores), settings, model.name)
 
 
 def finish_cell(
-    key: CellKey, data: TaskData, answers: Sequence[OptionScores], settings: EvaluateSettings, model_name: str
+    key: CellKey,
+    data: TaskData,
+    cell: Cell,
+    answers: Sequence[OptionScores],
+    settings: EvaluateSettings,
+    model_name: str,
 ) -> FinishedCell:
     """Rank the options and measure the cell."""
     predictions = tuple(
@@ -358,6 +391,9 @@ def finish_cell(
         value=value,
         n=len(predictions),
         fingerprint=key.fingerprint,
+        test_digest=content_digest(data),
+        cut_inputs=sum(tokens > 0 for tokens in cell.lost),
+        cut_tokens=sum(cell.lost),
     )
     return FinishedCell(result, predictions)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TypeVar
 
+from metashot.data.errors import DataError
 from metashot.engine.errors import ConfigError
 from metashot.engine.scoring.request import Request
 from metashot.icl.prompt import Ids, LengthLimits, drop_left, sequence_limit
@@ -56,6 +57,7 @@ class Fitting:
         truncation: for all prompts alike, or for each by itself.
         whole: demonstrations are dropped whole instead of token by token.
         opening: tokens of the text in front of every prompt.
+        begin: what stands in front of a target that nothing else precedes.
     """
 
     task: str
@@ -65,6 +67,7 @@ class Fitting:
     truncation: Truncation
     whole: bool
     opening: int
+    begin: Ids = ()
 
     def fit(self, write: Callable[[int], Layers[Prompt]]) -> Layers[FittedPrompt]:
         """The prompts with as many demonstrations as fit.
@@ -132,8 +135,22 @@ class Fitting:
 
     def _fitted(self, prompt: Prompt, left: Ids, shown: int | None = None) -> FittedPrompt:
         kept = max(0, len(left) - len(prompt.head))
-        return FittedPrompt(
-            Request(prompt.front + left, prompt.target), prompt.text, self.k if shown is None else shown, kept
+        context = prompt.front + left
+        if not prompt.target or not (context or self.begin):
+            raise self._not_scorable(prompt)
+        request = Request(context or self.begin, prompt.target)
+        return FittedPrompt(request, prompt.text, self.k if shown is None else shown, kept)
+
+    def _not_scorable(self, prompt: Prompt) -> DataError:
+        """The error for a target without a token to score, of which a ranking could only be chance."""
+        if prompt.target:
+            problem = f"the prompt of {prompt.text!r} is empty, and the tokenizer has no token to begin with"
+        else:
+            problem = f"the scored text {prompt.text!r} has no token"
+        return DataError(
+            f"task {self.task!r}",
+            problem,
+            "take rows with empty inputs or options out, or use another layout",
         )
 
     def _too_many(self, queries: Layers[Prompt], room: int) -> ConfigError:

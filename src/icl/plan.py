@@ -10,10 +10,11 @@ from rich.table import Table
 
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData
+from metashot.data.terminal import printable
 from metashot.engine.models.loading import LazyLanguageModel
-from metashot.engine.models.throughput import matmul_flops_per_second
+from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
-from metashot.icl.cell import Cell, PromptRules, build_cell, differing_at_borders
+from metashot.icl.cell import Cell, PromptRules, build_cell, cut_note, differing_at_borders
 from metashot.icl.evaluation import EvaluateSettings, load_cells, prompt_rules, tokens_alone
 from metashot.icl.preview import preview
 from metashot.icl.prompting.boundary import Boundary, span_encoder
@@ -88,10 +89,21 @@ def plan_evaluation(
     """Print the plan of an evaluation and return its cells. Loads tokenizer and config, no weights."""
     rules = prompt_rules(settings, model)
     plans: list[CellPlan] = []
+    notes: dict[str, None] = {}
+    cut: dict[str, str] = {}
     differing = compared = 0
     for data in load_cells(settings, source):
+        notes.update(dict.fromkeys(data.notes))
         cell = build_cell(data, model.encode, rules)
         plans.append(plan_cell(data, cell))
+        if any(cell.lost) and data.task not in cut:
+            cut[data.task] = cut_note(
+                data.task,
+                sum(tokens > 0 for tokens in cell.lost),
+                len(cell.lost),
+                sum(cell.lost),
+                rules.limits,
+            )
         if data.seed == settings.seeds[0]:
             _show_prompts(data, cell, model, settings, show.show, console)
             if model.tokenizer.is_fast:
@@ -101,6 +113,8 @@ def plan_evaluation(
     console.print(_table(plans, settings, rules, model.name))
     if compared:
         console.print(boundary_line(differing, compared, settings.prompt.boundary), soft_wrap=True)
+    for note in (*notes, *cut.values()):
+        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
     config = model.spec.read_config()
     console.print(estimate_line(plans, config, model.spec.dtype), soft_wrap=True)
     return plans
@@ -119,13 +133,6 @@ def estimate_line(plans: list[CellPlan], config: Any, dtype: str) -> str:
         f"({alone / max(shared, 1):.1f} times as many); about {duration(seconds)} on this machine; "
         f"{weights / 2**20:,.0f} MB of weights and up to 325 MB of working memory"
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _format(settings: EvaluateSettings, rules: PromptRules) -> str:
@@ -179,7 +186,7 @@ def _show_prompts(
     for example in range(min(count, len(data.test))):
         for option, text in enumerate(data.test[example].options):
             head = f"task {data.task}, seed {data.seed}, test example {example}, option {text!r}"
-            console.print(f"--- {head}", markup=False, highlight=False, soft_wrap=True)
+            console.print(printable(f"--- {head}"), markup=False, highlight=False, soft_wrap=True)
             for segment in preview(data, cell, model.encode, model.decode, rules, example, option):
                 line = f"[{segment.label}, {segment.tokens} tokens]{segment.text}"
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                console.print(printable(line), markup=False, highlight=False, soft_wrap=True)

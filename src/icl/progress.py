@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import TracebackType
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +15,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from metashot.data.terminal import printable
 from metashot.engine.runs.results import FinishedCell
 from metashot.engine.tracking.tracker import Tracker
 from metashot.icl.evaluation import CellKey
@@ -64,7 +66,7 @@ class CellProgress:
         """Move inside the current cell."""
         self._bar.update(
             self._task,
-            description=f"{cell.task} seed {cell.seed}",
+            description=escape(printable(f"{cell.task} seed {cell.seed}")),
             completed=self._done + done / max(total, 1),
         )
 

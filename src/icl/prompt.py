@@ -38,6 +38,17 @@ class Layout(StrEnum):
     """Single spaces everywhere; raw GPT-2 in the released code."""
 
 
+class Overlong(StrEnum):
+    """What happens to a test input that does not fit beside its longest option."""
+
+    CUT_END = "cut_end"
+    """Its end is cut off (released code)."""
+    CUT_START = "cut_start"
+    """Its start is cut off."""
+    REFUSE = "refuse"
+    """The run stops before anything is computed."""
+
+
 @dataclass(frozen=True, slots=True)
 class LengthLimits:
     """Token limits of one sequence (released values are the defaults).
@@ -45,10 +56,12 @@ class LengthLimits:
     Attributes:
         per_example: an example keeps at most this minus two tokens.
         sequence: most tokens in a sequence with demonstrations.
+        overlong: what happens to a test input that exceeds the limit of an example.
     """
 
     per_example: int = 256
     sequence: int = 1024
+    overlong: Overlong = Overlong.CUT_END
 
     @property
     def example_room(self) -> int:
@@ -62,14 +75,24 @@ def choose_layout(model_name: str, *, trained: bool) -> Layout:
 
 
 def input_text(
-    text: str, *, objective: Objective, layout: Layout, first: bool, no_label: bool = False
+    text: str,
+    *,
+    objective: Objective,
+    layout: Layout,
+    first: bool,
+    no_label: bool = False,
+    query: bool = False,
 ) -> str:
-    """An example's input with its separator."""
+    """An example's input with its separator.
+
+    In channel scoring an empty test input (`query`) keeps its separator, where the released code leaves nothing to
+    score.
+    """
     if objective is Objective.DIRECT:
         return _leading(text, layout, first, empty_later="\n\n")
     if layout is Layout.SPACE:
         return f" {text}"
-    return f"\n{text}" if text and not no_label else text
+    return f"\n{text}" if (text or query) and not no_label else text
 
 
 def output_text(
@@ -124,10 +147,21 @@ def cut_example(task: str, input_ids: Ids, output_ids: Ids, limits: LengthLimits
     return input_ids[: room - len(output_ids)], output_ids
 
 
-def cut_query_input(task: str, input_ids: Ids, longest_option: int, limits: LengthLimits) -> Ids:
-    """Cut a test input so that its longest option still fits; every option sees the same input."""
+def query_room(task: str, input_tokens: int, longest_option: int, limits: LengthLimits) -> int:
+    """Tokens that a test input may keep so that its longest option still fits; every option sees the same input.
+
+    Raises:
+        DataError: an option alone is too long, or the input is and `overlong` refuses to cut it.
+    """
     check_output_fits(task, longest_option, limits)
-    return input_ids[: limits.example_room - longest_option]
+    room = limits.example_room - longest_option
+    if input_tokens > room and limits.overlong is Overlong.REFUSE:
+        raise DataError(
+            task,
+            f"a test input of {input_tokens} tokens is longer than the {room} that fit beside its longest option",
+            "raise prompt.max_length_per_example, shorten the input, or set prompt.overlong=cut_end",
+        )
+    return room
 
 
 def check_output_fits(task: str, length: int, limits: LengthLimits) -> None:

@@ -22,6 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metashot.data.errors import MetashotError, suggestion
+from metashot.data.terminal import printable
 from metashot.engine.components.choices import CONFIG_FOLDER
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.signals import Interrupted, sigterm_interrupts
@@ -30,6 +31,7 @@ from metashot.stages.composition_errors import GROUP_NULL, SEARCH_PATH, explain
 from metashot.stages.launch import LAUNCH
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.replay import replay
+from metashot.stages.secrets import without_secrets
 from metashot.stages.shared_paths import anchored
 
 if TYPE_CHECKING:
@@ -62,8 +64,9 @@ STAGES = {
     "doctor": {"icl": "preparation.doctor_stage"},
     "train": {"icl": "icl_training.train_stage", "prompt": "metaprompt.train_stage"},
     "evaluate": {"icl": "icl_evaluation.evaluate_stage", "prompt": "metaprompt.evaluate_stage"},
-    "export": {"icl": "icl_evaluation.export_stage"},
-    "plan": {"icl": "icl_evaluation.plan_stage"},
+    "plan": {"icl": "icl_evaluation.plan_stage", "prompt": "metaprompt_checks.plan_stage"},
+    "probe": {"prompt": "metaprompt_checks.probe_stage"},
+    "export": {"icl": "icl_evaluation.export_stage", "prompt": "metaprompt_checks.export_stage"},
     "report": {"icl": "reports.report_stage", "prompt": "reports.report_stage"},
     "compare": {"icl": "reports.compare_stage", "prompt": "reports.compare_stage"},
 }
@@ -99,8 +102,17 @@ def chosen_stages(config: RunConfig) -> list[Stage]:
     return functions
 
 
-def execute(composed: dict[str, Any], output: Path, overrides: list[str]) -> float | None:
-    """Run the stages of a resolved config; returns the last stage's figure, for sweepers."""
+def execute(
+    composed: dict[str, Any], output: Path, overrides: list[str], recorded: dict[str, Any] | None = None
+) -> float | None:
+    """Run the stages of a resolved config; returns the last stage's figure, for sweepers.
+
+    Args:
+        composed: the config.
+        output: the run's folder.
+        overrides: of the command line.
+        recorded: the config as `run.json` and trackers may hold it; by default as it is.
+    """
     from rich.console import Console
 
     from metashot.engine.runs.record import RunRecord
@@ -109,11 +121,12 @@ def execute(composed: dict[str, Any], output: Path, overrides: list[str]) -> flo
     from metashot.stages.context import RunContext
     from metashot.stages.tracking import run_tracker
 
+    recorded = composed if recorded is None else recorded
     config = make_run_config(composed)
     functions = chosen_stages(config)
-    tracker = watched(run_tracker(config, composed, overrides, silent=not LAUNCH.leads))
+    tracker = watched(run_tracker(config, recorded, overrides, silent=not LAUNCH.leads))
     console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, quiet=not LAUNCH.leads)
-    record = RunRecord(output, composed, overrides, writes=LAUNCH.leads)
+    record = RunRecord(output, recorded, overrides, writes=LAUNCH.leads)
     run = RunContext(config, output, console, tracker, record)
     figure: float | None = None
     with concluded(run):
@@ -167,7 +180,8 @@ def job(composed: DictConfig) -> float | None:
             check_stage(config)  # pyright: ignore[reportArgumentType]
             if settings.mode is RunMode.RUN and LAUNCH.leads:
                 announce(config)  # pyright: ignore[reportArgumentType]
-            return execute(config, output, overrides)  # pyright: ignore[reportArgumentType]
+            recorded = without_secrets(config, OmegaConf.to_container(composed, resolve=False))
+            return execute(config, output, overrides, recorded)  # pyright: ignore[reportArgumentType]
     except (MetashotError, OmegaConfBaseException) as error:
         if settings.mode is RunMode.MULTIRUN or SHOW_ALL:
             raise
@@ -195,7 +209,7 @@ def nothing_left(output: Path) -> Generator[None]:
 def fail(message: str) -> NoReturn:
     """Print the one-line error, once in a launch of several processes, and leave with the status of a usage error."""
     if LAUNCH.tells(message):
-        print(f"error: {message}", file=sys.stderr)
+        print(f"error: {printable(message)}", file=sys.stderr)
     raise SystemExit(USAGE_EXIT)
 
 
@@ -225,6 +239,14 @@ def main() -> None:
         if SHOW_ALL:
             raise
         fail(str(error))
+    except OSError as error:
+        if SHOW_ALL or error.filename is None:
+            raise
+        print(
+            f"error: {printable(str(error.filename))}: {error.strerror} ({FULL_ERROR}=1 shows where)",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
     except KeyboardInterrupt as error:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         if LAUNCH.leads:

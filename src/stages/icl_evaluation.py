@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from rich.console import Console
+
 from metashot.data.modules import DataModule, HarnessData
 from metashot.data.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.source import TaskSource
@@ -32,6 +34,8 @@ from metashot.stages.icl_training import in_context, trained_folder, training_se
 from metashot.stages.preparation import show_data_checks
 from metashot.stages.task_source import choose_tasks
 
+SHOWN_NOTES = 12
+
 
 def evaluate_stage(run: RunContext) -> float:
     """Evaluate, write every file of the output folder, print the table; returns the mean in percent."""
@@ -45,7 +49,8 @@ def evaluate_stage(run: RunContext) -> float:
     write_atomic(run.output / "summary.md", markdown_table(summary))
     run.console.print(console_table(summary))
     run.console.print(cost_line(outcome.cost), soft_wrap=True)
-    run.record.write("running", cost=asdict(outcome.cost))
+    show_notes(run.console, outcome.notes)
+    run.record.write("running", cost=asdict(outcome.cost), notes=list(outcome.notes))
     _track(run, outcome.cells, summary)
     return summary.mean.value
 
@@ -151,6 +156,14 @@ def select(source: TaskSource, selection: Selection) -> TaskSource:
     embed = load_sentence_encoder(selection.encoder) if nearest else None
     words = english_words() if selection.labels is Labels.RANDOM_WORDS else ()
     return SelectedSource(source, selection, embed, words)
+
+
+def show_notes(console: Console, notes: Sequence[str]) -> None:
+    """What the user should know of the data, one line each; `run.json` holds all of them."""
+    for note in notes[:SHOWN_NOTES]:
+        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+    if len(notes) > SHOWN_NOTES:
+        console.print(f"note: and {len(notes) - SHOWN_NOTES} more, in run.json")
 
 
 def cost_line(cost: EvaluationCost) -> str:

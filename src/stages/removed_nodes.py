@@ -24,7 +24,14 @@ def check_nothing_is_removed(config: Mapping[str, Any]) -> None:
     """
     main = yaml.safe_load((CONFIG_FOLDER / "config.yaml").read_text(encoding="utf-8"))
     groups = [name for entry in main.pop("defaults") if isinstance(entry, dict) for name in entry]
-    wanted = [*main, *(name for name in groups if not name.startswith("override ") and name not in _OPTIONAL)]
+    wanted = [
+        *main,
+        *(
+            name
+            for name in groups
+            if not name.startswith(("override ", "optional ")) and name not in _OPTIONAL
+        ),
+    ]
     for name in wanted:
         if name not in config or (name in _NAMED and not {"name", "_target_"} & set(config[name])):
             raise ConfigError(

@@ -26,6 +26,7 @@ from metashot.icl.plan import PlanSettings
 from metashot.icl.prompting.config import PromptConfig
 from metashot.icl.training_settings import MetaTrainSettings
 from metashot.metaprompt.clusters.store import CorpusConfig
+from metashot.metaprompt.meta.probe import ProbeSettings
 from metashot.metaprompt.meta.settings import SupmerConfig
 from metashot.metaprompt.tuning.settings import TuningConfig
 from metashot.stages.logger_config import LoggerConfig
@@ -131,6 +132,7 @@ class RunConfig:
     compare: CompareConfig
     plan: PlanSettings
     export: ExportSettings
+    probe: ProbeSettings
 
     @property
     def stages(self) -> tuple[str, ...]:

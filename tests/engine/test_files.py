@@ -2,12 +2,15 @@
 
 import errno
 import json
+import multiprocessing
 import os
+import signal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from metashot.data.files import remove_leftovers, replacing
 from metashot.engine.errors import OutputError
 from metashot.engine.files import append_lines, digest_of, read_lines, write_atomic, write_json
 
@@ -72,3 +75,25 @@ def test_lines_round_trip(tmp_path_factory, rows):
 def test_a_digest_does_not_depend_on_key_order():
     assert digest_of({"a": 1, "b": [2]}) == digest_of({"b": [2], "a": 1})
     assert digest_of({"a": 1}) != digest_of({"a": 2})
+
+
+def test_temporary_files_of_processes_that_are_gone_are_removed(tmp_path):
+    """A forked writer is killed half way; files of a living writer, and other files, stay."""
+    process = multiprocessing.get_context("fork").Process(
+        target=_killed_while_writing, args=(tmp_path / "a",)
+    )
+    process.start()
+    process.join()
+    (left,) = tmp_path.iterdir()
+    (tmp_path / ".other.tmp").write_text("")
+    with replacing(tmp_path / "b") as stream:
+        remove_leftovers(tmp_path)
+        stream.write(b"whole")
+    assert not left.exists()
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.tmp", "b"]
+
+
+def _killed_while_writing(path):
+    with replacing(path) as stream:
+        stream.write(b"half")
+        os.kill(os.getpid(), signal.SIGKILL)

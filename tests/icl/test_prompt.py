@@ -12,10 +12,10 @@ from metashot.icl.prompt import (
     Objective,
     choose_layout,
     cut_example,
-    cut_query_input,
     drop_left,
     input_text,
     output_text,
+    query_room,
     sequence_limit,
 )
 from metashot.icl.prompting.config import BoundPrompt
@@ -101,7 +101,7 @@ def test_instruction_tasks_may_lose_the_end_of_the_output(task, n_input, n_outpu
 
 
 def test_a_query_is_cut_to_its_longest_option():
-    assert len(cut_query_input("t", encode("x" * 300), 10, LengthLimits())) == 244
+    assert query_room("t", 300, 10, LengthLimits()) == 244
 
 
 @pytest.mark.parametrize(("k", "limit"), [(0, 256), (1, 256), (2, 512), (4, 1024), (16, 1024)])

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from metashot.data.errors import DataError
-from metashot.data.files import record_of
+from metashot.data.files import record_of, remove_leftovers
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
 from metashot.data.preparation.instruction_files import (
     build_instructions,
@@ -169,6 +169,8 @@ def prepare(settings: PrepareSettings, console: Console | None = None) -> Prepar
 
 
 def _prepare(settings: PrepareSettings, jobs: Sequence[Job], shown: Console) -> PrepareReport:
+    remove_leftovers(settings.root)
+    remove_leftovers(settings.root, "*/.*.tmp")
     manifest = read_manifest(settings.root)
     ready = {
         (job.task, job.role): manifest.get(job.task, job.role) for job in jobs if _is_ready(job, manifest)
@@ -219,6 +221,13 @@ def _jobs(settings: PrepareSettings) -> list[Job]:
         "test": (settings.setting.test, Choice(settings.k, settings.seeds)),
     }
     known = {task for tasks, _ in wanted.values() for task in tasks}
+    for task in sorted(known):
+        if task in ("", ".", "..") or "/" in task or "\\" in task or "\0" in task:
+            raise DataError(
+                "data.tasks",
+                f"{task!r} is no name of a task: its files would lie outside {settings.root}",
+                "name tasks without slashes; their folder is data.root",
+            )
     for task in settings.only:
         if task not in known:
             raise DataError(
@@ -273,7 +282,10 @@ def _fingerprint(job: Job) -> str:
         if is_instruction(job.task):
             return instruction_fingerprint(job.task, job.role, job.choice, settings.promptsource)
         return task_fingerprint(
-            load_recipe(job.task, settings.fixes, settings.recipe_path), job.role, job.choice
+            load_recipe(job.task, settings.fixes, settings.recipe_path),
+            job.role,
+            job.choice,
+            _reach(settings),
         )
     except DataError:
         return ""  # the job itself reports what is wrong

@@ -60,6 +60,17 @@ def drawn_entries(generator: Any, n: int, k: int) -> Indices:
     return generator.permutation(n)[:k]
 
 
+def entry_rows(entries: Indices, dropped: Indices) -> Indices:
+    """Row numbers of entries, which are the rows that were not dropped.
+
+    Args:
+        entries: entry numbers.
+        dropped: row numbers that became no entry, ascending.
+    """
+    # Row r holds entry r less the dropped rows before it, so dropped row i lies behind dropped[i] - i entries.
+    return entries + np.searchsorted(dropped - np.arange(len(dropped)), entries, side="right")
+
+
 def _slice(order: Indices, bounds: tuple[int | float, int | float]) -> Indices:
     start, stop = (int(bound * len(order)) if isinstance(bound, float) else bound for bound in bounds)
     return order[start:stop]

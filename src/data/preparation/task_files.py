@@ -9,17 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+
 from metashot.data.errors import DataError
 from metashot.data.files import FileRecord, copy_file, write_lines
 from metashot.data.jsonl import file_name, to_line
 from metashot.data.kshot import legacy_generator
 from metashot.data.preparation.manifest import RoleRecord
-from metashot.data.preparation.row_selection import drawn_entries, k_shot_entries, parts
+from metashot.data.preparation.row_selection import drawn_entries, entry_rows, k_shot_entries, parts
 from metashot.data.recipes import DropCounts, Recipe
 from metashot.data.recipes.keys import OptionMarks, ReleasedRule
 from metashot.data.recipes.rows import ChoicePair, Pair, Row
 from metashot.data.recipes.spec import CauseEffect, Choices, GroupedChoices, ShuffledChoices
-from metashot.data.sources.place import Reach, SplitRows, open_split
+from metashot.data.sources.place import Reach, SplitRows, open_split, own_files
 
 Role = Literal["train", "test"]
 AnyPair = Pair | ChoicePair
@@ -52,17 +54,22 @@ class Entries:
         count: how many there are.
         held: all of them, if few.
         read: makes a fresh pass over them.
+        find: the ones with these numbers, in order, where that takes less than a whole pass.
     """
 
     count: int
     held: list[AnyPair] | None
     read: Callable[[], Iterator[AnyPair]]
+    find: Callable[[list[int]], Iterator[AnyPair]] | None = None
 
     def pick(self, numbers: Iterable[int]) -> dict[int, AnyPair]:
         """The pairs with these numbers."""
         wanted = {int(number) for number in numbers}
         if self.held is not None:
             return {number: self.held[number] for number in wanted}
+        if self.find is not None:
+            ordered = sorted(wanted)
+            return dict(zip(ordered, self.find(ordered), strict=True))
         return {number: pair for number, pair in enumerate(self.read()) if number in wanted}
 
     def all(self) -> Iterator[AnyPair]:
@@ -93,9 +100,11 @@ class _Work:
         return self.folder / name
 
 
-def task_fingerprint(recipe: Recipe, role: str, choice: Choice) -> str:
-    """Digest of everything but the source rows that decides a role's files."""
-    payload = json.dumps([recipe.fingerprint, recipe.name, role, choice.k, list(choice.seeds)])
+def task_fingerprint(recipe: Recipe, role: str, choice: Choice, reach: Reach) -> str:
+    """Digest of what decides a role's files: recipe, role, numbers, and size and time of source files of one's own."""
+    payload = json.dumps(
+        [recipe.fingerprint, recipe.name, role, choice.k, list(choice.seeds), own_files(recipe, reach)]
+    )
     return hashlib.sha256(payload.encode("utf-8")).hexdigest()
 
 
@@ -115,7 +124,7 @@ def build_role(
     else:
         _build_target(work, reach, progress)
     return RoleRecord(
-        fingerprint=task_fingerprint(recipe, role, choice),
+        fingerprint=task_fingerprint(recipe, role, choice, reach),
         fixes=recipe.fixed,
         source=work.source,
         k=choice.k,
@@ -222,7 +231,12 @@ def _open(
         )
     if not recipe.drops_as_released and counts.total():
         work.drop_notes += [f"{part}: {reason}" for reason in reasons]
-    return Entries(count, held, later_pass)
+
+    def chosen(numbers: list[int]) -> Iterator[AnyPair]:
+        places = set(entry_rows(np.array(numbers), np.array(counts.rows, dtype=np.int64)).tolist())
+        return recipe.pairs_at(_watched(rows, f"choosing {part}", progress), places)
+
+    return Entries(count, held, later_pass, chosen if recipe.is_row_wise else None)
 
 
 def _reasons(counts: DropCounts, rows: SplitRows, recipe: Recipe) -> list[str]:

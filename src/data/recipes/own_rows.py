@@ -72,8 +72,10 @@ def compile_pair_check(spec: CommonKeys, options: tuple[str, ...]) -> Callable[[
             raise stopped("the input is blank")
         if not output or output.isspace():
             raise stopped("the answer is blank")
-        for what, value in (("input", text), ("answer", output)):
-            _check_characters(what, value)
+        if not text.isascii():
+            _check_characters("input", text)
+        if not output.isascii():
+            _check_characters("answer", output)
         if isinstance(pair, ChoicePair):
             check_options(pair.options, output, has_choices)
         elif is_cut:
@@ -101,17 +103,17 @@ def check_options(options: tuple[str, ...], output: str, has_choices: bool) -> N
     for option in options:
         if not option or option.isspace():
             raise stopped("an option is blank")
-        _check_characters("options", option)
+        if not option.isascii():
+            _check_characters("options", option)
     if output not in options:
         raise stopped("the answer is not among the options")
 
 
 def _check_characters(what: str, text: str) -> None:
-    if not text.isascii():
-        try:
-            text.encode("utf-8")
-        except UnicodeEncodeError:
-            raise stopped(f"half a character (a lone surrogate) in the {what}") from None
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise stopped(f"half a character (a lone surrogate) in the {what}") from None
 
 
 def check_own_recipe(spec: CommonKeys) -> tuple[str, BadRow] | None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from array import array
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -53,6 +54,7 @@ class DropCounts:
         stopped: the original program stopped on such a row; it is dropped here.
         dropped: rows of a recipe that does not follow the released preprocessing.
         first: the place of the first such row, by reason.
+        rows: the places of all of them, in order.
     """
 
     released: bool = True
@@ -60,6 +62,7 @@ class DropCounts:
     stopped: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     first: dict[str, int] = field(default_factory=dict)
+    rows: array[int] = field(default_factory=lambda: array("Q"))
 
     def add(self, dropped: Dropped, index: int | None = None) -> None:
         """Count one row, the one at `index` of its source if that is known."""
@@ -67,6 +70,7 @@ class DropCounts:
         (as_released if self.released else self.dropped)[dropped.reason] += 1
         if index is not None:
             self.first.setdefault(dropped.reason, index)
+            self.rows.append(index)
 
     def total(self) -> int:
         """All rows counted."""
@@ -160,6 +164,25 @@ class Recipe:
                 raise DataError(where, bad.problem, bad.remedy) from None
             else:
                 yield pair
+
+    @property
+    def is_row_wise(self) -> bool:
+        """Whether a row's pair depends on this row alone: nothing is drawn or grouped."""
+        return self.spec.kind not in ("coin_pair", "shuffled_choices", "grouped_choices", "unifiedqa_pool")
+
+    def pairs_at(self, rows: Iterable[Row], places: Collection[int]) -> Iterator[Pair | ChoicePair]:
+        """The pairs of the rows at `places`, none of which is dropped; reads no further than the last of them.
+
+        Only for recipes that are row-wise.
+        """
+        make = self._maker(self.generator())
+        left = len(places)
+        for index, row in enumerate(rows):
+            if index in places:
+                yield make(row)
+                left -= 1
+                if not left:
+                    return
 
     def _maker(self, generator: Generator) -> PairOf:
         """Row to pair: drop rules, then what is asked of rows, then the recipe's kind."""

@@ -58,8 +58,8 @@ class SplitRows:
     def __iter__(self) -> Iterator[Row]:
         adapt = _adapter(self.place, self.located.paths[0], self.layout)
         for path in self.located.paths:
-            for row in read_rows(path, self.layout):
-                yield adapt(row) if adapt is not None else row
+            rows = read_rows(path, self.layout)
+            yield from rows if adapt is None else map(adapt, rows)
 
     def places(self, indices: Collection[int]) -> dict[int, str]:
         """File and line of rows by their number, found by reading again."""
@@ -139,10 +139,7 @@ def _locate_file(recipe: Recipe, place: Place, split: str, reach: Reach) -> Loca
 
 
 def _local(name: str, split: str, recipe: Recipe, reach: Reach) -> Located:
-    path = Path(name).expanduser()
-    candidates = [path] if path.is_absolute() else [Path(recipe.path).parent / path]
-    if reach.raw is not None and not path.is_absolute():
-        candidates.append(reach.raw / path)
+    candidates = _candidates(name, recipe, reach)
     for candidate in candidates:
         if candidate.is_file():
             return Located((candidate,), "", str(candidate))
@@ -152,6 +149,24 @@ def _local(name: str, split: str, recipe: Recipe, reach: Reach) -> Located:
     raise DataError(
         name, f"no such file (tried {tried})", "paths start at the recipe's folder or at data.raw"
     )
+
+
+def _candidates(name: str, recipe: Recipe, reach: Reach) -> list[Path]:
+    path = Path(name).expanduser()
+    if path.is_absolute():
+        return [path]
+    return [Path(recipe.path).parent / path, *([reach.raw / path] if reach.raw is not None else [])]
+
+
+def own_files(recipe: Recipe, reach: Reach) -> list[list[str | int]]:
+    """Name, size and time of the local files of a source, so that a file that was edited is read anew."""
+    found: list[list[str | int]] = []
+    for name in _filled(recipe.spec.source, recipe.name).files.values():
+        if not is_address(name) and recipe.spec.source.archive is None:
+            for path in _candidates(name, recipe, reach):
+                inner = sorted(path.rglob("*.arrow")) if path.is_dir() else [path] if path.is_file() else []
+                found += [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in inner]
+    return found
 
 
 def _in_saved_folder(folder: Path, split: str) -> tuple[Path, ...]:

@@ -105,6 +105,8 @@ def _converters(types: Mapping[str, str]) -> dict[str, Callable[[str], Any]]:
 
 
 def _to_number(text: str) -> int | float | None:
+    if text.isdigit():
+        return int(text)
     if not text or text.isspace():
         return None
     for kind in (int, float) if "_" not in text else ():

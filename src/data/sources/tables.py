@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 from metashot.data.errors import DataError
@@ -49,8 +50,7 @@ def read_rows(path: Path, layout: TableLayout) -> Iterator[Row]:
     Raises:
         DataError: missing file or broken content, with the line where that is known.
     """
-    for _, row in numbered_rows(path, layout):
-        yield row
+    return map(itemgetter(1), numbered_rows(path, layout))
 
 
 def numbered_rows(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:

@@ -118,7 +118,7 @@ def _pair(first: TaskOutcomes, second: TaskOutcomes) -> _Pair:
     labels = list(dict.fromkeys([*first.labels, *second.labels]))
     recode = np.array([labels.index(label) for label in second.labels], dtype=np.int64)
     gold, gold_second = first.gold[rows_first], recode[second.gold[rows_second]]
-    if gold.shape != gold_second.shape:
+    if gold.shape != gold_second.shape or _other_tests(first, rows_first, second, rows_second):
         raise ValueError(f"{first.task}: the two methods answered different test examples")
     ours, theirs = first.prediction[rows_first], recode[second.prediction[rows_second]]
     patterns, counts = distinct_patterns(np.concatenate([gold, gold_second, ours, theirs]))
@@ -136,6 +136,18 @@ def _pair(first: TaskOutcomes, second: TaskOutcomes) -> _Pair:
         predicted_moved=(predicted[1] - predicted[0])[:, free],
         n_examples=int(counts.sum()),
     )
+
+
+def _other_tests(
+    first: TaskOutcomes, rows_first: Sequence[int], second: TaskOutcomes, rows_second: Sequence[int]
+) -> bool:
+    """Whether a pair of seeds is known to have different test examples."""
+    if not first.tests or not second.tests:
+        return False
+    pairs = [
+        (first.tests[one], second.tests[other]) for one, other in zip(rows_first, rows_second, strict=True)
+    ]
+    return any(one and other and one != other for one, other in pairs)
 
 
 def _paired_seeds(first: TaskOutcomes, second: TaskOutcomes) -> tuple[list[int], list[int]]:

@@ -47,7 +47,8 @@ class Block:
     def scores(self, calibration: Calibration, normalization: Normalization) -> Floats:
         """Score of each option in nats, lower is better: [examples, options].
 
-        The normalization is applied to plain and content-free scores before the calibration combines them.
+        The normalization is applied to plain and content-free scores before the calibration combines them. An
+        option without a scored token says nothing and ranks last: it is `inf`. Evaluation refuses to make one.
 
         Raises:
             ValueError: a calibration without the content-free scores that it needs.
@@ -59,18 +60,13 @@ class Block:
             for sums, lengths in zip(self.null_sum_nll, self.null_lengths, strict=True)
         ]
         plain = normalized(self.sum_nll, self.lengths, normalization)
-        return calibration.combine(plain, np.stack(nulls) if nulls else np.zeros((0, *plain.shape)))
+        combined = calibration.combine(plain, np.stack(nulls) if nulls else np.zeros((0, *plain.shape)))
+        return np.where(self.lengths.tokens > 0, combined, np.inf)
 
 
 def normalized(sum_nll: Floats, lengths: Lengths, rule: Normalization) -> Floats:
-    """`sum_nll` over the length that `rule` names: [examples, options].
-
-    A target without a scored token (an empty test input in channel scoring) has 0 nats under every rule: all its
-    options tie, and the first is predicted.
-    """
-    length = rule.length(lengths)
-    scored = (length > 0) & (lengths.tokens > 0)
-    return np.where(scored, sum_nll / np.where(scored, length, 1.0), 0.0)
+    """`sum_nll` over the length that `rule` names, at least 1 (of a text without characters): [examples, options]."""
+    return sum_nll / np.maximum(rule.length(lengths), 1.0)
 
 
 Layers = Sequence[Sequence[float]]

@@ -1,8 +1,9 @@
 """How sure a number is: bootstrap intervals over seeds and examples, and Holm's correction.
 
-The test examples of a task are the same for every demonstration seed, so seeds and examples are
-crossed. The bootstrap resamples both: examples once per draw and shared by the seeds, seeds
-independently per task (their demonstrations are drawn per task). Tasks are fixed, not resampled.
+Where the test examples of a task are the same for every demonstration seed, seeds and examples are
+crossed: examples are resampled once per draw and shared by the seeds. Where seeds have test examples of
+their own, these are resampled per seed. Seeds are resampled independently per task (their demonstrations
+are drawn per task). Tasks are fixed, not resampled.
 Source: A. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 2007.
 """
 
@@ -42,7 +43,7 @@ class MeanAndWorst:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TaskOutcomes:
-    """Answers of one method on one task: the same test examples under every seed.
+    """Answers of one method on one task: equally many test examples under every seed.
 
     Attributes:
         task: task name.
@@ -53,6 +54,7 @@ class TaskOutcomes:
         prediction: [seeds, n] codes of the predicted answers.
         labels: the answer of each code; for accuracy the codes say `wrong` and `right`, for a graded metric an
             answer's score.
+        tests: digest of the test examples of each seed; empty where they are known to be the same.
     """
 
     task: str
@@ -61,10 +63,19 @@ class TaskOutcomes:
     gold: Codes
     prediction: Codes
     labels: tuple[str, ...]
+    tests: tuple[str, ...] = ()
+
+    @property
+    def shares_examples(self) -> bool:
+        """Whether every seed has the same test examples."""
+        return len(set(self.tests)) <= 1
 
 
 def task_outcomes(
-    task: str, metric: Metric, answers: Mapping[int, tuple[Sequence[str], Sequence[str]]]
+    task: str,
+    metric: Metric,
+    answers: Mapping[int, tuple[Sequence[str], Sequence[str]]],
+    tests: Mapping[int, str] | None = None,
 ) -> TaskOutcomes:
     """Encode the answers of one task.
 
@@ -73,6 +84,7 @@ def task_outcomes(
         metric: how the task is scored.
         answers: seed -> (gold, prediction), aligned by test example across seeds; for a graded metric the scores
             as text stand in both places.
+        tests: seed -> digest of its test examples; without it all seeds have the same ones.
 
     Raises:
         ValueError: no answers, or the seeds differ in their number of test examples.
@@ -80,16 +92,17 @@ def task_outcomes(
     sizes = {(len(gold), len(prediction)) for gold, prediction in answers.values()}
     if len(sizes) != 1 or len(set(next(iter(sizes)))) != 1 or sizes == {(0, 0)}:
         raise ValueError(f"{task}: every seed needs the same test examples, got sizes {sorted(sizes)}")
+    digests = tuple((tests or {}).get(seed, "") for seed in answers)
     if metric == Metric.ACCURACY:
         right = np.array([[g == p for g, p in zip(*pair, strict=True)] for pair in answers.values()])
         gold_codes = np.ones(right.shape, dtype=np.int64)
         return TaskOutcomes(
-            task, metric, tuple(answers), gold_codes, right.astype(np.int64), ("wrong", "right")
+            task, metric, tuple(answers), gold_codes, right.astype(np.int64), ("wrong", "right"), digests
         )
     flat = [answer for gold, prediction in answers.values() for answer in (*gold, *prediction)]
     codes, labels = encode(flat)
     shaped = codes.reshape(len(answers), 2, -1)
-    return TaskOutcomes(task, metric, tuple(answers), shaped[:, 0], shaped[:, 1], tuple(labels))
+    return TaskOutcomes(task, metric, tuple(answers), shaped[:, 0], shaped[:, 1], tuple(labels), digests)
 
 
 def seed_values(outcomes: TaskOutcomes) -> Floats:
@@ -131,6 +144,9 @@ def resampled_seed_values(outcomes: TaskOutcomes, draws: int, generator: np.rand
     Examples with equal answers under every seed are interchangeable, so resampling n examples is one
     multinomial draw over the distinct patterns.
     """
+    if not outcomes.shares_examples:
+        alone = [_one_seed(outcomes, number) for number in range(len(outcomes.seeds))]
+        return np.concatenate([resampled_seed_values(one, draws, generator) for one in alone], axis=1)
     patterns, counts = distinct_patterns(np.concatenate([outcomes.gold, outcomes.prediction]))
     n_seeds = len(outcomes.seeds)
     compact = TaskOutcomes(
@@ -144,6 +160,18 @@ def resampled_seed_values(outcomes: TaskOutcomes, draws: int, generator: np.rand
     n = int(counts.sum())
     weights = generator.multinomial(n, counts / n, size=draws).astype(np.float64)
     return _weighted_seed_values(compact, weights)
+
+
+def _one_seed(outcomes: TaskOutcomes, number: int) -> TaskOutcomes:
+    row = slice(number, number + 1)
+    return TaskOutcomes(
+        outcomes.task,
+        outcomes.metric,
+        outcomes.seeds[row],
+        outcomes.gold[row],
+        outcomes.prediction[row],
+        outcomes.labels,
+    )
 
 
 def distinct_patterns(columns: Codes) -> tuple[Codes, NDArray[np.int64]]:

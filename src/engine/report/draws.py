@@ -52,4 +52,5 @@ def _together(parts: Sequence[TaskOutcomes]) -> TaskOutcomes:
         for part in parts
         for gold, prediction in zip(part.gold.tolist(), part.prediction.tolist(), strict=True)
     ]
-    return task_outcomes(parts[0].task, parts[0].metric, dict(enumerate(answers)))
+    tests = dict(enumerate(digest for part in parts for digest in part.tests))
+    return task_outcomes(parts[0].task, parts[0].metric, dict(enumerate(answers)), tests)

@@ -28,7 +28,12 @@ RESULT_SCHEMA: dict[str, Any] = {
     "value": pl.Float64,
     "n": pl.Int64,
     "fingerprint": pl.String,
+    "test_digest": pl.String,
+    "cut_inputs": pl.Int64,
+    "cut_tokens": pl.Int64,
 }
+_LATER: dict[str, Any] = {"test_digest": "", "cut_inputs": 0, "cut_tokens": 0}
+"""Columns that older files lack, with what they stand for there."""
 PREDICTION_SCHEMA: dict[str, Any] = {
     "task": pl.String,
     "seed": pl.Int64,
@@ -188,7 +193,7 @@ def _told(places: Sequence[CellPlace]) -> str:
 
 
 def _outputs(run: Run, blocks: Sequence[Block], problems: Sequence[str]) -> RunOutputs:
-    rows = [{name: block.row[name] for name in RESULT_SCHEMA} for block in blocks]
+    rows = [{name: (_LATER | block.row)[name] for name in RESULT_SCHEMA} for block in blocks]
     lines = b"".join(block.predictions for block in blocks)
     predictions = (
         pl.read_ndjson(BytesIO(lines), schema=PREDICTION_SCHEMA)

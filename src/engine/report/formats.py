@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 
 from rich.console import Group
@@ -11,6 +12,9 @@ from rich.table import Table as ConsoleTable
 from rich.text import Text
 
 from metashot.engine.report.table import Cell, Table
+
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
+_NUMBER = re.compile(r"[+-]?\.?\d[^=@()!]*$")
 
 
 def console(table: Table) -> Group:
@@ -52,6 +56,11 @@ def _cell_markdown(cell: Cell) -> str:
     return f"**{text}**" if cell.best else text
 
 
+def _no_formula(text: str) -> str:
+    """The text, quoted where a spreadsheet would compute it; numbers with their sign stay."""
+    return f"'{text}" if text[:1] in _FORMULA_STARTS and not _NUMBER.match(text) else text
+
+
 def comma_separated(table: Table) -> str:
     """The table as CSV; a cell with a number gives it in full, followed by the text as shown.
 
@@ -70,7 +79,9 @@ def comma_separated(table: Table) -> str:
             part
             for cell, number in zip(row, numeric, strict=True)
             for part in (
-                ("" if cell.value is None else repr(cell.value), cell.text) if number else (cell.text,)
+                ("" if cell.value is None else repr(cell.value), _no_formula(cell.text))
+                if number
+                else (_no_formula(cell.text),)
             )
         )
     return text.getvalue()

@@ -140,11 +140,11 @@ def collect_answers(
     kept = with_variants(outputs.results, outputs.runs)
     key = ["run", "fingerprint", "task", "seed"]
     joined = (
-        kept.select([*SYSTEM, *key, "metric"])
+        kept.select([*SYSTEM, *key, "metric", "test_digest"])
         .join(outputs.predictions.select([*key, "index", "gold", "prediction", "score"]), on=key, how="inner")
         .sort([*SYSTEM, "task", "seed", "index"])
     )
-    problems: list[str] = []
+    problems = _cut_inputs(kept)
     found: list[tuple[System, dict[str, TaskOutcomes]]] = []
     for values, frame in joined.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
         system = System(*values)
@@ -206,6 +206,16 @@ def _is_seeded(system: System, outcomes: Mapping[str, TaskOutcomes]) -> bool:
     return system.method != HARNESS_METHOD and (system.k > 0 or _seeds_matter(outcomes))
 
 
+def _cut_inputs(results: pl.DataFrame) -> list[str]:
+    """A sentence for each task of which test inputs were cut, by the system and seed that lost most."""
+    cut = results.filter(pl.col("cut_inputs") > 0).sort("cut_tokens", descending=True)
+    return [
+        f"Task {row['task']}: {row['cut_inputs']} of {row['n']} test inputs were cut, by {row['cut_tokens']:,} tokens "
+        "together (prompt.max_length_per_example, prompt.overlong)."
+        for row in cut.unique("task", keep="first", maintain_order=True).iter_rows(named=True)
+    ]
+
+
 def _seeds_matter(outcomes: Mapping[str, TaskOutcomes]) -> bool:
     return any(
         (outcome.prediction != outcome.prediction[0]).any() or (outcome.gold != outcome.gold[0]).any()
@@ -222,8 +232,11 @@ def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[
             int(seed): tuple(part[column].cast(pl.String).to_list() for column in columns)
             for (seed,), part in rows.partition_by(["seed"], maintain_order=True, as_dict=True).items()
         }
+        tests = {
+            int(seed): str(digest) for seed, digest in rows.select("seed", "test_digest").unique().iter_rows()
+        }
         try:
-            outcomes[str(task)] = task_outcomes(str(task), metric, by_seed)
+            outcomes[str(task)] = task_outcomes(str(task), metric, by_seed, tests)
         except ValueError as error:
             problems.append(f"{system.setting}, {system.title}: {error}; left out of every figure.")
     return outcomes

@@ -38,6 +38,9 @@ class Result:
         value: 0..1.
         n: test examples.
         fingerprint: hex digest of everything that decides the value.
+        test_digest: hex digest of the test examples, whatever their labels are called.
+        cut_inputs: test inputs that were cut to the limit of an example.
+        cut_tokens: tokens that they lost together.
         format: version of this record.
     """
 
@@ -51,6 +54,9 @@ class Result:
     value: float
     n: int
     fingerprint: str
+    test_digest: str = ""
+    cut_inputs: int = 0
+    cut_tokens: int = 0
     format: int = FORMAT_VERSION
 
 

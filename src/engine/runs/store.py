@@ -10,6 +10,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from metashot.data.files import remove_leftovers
 from metashot.engine.errors import OutputError
 from metashot.engine.files import output_errors, write_atomic
 from metashot.engine.runs.results import FinishedCell, cell_from_lines, cell_lines, checked_row, is_unchecked
@@ -26,7 +27,7 @@ class ResultStore:
         self.folder = root / "cells"
 
     def check_writable(self) -> None:
-        """Fail before the model is loaded.
+        """Fail before the model is loaded; what killed writers left is removed.
 
         Raises:
             OutputError: the folder cannot be made or written.
@@ -36,6 +37,7 @@ class ResultStore:
         probe = self.folder / ".writable"
         write_atomic(probe, "")
         probe.unlink(missing_ok=True)
+        remove_leftovers(self.folder, "*/.*.tmp")
 
     def get(self, fingerprint: str) -> FinishedCell | None:
         """The stored cell; None when it is missing, of another version or damaged (then it is computed again)."""

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from rich.markup import escape
 from rich.table import Table
 
+from metashot.data.terminal import printable
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.statistics import Interval, bootstrap_mean, seed_values, task_outcomes
 from metashot.engine.runs.results import FinishedCell, gold_and_predictions
@@ -66,6 +68,7 @@ def summarize(cells: Sequence[FinishedCell]) -> Summary:
             task,
             Metric(rows[0].result.metric),
             {row.result.seed: gold_and_predictions(row.predictions) for row in rows},
+            {row.result.seed: row.result.test_digest for row in rows},
         )
         for task, rows in by_task.items()
     }
@@ -130,12 +133,12 @@ _COLUMNS = ("task", "metric", "n", "mean", "95 % interval", "worst seed")
 def console_table(summary: Summary) -> Table:
     """The table that a run prints."""
     title = f"{summary.method}, {summary.model}, {summary.setting}, k={summary.k} (percent)"
-    table = Table(title=title, title_justify="left")
+    table = Table(title=escape(printable(title)), title_justify="left")
     for index, column in enumerate(_COLUMNS):
         table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index == 0)
     rows = _rows(summary)
     for row in rows[:-1]:
-        table.add_row(*row)
+        table.add_row(*(escape(printable(cell)) for cell in row))
     table.add_section()
     table.add_row(*rows[-1], style="bold")
     return table

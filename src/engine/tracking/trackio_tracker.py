@@ -107,7 +107,7 @@ def _claim_folder(folder: Path) -> None:
     loaded = sys.modules.get("trackio")
     if loaded is not None and str(Path(loaded.TRACKIO_DIR).resolve()) != wanted:
         raise ConfigError(
-            "logger.folder",
+            "logger.trackers.trackio.folder",
             f"trackio already writes to {loaded.TRACKIO_DIR} in this process, not to {wanted}",
             "keep one results_root per process",
         )

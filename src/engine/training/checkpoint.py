@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
@@ -149,6 +150,29 @@ class CheckpointStore:
             os.replace(target, self.root / f".{target.name}.{os.getpid()}.old{_STAGING_SUFFIX}")
         os.replace(staging, target)
         fsync_folder(self.root)
+
+    @contextmanager
+    def alone(self) -> Generator[None]:
+        """Held by the one process that writes here: a second one would remove what the first is writing.
+
+        Raises:
+            OutputError: another process trains in this folder, or it cannot be written.
+        """
+        with output_errors(self.root):
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = FileLock(self.root / ".lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise OutputError(
+                    str(self.root),
+                    "another process trains in this folder",
+                    "wait for it, stop it, or choose another hydra.run.dir",
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def prune(self) -> None:
         """Remove the checkpoints that neither `keep_last` nor `keep_best` keeps."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -116,10 +117,11 @@ def run_training(
     _check(settings)
     started = time.monotonic()
     store = replace(store, identity={**store.identity, WORLD_SIZE: world_size()})
-    cursor = _resume(learner, settings, store)
-    run = _Run(learner, settings, store, sink, cursor)
-    with catch_stop_signals() as stop:
-        stopped_by = run.advance(stop)
+    with store.alone() if rank() == 0 else nullcontext():
+        cursor = _resume(learner, settings, store)
+        run = _Run(learner, settings, store, sink, cursor)
+        with catch_stop_signals() as stop:
+            stopped_by = run.advance(stop)
     newest = checkpoint_folders(store.root)[-1]
     return TrainingOutcome(cursor.step, stopped_by, newest, dict(cursor.metrics), time.monotonic() - started)
 

@@ -39,6 +39,14 @@ def bos_ids(tokenizer: PreTrainedTokenizerBase, choice: BosChoice) -> Ids:
     return (int(bos),)
 
 
+def begin_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
+    """Begin-of-sequence, or end-of-sequence where there is none: what an empty prompt consists of."""
+    found: Any = tokenizer.bos_token_id
+    if found is None:
+        found = tokenizer.eos_token_id
+    return () if found is None else (int(found),)
+
+
 def _prepended(tokenizer: PreTrainedTokenizerBase) -> Ids:
     """What the tokenizer puts in front of a text when it may add special tokens."""
     bare = list(tokenizer(_SAMPLE, add_special_tokens=False).input_ids)

@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from metashot.data.task import Wording
 from metashot.engine.errors import ConfigError
 from metashot.icl.methods import Method
-from metashot.icl.prompt import Ids, LengthLimits, Objective
-from metashot.icl.prompting.begin import BosChoice, bos_ids
+from metashot.icl.prompt import Ids, LengthLimits, Objective, Overlong
+from metashot.icl.prompting.begin import BosChoice, begin_ids, bos_ids
 from metashot.icl.prompting.boundary import Boundary, EncodeSpans, span_encoder
 from metashot.icl.prompting.chat import chat_frame
 from metashot.icl.prompting.frame import Frame, MetaiclFrame, TextFrame
@@ -30,6 +30,7 @@ class BoundPrompt:
     Attributes:
         frame: the texts around inputs and outputs.
         bos: ids in front of every prompt.
+        begin: ids in front of a target that would stand alone, so that its first token has something to follow.
         spans: tokenizes with offsets where pieces are tokenized jointly, else None.
         worded: makes the frame of a task whose source says how its parts are joined, or None.
     """
@@ -37,6 +38,7 @@ class BoundPrompt:
     frame: Frame
     bos: Ids = ()
     spans: EncodeSpans | None = None
+    begin: Ids = ()
     worded: Callable[[Wording], Frame] | None = None
 
     def for_task(self, wording: Wording | None) -> BoundPrompt:
@@ -65,6 +67,7 @@ class PromptConfig(ABC):
         boundary: pieces tokenized separately (MetaICL) or jointly.
         max_length: most tokens of a sequence with demonstrations.
         max_length_per_example: most tokens of one example, two of them reserved as in the released code.
+        overlong: what happens to a test input that exceeds it: `cut_end` (released code), `cut_start` or `refuse`.
     """
 
     name: str
@@ -73,11 +76,12 @@ class PromptConfig(ABC):
     boundary: Boundary = Boundary.SEPARATE
     max_length: int = 1024
     max_length_per_example: int = 256
+    overlong: Overlong = Overlong.CUT_END
 
     @property
     def limits(self) -> LengthLimits:
         """The token limits."""
-        return LengthLimits(self.max_length_per_example, self.max_length)
+        return LengthLimits(self.max_length_per_example, self.max_length, self.overlong)
 
     @abstractmethod
     def frame(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> Frame:
@@ -103,7 +107,7 @@ class PromptConfig(ABC):
         """
         frame = self.frame(method, model_name, tokenizer)
         spans = span_encoder(tokenizer) if self.boundary is Boundary.JOINT else None
-        return BoundPrompt(frame, self.bos_of(tokenizer), spans)
+        return BoundPrompt(frame, self.bos_of(tokenizer), spans, begin_ids(tokenizer))
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,8 +84,9 @@ class MetaiclFrame:
 
     def input_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
         """The input with its separator."""
-        del query
-        return input_text(text, objective=self.objective, layout=self.layout, first=first, no_label=no_label)
+        return input_text(
+            text, objective=self.objective, layout=self.layout, first=first, no_label=no_label, query=query
+        )
 
     def output_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
         """The output with its separator."""
@@ -205,14 +206,21 @@ def shorten(
     first: bool,
     no_label: bool = False,
     query: bool = False,
+    from_start: bool = False,
 ) -> str:
-    """The longest start of an input whose piece takes at most `room` tokens; at worst the empty text."""
+    """The longest start of an input whose piece takes at most `room` tokens; at worst the empty text.
+
+    With `from_start` the start is cut off instead, so that the longest end is kept.
+    """
+
+    def kept(length: int) -> str:
+        return text[len(text) - length :] if from_start else text[:length]
 
     def tokens(length: int) -> int:
-        return len(encode(frame.input_text(text[:length], first=first, no_label=no_label, query=query)))
+        return len(encode(frame.input_text(kept(length), first=first, no_label=no_label, query=query)))
 
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if tokens(middle) <= room else (low, middle - 1)
-    return text[:low]
+    return kept(low)

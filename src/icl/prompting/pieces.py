@@ -12,9 +12,10 @@ from metashot.icl.prompt import (
     Ids,
     LengthLimits,
     Objective,
+    Overlong,
     check_output_fits,
     cut_example,
-    cut_query_input,
+    query_room,
 )
 from metashot.icl.prompting.boundary import split_jointly
 from metashot.icl.prompting.config import BoundPrompt
@@ -33,6 +34,7 @@ class Prompt:
         head: the query's first piece.
         target: its second piece, the scored one.
         text: what the target shows, without separators.
+        lost: tokens that the query's input lost to the limit of an example.
     """
 
     front: Ids
@@ -40,6 +42,7 @@ class Prompt:
     head: Ids
     target: Ids
     text: str
+    lost: int = 0
 
     @property
     def fixed(self) -> int:
@@ -91,17 +94,19 @@ class PieceWriter:
         text = query.input if replaced is None else replaced
         first = not demonstrations
         answers = [self._frame.output_text(option, first=first, query=True) for option in query.options]
-        source, source_ids = self._query_input(query.task, text, max(map(self._count, answers)), first=first)
+        source, source_ids, lost = self._query_input(
+            query.task, text, max(map(self._count, answers)), first=first
+        )
         direct = self._frame.objective is Objective.DIRECT
         shown = [self._frame.word(option) if direct else text for option in query.options]
         if self._spans is None:
             front, pieces = self._bos + self._encode(self._frame.opening), self.shown_ids(demonstrations)
             ids = [self._ordered(source_ids, self._encode(answer)) for answer in answers]
-            return [Prompt(front, pieces, *pair, word) for pair, word in zip(ids, shown, strict=True)]
+            return [Prompt(front, pieces, *pair, word, lost) for pair, word in zip(ids, shown, strict=True)]
         before = [self._frame.opening, *self._shown_texts(demonstrations)]
         joined = [split_jointly([*before, *self._ordered(source, answer)], self._spans) for answer in answers]
         return [
-            Prompt(self._bos + parts[0], tuple(parts[1:-2]), parts[-2], parts[-1], word)
+            Prompt(self._bos + parts[0], tuple(parts[1:-2]), parts[-2], parts[-1], word, lost)
             for parts, word in zip(joined, shown, strict=True)
         ]
 
@@ -138,16 +143,20 @@ class PieceWriter:
             source = self._frame.input_text(kept, first=first, no_label=no_label)
         return source, answer, True
 
-    def _query_input(self, task: str, text: str, longest_answer: int, *, first: bool) -> tuple[str, Ids]:
-        """The query's input piece, cut so that the longest option fits; every option sees the same one."""
+    def _query_input(self, task: str, text: str, longest_answer: int, *, first: bool) -> tuple[str, Ids, int]:
+        """The query's input piece, cut so that the longest option fits, and the tokens that it lost."""
         source = self._frame.input_text(text, first=first, query=True)
         ids = self._encode(source)
-        kept = cut_query_input(task, ids, longest_answer, self._limits)
-        if len(kept) == len(ids) or self._cuts_ids:
-            return source, kept
-        short = shorten(self._frame, text, len(kept), self._encode, first=first, query=True)
+        room = query_room(task, len(ids), longest_answer, self._limits)
+        if len(ids) <= room:
+            return source, ids, 0
+        from_start = self._limits.overlong is Overlong.CUT_START
+        if self._cuts_ids and not from_start:
+            return source, ids[:room], len(ids) - room
+        short = shorten(self._frame, text, room, self._encode, first=first, query=True, from_start=from_start)
         source = self._frame.input_text(short, first=first, query=True)
-        return source, self._encode(source)
+        kept = self._encode(source)
+        return source, kept, len(ids) - len(kept)
 
     @property
     def _cuts_ids(self) -> bool:

@@ -312,3 +312,12 @@ def test_a_broken_manifest_is_named(tmp_path: Path, raw: Path) -> None:
     (request.root / "manifest.json").write_text('{"version": 1')
     with pytest.raises(DataError, match=r"manifest.json: is broken"):
         run(request)
+
+
+@pytest.mark.parametrize("name", ["../evil", "/tmp/evil", "..", "a\\b"])
+def test_a_task_whose_files_would_lie_outside_the_root_is_refused(
+    tmp_path: Path, raw: Path, name: str
+) -> None:
+    with pytest.raises(DataError, match="is no name of a task"):
+        prepare(settings(tmp_path, raw, [], [name]), Console(quiet=True))
+    assert not (tmp_path / "out").exists()

@@ -43,10 +43,27 @@ def test_normalizations(rule, expected):
     assert scores == pytest.approx(expected)
 
 
-def test_a_target_without_tokens_scores_zero_and_never_nan():
-    empty = [OptionCounts(tokens=0, chars=0, bytes=0)]
+def test_a_target_without_tokens_ranks_last_and_is_never_nan():
+    empty, other = OptionCounts(tokens=0, chars=0, bytes=0), COUNTS[0]
     for rule in NORMALIZATIONS.values():
-        assert one_example([0.0], empty, [], [], calibration=Calibration.NONE, normalization=rule) == [0.0]
+        for kind in CALIBRATIONS.values():
+            scores = one_example(
+                [0.0, 6.0],
+                [empty, other],
+                [[0.0, 5.0]],
+                [[empty, other]],
+                calibration=kind,
+                normalization=rule,
+            )
+            assert scores[0] == math.inf
+            assert math.isfinite(scores[1])
+
+
+def test_an_empty_text_counts_as_one_character():
+    # The option "" is scored by its separator: 3 nats, not 3 / 0.
+    empty = OptionCounts(tokens=1, chars=0, bytes=0)
+    for rule in NORMALIZATIONS.values():
+        assert one_example([3.0], [empty], [], [], calibration=Calibration.NONE, normalization=rule) == [3.0]
 
 
 def test_pmi_subtracts_the_normalized_null_score():

@@ -172,7 +172,7 @@ def test_a_full_disk_during_a_save_leaves_the_previous_and_training_goes_on(
         f"no checkpoint at step {step}" for step in (20, 30)
     ]
     verify(tmp_path / "step-00000010")
-    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
+    assert not list(tmp_path.glob(".step-*"))
 
 
 def test_a_full_disk_at_the_last_save_fails_the_run_and_names_the_file(
@@ -269,3 +269,10 @@ def test_a_finished_run_started_again_removes_what_a_kill_left(tmp_path: Path) -
     outcome = run_training(ToyLearner(STEPS), settings(), CheckpointStore(tmp_path))
     assert not left.exists()
     assert outcome.step == STEPS
+
+
+def test_a_second_process_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+    store = CheckpointStore(tmp_path)
+    with store.alone(), pytest.raises(OutputError, match="another process trains in this folder"):
+        run_training(ToyLearner(STEPS), settings(), store)
+    assert run_training(ToyLearner(STEPS), settings(), store).step == STEPS

@@ -1,0 +1,131 @@
+"""Components of one's own: a data module, a scorer, a scoring rule, a logger and a method, each a few lines.
+
+`conf/` beside this file makes them choices: see README.md.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from metashot.data.task import Example, TaskData, TaskType
+from metashot.engine.metrics.rules import Lengths, Normalization
+from metashot.engine.tracking.tracker import NoTracker, RunLabel
+from metashot.icl.methods import Method
+from metashot.icl.prompt import Objective
+
+TASK = "parity"
+
+
+class ParitySource:
+    """Numbers and whether they are even: what evaluation asks of a source."""
+
+    name = "parity"
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def tasks(self) -> list[str]:
+        """The one task."""
+        return [TASK]
+
+    def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
+        """K demonstrations drawn by the seed; the test numbers do not depend on it."""
+        drawn = np.random.default_rng(seed).integers(100, 1000, size=k)
+        demonstrations = tuple(_example(int(number)) for number in drawn)
+        return TaskData(
+            task, seed, TaskType.CLASSIFICATION, demonstrations, tuple(map(_example, range(self.size)))
+        )
+
+    def pool(self, task: str, *, size: int = 16384, seed: int = 100) -> list[Example]:
+        """Numbers for meta-training."""
+        return [_example(number) for number in range(1000, 1000 + min(size, 9000))]
+
+
+def _example(number: int) -> Example:
+    return Example(TASK, f"Number: {number}", ("even", "odd")[number % 2], ("even", "odd"))
+
+
+@dataclass(frozen=True)
+class ParityData:
+    """The data module: `data=parity`.
+
+    Attributes:
+        size: test numbers.
+        name: what results carry.
+        tasks: which tasks; None for all.
+    """
+
+    size: int = 20
+    name: str = "parity"
+    tasks: list[str] | None = None
+
+    def open(self) -> ParitySource:
+        """The source itself."""
+        return ParitySource(self.size)
+
+    def targets(self, source: ParitySource) -> list[str]:
+        """Tasks to evaluate."""
+        return source.tasks()
+
+    def training(self, source: ParitySource) -> list[str]:
+        """Tasks to train on."""
+        return []
+
+
+class UniformScorer:
+    """The scorer: every token costs the same, whatever the model says. A baseline that no model can fall below twice.
+
+    Args:
+        model: a transformers model; only the size of its vocabulary is used.
+        scale: nats of a token are `scale * log(vocabulary)`.
+    """
+
+    def __init__(self, model: torch.nn.Module, scale: float = 1.0) -> None:
+        self.nats = scale * math.log(model.config.vocab_size)
+
+    def score(self, requests: Sequence[object], on_progress: object = None) -> list[torch.Tensor]:
+        """Per request the log-probabilities of its scored tokens, in nats."""
+        return [torch.full((request.scored,), -self.nats) for request in requests]
+
+
+def root_tokens() -> Normalization:
+    """The scoring rule: summed NLL over the square root of the number of tokens."""
+
+    def length(lengths: Lengths) -> np.ndarray:
+        return np.sqrt(lengths.tokens)
+
+    return Normalization("root_tokens", "square root of the scored target tokens", length)
+
+
+class LinesLogger(NoTracker):
+    """The logger: one line for each final figure, and how the run ended. What it does not override is dropped.
+
+    Args:
+        label: how the run is called.
+        config: the resolved config.
+        folder: the run's folder.
+    """
+
+    def __init__(self, label: RunLabel, config: Mapping[str, object], *, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._path = folder / "figures.txt"
+        self._lines = [label.name]
+
+    def summary(self, values: Mapping[str, object]) -> None:
+        """Keep the final values."""
+        self._lines += [f"{name}: {value}" for name, value in values.items()]
+
+    def finish(self, status: str) -> None:
+        """Write the file."""
+        self._path.write_text("\n".join([*self._lines, status, ""]))
+
+
+def first_guess(name: str, normalization: Normalization, shots: bool = False) -> Method:
+    """The method: channel scoring under any rule, without demonstrations unless told otherwise."""
+    return Method(name, Objective.CHANNEL, demonstrations=shots, normalization=normalization)

@@ -1,0 +1,13 @@
+"""Foreign text on a terminal: control sequences are shown, never carried out."""
+
+from __future__ import annotations
+
+_KEPT = "\n\t"
+
+
+def printable(text: str) -> str:
+    r"""The text with every control and other unprintable character as its escape (`\x1b`); lines and tabs stay."""
+    return "".join(
+        one if one in _KEPT or one.isprintable() else one.encode("unicode_escape").decode("ascii")
+        for one in text
+    )

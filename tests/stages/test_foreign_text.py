@@ -1,0 +1,55 @@
+"""What others wrote is shown as text: on a terminal, in a spreadsheet, in a record of a run."""
+
+import io
+
+import pytest
+from rich.console import Console
+
+from metashot.data.terminal import printable
+from metashot.engine.metrics.statistics import Interval
+from metashot.engine.report.formats import comma_separated
+from metashot.engine.report.table import Cell, Table
+from metashot.engine.runs.summary import Summary, TaskSummary, console_table
+from metashot.stages.secrets import HIDDEN, without_secrets
+
+
+def test_control_sequences_are_shown_and_lines_stay():
+    assert printable("a\x1b]0;title\x07b\n\tc \u202e d é 日") == "a\\x1b]0;title\\x07b\n\tc \\u202e d é 日"
+
+
+def test_markup_in_names_is_text():
+    figure = Interval(50.0, 40.0, 60.0)
+    task = TaskSummary("[red]t[/b]", "accuracy", figure, figure, {"100": 50.0}, 4)
+    console = Console(file=io.StringIO(), width=200)
+    console.print(console_table(Summary("s", "direct", "[/b]", 4, figure, figure, (task,))))
+    assert "direct, [/b], s" in console.file.getvalue()
+    assert "[red]t[/b]" in console.file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ('=HYPERLINK("x")', "'=HYPERLINK"),
+        ("@SUM(A1)", "'@SUM"),
+        ("-2+3+cmd()", "'-2+3"),
+        ("-1.5", "-1.5"),
+        ("+3.2 *", "+3.2 *"),
+    ],
+)
+def test_a_csv_cell_is_no_formula(text, written):
+    table = Table("k", "t", "n", ("Task",), ((Cell(text),),), 1)
+    assert written in comma_separated(table).replace('""', '"').splitlines()[1]
+
+
+def test_secrets_of_the_environment_are_not_recorded():
+    unresolved = {
+        "a": {"key": "${oc.env:HF_TOKEN}", "home": "${oc.env:HOME}"},
+        "b": ["x", "Bearer ${a.key}"],
+        "none": "${oc.env:API_KEY,null}",
+    }
+    resolved = {"a": {"key": "hf_abc", "home": "/h"}, "b": ["x", "Bearer hf_abc"], "none": None}
+    assert without_secrets(resolved, unresolved) == {
+        "a": {"key": HIDDEN, "home": "/h"},
+        "b": ["x", HIDDEN],
+        "none": None,
+    }
