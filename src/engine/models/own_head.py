@@ -119,4 +119,4 @@ class _Given(BaseModelOutputWithPast):
 
 def _causal(model: nn.Module) -> PreTrainedModel:
     wrapped: Any = model
-    return wrapped.get_base_model() if hasattr(model, "peft_config") else wrapped
+    return wrapped.get_base_model() if hasattr(model, "get_base_model") else wrapped

@@ -142,6 +142,9 @@ def test_an_adapter_on_quantized_weights_stays_beside_them(base, tmp_path):
     ).model
     assert [name for name, _ in model.named_modules() if "lora" in name]
     assert float((logits(model) - expected).abs().max()) < 0.5
+    (scores,) = PrefixScorer(model).score([Request(tuple(IDS[0, :10].tolist()), tuple(IDS[0, 10:].tolist()))])
+    alone = logits(model)[0, 9:-1].log_softmax(-1).gather(1, IDS[0, 10:, None])[:, 0]
+    torch.testing.assert_close(scores, alone, atol=1e-3, rtol=1e-3)
 
 
 def changed(folder, **entries):
