@@ -1,126 +1,274 @@
-"""Meta-train on a corpus, tune four sets with and without what was learned, then print and draw the comparison.
+"""What a meta-learned prompt is good for, where the frozen model holds what a prompt can select.
 
-    python experiments/supmer_demo/run_demo.py --data-root <folder with SST-2/train.json ...>
+    python experiments/supmer_demo/run_demo.py
 
-Rows: prompt tuning from vocabulary embeddings, the same from the meta-learned prompt, and SUPMER (that prompt and the
-meta-learned regularizer). Further overrides go to every job: `corpus=text corpus.path=<folder> corpus.document=line`.
-Started again, it continues: checkpoints and finished cells are kept below `--results-root`.
+A small language model that can compare phrases by subject or by tone (`backbone.py`), unlabelled text clustered by
+MiniLM, prompts meta-learned from those clusters, and few-shot tuning of tasks in domain and under a shift
+(`downstream.py`), in two settings that exchange the roles of subject and tone. Writes `results/results.jsonl`,
+`table.md` and `curves.svg`. A run that was cut goes on where it was, and finished seeds stay; the same command
+started twice shares the work.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
-import sys
-from collections import defaultdict
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
 from pathlib import Path
-from statistics import fmean, stdev
 
-import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
-from rich.console import Console
-from rich.table import Table
+import torch
+from backbone import BackboneSize, abilities, train_backbone, word_tokenizer, word_vectors
+from downstream import TASKS, DownstreamTask, corpus_text, in_context, test_sets, training_set
+from filelock import FileLock, Timeout
+from report_demo import write_report
+from rows import Curve, accuracies, tune_rows
+from starts import PROMPT_LENGTH, VARIANTS, meta_learn
+from world import ATTRIBUTES, Attribute, opposite
 
-from metashot.engine.files import read_lines
-from metashot.engine.training.checkpoint import best_checkpoint
+from metashot.data.corpus import CorpusSpec
+from metashot.data.sentences import SentenceRules
+from metashot.engine.files import append_lines, read_lines
+from metashot.engine.models.loading import LanguageModel, load_model
+from metashot.engine.models.sources import LocalModel
+from metashot.engine.training.optimizers import OptimizerConfig
+from metashot.metaprompt.backbone import make_backbone
+from metashot.metaprompt.clusters.clustering import ClusterSpec
+from metashot.metaprompt.clusters.embedding import EncoderSpec
+from metashot.metaprompt.clusters.store import ClusterStore, PrepareSettings, prepare_clusters
+from metashot.metaprompt.soft_prompt import initial_prompt
+from metashot.metaprompt.tuning.loop import LabelledSet, TrainRules, tune
+from metashot.metaprompt.tuning.tunable import FullTunable, PeftPromptTunable, Tunable
 
-METHODS = {"soft_prompt": "tab:blue", "soft_prompt_meta_learned": "tab:green", "supmer": "tab:orange"}
 HERE = Path(__file__).parent
+RESULTS = "results.jsonl"
 
 
-def run(*overrides: str) -> None:
-    """One `run.py` job of the experiment."""
-    subprocess.run(
-        [sys.executable, "run.py", "experiment=supmer_demo", *overrides], cwd=HERE.parents[1], check=True
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What decides the running time.
+
+    Attributes:
+        backbones: seeds of backbones, for each setting.
+        meta_seeds: meta-trainings from each backbone.
+        data_seeds: draws of the downstream examples.
+        backbone_steps: training steps of a backbone.
+        outer_steps: of a meta-training.
+        tuning_steps: of a downstream tuning.
+        shots: downstream training examples per label.
+        test_size: questions of each test set.
+        learning_rate: of prompt tuning, the same in every row.
+        full_learning_rate: of full fine-tuning.
+    """
+
+    backbones: int = 3
+    meta_seeds: int = 3
+    data_seeds: int = 4
+    backbone_steps: int = 450
+    outer_steps: int = 100
+    tuning_steps: int = 40
+    shots: int = 4
+    test_size: int = 120
+    learning_rate: float = 0.06
+    full_learning_rate: float = 2e-4
+
+    def look_at(self, task: DownstreamTask) -> tuple[int, ...]:
+        """Numbers of tuning steps after which the tests are taken."""
+        steps = (0,) if task.shifted else (0, 5, 10, 20)
+        return (*(step for step in steps if step < self.tuning_steps), self.tuning_steps)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """The rows of one meta-training seed, numbered from 1; `main` is the attribute that clusters and tasks are about.
+
+    The backbone's habit is the other attribute.
+    """
+
+    main: Attribute
+    backbone: int
+    meta_seed: int
+
+
+def backbone_folder(job: Job, sizes: Sizes, work: Path) -> Path:
+    """The job's backbone with what it can do, trained unless it is there."""
+    folder = work / f"backbone-{job.main}-{job.backbone}"
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "abilities.json").is_file():
+            size, started = BackboneSize(steps=sizes.backbone_steps), time.process_time()
+            habit = opposite(job.main)
+            vectors = word_vectors(size.width)
+            model = train_backbone(size, vectors, habit, job.backbone, lambda line: print(line, flush=True))
+            model.save_pretrained(folder)
+            word_tokenizer().save_pretrained(folder)
+            found = {
+                "main": job.main,
+                "backbone": job.backbone,
+                "cpu_seconds": time.process_time() - started,
+                "abilities": abilities(model),
+            }
+            (folder / "abilities.json").write_text(json.dumps(found) + "\n")
+    return folder
+
+
+def clusters(main: Attribute, folder: Path) -> ClusterStore:
+    """Unlabelled text about the main attribute's first six groups, clustered by MiniLM."""
+    path = folder / f"{main}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(corpus_text(main, documents=180, phrases_per_document=4, seed=0))
+    return prepare_clusters(
+        PrepareSettings(
+            CorpusSpec(f"demo-{main}", "text", str(path), None, "train", "text", "paragraph", 0),
+            SentenceRules("en", 5, 3, 200, 2),
+            EncoderSpec("all-MiniLM-L6-v2", 64, 1024, "cpu"),
+            ClusterSpec(6, 16, 100, 4, 0, 500, 2),
+        ),
+        notify=lambda _: None,
     )
 
 
-def folder(root: Path, job: str) -> Path:
-    """Output folder of a job."""
-    return root / "supmer_demo" / job
-
-
-def run_all(root: Path, data_root: str, overrides: list[str]) -> None:
-    """Meta-training, then tuning of every row."""
-    checkpoints = folder(root, "checkpoints")
-    common = (f"results_root={root}", f"supmer.checkpoints={checkpoints}", *overrides)
-    run("stage=[prepare,train]", f"hydra.run.dir={folder(root, 'train')}", "logger=jsonl", *common)
-    best = best_checkpoint(checkpoints, higher_is_better=False)
-    rows = {
-        "soft_prompt": ("method=soft_prompt",),
-        "soft_prompt_meta_learned": (
-            "method=soft_prompt", "method.name=soft_prompt_meta_learned", f"tuning.prompt_path={best}",
-        ),
-        "supmer": ("method=supmer",),
+def run_job(job: Job, sizes: Sizes, work: Path) -> list[dict[str, object]]:
+    """All rows of one job."""
+    folder = backbone_folder(job, sizes, work)
+    started = time.process_time()
+    model = load_model(LocalModel("demo", str(folder), device="cpu"))
+    store = clusters(job.main, work / "corpus")
+    learned = {
+        name: meta_learn(
+            variant, model, store, sizes.outer_steps, job.meta_seed,
+            work / "meta" / f"{job.main}-{job.backbone}-{job.meta_seed}" / name.replace(", ", "-"),
+        )
+        for name, variant in VARIANTS.items()
     }  # fmt: skip
-    for name, own in rows.items():
-        run(*own, f"hydra.run.dir={folder(root, name)}", f"tuning.data_root={data_root}", *common)
+    psi = learned["meta-learned, mixing"].regularizer
+    rows: list[dict[str, object]] = []
+    backbone = make_backbone(model)
+    for data_seed in range(1, sizes.data_seeds + 1):
+        start = initial_prompt(model, PROMPT_LENGTH, "vocabulary", 1000 + 100 * job.meta_seed + data_seed)
+        prompts = {
+            "vocabulary": (start, None),
+            "vocabulary, psi": (start, psi),
+            "multi-task": (learned["multi-task"].prompt, None),
+            "multi-task, psi": (learned["multi-task"].prompt, psi),
+        }
+        for name in ("meta-learned", "meta-learned, mixing"):
+            prompts[name] = (learned[name].prompt, None)
+            prompts[f"{name}, psi"] = (learned[name].prompt, learned[name].regularizer)
+        for task in TASKS:
+            train = training_set(task, job.main, sizes.shots, data_seed)
+            tests = test_sets(task, job.main, sizes.test_size)
+            about = {**asdict(job), "data_seed": data_seed, "task": task.name}
+            _, curve = tune_rows(
+                backbone, torch.stack([p for p, _ in prompts.values()]), [r for _, r in prompts.values()],
+                train, tests, steps=sizes.tuning_steps, batch_size=8, learning_rate=sizes.learning_rate,
+                seed=data_seed, look_at=sizes.look_at(task),
+            )  # fmt: skip
+            rows += [
+                {**about, "method": name, "curve": _of_row(curve, place)}
+                for place, name in enumerate(prompts)
+            ]
+            if job.meta_seed == 1:
+                rows += _without_meta_seed(model, task, train, tests, start, sizes, data_seed, about)
+    return [*rows, {**asdict(job), "cpu_seconds": time.process_time() - started}]
 
 
-def comparison(root: Path) -> Table:
-    """Mean and deviation over data seeds, in percent."""
-    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for method in METHODS:
-        for row in read_lines(folder(root, method) / "results.jsonl"):
-            values[row["task"]][method].append(100 * row["value"])
-    table = Table("task", *METHODS, "runs", title="accuracy in percent, mean +- deviation over data seeds")
-    for task, by_method in values.items():
-        cells = [
-            f"{fmean(v):.1f} +- {stdev(v) if len(v) > 1 else 0.0:.1f}" if (v := by_method[m]) else "-"
-            for m in METHODS
-        ]
-        table.add_row(task, *cells, str(max(map(len, by_method.values()))))
-    means = {m: [fmean(row[m]) for row in values.values() if row[m]] for m in METHODS}
-    table.add_row("mean", *(f"{fmean(v):.1f}" if v else "-" for v in means.values()), "")
-    return table
+def _of_row(curve: Curve, place: int) -> dict[str, dict[str, float]]:
+    return {str(step): {name: values[place] for name, values in at.items()} for step, at in curve.items()}
 
 
-def draw(root: Path, path: Path) -> None:
-    """Meta-training and held-out query loss; training loss and development accuracy of tuning, mean over runs."""
-    figure, (meta, loss, accuracy) = plt.subplots(1, 3, figsize=(15, 4), layout="constrained")
-    _draw_meta_training(meta, folder(root, "train") / "metrics.jsonl")
-    for method, colour in METHODS.items():
-        curves: dict[int, list[tuple[float, float]]] = defaultdict(list)
-        for row in read_lines(folder(root, method) / "tuning.jsonl"):
-            for point in row["curve"]:
-                curves[point["step"]].append((point["train_loss"], point["select_accuracy"]))
-        steps = sorted(curves)
-        for axes, index in ((loss, 0), (accuracy, 1)):
-            means = [fmean(point[index] for point in curves[step]) for step in steps]
-            axes.plot(steps, means, color=colour, marker="o", label=method)
-    loss.set(title="tuning, mean over tasks and seeds", xlabel="step", ylabel="training loss in nats")
-    accuracy.set(title="tuning, mean over tasks and seeds", xlabel="step", ylabel="development accuracy")
-    loss.legend()
-    figure.savefig(path, dpi=100)
+def _without_meta_seed(
+    model: LanguageModel,
+    task: DownstreamTask,
+    train: LabelledSet,
+    tests: dict[str, LabelledSet],
+    start: torch.Tensor,
+    sizes: Sizes,
+    data_seed: int,
+    about: dict[str, object],
+) -> list[dict[str, object]]:
+    """Methods that know no meta-training: the whole model, PEFT's prompt, and the examples in context."""
+    backbone = make_backbone(model)
+    shown = {name: in_context(train, test) for name, test in tests.items()}
+    nothing = torch.empty(1, 0, backbone.width)
+    curve = {"0": {name: accuracies(backbone, nothing, test)[0] for name, test in shown.items()}}
+    rows: list[dict[str, object]] = [{**about, "method": "in context", "learning_rate": None, "curve": curve}]
+    trained: tuple[tuple[str, float, Callable[[], Tunable]], ...] = (
+        ("PEFT prompt tuning", sizes.learning_rate, lambda: PeftPromptTunable(backbone, start.clone())),
+        ("full fine-tuning", sizes.full_learning_rate, lambda: FullTunable(backbone)),
+    )
+    for name, rate, make in trained:
+        rules = TrainRules(
+            sizes.tuning_steps, 8, 65536, sizes.tuning_steps, "last", "verbalizers", dropout=False,
+            optimizer=OptimizerConfig(learning_rate=rate, weight_decay=0.0),
+        )  # fmt: skip
+        tunable = make()
+        try:
+            done = tune(tunable, model, train, train, tests, rules, data_seed)
+        finally:
+            tunable.close()
+        at_end = {test: answers.accuracy("verbalizers") for test, answers in done.tests.items()}
+        curve = {str(sizes.tuning_steps): at_end}
+        rows.append({**about, "method": name, "curve": curve})
+    return rows
 
 
-def _draw_meta_training(axes: Axes, path: Path) -> None:
-    rows = list(read_lines(path))
-    for key, marker, label in (
-        ("train/loss", "", "training tasks"),
-        ("held_out/query_loss_unadapted", "o", "held-out tasks, not adapted"),
-        ("held_out/query_loss", "o", "held-out tasks, one inner step"),
-    ):
-        points = [(row["step"], row[key]) for row in rows if key in row]
-        steps, values = [step for step, _ in points], [value for _, value in points]
-        axes.plot(steps, values, marker=marker, label=label)
-    axes.set(title="meta-training", xlabel="outer step", ylabel="query loss in nats")
-    axes.legend()
+def work_through(sizes: Sizes, work: Path, output: Path) -> None:
+    """Do every job that is neither done nor in the hands of another process."""
+    torch.set_num_threads(1)
+    (work / "locks").mkdir(parents=True, exist_ok=True)
+    seeds = [range(1, count + 1) for count in (sizes.meta_seeds, sizes.backbones)]
+    for job in [Job(main, b, m) for m in seeds[0] for b in seeds[1] for main in ATTRIBUTES]:
+        try:
+            with FileLock(work / "locks" / f"{job.main}-{job.backbone}-{job.meta_seed}", timeout=0):
+                if job in finished(output):
+                    continue
+                rows = run_job(job, sizes, work)
+                with FileLock(work / "locks" / "results"):
+                    append_lines(output / RESULTS, rows)
+                print(f"{job}: {rows[-1]['cpu_seconds']:.0f} CPU s", flush=True)
+        except Timeout:
+            continue
+
+
+def finished(output: Path) -> set[Job]:
+    """The jobs whose rows are all there."""
+    path = output / RESULTS
+    rows = read_lines(path) if path.is_file() else iter(())
+    return {Job(row["main"], row["backbone"], row["meta_seed"]) for row in rows if "cpu_seconds" in row}
 
 
 def main() -> None:
-    """Run all, print the table, save the figure."""
+    """Run what is missing and write the report."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data-root", required=True, help="folder of SST-2, sst-5, subj and cb")
-    parser.add_argument("--results-root", type=Path, default=Path("outputs"))
-    parser.add_argument("overrides", nargs="*", help="further overrides of run.py")
-    arguments = parser.parse_args()
-    root = arguments.results_root.resolve()
-    run_all(root, arguments.data_root, arguments.overrides)
-    Console().print(comparison(root))
-    draw(root, HERE / "curves.png")
+    for name, default in asdict(Sizes()).items():
+        parser.add_argument(f"--{name.replace('_', '-')}", type=type(default), default=default)
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--output", type=Path, default=HERE / "results")
+    parser.add_argument(
+        "--work", type=Path, default=Path("outputs/supmer_demo"), help="backbones and checkpoints"
+    )
+    arguments = vars(parser.parse_args())
+    workers, output, work = (
+        arguments.pop("workers"),
+        arguments.pop("output"),
+        arguments.pop("work").resolve(),
+    )
+    sizes = Sizes(**arguments)
+    output.mkdir(parents=True, exist_ok=True)
+    started, context = time.monotonic(), get_context("spawn")
+    processes = [context.Process(target=work_through, args=(sizes, work, output)) for _ in range(workers)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    if any(process.exitcode for process in processes):
+        raise SystemExit("a worker failed; start the same command again to go on")
+    print(write_report(output, work))
+    print(f"{time.monotonic() - started:.0f} s by the clock")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from metashot.data.source import TaskSource
 from metashot.data.task import TaskData
 from metashot.data.terminal import printable
 from metashot.engine.models.loading import LazyLanguageModel
-from metashot.engine.models.throughput import matmul_flops_per_second
+from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
 from metashot.icl.cell import Cell, PromptRules, build_cell, cut_note, differing_at_borders
 from metashot.icl.evaluation import EvaluateSettings, load_cells, prompt_rules, tokens_alone
@@ -134,13 +134,6 @@ def estimate_line(plans: list[CellPlan], config: Any, dtype: str) -> str:
         f"({alone / max(shared, 1):.1f} times as many); about {duration(seconds)} on this machine; "
         f"{weights / 2**20:,.0f} MB of weights and up to 325 MB of working memory"
     )
-
-
-def duration(seconds: float) -> str:
-    """Seconds as a person says them."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _format(settings: EvaluateSettings, rules: PromptRules) -> str:

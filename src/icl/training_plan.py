@@ -8,10 +8,9 @@ from typing import Any
 
 from metashot.data.source import TaskSource
 from metashot.engine.models.loading import LazyLanguageModel
-from metashot.engine.models.throughput import matmul_flops_per_second
+from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize
 from metashot.icl.meta_training import chosen_tasks, episode_stream, load_pools
-from metashot.icl.plan import duration
 from metashot.icl.training_settings import MetaTrainSettings
 
 _SAMPLED_STEPS = 16

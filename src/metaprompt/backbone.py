@@ -63,6 +63,10 @@ class Backbone(Protocol):
         """Logits at the target positions, [B, T, V]."""
         ...
 
+    def answer_state(self, encoding: Encoding, batch: PromptBatch) -> Tensor:
+        """The last hidden state that predicts the answer, [B, d]."""
+        ...
+
     def interpolate(
         self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool
     ) -> Encoding:
@@ -71,8 +75,23 @@ class Backbone(Protocol):
 
 
 def input_embeddings(language_model: LanguageModel) -> Tensor:
-    """The vocabulary's input embedding matrix, [V, d]."""
-    return language_model.model.get_input_embeddings().weight  # pyright: ignore[reportReturnType]
+    """The vocabulary's input embeddings as the first layer sees them, [V, d].
+
+    That is the model's table, times the factor that some models (Gemma) multiply its rows by.
+    """
+    module = language_model.model.get_input_embeddings()
+    table: Tensor = module.weight  # pyright: ignore[reportAssignmentType]
+    with torch.no_grad():
+        row = int(table[:16].norm(dim=1).argmax())
+        seen = module(torch.tensor([row], device=table.device))[0]
+        factor = float(seen.norm() / table[row].norm())
+    return table if abs(factor - 1) < 1e-3 else table * factor
+
+
+def embedding_width(language_model: LanguageModel) -> int:
+    """Width d of the input embeddings."""
+    table: Tensor = language_model.model.get_input_embeddings().weight  # pyright: ignore[reportAssignmentType]
+    return table.shape[1]
 
 
 def make_backbone(language_model: LanguageModel, pseudo_tokens: Tensor | None = None) -> Backbone:
@@ -123,7 +142,7 @@ class EncoderDecoderBackbone:
     @property
     def width(self) -> int:
         """Width d of the input embeddings."""
-        return input_embeddings(self.language_model).shape[1]
+        return embedding_width(self.language_model)
 
     def encode(self, prompts: Tensor, batch: PromptBatch) -> Encoding:
         """Encoder states."""
@@ -134,15 +153,22 @@ class EncoderDecoderBackbone:
 
     def decode(self, encoding: Encoding, batch: PromptBatch) -> Tensor:
         """Teacher-forced logits: position t sees the targets before t."""
+        return self._decoder(encoding, batch, hidden=False).logits.float()
+
+    def answer_state(self, encoding: Encoding, batch: PromptBatch) -> Tensor:
+        """The decoder's last hidden state after the sentinel."""
+        return self._decoder(encoding, batch, hidden=True).decoder_hidden_states[-1][:, 1].float()
+
+    def _decoder(self, encoding: Encoding, batch: PromptBatch, *, hidden: bool) -> Any:
         model: Any = self.language_model.model
         start = torch.full_like(batch.target_ids[:, :1], model.config.decoder_start_token_id)
-        output = model(
+        return model(
             encoder_outputs=BaseModelOutput(last_hidden_state=encoding.states),  # pyright: ignore[reportArgumentType]
             attention_mask=encoding.mask.long(),
             decoder_input_ids=torch.cat([start, batch.target_ids[:, :-1]], dim=1),
+            output_hidden_states=hidden,
             use_cache=False,
         )
-        return output.logits.float()
 
     def interpolate(
         self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool
@@ -164,7 +190,7 @@ class DecoderOnlyBackbone:
     @property
     def width(self) -> int:
         """Width d of the input embeddings."""
-        return input_embeddings(self.language_model).shape[1]
+        return embedding_width(self.language_model)
 
     def encode(self, prompts: Tensor, batch: PromptBatch) -> Encoding:
         """Hidden states after the last layer, and the one at each context's last token."""
@@ -180,6 +206,12 @@ class DecoderOnlyBackbone:
         """Logits at the answer position."""
         assert encoding.answer is not None
         return logits_of(self.language_model.model, encoding.answer).float()
+
+    def answer_state(self, encoding: Encoding, batch: PromptBatch) -> Tensor:
+        """The state at each context's last token."""
+        del batch
+        assert encoding.answer is not None
+        return encoding.answer[:, 0].float()
 
     def interpolate(
         self, first: Encoding, second: Encoding, weight: Tensor, *, mix_padding: bool

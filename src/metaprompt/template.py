@@ -1,7 +1,8 @@
 """Templates as data: a list of segments that turns named texts into ids for either kind of model.
 
 Segments are tokenized one by one and joined as ids, as the released code does. Kinds, one key each in YAML:
-`slot` (the user's text), `text` (template words), `piece` (one vocabulary piece, glued to what stands before),
+`slot` (the user's text), `tight` (the same without a space in front), `text` (template words), `piece` (one
+vocabulary piece, glued to what stands before),
 `label` (the option's letter), `pseudo` (a cluster's pseudo-token), `answer` (the sentinel), `side` (start of the
 second side, for one truncation rule) and `each_option` (segments repeated for every option).
 """
@@ -10,6 +11,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
+from string import Formatter
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
@@ -26,7 +29,7 @@ from metashot.metaprompt.truncation import (
 )
 
 SENTINELS = ("<extra_id_0>", "<extra_id_1>")
-_KINDS = ("slot", "text", "piece", "label", "pseudo", "answer", "side")
+_KINDS = ("slot", "tight", "text", "piece", "label", "pseudo", "answer", "side")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,62 @@ def parse_segments(rows: Sequence[Mapping[str, Any]], options: int, where: str) 
             segments += [Segment(s.kind, s.value, index) for index in range(options) for s in inner]
         else:
             segments.append(Segment(kind, str(value)))
+    return tuple(segments)
+
+
+def pattern_segments(pattern: str, where: str) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
+    """Templates of a pattern in one line, for encoder-decoder and for decoder-only models.
+
+    `{field}` stands for a text, `{answer}` for the answer; without it the answer comes last. Where text or a field
+    follows the answer, the decoder-only template is empty: such a model can only answer at the end.
+
+    Raises:
+        DataError: no field, a brace without its partner, or two answers.
+    """
+    pieces: list[tuple[str, str | None]] = []
+    try:
+        for text, field, form, conversion in Formatter().parse(pattern):
+            if form or conversion or field == "":
+                raise ValueError("a field is {its name}")
+            pieces.append((text, field))
+    except ValueError as error:
+        raise DataError(
+            where, f"pattern {pattern!r}: {error}", "write for example '{text} It was {answer}.'"
+        ) from error
+    fields = [field for _, field in pieces if field not in (None, "answer")]
+    answers = [place for place, (_, field) in enumerate(pieces) if field == "answer"]
+    if not fields or len(answers) > 1:
+        problem = "names no field" if not fields else "has two answers"
+        raise DataError(
+            where, f"pattern {pattern!r} {problem}", "write for example '{text} It was {answer}.'"
+        )
+    if not answers:
+        answers = [len(pieces)]
+        pieces.append((" ", "answer"))
+    tail = pieces[answers[0] + 1 :]
+    closed = any(field is not None or any(map(str.isalnum, text)) for text, field in tail)
+    before = _written(pieces[: answers[0]], "")
+    last = pieces[answers[0]][0].rstrip()
+    decoder_only = () if closed else (*before, *([Segment("text", last)] if last else []))
+    return _written(pieces, SENTINELS[0]), decoder_only
+
+
+def _written(pieces: Sequence[tuple[str, str | None]], answer: str) -> tuple[Segment, ...]:
+    """Segments of texts and the fields after them; `answer` is written into the text around it."""
+    segments: list[Segment] = []
+    waiting = ""
+    for text, field in pieces:
+        waiting += text
+        if field == "answer":
+            waiting += answer
+        elif field is not None:
+            kind = "slot" if waiting[-1:].isspace() or not (waiting or segments) else "tight"
+            if waiting.strip():
+                segments.append(Segment("text", waiting.rstrip() if kind == "slot" else waiting))
+            segments.append(Segment(kind, field))
+            waiting = ""
+    if waiting.strip():
+        segments.append(Segment("text", waiting))
     return tuple(segments)
 
 
@@ -161,8 +220,9 @@ def render(
         if segment.kind == "side":
             side = len(parts)
             continue
-        parts.append(_ids(tokenizer, segment, fill, limits, spaced=spaced and position > 0))
-        free.append(segment.kind == "slot")
+        in_front = spaced and position > 0 and segment.kind != "tight"
+        parts.append(_ids(tokenizer, segment, fill, limits, spaced=in_front))
+        free.append(segment.kind in ("slot", "tight"))
     if limits.rule is Truncation.PROPORTIONAL:
         parts = proportional(parts, free, limits.max_tokens, limits.counted)
     elif limits.rule is Truncation.RIGHT:
@@ -190,7 +250,13 @@ def _ids(
         assert segment.option is not None
         return [-int(fill.options[segment.option]) - 1]
     if segment.kind == "text":
-        return tokenizer.encode(segment.value, add_special_tokens=False)
+        return list(_encoded(tokenizer, segment.value))
     text = fill.slots[segment.value] if segment.option is None else str(fill.options[segment.option])
-    ids = tokenizer.encode(f" {text}" if spaced else text, add_special_tokens=False)
+    ids = list(_encoded(tokenizer, f" {text}" if spaced else text))
     return ids[: limits.slot_tokens.get(segment.value, len(ids))]
+
+
+@lru_cache(maxsize=1 << 16)
+def _encoded(tokenizer: PreTrainedTokenizerBase, text: str) -> tuple[int, ...]:
+    """Template texts come with every context, and sentences of a corpus again and again."""
+    return tuple(tokenizer.encode(text, add_special_tokens=False))

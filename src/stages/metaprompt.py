@@ -11,6 +11,10 @@ from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.runs.results import PREDICTIONS_FILE
 from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
+from metashot.metaprompt.meta.cuts import describe as describe_cuts
+from metashot.metaprompt.meta.cuts import measure_cuts
+from metashot.metaprompt.meta.held_out import describe as describe_held_out
+from metashot.metaprompt.meta.settings import task_stream
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train
 from metashot.metaprompt.soft_prompt import nearest_tokens
 from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
@@ -29,7 +33,7 @@ CLUSTERS_FILE = "clusters.json"
 
 def prepare_stage(run: RunContext) -> None:
     """Text to clusters: sentences, embeddings, k-means, and a table of what came out."""
-    store = _clusters(run)
+    store = clusters_of(run)
     table = Table("cluster", "sentences", "nearest to its centroid", title="clusters")
     for row in store.report["cluster"][:_SHOWN_CLUSTERS]:
         table.add_row(str(row["id"]), str(row["size"]), row["nearest"][0][:100])
@@ -41,13 +45,16 @@ def train_stage(run: RunContext) -> float:
     """Meta-train prompt and regularizer; returns the last held-out query loss (lower is better)."""
     supmer = run.config.supmer
     settings, loop = meta_settings(supmer), loop_settings(supmer)
-    store, model = _clusters(run), _model(run)
+    store, model = clusters_of(run), model_of(run)
+    cuts = measure_cuts(task_stream(settings, model, store))
+    say(run, describe_cuts(cuts, settings.max_context_tokens))
     outcome = meta_train(settings, model, store, loop, checkpoint_root(supmer), run.tracker)
     run.console.print(
         f"{outcome.stopped_by} after {outcome.step} steps, {outcome.seconds:.0f} s: {outcome.checkpoint}",
         soft_wrap=True,
     )
     if outcome.metrics:
+        say(run, describe_held_out(outcome.metrics))
         table = Table("held-out metric", "value")
         for name, value in outcome.metrics.items():
             table.add_row(name, f"{value:.4f}")
@@ -61,17 +68,13 @@ def train_stage(run: RunContext) -> float:
 def evaluate_stage(run: RunContext) -> float:
     """Tune and test every cell, write the output folder, print the table; returns the mean in percent."""
     settings = tune_settings(run.config)
-    model = _model(run)
-
-    def notify(line: str) -> None:
-        run.console.print(line, soft_wrap=True, highlight=False)
-
+    model = model_of(run)
     cells = evaluate_prompts(
         settings,
         model,
         run.output,
         run.results_root,
-        notify=notify,
+        notify=lambda line: say(run, line),
         sink=run.tracker,
         expect=run.record.expect,
     )
@@ -86,14 +89,19 @@ def evaluate_stage(run: RunContext) -> float:
     return summary.mean.value
 
 
-def _model(run: RunContext) -> LanguageModel:
+def say(run: RunContext, line: str) -> None:
+    """One line on the console, whatever brackets it holds."""
+    run.console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def model_of(run: RunContext) -> LanguageModel:
+    """The config's model."""
     return load_model(run.config.model)
 
 
-def _clusters(run: RunContext) -> ClusterStore:
-    return prepare_clusters(
-        prepare_settings(run.config.corpus), notify=lambda line: run.console.print(line, highlight=False)
-    )
+def clusters_of(run: RunContext) -> ClusterStore:
+    """The config's corpus in clusters, made where they are missing."""
+    return prepare_clusters(prepare_settings(run.config.corpus), notify=lambda line: say(run, line))
 
 
 def _show_prompt(run: RunContext, model: LanguageModel, checkpoint: Any) -> None:

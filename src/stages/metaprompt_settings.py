@@ -37,10 +37,11 @@ def checkpoint_root(supmer: SupmerConfig) -> Path:
     return supmer.checkpoints.expanduser()
 
 
-def tune_settings(config: RunConfig) -> TuneSettings:
+def tune_settings(config: RunConfig, *, started: bool = True) -> TuneSettings:
     """The node `tuning` with `method`, `k`, `seeds` (data seeds) and the switches of `supmer`.
 
-    `supmer` without `tuning.prompt_path` starts from the best checkpoint below `supmer.checkpoints`.
+    `supmer` without `tuning.prompt_path` starts from the best checkpoint below `supmer.checkpoints`; with
+    `started=False` there need be none yet.
 
     Raises:
         ConfigError: a contradiction, or no checkpoint yet.
@@ -48,7 +49,7 @@ def tune_settings(config: RunConfig) -> TuneSettings:
     tuning, supmer, method = config.tuning, config.supmer, config.method
     assert isinstance(method, PromptMethod)
     keys = {field.name: getattr(tuning, field.name) for field in fields(TuningConfig)}
-    keys["prompt_path"] = _prompt_path(tuning.prompt_path, method.tuning, supmer)
+    keys["prompt_path"] = _prompt_path(tuning.prompt_path, method.tuning, supmer, started=started)
     return TuneSettings(
         **keys,
         method=method.name,
@@ -60,10 +61,12 @@ def tune_settings(config: RunConfig) -> TuneSettings:
     )
 
 
-def _prompt_path(given: str | None, tuning: str, supmer: SupmerConfig) -> str | None:
+def _prompt_path(given: str | None, tuning: str, supmer: SupmerConfig, *, started: bool) -> str | None:
     if given is not None or tuning != TuningMethod.SUPMER:
         return given
     best = best_checkpoint(checkpoint_root(supmer), higher_is_better=False)
+    if best is None and not started:
+        return str(checkpoint_root(supmer))
     if best is None:
         raise ConfigError(
             "supmer.checkpoints",

@@ -20,11 +20,13 @@ from metashot.engine.training.learner import MetricSink
 from metashot.engine.training.loop import TrainingOutcome
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.icl.cell import Truncation
+from metashot.icl.export import ExportSettings
 from metashot.icl.methods import Method
 from metashot.icl.plan import PlanSettings
 from metashot.icl.prompting.config import PromptConfig
 from metashot.icl.training_settings import MetaTrainSettings
 from metashot.metaprompt.clusters.store import CorpusConfig
+from metashot.metaprompt.meta.probe import ProbeSettings
 from metashot.metaprompt.meta.settings import SupmerConfig
 from metashot.metaprompt.tuning.settings import TuningConfig
 from metashot.stages.logger_config import LoggerConfig
@@ -129,6 +131,8 @@ class RunConfig:
     report: ReportConfig
     compare: CompareConfig
     plan: PlanSettings
+    export: ExportSettings
+    probe: ProbeSettings
 
     @property
     def stages(self) -> tuple[str, ...]:

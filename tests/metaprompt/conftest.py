@@ -10,7 +10,8 @@ import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GPT2Config, LlamaConfig, T5Config
 
 from metashot.data.sentences import SentenceRules, build_sentences
-from metashot.engine.models.loading import LanguageModel, state_digest, tokenizer_digest
+from metashot.engine.models.digests import state_digest, tokenizer_digest
+from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.models.tiny import tiny_tokenizer
 from metashot.metaprompt.clusters.store import ClusterStore

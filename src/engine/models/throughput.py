@@ -24,3 +24,10 @@ def matmul_flops_per_second(dtype: str = "float32") -> float:
             torch.cuda.synchronize()
         runs += 1
     return 2 * _SIZE**3 * runs / (time.perf_counter() - start)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -144,7 +144,7 @@ def collect_answers(
         .join(outputs.predictions.select([*key, "index", "gold", "prediction", "score"]), on=key, how="inner")
         .sort([*SYSTEM, "task", "seed", "index"])
     )
-    problems: list[str] = []
+    problems = _cut_inputs(kept)
     found: list[tuple[System, dict[str, TaskOutcomes]]] = []
     for values, frame in joined.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
         system = System(*values)
@@ -204,6 +204,16 @@ def _expected(
 def _is_seeded(system: System, outcomes: Mapping[str, TaskOutcomes]) -> bool:
     """Whether a system should have every demonstration seed; the harness has one draw of its own."""
     return system.method != HARNESS_METHOD and (system.k > 0 or _seeds_matter(outcomes))
+
+
+def _cut_inputs(results: pl.DataFrame) -> list[str]:
+    """A sentence for each task of which test inputs were cut, by the system and seed that lost most."""
+    cut = results.filter(pl.col("cut_inputs") > 0).sort("cut_tokens", descending=True)
+    return [
+        f"Task {row['task']}: {row['cut_inputs']} of {row['n']} test inputs were cut, by {row['cut_tokens']:,} tokens "
+        "together (prompt.max_length_per_example, prompt.overlong)."
+        for row in cut.unique("task", keep="first", maintain_order=True).iter_rows(named=True)
+    ]
 
 
 def _seeds_matter(outcomes: Mapping[str, TaskOutcomes]) -> bool:

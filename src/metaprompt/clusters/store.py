@@ -106,14 +106,43 @@ def prepare_clusters(
         DataError: too little text for the clusters asked, or an empty cluster.
         OutputError: the cache cannot be written.
     """
+    folder, documents = _corpus_folder(settings)
+    with FileLock(folder / ".lock"), output_errors(folder):
+        sentences = _sentences(folder, documents, settings.sentences, notify)
+        return _clusters(folder, sentences, settings, notify, make_encoder)
+
+
+def find_clusters(
+    settings: PrepareSettings, *, notify: Callable[[str], None]
+) -> tuple[SentenceStore, ClusterStore | None]:
+    """The corpus cut into sentences (which is cheap), and its clusters if an earlier run left them.
+
+    Raises:
+        OutputError: the cache cannot be written.
+    """
+    folder, documents = _corpus_folder(settings)
+    with FileLock(folder / ".lock"), output_errors(folder):
+        sentences = _sentences(folder, documents, settings.sentences, notify)
+        _, digest, target = _places(folder, sentences, settings)
+        found = (target / REPORT_FILE).is_file()
+        return sentences, _open(sentences, target, digest) if found else None
+
+
+def _corpus_folder(settings: PrepareSettings) -> tuple[Path, Callable[[], Iterator[str]]]:
+    """Where the corpus lies in the cache, made if missing, and its documents."""
     documents, digest = _digested(settings.corpus)
     key = digest_of({"documents": digest, "rules": asdict(settings.sentences)})
     folder = cache_folder() / "corpora" / f"{settings.corpus.name}-{key[:_SHORT]}"
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"), output_errors(folder):
-        sentences = _sentences(folder, documents, settings.sentences, notify)
-        return _clusters(folder, sentences, settings, notify, make_encoder)
+    return folder, documents
+
+
+def _places(folder: Path, sentences: SentenceStore, settings: PrepareSettings) -> tuple[Path, str, Path]:
+    """Folder of the vectors, digest of the clusters and their folder."""
+    encoder = digest_of({"sentences": sentences.digest, "encoder": encoder_digest(settings.encoder)})
+    digest = digest_of({"vectors": encoder, "clusters": asdict(settings.clusters)})
+    return folder / f"embeddings-{encoder[:_SHORT]}", digest, folder / f"clusters-{digest[:_SHORT]}"
 
 
 def _digested(spec: CorpusSpec) -> tuple[Callable[[], Iterator[str]], str]:
@@ -149,9 +178,7 @@ def _clusters(
     notify: Callable[[str], None],
     make_encoder: Callable[[EncoderSpec], Embed],
 ) -> ClusterStore:
-    encoder_key = digest_of({"sentences": sentences.digest, "encoder": encoder_digest(settings.encoder)})
-    digest = digest_of({"vectors": encoder_key, "clusters": asdict(settings.clusters)})
-    target = folder / f"clusters-{digest[:_SHORT]}"
+    embeddings, digest, target = _places(folder, sentences, settings)
     if (target / REPORT_FILE).is_file():
         try:
             store = _open(sentences, target, digest)
@@ -161,7 +188,7 @@ def _clusters(
             notify(f"clusters: {settings.clusters.count} (cached in {target.name})")
             return store
     vectors = embed_sentences(
-        folder / f"embeddings-{encoder_key[:_SHORT]}",
+        embeddings,
         sentences,
         lambda: make_encoder(settings.encoder),
         block=settings.encoder.block,

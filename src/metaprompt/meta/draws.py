@@ -6,15 +6,19 @@ formats) and the authors' task classes (cluster formats).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
 
+from metashot.engine.errors import DataError
 from metashot.metaprompt.meta.domains import Half
 
 ADJACENT, SAME_DOCUMENT, OTHER_DOCUMENT = 0, 1, 2
+_TRIES = 50
+"""Draws for one option before a corpus counts as too poor in different sentences."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +44,7 @@ class DrawPlan:
         clusters: the task's own clusters (one, or `options` many for `cluster_choice`).
         count: records.
         options: options of a choice.
-        repeats: a sentence may be paired with itself (released behaviour).
+        repeats: a sentence may be paired with itself, and options may repeat (released behaviour).
     """
 
     clusters: tuple[int, ...]
@@ -67,7 +71,7 @@ def next_sentence_pair(half: Half, plan: DrawPlan, generator: np.random.Generato
         kinds = [ADJACENT] * bool(adjacent) + [SAME_DOCUMENT] * bool(same) + [OTHER_DOCUMENT]
         label = int(generator.choice(kinds))
         if label == OTHER_DOCUMENT:
-            partner = _other_documents(half, anchor, 1, generator)[0]
+            partner = next(_other_documents(half, anchor, generator))
         else:
             partner = int(generator.choice(adjacent if label == ADJACENT else same))
         records.append(Record({"first": text[anchor], "second": text[partner]}, (), label))
@@ -83,10 +87,14 @@ def next_sentence_choice(half: Half, plan: DrawPlan, generator: np.random.Genera
     records: list[Record] = []
     for anchor in cycle(generator, half.members(plan.clusters[0]), plan.count):
         adjacent, same = _neighbours(half, anchor)
-        right = int(generator.choice(adjacent))
-        wrong = [int(generator.choice(same))] if same else []
-        wrong += _other_documents(half, anchor, plan.options - 1 - len(wrong), generator)
-        records.append(_choice(text[anchor], text[right], [text[index] for index in wrong], None, generator))
+        right = text[int(generator.choice(adjacent))]
+        taken = set[str]() if plan.repeats else {text[anchor], right}
+        near = [index for index in same if text[index] not in taken]
+        wrong = [text[int(generator.choice(near))]] if near else []
+        taken.update([] if plan.repeats else wrong)
+        others = (text[index] for index in _other_documents(half, anchor, generator))
+        wrong += _distinct(others, plan.options - 1 - len(wrong), taken, plan)
+        records.append(_choice(text[anchor], right, wrong, None, generator))
     return records
 
 
@@ -109,9 +117,11 @@ def same_cluster_choice(half: Half, plan: DrawPlan, generator: np.random.Generat
     text, cluster = half.domains.store.sentences, plan.clusters[0]
     records: list[Record] = []
     for index, anchor in enumerate(cycle(generator, half.members(cluster), plan.count)):
-        right = _member(half, cluster, anchor, generator, repeats=plan.repeats)
-        wrong = [text[_outsider(half, cluster, generator)] for _ in range(plan.options - 1)]
-        records.append(_choice(text[anchor], text[right], wrong, index % plan.options, generator))
+        right = text[_member(half, cluster, anchor, generator, repeats=plan.repeats)]
+        taken = set[str]() if plan.repeats else {text[anchor], right}
+        outside = (text[_outsider(half, cluster, generator)] for _ in repeat(None))
+        wrong = _distinct(outside, plan.options - 1, taken, plan)
+        records.append(_choice(text[anchor], right, wrong, index % plan.options, generator))
     return _shuffled(records, generator)
 
 
@@ -156,15 +166,37 @@ def _neighbours(half: Half, anchor: int) -> tuple[list[int], list[int]]:
     return adjacent, [index for index in range(start, stop) if abs(index - anchor) > 1]
 
 
-def _other_documents(half: Half, anchor: int, count: int, generator: np.random.Generator) -> list[int]:
-    """One random sentence from each of `count` other documents, distinct while there are enough."""
+def _distinct(texts: Iterator[str], count: int, taken: set[str], plan: DrawPlan) -> list[str]:
+    """The first `count` of `texts` that differ and are not in `taken`; the first of all where `plan.repeats`.
+
+    Raises:
+        DataError: the corpus holds too few different sentences.
+    """
+    found: list[str] = []
+    for _ in range(count * _TRIES):
+        if len(found) == count:
+            break
+        text = next(texts)
+        if plan.repeats or text not in taken:
+            found.append(text)
+            taken.add(text)
+    if len(found) < count:
+        raise DataError(
+            "corpus",
+            f"too few different sentences outside cluster {plan.clusters[0]} for {plan.options} options",
+            "give more text, or leave nss and scss out of supmer.formats",
+        )
+    return found
+
+
+def _other_documents(half: Half, anchor: int, generator: np.random.Generator) -> Iterator[int]:
+    """Random sentences from other documents without end, each document once before any comes again."""
     documents = half.documents()
     documents = documents[documents != half.domains.document_of[anchor]]
     starts = half.domains.store.sentences.starts
-    return [
-        int(generator.integers(starts[document], starts[document + 1]))
-        for document in cycle(generator, documents, count)
-    ]
+    while True:
+        for document in generator.permutation(documents):
+            yield int(generator.integers(starts[document], starts[document + 1]))
 
 
 def _member(half: Half, cluster: int, anchor: int, generator: np.random.Generator, *, repeats: bool) -> int:

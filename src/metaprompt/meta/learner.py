@@ -16,7 +16,7 @@ from metashot.engine.training.learner import StepReport, ensure_finite
 from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.store import ClusterStore
-from metashot.metaprompt.meta.inner_loop import adapt, query_accuracy, support_pass
+from metashot.metaprompt.meta.held_out import held_out_metrics
 from metashot.metaprompt.meta.interpolation import update_similarity
 from metashot.metaprompt.meta.outer_loop import mixing_weights, outer_step
 from metashot.metaprompt.meta.settings import (
@@ -130,28 +130,12 @@ class MetaLearner:
     def evaluate(self, step: int) -> dict[str, float]:
         """Query loss and accuracy on held-out tasks, before and after one regularized inner step."""
         del step
-        tasks = self.stream.test_tasks(self.settings.test_tasks_per_format)
+        tasks = self.stream.test_tasks(self.settings.test_tasks_per_format, self.settings.test_queries)
         self.backbone.language_model.model.eval()
-        queries, labels = [task.query for task in tasks], [task.label_ids for task in tasks]
-        prompts = self.prompt.detach().expand(len(tasks), *self.prompt.shape).clone().requires_grad_()
-        support = support_pass(self.backbone, prompts, [t.support for t in tasks], self.rules.passes)
-        with torch.no_grad():
-            regularized, coefficient = self.regularizer(support.gradients, support.states)
-            adapted = adapt(self.prompt.detach(), regularized, self.settings.inner_lr)
-        before, accuracy_before = query_accuracy(self.backbone, prompts, queries, labels, self.rules.passes)
-        loss, accuracy = query_accuracy(self.backbone, adapted, queries, labels, self.rules.passes)
-        metrics = {
-            "query_loss": float(loss.mean()),
-            "query_accuracy": float(accuracy.mean()),
-            "query_loss_unadapted": float(before.mean()),
-            "query_accuracy_unadapted": float(accuracy_before.mean()),
-            "coefficient": float(coefficient.mean()),
-        }
-        for name in dict.fromkeys(task.format for task in tasks):
-            own = [index for index, task in enumerate(tasks) if task.format == name]
-            metrics[f"{name}_query_loss"] = float(loss[own].mean())
-            metrics[f"{name}_query_accuracy"] = float(accuracy[own].mean())
-        return metrics
+        psi = self.regularizer if self.rules.regularize else None
+        return held_out_metrics(
+            self.backbone, psi, self.prompt, tasks, self.settings.inner_lr, self.rules.passes
+        )
 
     def weights(self) -> dict[str, Tensor]:
         """Prompt and psi."""

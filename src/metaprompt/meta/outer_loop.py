@@ -36,6 +36,8 @@ class OuterRules:
         last_task_only: released behaviour, see `ReleasedBehaviour`.
         constant_similarity: released behaviour.
         passes: batching and padding.
+        interpolate: mix query sets with augmentation tasks; False gives every query example the weight 1.
+        regularize: pass inner gradients through psi; False takes them as they are, and psi learns nothing.
     """
 
     inner_lr: float
@@ -46,6 +48,8 @@ class OuterRules:
     last_task_only: bool
     constant_similarity: bool
     passes: PassRules
+    interpolate: bool = True
+    regularize: bool = True
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a contradiction."""
@@ -89,6 +93,8 @@ def mixing_weights(
     generator: np.random.Generator,
 ) -> list[list[float]]:
     """Lambda of each query example: one draw for every `query_batch` examples of a task."""
+    if not rules.interpolate:
+        return [[1.0] * len(task.query) for task in tasks]
     ratio = curriculum_ratio(similarity, rules.curriculum_base)
     weights: list[list[float]] = []
     for task, size in zip(tasks, query_batch, strict=True):
@@ -130,7 +136,7 @@ def outer_step(
     )
     started = _finite(support.gradients.detach(), support.losses)
     raw = torch.where(started[:, None, None], support.gradients, 0.0)
-    regularized, coefficient = regularizer(raw, torch.nan_to_num(support.states))
+    regularized, coefficient = bend(regularizer if rules.regularize else None, raw, support.states)
     adapted = adapt(prompt, regularized, rules.inner_lr)
     query = query_pass(
         backbone, adapted, [t.query for t in tasks], [t.augmentation for t in tasks], weights, rules.passes
@@ -144,7 +150,9 @@ def outer_step(
     # <G_i, theta_i> has G_i as its gradient by theta_i, so this sum carries the query gradients on.
     surrogate = (adapted * query_gradients).sum() / count + rules.coefficient_weight * penalty
     parameters = list(regularizer.parameters())
-    prompt_gradient, *regularizer_gradients = torch.autograd.grad(surrogate, [prompt, *parameters])
+    prompt_gradient, *regularizer_gradients = torch.autograd.grad(
+        surrogate, [prompt, *parameters], allow_unused=True, materialize_grads=True
+    )
     if rules.last_task_only:
         prompt_gradient = query_gradients[-1] / count
     metrics = {
@@ -166,6 +174,13 @@ def outer_step(
         query.losses,
         metrics,
     )
+
+
+def bend(regularizer: GradientRegularizer | None, raw: Tensor, states: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients of the inner step [N, P, d] and the coefficients [N]; without psi, `raw` itself and 1."""
+    if regularizer is None:
+        return raw, torch.ones(raw.shape[0], device=raw.device)
+    return regularizer(raw, torch.nan_to_num(states))
 
 
 def _finite(gradients: Tensor, losses: Tensor) -> Tensor:

@@ -168,6 +168,7 @@ class GradientRegularizer(nn.Module):
     def __init__(self, width: int, config: RegularizerConfig) -> None:
         super().__init__()
         self.width = width
+        self.config = config
         self.rescale = Rescale(config.rescale)
         last = config.hidden_layers
         self.layers = nn.ModuleList(

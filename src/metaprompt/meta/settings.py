@@ -13,7 +13,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.loop import LoopSettings
 from metashot.engine.training.optimizers import OptimizerConfig
-from metashot.metaprompt.backbone import input_embeddings
+from metashot.metaprompt.backbone import embedding_width
 from metashot.metaprompt.clusters.pseudo_tokens import (
     CENTERED_EMBEDDINGS,
     INPUT_EMBEDDINGS,
@@ -46,6 +46,8 @@ class MetaSettings:
         max_batch_tokens: padded tokens of one forward pass.
         inner_lr: alpha.
         second_order: differentiate through the inner gradient.
+        interpolate: mix query sets with those of augmentation tasks.
+        regularize: pass inner gradients through psi; without, only the prompt is learned.
         coefficient_weight: weight of the coefficient loss.
         concentration: a of Beta(a, a c).
         curriculum_base: m of the curriculum.
@@ -53,6 +55,7 @@ class MetaSettings:
         held_out_fraction: share of documents kept for held-out tasks.
         min_domain_sentences: fewest sentences of a training domain.
         test_tasks_per_format: held-out tasks per format in an evaluation.
+        test_queries: fewest queries of an evaluation in all; each task takes its share.
         pseudo_tokens: `input_embeddings`, `centered_embeddings`, or an .npy file of given vectors.
         dropout: run the model with its dropout in training.
         max_skipped_tasks: stop after so many tasks with a non-finite loss or gradient.
@@ -75,6 +78,8 @@ class MetaSettings:
     max_batch_tokens: int
     inner_lr: float
     second_order: bool
+    interpolate: bool
+    regularize: bool
     coefficient_weight: float
     concentration: float
     curriculum_base: float
@@ -82,6 +87,7 @@ class MetaSettings:
     held_out_fraction: float
     min_domain_sentences: int
     test_tasks_per_format: int
+    test_queries: int
     pseudo_tokens: str
     dropout: bool
     max_skipped_tasks: int
@@ -197,6 +203,8 @@ def outer_rules(settings: MetaSettings) -> OuterRules:
             state_over_padding=behaviour.state_over_padding,
             mix_padding=behaviour.mix_padding,
         ),
+        interpolate=settings.interpolate,
+        regularize=settings.regularize,
     )
 
 
@@ -210,6 +218,6 @@ def pseudo_embeddings(
         centered = settings.pseudo_tokens == CENTERED_EMBEDDINGS
         vectors = cluster_embeddings(store, language_model, settings.seed, centered=centered)
     else:
-        width = input_embeddings(language_model).shape[1]
+        width = embedding_width(language_model)
         vectors = load_cluster_vectors(Path(settings.pseudo_tokens), store.count, width)
     return vectors.to(language_model.device)

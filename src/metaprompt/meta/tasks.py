@@ -67,7 +67,7 @@ class TaskStream:
         generator = np.random.default_rng([self.seed, _TRAIN_STREAM, draw])
         renderer = self.renderers[int(generator.integers(len(self.renderers)))]
         count = self.tasks_per_step * self.steps_per_draw
-        domains = self._domain_sets(self.train, renderer.format, count, generator)
+        domains = self.domain_sets(self.train, renderer.format, count, generator)
         chosen = domains[part * self.tasks_per_step : (part + 1) * self.tasks_per_step]
         return [
             self._task(
@@ -79,16 +79,33 @@ class TaskStream:
             for index, own in enumerate(chosen)
         ]
 
-    def test_tasks(self, per_format: int) -> list[MetaTask]:
-        """Fixed held-out tasks, `per_format` of each format."""
+    def test_tasks(self, per_format: int, queries: int = 0) -> list[MetaTask]:
+        """Fixed held-out tasks without augmentation, `per_format` of each format.
+
+        Args:
+            per_format: tasks of each format.
+            queries: fewest queries of all tasks together; each has those of its format at least.
+        """
+        share = -(-queries // (per_format * len(self.renderers)))
         tasks: list[MetaTask] = []
         for number, renderer in enumerate(self.renderers):
             generator = np.random.default_rng([self.seed, _TEST_STREAM, number])
-            for own in self._domain_sets(self.test, renderer.format, per_format, generator):
-                tasks.append(self._task(self.test, renderer, own, generator))
+            for own in self.domain_sets(self.test, renderer.format, per_format, generator):
+                support, query = self._draw(self.test, renderer.format, own, generator, queries=share)
+                tasks.append(
+                    MetaTask(
+                        renderer.format.name,
+                        own,
+                        own,
+                        renderer.label_ids,
+                        renderer.examples(support, support=True),
+                        renderer.examples(query, support=False),
+                        (),
+                    )
+                )
         return tasks
 
-    def _domain_sets(
+    def domain_sets(
         self, domains: Domains, format_: TaskFormat, count: int, generator: np.random.Generator
     ) -> list[tuple[int, ...]]:
         """Clusters of `count` tasks: distinct single ones, or independent tuples for cluster classification."""
@@ -127,10 +144,16 @@ class TaskStream:
         return tuple(map(int, generator.choice(pool, len(own), replace=False)))
 
     def _draw(
-        self, domains: Domains, format_: TaskFormat, clusters: tuple[int, ...], generator: np.random.Generator
+        self,
+        domains: Domains,
+        format_: TaskFormat,
+        clusters: tuple[int, ...],
+        generator: np.random.Generator,
+        *,
+        queries: int = 0,
     ) -> tuple[list[Record], list[Record]]:
         halves = task_halves(domains, clusters, generator, shared=self.repeats)
-        counts = (format_.support, format_.query)
+        counts = (format_.support, max(queries, format_.query))
         support, query = (
             DRAWS[format_.draw](half, DrawPlan(clusters, count, format_.options, self.repeats), generator)
             for half, count in zip(halves, counts, strict=True)

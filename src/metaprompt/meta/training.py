@@ -60,7 +60,7 @@ def meta_train(
         "family": "prompt",
         "model": language_model.spec.name,
         "weights_digest": language_model.weights_digest,
-        "regularizer": asdict(learner.regularizer_config),
+        "regularizer": asdict(learner.regularizer_config) if settings.regularize else None,
     }
     higher = loop.best_metric not in ("query_loss", "query_loss_unadapted")
     return run_training(
@@ -73,10 +73,10 @@ def meta_train(
 
 @dataclass(frozen=True, slots=True)
 class MetaLearned:
-    """What meta-training hands on: the prompt [P, d], psi, and the digest of its checkpoint's weights."""
+    """What meta-training hands on: the prompt [P, d], psi (None where `supmer.regularize=false`), and a digest."""
 
     prompt: Tensor
-    regularizer: GradientRegularizer
+    regularizer: GradientRegularizer | None
     digest: str
 
 
@@ -101,7 +101,9 @@ def load_meta_learned(folder: Path, width: int | None = None) -> MetaLearned:
             f"prompt of width {prompt.shape[1]}, but the model's embeddings have width {width}",
             f"use the model it was made for ({method['model']})",
         )
+    digest = checkpoint.manifest["files"]["model.safetensors"]["sha256"]
+    if method["regularizer"] is None:
+        return MetaLearned(prompt, None, digest)
     regularizer = GradientRegularizer(prompt.shape[1], RegularizerConfig(**method["regularizer"]))
     regularizer.load_state_dict(regularizer_state(checkpoint.weights))
-    digest = checkpoint.manifest["files"]["model.safetensors"]["sha256"]
     return MetaLearned(prompt, regularizer.requires_grad_(False).eval(), digest)

@@ -11,6 +11,8 @@ from torch import Tensor
 from metashot.engine.errors import CheckpointError
 from metashot.engine.models.loading import LanguageModel
 
+WEIGHTS_FILE = "adapter_model.safetensors"
+
 
 def peft_prompt_model(language_model: LanguageModel, prompt: Tensor) -> Any:
     """A PEFT prompt-tuning model whose virtual tokens are `prompt` [P, d] (trainable)."""
@@ -46,7 +48,7 @@ def import_adapter(folder: Path, width: int | None = None) -> Tensor:
 
     try:
         config = PeftConfig.from_pretrained(str(folder))
-        tensors = load_file(folder / "adapter_model.safetensors")
+        tensors = load_file(folder / WEIGHTS_FILE)
     except (ValueError, OSError) as error:
         raise CheckpointError(
             str(folder), f"no PEFT adapter: {error}", "give a folder with adapter_config.json"

@@ -12,9 +12,10 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.files import digest_of
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import Backbone
+from metashot.metaprompt.exchange import import_learned, is_adapter
 from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig, Rescale
 from metashot.metaprompt.meta.settings import make_regularizer
-from metashot.metaprompt.meta.training import load_meta_learned
+from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned
 from metashot.metaprompt.released import load_released_regularizer
 from metashot.metaprompt.soft_prompt import initial_prompt, load_prompt
 from metashot.metaprompt.tuning.settings import TuneSettings
@@ -53,7 +54,7 @@ def starting_point(
     if settings.prompt_path:
         path = Path(settings.prompt_path).expanduser()
         if path.is_dir():
-            learned = load_meta_learned(path, width)
+            learned = _learned(path, width)
             prompt, regularizer = learned.prompt, learned.regularizer
             digest["meta"] = learned.digest
         else:
@@ -69,7 +70,7 @@ def starting_point(
     elif regularizer is None:
         raise ConfigError(
             "tuning.regularizer_path",
-            "is not set, and tuning.prompt_path holds a prompt alone",
+            "names no regularizer, and tuning.prompt_path holds a prompt alone",
             "give a checkpoint folder or a gradient_edit_*.pt, or use method=soft_prompt",
         )
     if regularizer is not None:
@@ -81,8 +82,12 @@ def starting_point(
     return StartingPoint(prompt, regularizer, digest)
 
 
-def _regularizer_of(path: Path, width: int) -> GradientRegularizer:
-    return load_meta_learned(path, width).regularizer if path.is_dir() else load_released_regularizer(path)
+def _learned(folder: Path, width: int) -> MetaLearned:
+    return import_learned(folder, width) if is_adapter(folder) else load_meta_learned(folder, width)
+
+
+def _regularizer_of(path: Path, width: int) -> GradientRegularizer | None:
+    return _learned(path, width).regularizer if path.is_dir() else load_released_regularizer(path)
 
 
 def make_tunable(settings: TuneSettings, backbone: Backbone, start: StartingPoint, seed: int) -> Tunable:

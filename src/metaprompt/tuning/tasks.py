@@ -17,38 +17,50 @@ from metashot.data.yaml_files import read_yaml, suggestion
 from metashot.engine.errors import ConfigError, DataError
 from metashot.engine.files import digest_of
 from metashot.metaprompt.batch import PromptExample
-from metashot.metaprompt.template import Fill, Limits, Segment, parse_segments, render, sentinel_id, word_id
+from metashot.metaprompt.template import (
+    Fill,
+    Limits,
+    Segment,
+    parse_segments,
+    pattern_segments,
+    render,
+    sentinel_id,
+    word_id,
+)
 from metashot.metaprompt.truncation import Truncation
 
 Row = Mapping[str, Any]
 _FURTHER = "further_patterns"
-_PATTERN_KEYS = (
-    "verbalizers", "released_verbalizers", "strip_punctuation", "encoder_decoder", "decoder_only",
-)  # fmt: skip
+_TEMPLATES = ("encoder_decoder", "decoder_only")
+_PATTERN_KEYS = ("verbalizers", "released_verbalizers", "strip_punctuation", "pattern", *_TEMPLATES)
+_REQUIRED = ("name", "verbalizers")
 
 
 @dataclass(frozen=True, slots=True)
 class PromptTask:
     """One downstream task with one of its patterns; the fields are the keys of its YAML file.
 
-    The file may also list `further_patterns`: what a pattern leaves out is as in pattern 0.
+    A file needs `name`, `verbalizers` and `pattern` (one line for either kind of model, `'{text} It was {answer}.'`),
+    or the two templates in the place of `pattern`. It may also list `further_patterns`: what such a pattern leaves
+    out is as in pattern 0, but a pattern with a template for one kind of model only has none for the other.
 
     Attributes:
         name: of the task, and of its data folder.
-        labels: label names in the order of their numbers.
-        verbalizers: label words in the same order.
-        released_verbalizers: the words of the released code (they differ for boolq).
-        fields: keys of a row that hold text.
+        verbalizers: label words in the order of their numbers.
+        labels: label names in the same order; the verbalizers by default.
+        released_verbalizers: the words of the released code (they differ for boolq); the verbalizers by default.
+        fields: keys of a row that hold text; those that the templates name by default.
         inline: fields written into template texts as `{field}`.
         strip_punctuation: fields that lose their final punctuation.
         hub: dataset id, config and splits, or None.
-        encoder_decoder: pattern for T5-like models.
-        decoder_only: pattern for GPT-like models; the answer follows it.
+        encoder_decoder: template for T5-like models, empty where there is none.
+        decoder_only: template for GPT-like models, empty where there is none; the answer follows it.
+        chosen: number of the pattern.
     """
 
     name: str
-    labels: tuple[str, ...]
     verbalizers: tuple[str, ...]
+    labels: tuple[str, ...]
     released_verbalizers: tuple[str, ...]
     fields: tuple[str, ...]
     inline: tuple[str, ...]
@@ -56,6 +68,7 @@ class PromptTask:
     hub: dict[str, str] | None
     encoder_decoder: tuple[Segment, ...]
     decoder_only: tuple[Segment, ...]
+    chosen: int
 
 
 def task_names() -> list[str]:
@@ -84,23 +97,47 @@ def load_prompt_task(name: str, pattern: int = 0) -> PromptTask:
         else Path(str(files("metashot.metaprompt.tuning") / "task_files" / f"{name}.yaml"))
     )
     row = _with_pattern(dict(read_yaml(path).content), pattern, path)
-    wanted = set(PromptTask.__dataclass_fields__)
-    if set(row) != wanted:
-        odd = sorted(set(row) ^ wanted)
-        raise DataError(str(path), f"missing or unknown keys: {', '.join(odd)}", "compare with tasks/*.yaml")
-    for key in ("labels", "verbalizers", "released_verbalizers", "fields", "inline", "strip_punctuation"):
-        row[key] = tuple(map(str, row[key] or ()))
-    if not row["labels"]:
-        raise DataError(str(path), "the task has no labels", "list them in the order of their numbers")
-    if not len(row["labels"]) == len(row["verbalizers"]) == len(row["released_verbalizers"]):
+    known = {*PromptTask.__dataclass_fields__, "pattern"} - {"chosen"}
+    for key in row:
+        if key not in known:
+            raise DataError(str(path), f"unknown key {key!r}", suggestion(str(key), known))
+    missing = [key for key in _REQUIRED if not row.get(key)]
+    if missing or not any(row.get(key) for key in ("pattern", *_TEMPLATES)):
         raise DataError(
             str(path),
-            f"{len(row['labels'])} labels but {len(row['verbalizers'])} verbalizers",
-            "give one verbalizer per label",
+            f"no {', '.join(missing or ['pattern'])}",
+            "a task needs name, verbalizers and pattern: '{text} It was {answer}.'",
         )
-    for key in ("encoder_decoder", "decoder_only"):
-        row[key] = parse_segments(row[key], 0, f"{path}: {key}")
-    return PromptTask(**row)
+    templates = _templates(row, path)
+    lists = {key: _words(row.get(key)) for key in ("inline", "strip_punctuation")}
+    words = _words(row["verbalizers"])
+    named = [s.value for template in templates for s in template if s.kind in ("slot", "tight")]
+    labels = _words(row.get("labels")) or words
+    released = _words(row.get("released_verbalizers")) or words
+    if not len(labels) == len(words) == len(released):
+        raise DataError(
+            str(path), f"{len(labels)} labels but {len(words)} verbalizers", "give one verbalizer per label"
+        )
+    fields = _words(row.get("fields")) or tuple(dict.fromkeys([*named, *lists["inline"]]))
+    return PromptTask(
+        str(row["name"]), words, labels, released, fields, lists["inline"], lists["strip_punctuation"],
+        row.get("hub"), *templates, pattern,
+    )  # fmt: skip
+
+
+def _words(value: Any) -> tuple[str, ...]:
+    return tuple(map(str, value or ()))
+
+
+def _templates(row: Mapping[str, Any], path: Path) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
+    """Both templates; the file's own go before those of its `pattern`."""
+    encoder_decoder, decoder_only = (
+        parse_segments(row.get(key) or (), 0, f"{path}: {key}") for key in _TEMPLATES
+    )
+    if row.get("pattern"):
+        written = pattern_segments(str(row["pattern"]), f"{path}: pattern")
+        encoder_decoder, decoder_only = encoder_decoder or written[0], decoder_only or written[1]
+    return encoder_decoder, decoder_only
 
 
 def _with_pattern(content: dict[str, Any], pattern: int, path: Path) -> dict[str, Any]:
@@ -121,6 +158,8 @@ def _with_pattern(content: dict[str, Any], pattern: int, path: Path) -> dict[str
         )
     if "verbalizers" in chosen:
         chosen.setdefault("released_verbalizers", chosen["verbalizers"])
+    if any(key in chosen for key in ("pattern", *_TEMPLATES)):
+        content = {key: value for key, value in content.items() if key not in ("pattern", *_TEMPLATES)}
     return content | chosen
 
 
@@ -264,8 +303,16 @@ def bind_task(
     """Look up the label words once.
 
     Raises:
+        ConfigError: the chosen pattern has no template for this kind of model.
         DataError: a verbalizer that is not one token.
     """
+    if not (task.encoder_decoder if is_seq2seq else task.decoder_only):
+        kind, key = ("an encoder-decoder", _TEMPLATES[0]) if is_seq2seq else ("a decoder-only", _TEMPLATES[1])
+        raise ConfigError(
+            "tuning.pattern",
+            f"pattern {task.chosen} of task {task.name} has no template for {kind} model",
+            f"choose another pattern, or give this one a template {key!r} in a file of your own",
+        )
     words = task.released_verbalizers if released_words else task.verbalizers
     ids = tuple(word_id(tokenizer, word, f"task {task.name}") for word in words)
     rule = Truncation.LONGER_SIDE if released_truncation else Truncation.LONGEST_SLOT

@@ -147,3 +147,26 @@ def test_too_little_text_is_said_in_numbers(store: ClusterStore, gpt2: LanguageM
     few = replace(stream.train, eligible=(0, 1))
     with pytest.raises(ConfigError, match="2 eligible meta_train clusters, but a task needs 4"):
         check_stream(replace(stream, train=few), {"meta_train": few})
+
+
+@pytest.mark.parametrize("name", ["nss", "scss"])
+def test_options_never_repeat_even_where_the_corpus_does(store: ClusterStore, name: str):
+    """A corpus whose every second sentence says the same: options, right one and anchor all differ."""
+    lines = [f"sentence {i // 2 if i % 2 else 0} here." for i in range(len(store.sentences))]
+    text = np.frombuffer("".join(lines).encode(), dtype=np.uint8)
+    offsets = np.cumsum([0, *map(len, lines)])
+    poor = replace(store, sentences=replace(store.sentences, text=text, offsets=offsets))
+    for cluster in range(4):
+        _, records = draw(poor, name, (cluster,), 40)
+        for record in records:
+            assert len(set(record.options)) == len(record.options)
+
+
+def test_a_corpus_too_poor_for_different_options_is_refused(store: ClusterStore):
+    lines = ["always the same." for _ in range(len(store.sentences))]
+    text = np.frombuffer("".join(lines).encode(), dtype=np.uint8)
+    poor = replace(
+        store, sentences=replace(store.sentences, text=text, offsets=np.cumsum([0, *map(len, lines)]))
+    )
+    with pytest.raises(DataError, match="too few different sentences outside cluster 1 for 4 options"):
+        draw(poor, "scss", (1,))

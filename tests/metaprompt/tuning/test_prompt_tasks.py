@@ -197,8 +197,8 @@ def test_bad_task_files_are_said(tmp_path: Path):
     from importlib.resources import files
 
     text = (files("metashot.metaprompt.tuning") / "task_files" / "SST-2.yaml").read_text()
-    (tmp_path / "a.yaml").write_text(text.replace("labels: [negative, positive]", "labels: []"))
-    with pytest.raises(DataError, match="the task has no labels"):
+    (tmp_path / "a.yaml").write_text(text.replace("labels:", "lables:"))
+    with pytest.raises(DataError, match=r"unknown key 'lables'"):
         load_prompt_task(str(tmp_path / "a.yaml"))
     (tmp_path / "b.yaml").write_text(text.replace("[negative, positive]", "[negative]"))
     with pytest.raises(DataError, match="1 labels but 2 verbalizers"):
@@ -208,3 +208,69 @@ def test_bad_task_files_are_said(tmp_path: Path):
         load_prompt_task(str(tmp_path / "c.yaml"), 1)
     with pytest.raises(ConfigError, match="unknown task 'SST2'"):
         load_prompt_task("SST2")
+    (tmp_path / "d.yaml").write_text("name: d\nverbalizers: [bad, good]\n")
+    with pytest.raises(DataError, match=r"no pattern \(a task needs name, verbalizers and pattern"):
+        load_prompt_task(str(tmp_path / "d.yaml"))
+    for pattern, problem in (
+        ("It was", "names no field"),
+        ("{text} was {answer} and {answer}", "has two answers"),
+        ("{text:>3} was", "a field is"),
+        ("{text was", "expected '}'"),
+    ):
+        (tmp_path / "e.yaml").write_text(f"name: e\nverbalizers: [bad, good]\npattern: '{pattern}'\n")
+        with pytest.raises(DataError, match=problem):
+            load_prompt_task(str(tmp_path / "e.yaml"))
+
+
+THREE_LINES = """name: tickets
+pattern: 'Ticket ({subject}): {body} This is {answer}.'
+verbalizers: [okay, bad]
+"""
+
+
+@pytest.mark.parametrize(
+    ("architecture", "text"),
+    [
+        ("t5", f"Ticket ( | a | ): | b c |  This is {S}."),
+        ("gpt2", "Ticket (|a|):| b c| This is"),
+    ],
+)
+def test_an_own_task_is_three_lines(
+    request: pytest.FixtureRequest, tmp_path: Path, architecture: str, text: str
+):
+    """Fields, labels and templates for both kinds of model follow from name, pattern and verbalizers."""
+    model: LanguageModel = request.getfixturevalue(architecture)
+    (tmp_path / "tickets.yaml").write_text(THREE_LINES)
+    task = load_prompt_task(str(tmp_path / "tickets.yaml"))
+    assert (task.fields, task.labels) == (("subject", "body"), ("okay", "bad"))
+    renderer = bind_task(
+        task, model.tokenizer, is_seq2seq=model.is_seq2seq, max_tokens=99, released_words=False,
+        released_truncation=False,
+    )  # fmt: skip
+    example = renderer.example({"subject": "a", "body": "b c", "label": 1})
+    encode = model.tokenizer.encode
+    pieces = text.split(" | ") if model.is_seq2seq else text.split("|")
+    assert example.input_ids == tuple(i for p in pieces for i in encode(p, add_special_tokens=False))
+    assert example.target_ids[-1] == renderer.label_ids[1]
+
+
+def test_a_pattern_that_a_decoder_only_model_cannot_answer_is_refused(gpt2: LanguageModel, tmp_path: Path):
+    """Rte's published patterns 1 to 3 answer before the premise; pattern 4 ends with the answer."""
+
+    def bind(name: str, pattern: int = 0) -> TaskRenderer:
+        return bind_task(
+            load_prompt_task(name, pattern), gpt2.tokenizer, is_seq2seq=False, max_tokens=99, released_words=False,
+            released_truncation=False,
+        )  # fmt: skip
+
+    row = {"premise": "it rains.", "hypothesis": "wet.", "label": 0}
+    assert bind("rte", 4).example(row).input_ids != bind("rte").example(row).input_ids
+    for pattern in (1, 2, 3):
+        with pytest.raises(
+            ConfigError,
+            match=f"tuning.pattern: pattern {pattern} of task rte has no template for a decoder-only",
+        ):
+            bind("rte", pattern)
+    (tmp_path / "own.yaml").write_text("name: own\npattern: '{a}? {answer}, {b}'\nverbalizers: [okay, bad]\n")
+    with pytest.raises(ConfigError, match="pattern 0 of task own has no template for a decoder-only"):
+        bind(str(tmp_path / "own.yaml"))

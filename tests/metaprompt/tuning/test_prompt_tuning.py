@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from metashot.engine.errors import ConfigError
-from metashot.engine.models.loading import LanguageModel, state_digest
+from metashot.engine.models.digests import state_digest
+from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.meta.regularizer import RegularizerConfig

@@ -1,0 +1,87 @@
+"""The prompts that the demonstration compares, and how each comes about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from metashot.engine.models.loading import LanguageModel
+from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.optimizers import OptimizerConfig
+from metashot.metaprompt.clusters.store import ClusterStore
+from metashot.metaprompt.meta.regularizer import RegularizerConfig
+from metashot.metaprompt.meta.settings import MetaSettings
+from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned, meta_train
+
+FORMATS = tuple(str(Path(__file__).parent / "formats" / f"{name}.yaml") for name in ("pairs", "options"))
+PROMPT_LENGTH = 4
+INNER_RATE, OUTER_RATE, REGULARIZER_RATE = 1.0, 0.02, 2e-3
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to meta-train.
+
+    Attributes:
+        inner_lr: of the inner step; 0 is plain multi-task training of the prompt.
+        interpolate: mix query sets.
+        regularize: learn psi.
+    """
+
+    inner_lr: float
+    interpolate: bool
+    regularize: bool
+
+
+VARIANTS = {
+    "multi-task": Variant(0.0, interpolate=False, regularize=False),
+    "meta-learned": Variant(INNER_RATE, interpolate=False, regularize=True),
+    "meta-learned, mixing": Variant(INNER_RATE, interpolate=True, regularize=True),
+}
+"""Both meta-learned prompts are learned together with their psi; it may be left out when they are tuned."""
+
+
+def meta_settings(variant: Variant, seed: int) -> MetaSettings:
+    """The product's meta-training at the size of this demonstration."""
+    return MetaSettings(
+        prompt_length=PROMPT_LENGTH,
+        prompt_init="vocabulary",
+        prompt_path=None,
+        formats=FORMATS,
+        examples_per_set=None,
+        tasks_per_step=4,
+        steps_per_draw=1,
+        max_context_tokens=40,
+        max_batch_tokens=16384,
+        inner_lr=variant.inner_lr,
+        second_order=False,
+        interpolate=variant.interpolate,
+        regularize=variant.regularize,
+        coefficient_weight=1.0,
+        concentration=1.0,
+        curriculum_base=2.0,
+        similarity_decay=0.5,
+        held_out_fraction=0.1,
+        min_domain_sentences=24,
+        test_tasks_per_format=2,
+        test_queries=0,
+        pseudo_tokens="input_embeddings",
+        dropout=False,
+        max_skipped_tasks=0,
+        seed=seed,
+        regularizer=RegularizerConfig(32, 1, True, "none", "near_identity", "row_l2", 24),
+        prompt_optimizer=OptimizerConfig(learning_rate=OUTER_RATE, weight_decay=0.0),
+        regularizer_optimizer=OptimizerConfig(learning_rate=REGULARIZER_RATE, weight_decay=0.0),
+        as_released=False,
+        switches={},
+    )
+
+
+def meta_learn(
+    variant: Variant, model: LanguageModel, store: ClusterStore, steps: int, seed: int, folder: Path
+) -> MetaLearned:
+    """Meta-train below `folder`, or take up what lies there."""
+    loop = LoopSettings(steps=steps, save_every=0, log_every=steps, evaluate_every=0, progress=False)
+    outcome = meta_train(meta_settings(variant, seed), model, store, loop, folder)
+    assert outcome.checkpoint is not None
+    return load_meta_learned(outcome.checkpoint)
