@@ -339,6 +339,7 @@ def episode_stream(
         episodes.loss_on,
         alternatives=episodes.option_weight > 0,
         replaced_share=episodes.replaced_share,
+        released_free_form=episodes.released_free_form,
     )
     return EpisodeStream(
         sampler,

@@ -126,6 +126,8 @@ class SequenceRules:
         alternatives: whether questions carry their wrong options.
         replaced_share: share of the sequences whose labels become random words; below 1, tasks that have no common
             options keep their labels.
+        released_free_form: nothing stands between input and output of an example without options, as in the released
+            code since February 2022 (its checkpoints are older).
     """
 
     frame: Frame
@@ -138,6 +140,7 @@ class SequenceRules:
     loss_on: LossOn = LossOn.QUERY
     alternatives: bool = False
     replaced_share: float = 1.0
+    released_free_form: bool = False
 
 
 def build_sequences(
@@ -187,10 +190,12 @@ def _plan(episode: Episode, cache: PieceCache, rules: SequenceRules) -> _Plan:
     numbers = cache.numbers(episode.task, (*episode.demonstrations, episode.query))
     place = np.arange(len(numbers))
     no_label = (place < len(numbers) - 1) & (rules.labels is DemonstrationLabels.NONE)
-    sides = [
-        piece_codes(numbers, is_output=side, first=place == 0, no_label=no_label) for side in (False, True)
-    ]
     examples = [cache.example(int(number)) for number in numbers]
+    bare = np.array([rules.released_free_form and not example.options for example in examples], dtype=bool)
+    sides = [
+        piece_codes(numbers, is_output=False, first=place == 0, no_label=no_label | bare),
+        piece_codes(numbers, is_output=True, first=place == 0, no_label=no_label),
+    ]
     labels = _labels(examples, episode.index, rules)
     texts: list[str | None] = []
     if any(label is not None for label in labels.own):
@@ -198,6 +203,8 @@ def _plan(episode: Episode, cache: PieceCache, rules: SequenceRules) -> _Plan:
             None if label is None else cache.label_text(label, first=index == 0)
             for index, label in enumerate(labels.own)
         ]
+    elif bare.any() and rules.objective is Objective.DIRECT:
+        texts = [example.output if alone else None for example, alone in zip(examples, bare, strict=True)]
     others = {
         at: [cache.label_text(label, first=at == 0) for label in labels.others(at)]
         for at in (_question_places(len(examples), rules) if rules.alternatives else ())

@@ -44,6 +44,7 @@ class EpisodeSettings:
         option_weight: of the cross-entropy over the options of a question, scored as evaluation scores them; 0
             (MetaICL) leaves wrong options out of the sequences.
         replaced_share: with `demonstration_labels=random_words`, share of the sequences whose labels become words.
+        released_free_form: nothing between input and output of examples without options (released code).
         balanced_labels: show every label of a task equally often, in demonstrations and queries.
         batching: `bucketed`, `packed` or `padded`.
         batch_size: sequences of an optimizer step, over all processes.
@@ -65,6 +66,7 @@ class EpisodeSettings:
     option_weight: float = 0.0
     replaced_share: float = 1.0
     balanced_labels: bool = False
+    released_free_form: bool = False
     batching: Batching = Batching.BUCKETED
     batch_size: int = 8
     micro_batch_size: int = 8

@@ -66,7 +66,7 @@ STAGES = {
     "evaluate": {"icl": "icl_evaluation.evaluate_stage", "prompt": "metaprompt.evaluate_stage"},
     "plan": {"icl": "icl_evaluation.plan_stage", "prompt": "metaprompt_checks.plan_stage"},
     "probe": {"prompt": "metaprompt_checks.probe_stage"},
-    "export": {"prompt": "metaprompt_checks.export_stage"},
+    "export": {"icl": "icl_evaluation.export_stage", "prompt": "metaprompt_checks.export_stage"},
     "report": {"icl": "reports.report_stage", "prompt": "reports.report_stage"},
     "compare": {"icl": "reports.compare_stage", "prompt": "reports.compare_stage"},
 }

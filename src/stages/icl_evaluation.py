@@ -11,7 +11,7 @@ from rich.console import Console
 from metashot.data.modules import DataModule, HarnessData
 from metashot.data.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.source import TaskSource
-from metashot.engine.errors import DataError
+from metashot.engine.errors import ConfigError, DataError
 from metashot.engine.files import write_atomic, write_json
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
@@ -20,7 +20,9 @@ from metashot.engine.runs.results import PREDICTIONS_FILE, FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
 from metashot.engine.training.optimizers import state_bytes_per_weight
 from metashot.engine.training.ranks import leads
+from metashot.icl.checkpoint_choice import checkpoint_folder
 from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
+from metashot.icl.export import export_checkpoint
 from metashot.icl.methods import Method
 from metashot.icl.plan import plan_evaluation
 from metashot.icl.progress import CellProgress
@@ -129,8 +131,21 @@ def _checkpoint(run: RunContext) -> Path | None:
     given = run.config.checkpoint
     if given is None:
         return trained_folder(run.output) if "train" in run.config.stages else None
-    folder = given.expanduser()
-    return folder if (folder / "manifest.json").is_file() else trained_folder(folder)
+    return checkpoint_folder(
+        str(given), run.config.model, in_context(run.config.method), run.config.results_root
+    )
+
+
+def export_stage(run: RunContext) -> None:
+    """Write `checkpoint`, or what this run trained, into `<output folder>/export` for others to load."""
+    folder = _checkpoint(run)
+    if folder is None:
+        raise ConfigError(
+            "checkpoint", "is not set, so nothing is to be exported", "give checkpoint=<run or folder>"
+        )
+    if leads():
+        made = export_checkpoint(folder, run.config.model, run.config.export, run.output / "export")
+        run.console.print(f"exported to {made}", soft_wrap=True)
 
 
 def select(source: TaskSource, selection: Selection) -> TaskSource:

@@ -20,6 +20,7 @@ from metashot.engine.training.learner import MetricSink
 from metashot.engine.training.loop import TrainingOutcome
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.icl.cell import Truncation
+from metashot.icl.export import ExportSettings
 from metashot.icl.methods import Method
 from metashot.icl.plan import PlanSettings
 from metashot.icl.prompting.config import PromptConfig
@@ -130,6 +131,7 @@ class RunConfig:
     report: ReportConfig
     compare: CompareConfig
     plan: PlanSettings
+    export: ExportSettings
     probe: ProbeSettings
 
     @property

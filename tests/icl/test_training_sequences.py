@@ -400,3 +400,19 @@ def test_the_front_of_a_sequence_survives_the_cut(model: LanguageModel) -> None:
 def encode_with(model: LanguageModel) -> Any:
     encode = batch_encoder(model.tokenizer)
     return lambda text: tuple(encode([text])[0])
+
+
+def test_the_released_code_puts_nothing_between_input_and_output_of_free_form_examples(
+    model: LanguageModel,
+) -> None:
+    rule = {"released_free_form": True, "limits": LengthLimits(64, 256)}
+    shown = {}
+    for objective in Objective:
+        (sequence,) = build_sequences(
+            [Episode(0, 1, (0,), 1)], cache_of(model, objective), rules(objective, **rule)
+        )
+        shown[objective] = model.tokenizer.decode(sequence.ids.tolist())
+    assert shown[Objective.DIRECT] == "question 0a long answer 0\n\n\nquestion 1a long answer 1"
+    assert shown[Objective.CHANNEL] == "a long answer 0question 0\n\n\na long answer 1question 1"
+    (kept,) = build_sequences([Episode(0, 0, (0,), 1)], cache_of(model, Objective.DIRECT), rules(**rule))
+    assert model.tokenizer.decode(kept.ids.tolist()).endswith("\nno")

@@ -77,6 +77,8 @@ class Calibration:
     PMI: ClassVar[Calibration]
     DOMAIN: ClassVar[Calibration]
     CONTEXTUAL: ClassVar[Calibration]
+    BATCH: ClassVar[Calibration]
+    PRIOR: ClassVar[Calibration]
 
     name: str
     title: str
@@ -197,5 +199,46 @@ Calibration.CONTEXTUAL = register(
         fewest=1,
         most=None,
         row_from=2,
+    )
+)
+
+
+def _batch(plain: Floats, nulls: Floats) -> Floats:
+    """-log(p_i / mean p_i), with p the softmax over options and the mean over the cell's test examples."""
+    del nulls
+    own = log_softmax(-plain)
+    top = own.max(axis=0)
+    return top + np.log(np.exp(own - top).mean(axis=0)) - own
+
+
+_ROUNDS = 100
+_CLOSE = 1e-6
+
+
+def _prior(plain: Floats, nulls: Floats) -> Floats:
+    """Scores shifted option by option until the mean probability of every option over the test examples is the same."""
+    del nulls
+    shift = np.zeros(plain.shape[-1])
+    for _ in range(_ROUNDS):
+        log_p = log_softmax(-(plain + shift))
+        excess = np.log(np.exp(log_p).mean(axis=0) * plain.shape[-1])
+        shift = shift + excess
+        if np.abs(excess).max() < _CLOSE:
+            break
+    return plain + shift
+
+
+Calibration.BATCH = register(
+    Calibration(
+        "batch_transductive",
+        "divided by the option's mean probability over the test inputs, whose labels are not looked at (Zhou et al. 2024)",
+        _batch,
+    )
+)
+Calibration.PRIOR = register(
+    Calibration(
+        "prior_transductive",
+        "shifted so that all options have the same mean probability over the test inputs, labels unseen",
+        _prior,
     )
 )

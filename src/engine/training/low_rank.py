@@ -67,11 +67,11 @@ def with_lora(model: PreTrainedModel, lora: LoraSettings | None) -> PreTrainedMo
     )
     try:
         with warnings.catch_warnings():
-            # `engine.models.adapter.merged` parts a tied head from the embeddings before it merges.
+            # `engine.models.adapters.with_adapter` parts a tied head from the embeddings before it merges.
             warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
-            warnings.filterwarnings(
-                "ignore", message="fan_in_fan_out is set to"
-            )  # PEFT decides layer by layer
+            # PEFT decides this layer by layer, and asks an old question of transformers.
+            for message in ("fan_in_fan_out is set to", "`is_gradient_checkpointing` is deprecated"):
+                warnings.filterwarnings("ignore", message=message)
             return cast(PreTrainedModel, get_peft_model(model, config))
     except ValueError as error:
         raise ConfigError(

@@ -3,6 +3,7 @@
 import math
 import random
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +20,8 @@ from metashot.engine.metrics.rules import (
     register,
 )
 
+OVER_EXAMPLES = {"batch_transductive", "prior_transductive"}
+"""Rules that compare the test examples of a cell with each other."""
 COUNTS = [OptionCounts(tokens=2, chars=8, bytes=10), OptionCounts(tokens=4, chars=4, bytes=4)]
 
 
@@ -148,7 +151,7 @@ def by_hand(sums, counts, rule, calibration):
 
 
 @pytest.mark.parametrize("rule", sorted(NORMALIZATIONS))
-@pytest.mark.parametrize("name", sorted(CALIBRATIONS))
+@pytest.mark.parametrize("name", sorted(set(CALIBRATIONS) - OVER_EXAMPLES))
 def test_every_rule_on_a_cell_of_examples_with_different_numbers_of_options(name, rule):
     used = calibration(name)
     n_null = used.fewest if used.most is not None else 3
@@ -185,3 +188,34 @@ def test_unknown_rules_are_named():
         ConfigError, match=r"method\.calibration: unknown rule 'pmii' \(did you mean 'pmi'\?\)"
     ):
         calibration("pmii")
+
+
+BIASED = np.array([[0.1, 2.0], [0.3, 2.6], [0.1, 1.2], [0.4, 1.0]])
+"""One option is preferred everywhere; relative to the others, the last two examples lean to the second."""
+
+
+def test_batch_calibration_divides_by_the_mean_probability_of_an_option():
+    found = Calibration.BATCH.combine(BIASED, np.empty((0, 4, 2)))
+    p = np.exp(-BIASED) / np.exp(-BIASED).sum(axis=1, keepdims=True)
+    assert found == pytest.approx(-np.log(p / p.mean(axis=0)))
+    assert found.argmin(axis=1).tolist() == [0, 0, 1, 1]
+
+
+def test_prior_matching_ends_with_options_that_are_equally_likely_over_the_inputs():
+    found = Calibration.PRIOR.combine(BIASED, np.empty((0, 4, 2)))
+    p = np.exp(-found) / np.exp(-found).sum(axis=1, keepdims=True)
+    assert p.mean(axis=0) == pytest.approx([0.5, 0.5], abs=1e-5)
+    assert found - BIASED == pytest.approx((found - BIASED)[:1].repeat(4, axis=0))
+    assert found.argmin(axis=1).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize("name", sorted(OVER_EXAMPLES))
+def test_a_preference_for_one_option_changes_no_ranking(name: str):
+    """Adding a constant to an option's score everywhere is what both rules take away."""
+    combine, nulls = calibration(name).combine, np.empty((0, 4, 2))
+    shifted = combine(BIASED + np.array([0.0, 3.0]), nulls)
+    if name == "prior_transductive":
+        assert shifted - shifted.mean(axis=1, keepdims=True) == pytest.approx(
+            combine(BIASED, nulls) - combine(BIASED, nulls).mean(axis=1, keepdims=True), abs=1e-4
+        )
+    assert shifted.argmin(axis=1).tolist() == [0, 0, 1, 1]
