@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -50,26 +51,24 @@ class Figure:
         return f"{self.mean:.1f} ({self.low:.1f} to {self.high:.1f})"
 
 
-def bootstrap_weights(backbones: int, meta_seeds: int, data_seeds: int) -> Iterator[Floats]:
-    """Weights of every run [backbones, meta seeds, data seeds] in each resampling.
+@lru_cache
+def bootstrap_weights(backbones: int, meta_seeds: int, data_seeds: int) -> Floats:
+    """Weights of every run in each resampling, [draws, backbones, meta seeds, data seeds], each summing to 1.
 
     Backbones are resampled, meta seeds within each of them, and data seeds once for all runs, since every run sees
     the same draws of examples. Source: A. Owen, The pigeonhole bootstrap, 2007, with one nested factor.
     """
     generator = np.random.default_rng(0)
-    for _ in range(DRAWS):
-        chosen = generator.multinomial(backbones, np.full(backbones, 1 / backbones))
-        data = generator.multinomial(data_seeds, np.full(data_seeds, 1 / data_seeds))
-        weights = np.zeros((backbones, meta_seeds, data_seeds))
-        for backbone, times in enumerate(chosen):
-            meta = generator.multinomial(meta_seeds * times, np.full(meta_seeds, 1 / meta_seeds))
-            weights[backbone] = meta[:, None] * data[None]
-        yield weights / weights.sum()
+    chosen = generator.multinomial(backbones, np.full(backbones, 1 / backbones), size=DRAWS)
+    meta = generator.multinomial(meta_seeds * chosen, np.full(meta_seeds, 1 / meta_seeds))
+    data = generator.multinomial(data_seeds, np.full(data_seeds, 1 / data_seeds), size=DRAWS)
+    weights = (meta[..., None] * data[:, None, None, :]).astype(np.float64)
+    return weights / weights.sum(axis=(1, 2, 3), keepdims=True)
 
 
 def figure_of(values: Floats) -> Figure:
     """Mean and percentile interval of accuracies [backbones, meta seeds, data seeds], 0..1."""
-    drawn = [float((values * weights).sum()) for weights in bootstrap_weights(*values.shape)]
+    drawn = (bootstrap_weights(*values.shape) * values).sum(axis=(1, 2, 3))
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Figure(100 * float(values.mean()), 100 * float(low), 100 * float(high))
 

@@ -44,6 +44,8 @@ from metashot.metaprompt.tuning.tunable import FullTunable, PeftPromptTunable, T
 
 HERE = Path(__file__).parent
 RESULTS = "results.jsonl"
+LEAST_ABILITY = 0.95
+"""Accuracy of a backbone on its worst kind of told question below which the demonstration has no premise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +68,7 @@ class Sizes:
     backbones: int = 3
     meta_seeds: int = 3
     data_seeds: int = 4
-    backbone_steps: int = 450
+    backbone_steps: int = 1200
     outer_steps: int = 100
     tuning_steps: int = 40
     shots: int = 4
@@ -101,13 +103,20 @@ def backbone_folder(job: Job, sizes: Sizes, work: Path) -> Path:
             habit = opposite(job.main)
             vectors = word_vectors(size.width)
             model = train_backbone(size, vectors, habit, job.backbone, lambda line: print(line, flush=True))
+            able = abilities(model)
+            told = min(accuracy for name, accuracy in able.items() if name.endswith(", told"))
+            if told < LEAST_ABILITY:
+                raise SystemExit(
+                    f"{folder.name} answers only {told:.0%} of some told questions: there is nothing to select yet "
+                    "(give more --backbone-steps)"
+                )
             model.save_pretrained(folder)
             word_tokenizer().save_pretrained(folder)
             found = {
                 "main": job.main,
                 "backbone": job.backbone,
                 "cpu_seconds": time.process_time() - started,
-                "abilities": abilities(model),
+                "abilities": able,
             }
             (folder / "abilities.json").write_text(json.dumps(found) + "\n")
     return folder

@@ -17,7 +17,7 @@ from metashot.data.source import TaskSource
 from metashot.data.task import TaskData, TaskType
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import digest_of
-from metashot.engine.metrics.classification import metric_of, score
+from metashot.engine.metrics.classification import Metric, metric_of, score
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.runs.folder import CellPlace, RunFolder
@@ -36,6 +36,7 @@ from metashot.icl.cell import (
     ranking_scores,
     read_back,
 )
+from metashot.icl.generation import Answers, GenerateMethod, generate_answers, grades
 from metashot.icl.methods import Method
 from metashot.icl.prompt_record import cell_prompt
 from metashot.icl.prompting.config import PromptConfig
@@ -178,11 +179,11 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
         digests: dict[str, int] = {}
         for seed in settings.seeds:
             data = source.load(task, k=shots, seed=seed, split=settings.split)
-            if data.task_type is TaskType.FREE_FORM:
+            if data.task_type is TaskType.FREE_FORM and settings.method.ranks_options:
                 raise ConfigError(
                     "data.tasks",
                     f"{task!r} is free-form: it has no options to rank",
-                    "remove it; free-form tasks serve for meta-training",
+                    "use method=generate, or remove it",
                 )
             sizes[seed] = len(data.test)
             if len(set(sizes.values())) > 1:
@@ -356,11 +357,69 @@ def _compute(
     cost: EvaluationCost,
 ) -> FinishedCell:
     data = source.load(key.task, k=settings.method.shots(settings.k), seed=key.seed, split=settings.split)
-    cell = build_cell(data, model.encode, prompt_rules(settings, model))
+    rules = prompt_rules(settings, model)
+    if isinstance(settings.method, GenerateMethod):
+        answers = generate_answers(
+            data, model.load(), model.encode, rules, settings.method,
+            lambda done, total: progress.tokens(key, done, total),
+        )  # fmt: skip
+        return finish_generated(key, data, answers, settings, settings.method, model.name)
+    cell = build_cell(data, model.encode, rules)
     scorer = scorer_of_model()
     scores = scorer.score(cell.requests, on_progress=lambda done, total: progress.tokens(key, done, total))
     cost.add(scorer, cell.requests, tokens_alone(cell))
     return finish_cell(key, data, cell, read_back(cell, scores), settings, model.name)
+
+
+def finish_generated(
+    key: CellKey,
+    data: TaskData,
+    answers: Answers,
+    settings: EvaluateSettings,
+    method: GenerateMethod,
+    model_name: str,
+) -> FinishedCell:
+    """Grade the answers and measure the cell."""
+    metric = Metric(method.metric)
+    scores = grades(data.test, answers.texts, metric)
+    predictions = tuple(
+        Prediction(
+            task=key.task, seed=key.seed, index=index, gold=example.output, prediction=answer, options=(), nll=(),
+            sum_nll=(), n_tokens=(), n_chars=(), n_bytes=(), null_sum_nll=(), null_n_tokens=(),
+            fingerprint=key.fingerprint, score=one,
+        )
+        for index, (example, answer, one) in enumerate(zip(data.test, answers.texts, scores, strict=True))
+    )  # fmt: skip
+    return FinishedCell(
+        _result(key, data, settings, model_name, metric, sum(scores) / len(scores), answers.lost), predictions
+    )
+
+
+def _result(
+    key: CellKey,
+    data: TaskData,
+    settings: EvaluateSettings,
+    model_name: str,
+    metric: Metric,
+    value: float,
+    lost: Sequence[int],
+) -> Result:
+    """The cell's line in `results.jsonl`; `lost` are the tokens that each test input was cut by."""
+    return Result(
+        setting=settings.setting,
+        method=settings.method.name,
+        model=model_name,
+        task=key.task,
+        seed=key.seed,
+        k=data.shots,
+        metric=metric.value,
+        value=value,
+        n=len(data.test),
+        fingerprint=key.fingerprint,
+        test_digest=content_digest(data),
+        cut_inputs=sum(tokens > 0 for tokens in lost),
+        cut_tokens=sum(lost),
+    )
 
 
 def finish_cell(
@@ -380,22 +439,7 @@ def finish_cell(
     )
     metric = metric_of(data.task_type)
     value = score(metric, [row.gold for row in predictions], [row.prediction for row in predictions])
-    result = Result(
-        setting=settings.setting,
-        method=settings.method.name,
-        model=model_name,
-        task=key.task,
-        seed=key.seed,
-        k=data.shots,
-        metric=metric.value,
-        value=value,
-        n=len(predictions),
-        fingerprint=key.fingerprint,
-        test_digest=content_digest(data),
-        cut_inputs=sum(tokens > 0 for tokens in cell.lost),
-        cut_tokens=sum(cell.lost),
-    )
-    return FinishedCell(result, predictions)
+    return FinishedCell(_result(key, data, settings, model_name, metric, value, cell.lost), predictions)
 
 
 def predict(

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import PlainValidator
 
+from metashot.data.task import TaskData
 from metashot.engine.components.choices import named
 from metashot.engine.errors import ConfigError
 from metashot.engine.metrics.rules import Calibration, Normalization, calibration, normalization
@@ -83,6 +84,15 @@ class Method:
             "null_inputs": self.null_inputs,
             "normalization": self.normalization.name,
         }
+
+    @property
+    def ranks_options(self) -> bool:
+        """Whether a task needs options."""
+        return True
+
+    def prompted(self, data: TaskData) -> TaskData:
+        """The cell as its prompts are written."""
+        return data
 
     def layout_for(self, model_name: str) -> Layout:
         """The layout used with a model of this name."""

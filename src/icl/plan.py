@@ -94,6 +94,7 @@ def plan_evaluation(
     differing = compared = 0
     for data in load_cells(settings, source):
         notes.update(dict.fromkeys(data.notes))
+        data = settings.method.prompted(data)
         cell = build_cell(data, model.encode, rules)
         plans.append(plan_cell(data, cell))
         if any(cell.lost) and data.task not in cut:

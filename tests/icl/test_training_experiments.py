@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
-from omegaconf import OmegaConf, open_dict
+from omegaconf import OmegaConf
 
 from metashot.engine.training.optimizers import algorithm_name
 from metashot.stages import command
@@ -34,8 +34,6 @@ def composed(*overrides: str) -> Any:
     command.register_resolvers()
     with initialize_config_dir(str(ROOT / "conf"), version_base="1.3"):
         config = compose("config", overrides=[*overrides, "results_root=unused"], return_hydra_config=False)
-    with open_dict(config):
-        config.logger = {}  # only Hydra itself knows the output folder that it asks for
     return make_run_config(OmegaConf.to_container(config, resolve=True))
 
 
