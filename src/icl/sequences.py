@@ -203,7 +203,7 @@ def _plan(episode: Episode, cache: PieceCache, rules: SequenceRules) -> _Plan:
             None if label is None else cache.label_text(label, first=index == 0)
             for index, label in enumerate(labels.own)
         ]
-    elif bare.any() and rules.objective is Objective.DIRECT:
+    elif bare.any() and rules.frame.objective is Objective.DIRECT:
         texts = [example.output if alone else None for example, alone in zip(examples, bare, strict=True)]
     others = {
         at: [cache.label_text(label, first=at == 0) for label in labels.others(at)]
