@@ -9,7 +9,7 @@ from metashot.data.source import JsonlSource
 from metashot.engine.metrics.ranking import option_scores
 from metashot.engine.metrics.rules import Calibration, Normalization
 from metashot.engine.models.loading import LazyLanguageModel
-from metashot.engine.models.sources import EmbeddedModel
+from metashot.engine.models.sources import named_model
 from metashot.engine.scoring import PrefixScorer
 from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
@@ -31,7 +31,7 @@ METHODS = {
 @pytest.mark.parametrize("task", ["poem_sentiment", "superglue-cb", "codah"])
 def test_scores_equal_the_released_code(shared, task, mode):
     golden = json.loads((shared / "golden" / "scores_smollm2.json").read_text())
-    model = LazyLanguageModel(EmbeddedModel("smollm2_135m"))
+    model = LazyLanguageModel(named_model("smollm2_135m"))
     method, n = METHODS[mode], golden["args"]["n"]
     data = JsonlSource(shared / "data" / "metaicl").load(
         task, k=method.shots(16), seed=int(golden["args"]["seed"])
