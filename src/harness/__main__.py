@@ -2,6 +2,7 @@
 
 from lm_eval.__main__ import cli_evaluate
 
-import metashot.harness  # noqa: F401  registers the model
+from metashot.harness import MetashotLM
 
+assert MetashotLM  # importing it registered the model
 cli_evaluate()

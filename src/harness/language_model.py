@@ -17,7 +17,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from metashot.engine.generation.greedy import GreedyGenerator, Stopping
+from metashot.engine.generation.greedy import GreedyGenerator, Progress, Stopping
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import named_model
 from metashot.engine.scoring import PrefixScorer, Request
@@ -29,8 +29,11 @@ _GREEDY_KEYS = {"do_sample": False, "temperature": 0.0, "num_beams": 1}
 """Generation arguments that say no more than that decoding is greedy."""
 
 
+_Base: Any = HFLM  # whose registering decorator hides what it is from type checkers
+
+
 @register_model("metashot")
-class MetashotLM(HFLM):
+class MetashotLM(_Base):
     """`hf` with shared prefixes: demonstrations, questions and options are computed once each.
 
     Args:
@@ -119,11 +122,11 @@ class MetashotLM(HFLM):
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
         """Answers up to a stop string; greedy ones share their prefixes, sampled ones are left to `hf`."""
-        if not all(_is_greedy(request.args[1]) for request in requests):
+        if not all(_is_greedy(_arguments(request)[1]) for request in requests):
             return super().generate_until(requests, disable_tqdm=disable_tqdm)
         groups: dict[Stopping, list[int]] = {}
         for place, request in enumerate(requests):
-            groups.setdefault(self._stopping(request.args[1]), []).append(place)
+            groups.setdefault(self._stopping(_arguments(request)[1]), []).append(place)
         answers = [""] * len(requests)
         with tqdm(
             total=len(requests),
@@ -136,20 +139,27 @@ class MetashotLM(HFLM):
                     tuple(self.tok_encode(requests[place].args[0], left_truncate_len=room))
                     for place in places
                 ]
-                start = bar.n
-                texts = self._generator.generate(
-                    prompts, stopping, lambda done, _total, start=start: bar.update(start + done - bar.n)
-                )
+                texts = self._generator.generate(prompts, stopping, _advancing(bar))
                 for place, text in zip(places, texts, strict=True):
                     answers[place] = text
                     self.cache_hook.add_partial("generate_until", requests[place].args, text)
         return answers
 
     def _stopping(self, arguments: Mapping[str, Any]) -> Stopping:
-        given = normalize_gen_kwargs(dict(arguments), self.max_gen_toks)
+        given: dict[str, Any] = dict(normalize_gen_kwargs(dict(arguments), self.max_gen_toks))
         end = self.tok_decode(self.eot_token_id, skip_special_tokens=False)
         stop = handle_stop_sequences(given.get("until"), eos=end)
         return Stopping(int(given["max_gen_toks"]), tuple(word for word in stop if word))
+
+
+def _arguments(request: Instance) -> Any:
+    return request.args
+
+
+def _advancing(bar: Any) -> Progress:
+    """Progress of one group of prompts, added to what the bar shows already."""
+    start = bar.n
+    return lambda done, _: bar.update(start + done - bar.n)
 
 
 def _is_greedy(arguments: Mapping[str, Any]) -> bool:

@@ -10,7 +10,9 @@ from pydantic import PlainValidator
 from metashot.data.task import TaskData
 from metashot.engine.components.choices import named
 from metashot.engine.errors import ConfigError
-from metashot.engine.metrics.rules import Calibration, Normalization, calibration, normalization
+from metashot.engine.metrics.rules import Calibration, Normalization
+from metashot.engine.metrics.rules import calibration as find_calibration
+from metashot.engine.metrics.rules import normalization as find_normalization
 from metashot.icl.prompt import Layout, Objective, choose_layout
 
 
@@ -34,9 +36,9 @@ class Method:
     name: str
     objective: Objective = Objective.DIRECT
     demonstrations: bool = True
-    calibration: Annotated[Calibration, PlainValidator(calibration)] = Calibration.NONE
+    calibration: Annotated[Calibration, PlainValidator(find_calibration)] = Calibration.NONE
     null_inputs: tuple[str, ...] = field(default=())
-    normalization: Annotated[Normalization, PlainValidator(normalization)] = Normalization.TOKEN_MEAN
+    normalization: Annotated[Normalization, PlainValidator(find_normalization)] = Normalization.TOKEN_MEAN
     layout: Literal["auto", "newline", "space"] = "auto"
     trained: bool = False
     title: str = ""
@@ -48,8 +50,8 @@ class Method:
         Raises:
             ConfigError: no such rule, a calibration without a null input, or one that channel scoring has no use for.
         """
-        object.__setattr__(self, "calibration", calibration(self.calibration))
-        object.__setattr__(self, "normalization", normalization(self.normalization))
+        object.__setattr__(self, "calibration", find_calibration(self.calibration))
+        object.__setattr__(self, "normalization", find_normalization(self.normalization))
         rule = self.calibration
         if len(self.null_inputs) < rule.fewest:
             raise ConfigError(

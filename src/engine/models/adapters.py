@@ -87,7 +87,7 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, quantized: bool) -> Pr
         from peft import PeftConfig, PeftModel
     except ImportError:
         raise ModelError("model.adapter", "needs the package peft", "pip install 'metashot[train]'") from None
-    config: Any = PeftConfig.from_pretrained(folder)
+    config: Any = PeftConfig.from_pretrained(str(folder))
     if config.is_prompt_learning:
         raise ModelError(
             "model.adapter",
@@ -113,7 +113,7 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, quantized: bool) -> Pr
 def _part_head(model: PreTrainedModel, folder: Path) -> None:
     """Untie an updated head or embedding: the update is of one of the two, and merging it must not change the other."""
     targets = _config(folder).get("target_modules") or ()
-    inside, outside = cast(nn.Module, model.get_input_embeddings()), model.get_output_embeddings()
+    inside, outside = model.get_input_embeddings(), model.get_output_embeddings()
     if (
         outside is None
         or isinstance(targets, str)

@@ -193,7 +193,7 @@ def _told(places: Sequence[CellPlace]) -> str:
 
 
 def _outputs(run: Run, blocks: Sequence[Block], problems: Sequence[str]) -> RunOutputs:
-    rows = [{name: (_LATER | block.row)[name] for name in RESULT_SCHEMA} for block in blocks]
+    rows = [{name: {**_LATER, **block.row}[name] for name in RESULT_SCHEMA} for block in blocks]
     lines = b"".join(block.predictions for block in blocks)
     predictions = (
         pl.read_ndjson(BytesIO(lines), schema=PREDICTION_SCHEMA)

@@ -228,8 +228,11 @@ def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[
     for (task,), rows in frame.partition_by(["task"], maintain_order=True, as_dict=True).items():
         metric = Metric(rows["metric"][0])
         columns = ("score", "score") if metric.graded else ("gold", "prediction")
-        by_seed = {
-            int(seed): tuple(part[column].cast(pl.String).to_list() for column in columns)
+        by_seed: dict[int, tuple[list[str], list[str]]] = {
+            int(seed): (
+                part[columns[0]].cast(pl.String).to_list(),
+                part[columns[1]].cast(pl.String).to_list(),
+            )
             for (seed,), part in rows.partition_by(["seed"], maintain_order=True, as_dict=True).items()
         }
         tests = {

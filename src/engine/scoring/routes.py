@@ -71,7 +71,7 @@ def choose_route(model: PreTrainedModel, memory_budget_bytes: int | None, batch_
 
 def slower_route(model: PreTrainedModel, batch_size: int, reason: str) -> Route:
     """The fastest way beside shared prefixes, for a model that cannot have those for `reason`."""
-    length = probed_length(())
+    length, failure = probed_length(()), None
     for size in sorted({batch_size, 1}, reverse=True):
         scorer = CachedPrefixScorer(model, size, batch_size)
         failure = _tried(lambda scorer=scorer: why_not(model, scorer, length))
