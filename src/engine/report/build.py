@@ -15,6 +15,7 @@ from metashot.engine.files import write_atomic
 from metashot.engine.report import comparisons, formats, tables
 from metashot.engine.report.explorer import Explorer, explorer
 from metashot.engine.report.figures import Plot, results_plot, seeds_plot, shots_plot
+from metashot.engine.report.harness_output import harness_files
 from metashot.engine.report.html import page
 from metashot.engine.report.latex import latex
 from metashot.engine.report.pair_tests import compare_pairs, leaders
@@ -24,7 +25,7 @@ from metashot.engine.report.rescoring import rescore
 from metashot.engine.report.systems import Answers, collect_answers
 from metashot.engine.report.table import Table, without_constant_columns
 
-FORMATS = ("console", "markdown", "latex", "csv", "plots", "html")
+FORMATS = ("console", "markdown", "latex", "csv", "plots", "html", "lm_eval")
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +118,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     facts = _facts(outputs, answers, sum(c.verdict != Verdict.NOT_RUN for c in compared), len(compared))
     report = Report(shown, plots, problems, facts, ())
     examples = explorer(outputs, answers) if "html" in settings.formats else None
-    files = _write(report, settings, examples)
+    files = _write(report, settings, examples, answers)
     if "console" in settings.formats:
         _print(report, console)
     pages = [path for path in files if path.suffix in (".html", ".md")] or list(files[:1])
@@ -140,7 +141,9 @@ def _plots(answers: Sequence[Answers]) -> tuple[Plot, ...]:
     return tuple(plots)
 
 
-def _write(report: Report, settings: ReportSettings, examples: Explorer | None) -> tuple[Path, ...]:
+def _write(
+    report: Report, settings: ReportSettings, examples: Explorer | None, answers: Sequence[Answers]
+) -> tuple[Path, ...]:
     title = "metashot report"
     shown = [without_constant_columns(table) for table in report.tables]
     writers: dict[str, Callable[[], dict[str, str | bytes]]] = {
@@ -152,6 +155,7 @@ def _write(report: Report, settings: ReportSettings, examples: Explorer | None) 
             for plot in report.plots
             for end, content in (("svg", plot.svg), ("png", plot.png))
         },
+        "lm_eval": lambda: {**harness_files(answers, settings.draws, settings.level, settings.seed)},
         "html": lambda: {
             "report.html": page(title, report.facts, shown, report.plots, report.problems, examples)
         },

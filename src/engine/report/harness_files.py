@@ -1,4 +1,4 @@
-"""Results of lm-evaluation-harness as cells of ours, and ours in its results format.
+"""Results of lm-evaluation-harness as cells of ours.
 
 The harness writes `results_<time>.json` and, with `--log_samples`, `samples_<task>_<time>.jsonl` beside it. Only
 samples tell which examples were right, so a task without them cannot be compared and is named.
@@ -7,9 +7,8 @@ samples tell which examples were right, so a task without them cannot be compare
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +19,8 @@ from metashot.engine.runs.results import FinishedCell, Prediction, Result
 
 METHOD = "lm_eval"
 """What reports call a system that the harness ran."""
-_GRADED = {"exact_match": Metric.EXACT_MATCH, "f1": Metric.TOKEN_F1, "rougeL": Metric.ROUGE_L}
-_NAMES = {Metric.ACCURACY: "acc", Metric.MACRO_F1: "f1", **{metric: name for name, metric in _GRADED.items()}}
+GRADED = {"exact_match": Metric.EXACT_MATCH, "f1": Metric.TOKEN_F1, "rougeL": Metric.ROUGE_L}
+"""The harness\'s names of metrics that grade single answers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +37,17 @@ class HarnessRun:
 
 
 def harness_results_files(folder: Path) -> list[Path]:
-    """The harness's results files in a folder, oldest first."""
-    return sorted(folder.glob("results_*.json"))
+    """The harness's own results files in a folder, oldest first."""
+    return [path for path in sorted(folder.glob("results_*.json")) if _is_harness(path)]
+
+
+def _is_harness(path: Path) -> bool:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    own = isinstance(content, dict) and content.get("model_source") == "metashot"
+    return isinstance(content, dict) and {"configs", "n-shot", "config"} <= content.keys() and not own
 
 
 def read_harness_run(path: Path) -> HarnessRun:
@@ -99,7 +107,7 @@ def _cell(path: Path, config: Mapping[str, Any], result: dict[str, Any]) -> Fini
             f"holds samples of a kind that cannot be compared ({error!r})",
             "leave this folder out of `runs`",
         ) from None
-    metric = Metric.ACCURACY if choice else next((m for name, m in _GRADED.items() if name in rows[0]), None)
+    metric = Metric.ACCURACY if choice else next((m for name, m in GRADED.items() if name in rows[0]), None)
     if metric is None or not predictions:
         raise OutputError(str(path), "has no metric of single examples", "leave this folder out of `runs`")
     grades = [p.prediction == p.gold if choice else (p.score or 0.0) for p in predictions]
@@ -160,75 +168,5 @@ def _generated_prediction(
         n_bytes=(),
         null_sum_nll=(),
         null_n_tokens=(),
-        score=float(next(row[name] for name in _GRADED if name in row)),
+        score=float(next(row[name] for name in GRADED if name in row)),
     )
-
-
-@dataclass(frozen=True, slots=True)
-class HarnessFigure:
-    """What the harness's results file says of one task.
-
-    Attributes:
-        task: task name.
-        metric: of ours.
-        value: mean over seeds, 0..1.
-        error: standard error of it.
-        k: demonstrations.
-        n: test examples.
-    """
-
-    task: str
-    metric: Metric
-    value: float
-    error: float
-    k: int
-    n: int
-
-
-def harness_results(
-    model: str,
-    method: str,
-    figures: Sequence[HarnessFigure],
-    commit: str | None,
-    made: datetime | None = None,
-) -> dict[str, Any]:
-    """The content of a `results_<time>.json` that the harness's own tools read.
-
-    Args:
-        model: model name.
-        method: method name; it stands among the model's arguments.
-        figures: one for each task.
-        commit: of the code that evaluated.
-        made: when; None for now.
-    """
-    results: dict[str, dict[str, Any]] = {}
-    for one in figures:
-        name = _NAMES[one.metric]
-        results[one.task] = {
-            "name": one.task,
-            "alias": one.task,
-            "sample_len": one.n,
-            f"{name},none": one.value,
-            f"{name}_stderr,none": one.error,
-        }
-    tasks = [one.task for one in figures]
-    return {
-        "results": results,
-        "group_subtasks": {task: [] for task in tasks},
-        "configs": {
-            task: {"task": task, "num_fewshot": one.k} for task, one in zip(tasks, figures, strict=True)
-        },
-        "versions": {task: "metashot" for task in tasks},
-        "n-shot": {one.task: one.k for one in figures},
-        "higher_is_better": {one.task: {_NAMES[one.metric]: True} for one in figures},
-        "n-samples": {one.task: {"original": one.n, "effective": one.n} for one in figures},
-        "config": {
-            "model": "metashot",
-            "model_args": {"pretrained": model, "method": method},
-            "fewshot_seed": None,
-        },
-        "git_hash": commit,
-        "date": (made or datetime.now(UTC)).timestamp(),
-        "model_source": "metashot",
-        "model_name": model,
-    }

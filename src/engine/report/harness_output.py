@@ -1,0 +1,77 @@
+"""Figures of a report in the results format of lm-evaluation-harness, one file a system."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from scipy.stats import norm
+
+from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.statistics import TaskOutcomes, bootstrap_mean
+from metashot.engine.report.harness_files import GRADED, METHOD
+from metashot.engine.report.systems import Answers
+
+_NAMES = {Metric.ACCURACY: "acc", Metric.MACRO_F1: "f1", **{metric: name for name, metric in GRADED.items()}}
+
+
+def harness_files(answers: Sequence[Answers], draws: int, level: float, seed: int) -> dict[str, str]:
+    """Path and content of a `results_metashot.json` for every system that the harness did not run itself.
+
+    Args:
+        answers: the systems of a report.
+        draws: bootstrap resamplings of the standard errors.
+        level: confidence level of the intervals that they are read off.
+        seed: of the resampling.
+    """
+    files: dict[str, str] = {}
+    for row in answers:
+        if row.system.method == METHOD:
+            continue
+        one = row.system
+        name = re.sub(
+            r"[^\w.-]+",
+            "_",
+            "-".join(filter(None, (one.setting, one.method, one.model, f"k{one.k}", one.extras))),
+        )
+        content = json.dumps(harness_results(row, draws, level, seed), indent=1)
+        files[f"lm_eval/{name}/results_metashot.json"] = content + "\n"
+    return files
+
+
+def harness_results(row: Answers, draws: int, level: float, seed: int) -> dict[str, Any]:
+    """The content of one results file: values 0..1, means over seeds, with standard errors over seeds and examples."""
+    system, tasks = row.system, list(row.outcomes)
+    return {
+        "results": {task: _task_results(row.outcomes[task], draws, level, seed) for task in tasks},
+        "group_subtasks": {task: [] for task in tasks},
+        "configs": {task: {"task": task, "num_fewshot": system.k} for task in tasks},
+        "versions": {task: "metashot" for task in tasks},
+        "n-shot": {task: system.k for task in tasks},
+        "higher_is_better": {task: {_NAMES[row.outcomes[task].metric]: True} for task in tasks},
+        "n-samples": {
+            task: {
+                "original": row.outcomes[task].gold.shape[1],
+                "effective": row.outcomes[task].gold.shape[1],
+            }
+            for task in tasks
+        },
+        "config": {"model": "metashot", "model_args": {"pretrained": system.model, "method": system.method}},
+        "model_source": "metashot",
+        "model_name": system.model,
+    }
+
+
+def _task_results(outcome: TaskOutcomes, draws: int, level: float, seed: int) -> dict[str, Any]:
+    mean = bootstrap_mean([outcome], draws, level, seed).mean
+    error = (mean.high - mean.low) / (2 * float(norm.ppf((1 + level) / 2)))
+    name = _NAMES[outcome.metric]
+    return {
+        "name": outcome.task,
+        "alias": outcome.task,
+        "sample_len": outcome.gold.shape[1],
+        f"{name},none": mean.value,
+        f"{name}_stderr,none": error,
+    }
