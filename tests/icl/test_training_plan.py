@@ -1,5 +1,7 @@
 """Pricing a meta-training by hand."""
 
+from transformers import GPT2Config
+
 from metashot.data.synthetic import SyntheticSource
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import named_model
@@ -9,18 +11,14 @@ from metashot.icl.training_plan import TrainingPlan, plan_training, training_lin
 from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
 
 
-class Config:
-    """One layer of width 2 with two heads of size 1, an MLP of width 8, a vocabulary of 10."""
-
-    hidden_size, num_attention_heads, num_hidden_layers, vocab_size, n_inner = 2, 2, 1, 10, 8
-
-
 def test_flops_by_hand():
+    # One layer of width 2 with two heads of size 1, an MLP of width 8, a vocabulary of 10.
+    config = GPT2Config(n_embd=2, n_head=2, n_layer=1, n_inner=8, vocab_size=10)
     # A layer holds 4 * 2*2 + 2 * 2*8 = 48 weights. 5 tokens: 2*48*5 = 480 for weights, 2 * 2 * 25 = 100 for
     # attention (queries times keys, weights times values, half of them masked), 2*20*3 = 120 for 3 targets.
     # 700 forward, three times that with backward, 4 steps of 2 sequences: 700 * 3 * 8.
     plan = TrainingPlan(tasks=1, steps=4, batch_size=2, tokens=5, target_tokens=3, longest=5)
-    assert plan.flops(Config) == 700 * 3 * 8
+    assert plan.flops(config) == 700 * 3 * 8
 
 
 def test_lengths_come_from_the_sequences_that_training_would_see():
