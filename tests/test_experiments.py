@@ -90,6 +90,8 @@ def test_every_swept_value_of_an_experiment_composes(program, name):
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_two_steps(program, tmp_path, name):
     overrides = [f"experiment={name}", "debug=smoke", "logger=none", f"results_root={tmp_path}"]
+    if name.startswith("metaicl_real"):  # the tiny model has fewer layers than the ten that it updates
+        overrides.append("trainer.lora.last_layers=null")
     config = composed(*overrides)
     if "tuning" in config["method"]:
         config["stage"] = ["prepare", "train"]
@@ -102,4 +104,4 @@ def test_an_experiment_runs_two_steps(program, tmp_path, name):
     )
     assert expected <= left
     if "train" in config["stage"]:
-        assert list(tmp_path.rglob("step-*/model.safetensors"))
+        assert list(tmp_path.rglob("step-*/*model.safetensors"))

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from metashot.data.errors import DataError
+from metashot.engine.components.choices import named
 from metashot.engine.errors import CheckpointError, ConfigError, ModelError
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import LocalModel, TinyModel, TrainedAdapter
@@ -105,8 +106,8 @@ def test_resume_at_every_step_is_bit_identical(
     [
         {"trainable": TrainableSettings(precision="bfloat16")},
         {"trainable": TrainableSettings(lora=LoraSettings(dropout=0.1))},
-        {"optimizer": {"name": "adam8bit", "betas": (0.9, 0.995)}},
-        {"optimizer": {"name": "adafactor"}},
+        {"optimizer": {"algorithm": named("optimizer", "adam8bit").algorithm}},
+        {"optimizer": {"algorithm": named("optimizer", "adafactor").algorithm}},
         {"episodes": {"batching": Batching.PACKED}},
         {"objective": Objective.CHANNEL, "demonstrations": False},
     ],
@@ -261,7 +262,7 @@ def test_a_pool_smaller_than_k_plus_one_is_named(tmp_path: Path) -> None:
         ({"trainable": TrainableSettings(precision="float16")}, "float16 training needs a GPU"),
         ({"trainable": TrainableSettings(precision="fp8")}, "unknown value 'fp8'"),
         ({"trainable": TrainableSettings(lora=LoraSettings(r=0))}, "trainer.lora.r: 0 is not positive"),
-        ({"optimizer": {"name": "adam8bit", "paged": True}}, "needs a CUDA GPU"),
+        ({"optimizer": {"algorithm": named("optimizer", "paged_adam8bit").algorithm}}, "needs a CUDA GPU"),
         ({"episodes": {"micro_batch_size": 0}}, "micro_batch_size: 0 is not positive"),
         ({"episodes": {"pool_fraction": 0.0}}, "is not in"),
         ({"episodes": {"training_tasks": 7}}, "7 of 6 tasks"),

@@ -39,7 +39,7 @@ def test_import_metashot_alone_imports_nothing_large():
             "metashot.icl.methods.Method",
             r"unknown stage 'plant' \(did you mean 'plan'\?\)",
         ),
-        ("plan", "metashot.metaprompt.tuning.tunable.PromptMethod", r"method 'm' has no stage 'plan'"),
+        ("doctor", "metashot.metaprompt.tuning.tunable.PromptMethod", r"method 'm' has no stage 'doctor'"),
     ],
 )
 def test_a_wrong_stage_is_said_before_anything_is_imported(stage, target, message):

@@ -46,8 +46,17 @@ def choice_node(group: str, name: str) -> Mapping[str, Any]:
             folder = str(key).partition("@")[0]
             below = folder[1:] if folder.startswith("/") else f"{group}/{folder}".rstrip("/")
             inner, _, file = place.rpartition("/")
-            node |= choice_node(f"{below}/{inner}".rstrip("/"), file)
-    return node | content
+            node = _merged(node, choice_node(f"{below}/{inner}".rstrip("/"), file))
+    return _merged(node, content)
+
+
+def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Both, key by key at every depth, as Hydra merges; `over` wins."""
+    merged = {**under, **over}
+    for key in under.keys() & over.keys():
+        if isinstance(under[key], Mapping) and isinstance(over[key], Mapping):
+            merged[key] = _merged(under[key], over[key])
+    return merged
 
 
 def named(group: str, name: str, /, **changes: Any) -> Any:
