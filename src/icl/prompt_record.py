@@ -16,7 +16,8 @@ def cell_prompt(data: TaskData, rules: PromptRules) -> CellPrompt:
 
 
 def _shown(data: TaskData, rules: PromptRules) -> str:
-    frame, no_label = rules.prompt.frame, shows_no_label(data.demonstrations)
+    frame = rules.prompt.for_task(data.wording).frame
+    no_label = shows_no_label(data.demonstrations)
     parts = [frame.opening]
     for number, example in enumerate(data.demonstrations):
         pair = (
