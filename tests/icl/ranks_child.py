@@ -40,9 +40,11 @@ def main(folder: Path, stop_step: int) -> None:
     try:
         outcome = train(settings, kit.tiny("llama"), kit.SOURCE, *tasks, folder)
     except Interrupted as stop:
-        print(f"rank {os.environ.get('RANK')} {stop}")
+        said = str(stop)
     else:
-        print(f"rank {os.environ.get('RANK')} {outcome.stopped_by} {outcome.step}")
+        said = f"{outcome.stopped_by} {outcome.step}"
+    # A file for each rank: lines of two processes on one pipe interleave.
+    (folder / f"said-{os.environ.get('RANK', '0')}.txt").write_text(said)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpo
 CHILD = Path(__file__).with_name("ranks_child.py")
 
 
-def launch(folder: Path, ranks: int, stop_step: int = 0) -> str:
+def launch(folder: Path, ranks: int, stop_step: int = 0) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     environment = {
         **os.environ,
@@ -28,7 +28,6 @@ def launch(folder: Path, ranks: int, stop_step: int = 0) -> str:
         env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
 
 
 def run_child_here(folder: Path) -> None:
@@ -48,6 +47,10 @@ def last(folder: Path) -> Path:
     return checkpoint_folders(folder / "checkpoints")[-1]
 
 
+def said_by_each_rank(folder: Path) -> list[str]:
+    return [(folder / f"said-{rank}.txt").read_text() for rank in range(2)]
+
+
 def test_two_ranks_equal_one_stop_together_and_resume_bit_identical(tmp_path: Path) -> None:
     run_child_here(tmp_path / "one")
     launch(tmp_path / "two", 2)
@@ -57,10 +60,9 @@ def test_two_ranks_equal_one_stop_together_and_resume_bit_identical(tmp_path: Pa
     assert one.state["cursor"]["sequences"] == two.state["cursor"]["sequences"] == 40
     assert one.state["cursor"]["target_tokens"] == two.state["cursor"]["target_tokens"]
 
-    stopped = launch(tmp_path / "resumed", 2, stop_step=5)
-    assert {line.split(" ", 2)[2] for line in stopped.splitlines() if line.startswith("rank")} == {
-        "SIGTERM after step 5 of 10, which is saved"
-    }
+    launch(tmp_path / "resumed", 2, stop_step=5)
+    assert said_by_each_rank(tmp_path / "resumed") == ["SIGTERM after step 5 of 10, which is saved"] * 2
     launch(tmp_path / "resumed", 2)
+    assert said_by_each_rank(tmp_path / "resumed") == ["finished 10"] * 2
     whole: Any = verify(last(tmp_path / "two"))["files"]
     assert verify(last(tmp_path / "resumed"))["files"] == whole
