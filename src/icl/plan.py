@@ -28,7 +28,7 @@ _ENGINE_OVERHEAD = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class PlanSettings:
+class PlanConfig:
     """What `stage=plan` shows.
 
     Attributes:
@@ -83,7 +83,7 @@ def plan_evaluation(
     settings: EvaluateSettings,
     source: TaskSource,
     model: LazyLanguageModel,
-    show: PlanSettings,
+    show: PlanConfig,
     console: Console,
 ) -> list[CellPlan]:
     """Print the plan of an evaluation and return its cells. Loads tokenizer and config, no weights."""

@@ -11,10 +11,10 @@ from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.runs.results import PREDICTIONS_FILE
 from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
+from metashot.metaprompt.meta.config import task_stream
 from metashot.metaprompt.meta.cuts import describe as describe_cuts
 from metashot.metaprompt.meta.cuts import measure_cuts
 from metashot.metaprompt.meta.held_out import describe as describe_held_out
-from metashot.metaprompt.meta.settings import task_stream
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train
 from metashot.metaprompt.soft_prompt import nearest_tokens
 from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
@@ -23,7 +23,6 @@ from metashot.stages.metaprompt_settings import (
     checkpoint_root,
     loop_settings,
     meta_settings,
-    prepare_settings,
     tune_settings,
 )
 
@@ -101,7 +100,7 @@ def model_of(run: RunContext) -> LanguageModel:
 
 def clusters_of(run: RunContext) -> ClusterStore:
     """The config's corpus in clusters, made where they are missing."""
-    return prepare_clusters(prepare_settings(run.config.corpus), notify=lambda line: say(run, line))
+    return prepare_clusters(run.config.corpus, notify=lambda line: say(run, line))
 
 
 def _show_prompt(run: RunContext, model: LanguageModel, checkpoint: Any) -> None:

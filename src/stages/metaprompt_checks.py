@@ -16,16 +16,16 @@ from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.embedding import load_encoder
 from metashot.metaprompt.clusters.store import find_clusters
 from metashot.metaprompt.exchange import export_learned
+from metashot.metaprompt.meta.config import pseudo_embeddings, task_stream
 from metashot.metaprompt.meta.learner import MetaLearner
 from metashot.metaprompt.meta.planning import Price, price_meta_training
 from metashot.metaprompt.meta.probe import ProbeRow, probe_formats
-from metashot.metaprompt.meta.settings import pseudo_embeddings, task_stream
 from metashot.metaprompt.tuning.planning import price_tuning
 from metashot.metaprompt.tuning.starting_point import starting_point
 from metashot.metaprompt.tuning.tunable import TuningMethod
 from metashot.stages.context import RunContext
 from metashot.stages.metaprompt import clusters_of, model_of, say
-from metashot.stages.metaprompt_settings import loop_settings, meta_settings, prepare_settings, tune_settings
+from metashot.stages.metaprompt_settings import loop_settings, meta_settings, tune_settings
 
 PROBE_FILE, PLAN_FILE, EXPORT_FOLDER = "probe.json", "plan.json", "export"
 _TIMED_SENTENCES = 64
@@ -44,7 +44,7 @@ def probe_stage(run: RunContext) -> float:
         store,
         run.config.probe,
         max_batch_tokens=settings.max_batch_tokens,
-        embed=load_encoder(prepare_settings(run.config.corpus).encoder),
+        embed=load_encoder(run.config.corpus.encoder),
     )
     write_json(run.output / PROBE_FILE, [asdict(row) | {"verdict": row.verdict} for row in rows])
     run.console.print(_probe_table(rows, model.spec.name))
@@ -74,7 +74,7 @@ def _probe_table(rows: Sequence[ProbeRow], model: str) -> Table:
 
 def plan_stage(run: RunContext) -> float:
     """Tokens and time of `prepare`, `train` and `evaluate`; returns the seconds. Times one step with the real weights."""
-    corpus = prepare_settings(run.config.corpus)
+    corpus = run.config.corpus
     sentences, store = find_clusters(corpus, notify=lambda line: say(run, line))
     prices: list[Price] = []
     if store is None:

@@ -12,8 +12,8 @@ from metashot.engine.files import digest_of
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.runs.results import FinishedCell, Prediction, Result
 from metashot.metaprompt.backbone import Backbone
+from metashot.metaprompt.tuning.config import TuneSettings
 from metashot.metaprompt.tuning.loop import LabelledSet, TunedCell, tune
-from metashot.metaprompt.tuning.settings import TuneSettings
 from metashot.metaprompt.tuning.starting_point import StartingPoint, make_tunable
 from metashot.metaprompt.tuning.tasks import (
     PromptTask,

@@ -15,13 +15,13 @@ from metashot.engine.models.digests import state_digest
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import make_backbone
+from metashot.metaprompt.meta.config import make_regularizer
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
-from metashot.metaprompt.meta.settings import make_regularizer
 from metashot.metaprompt.soft_prompt import save_prompt
 from metashot.metaprompt.tuning.cell import load_task
+from metashot.metaprompt.tuning.config import TuneSettings
 from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
 from metashot.metaprompt.tuning.loop import Answers, LabelledSet, TrainRules, example_order, tune
-from metashot.metaprompt.tuning.settings import TuneSettings
 from metashot.metaprompt.tuning.starting_point import make_tunable, starting_point
 from metashot.metaprompt.tuning.tunable import PromptTunable
 

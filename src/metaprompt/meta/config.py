@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.loop import LoopConfig
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import embedding_width
 from metashot.metaprompt.clusters.pseudo_tokens import (
@@ -31,7 +31,7 @@ from metashot.metaprompt.meta.tasks import TaskStream, check_stream
 
 
 @dataclass(frozen=True, slots=True)
-class MetaSettings:
+class MetaConfig:
     """`conf/supmer/*.yaml`; the field names are its keys.
 
     Attributes:
@@ -122,7 +122,7 @@ class MetaSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SupmerConfig(MetaSettings):
+class SupmerConfig(MetaConfig):
     """The whole node `supmer`: meta-training with its loop.
 
     Attributes:
@@ -130,7 +130,7 @@ class SupmerConfig(MetaSettings):
         checkpoints: their folder.
     """
 
-    loop: LoopSettings
+    loop: LoopConfig
     checkpoints: Path
 
 
@@ -148,7 +148,7 @@ def make_regularizer(width: int, config: RegularizerConfig, seed: int) -> Gradie
         return GradientRegularizer(width, config)
 
 
-def task_stream(settings: MetaSettings, language_model: LanguageModel, store: ClusterStore) -> TaskStream:
+def task_stream(settings: MetaConfig, language_model: LanguageModel, store: ClusterStore) -> TaskStream:
     """The meta-tasks of a run.
 
     Raises:
@@ -186,7 +186,7 @@ def task_stream(settings: MetaSettings, language_model: LanguageModel, store: Cl
     return stream
 
 
-def outer_rules(settings: MetaSettings) -> OuterRules:
+def outer_rules(settings: MetaConfig) -> OuterRules:
     """The constants of an outer step."""
     behaviour = settings.behaviour()
     return OuterRules(
@@ -209,7 +209,7 @@ def outer_rules(settings: MetaSettings) -> OuterRules:
 
 
 def pseudo_embeddings(
-    settings: MetaSettings, language_model: LanguageModel, store: ClusterStore
+    settings: MetaConfig, language_model: LanguageModel, store: ClusterStore
 ) -> Tensor | None:
     """Input embeddings of the clusters on the model's device, or None when no format needs them."""
     if "scc" not in settings.formats:
