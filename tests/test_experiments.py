@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from metashot.metaprompt.tuning.tunable import PromptMethod
+from metashot.metaprompt.tuning.config import PromptMethod
 from metashot.stages import command
 from metashot.stages.components import make_run_config
 from metashot.stages.icl_training import training_settings

@@ -25,7 +25,10 @@ from workload import Cell, real, synthetic
 
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import EmbeddedModel
-from metashot.engine.scoring import PrefixScorer, Request, plan_requests, score_plain
+from metashot.engine.scoring.plain import score_plain
+from metashot.engine.scoring.plan import plan_requests
+from metashot.engine.scoring.prefix import PrefixScorer
+from metashot.engine.scoring.request import Request
 
 Score = Callable[[list[Request], Cell], list[Tensor]]
 

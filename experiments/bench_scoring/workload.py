@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metashot.engine.scoring import Request
+from metashot.engine.scoring.request import Request
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 from metashot.data.episodes import EpisodeSampler
 from metashot.data.task import Example
 from metashot.engine.models.sources import EmbeddedModel
-from metashot.engine.training.optimizers import OptimizerConfig, build_optimizer, optimizer_state_bytes
+from metashot.engine.training.config import OptimizerConfig
+from metashot.engine.training.optimizers import build_optimizer, optimizer_state_bytes
 from metashot.icl.collate import Batching, collate
 from metashot.icl.episode_stream import EpisodeStream
 from metashot.icl.objective import TargetLoss

@@ -17,7 +17,8 @@ from torch.nn import functional
 from metashot.data.synthetic_rules import vocabulary
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
-from metashot.engine.training.optimizers import OptimizerConfig, Updater, adamw, build_optimizer
+from metashot.engine.training.config import OptimizerConfig, adamw
+from metashot.engine.training.optimizers import Updater, build_optimizer
 
 SIZE = ScratchSize(
     "lfm2", layers=3, width=64, heads=4, positions=256, initial_scale=0.1, matched_attention=1.0

@@ -17,10 +17,12 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from metashot.engine.generation.greedy import GreedyGenerator, Progress, Stopping
+from metashot.engine.generation.greedy import GreedyGenerator, Progress
+from metashot.engine.generation.stopping import Stopping
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import named_model
-from metashot.engine.scoring import PrefixScorer, Request
+from metashot.engine.scoring.prefix import PrefixScorer
+from metashot.engine.scoring.request import Request
 
 _logger = logging.getLogger(__name__)
 

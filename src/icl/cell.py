@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from metashot.data.task import TaskData
 from metashot.engine.metrics.ranking import OptionCounts, option_scores
@@ -17,6 +16,9 @@ from metashot.icl.prompt import Encode, LengthLimits
 from metashot.icl.prompting.boundary import EncodeSpans
 from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.pieces import PieceWriter, Prompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from metashot.engine.errors import CheckpointError, ConfigError
 from metashot.engine.files import sha256_file
@@ -19,6 +18,9 @@ from metashot.icl.released import (
     load_released_checkpoint,
     parse_name,
 )
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 RELEASED_FILE = "model.pt"
 _FOLDERS = (MANIFEST, "config.json", ADAPTER_CONFIG)

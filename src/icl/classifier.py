@@ -20,7 +20,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import named_model
-from metashot.engine.scoring import PrefixScorer
+from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.icl.cell import PromptRules, Truncation, build_cell, cut_note, ranking_scores, read_back
 from metashot.icl.columns import answers, demonstration_pairs, option_texts, texts
 from metashot.icl.methods import Method, named_method

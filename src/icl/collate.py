@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
 from typing import Any
 
 import numpy as np
@@ -17,17 +16,7 @@ import torch
 from torch import Tensor
 
 from metashot.icl.sequences import TrainingSequence
-
-
-class Batching(StrEnum):
-    """How sequences of a step are put together."""
-
-    BUCKETED = "bucketed"
-    """Sequences of similar length share a batch, padded to its longest."""
-    PACKED = "packed"
-    """Several sequences in a row, which cannot see each other; no padding to speak of."""
-    PADDED = "padded"
-    """Released code: sequences in drawn order, each padded to the sequence limit."""
+from metashot.icl.training_settings import Batching
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from metashot.data.episodes import EpisodeSampler, bucketed_batches, split_over_ranks
-from metashot.icl.collate import Batching
 from metashot.icl.piece_cache import PieceCache
 from metashot.icl.sequences import SequenceRules, TrainingSequence, build_sequences
+from metashot.icl.training_settings import Batching
 
 
 class EpisodeStream:

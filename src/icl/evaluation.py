@@ -6,10 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Protocol
-
-import torch
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Protocol
 
 from metashot.data.apart import content_digest
 from metashot.data.errors import DataError
@@ -24,7 +21,7 @@ from metashot.engine.runs.folder import CellPlace, RunFolder
 from metashot.engine.runs.prompts import CellPrompt, write_prompts
 from metashot.engine.runs.results import FinishedCell, Prediction, Result, relabel
 from metashot.engine.runs.store import ResultStore
-from metashot.engine.scoring import PrefixScorer, Request, Scorer
+from metashot.engine.scoring.request import MakeScorer, Request, Scorer, SharingScorer
 from metashot.engine.training.ranks import barrier, leads, rank, sum_over_ranks, world_size
 from metashot.icl.cell import (
     Cell,
@@ -40,6 +37,9 @@ from metashot.icl.generation import Answers, GenerateMethod, generate_answers, g
 from metashot.icl.methods import Method
 from metashot.icl.prompt_record import cell_prompt
 from metashot.icl.prompting.config import PromptConfig
+
+if TYPE_CHECKING:
+    pass
 
 SCORING_VERSION = 2
 """Part of every fingerprint: raise it when a change of this code changes scores."""
@@ -122,7 +122,7 @@ class EvaluationCost:
     def add(self, scorer: Scorer, requests: Sequence[Request], alone: int) -> None:
         """Count one cell's requests, scored by `scorer`; `alone` tokens without sharing."""
         self.tokens_naive += alone
-        if isinstance(scorer, PrefixScorer):
+        if isinstance(scorer, SharingScorer):
             self.route, self.route_reason = scorer.route, scorer.reason
             self.tokens_computed += scorer.tokens_computed(requests)
         else:
@@ -234,7 +234,7 @@ def evaluate(
     settings: EvaluateSettings,
     source: TaskSource,
     model: LazyLanguageModel,
-    make_scorer: Callable[[PreTrainedModel], Scorer],
+    make_scorer: MakeScorer,
     progress: EvaluationProgress,
     expect: Callable[[Mapping[CellPlace, str]], None] | None = None,
 ) -> Evaluation:
@@ -343,7 +343,7 @@ class _Work:
 def _over_ranks(cost: EvaluationCost, cells: int) -> EvaluationCost:
     """What all processes together computed."""
     own = [float(cost.computed_cells), float(cost.tokens_computed), float(cost.tokens_naive)]
-    computed, tokens, naive = map(int, sum_over_ranks(own, torch.device("cpu")))
+    computed, tokens, naive = map(int, sum_over_ranks(own, "cpu"))
     return EvaluationCost(computed, cells - computed, tokens, naive, cost.route, cost.route_reason)
 
 

@@ -8,9 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-from transformers import GPT2LMHeadModel
-
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_atomic
 from metashot.engine.models.adapters import is_adapter
@@ -67,6 +64,9 @@ def export_checkpoint(checkpoint: Path, model: ModelConfig, settings: ExportConf
 
 def _write_released(checkpoint: Path, model: ModelConfig, target: Path) -> None:
     """The authors' layout: a state dict of GPT-2 with the head under its own name."""
+    import torch
+    from transformers import GPT2LMHeadModel
+
     loaded = load_model(model.with_weights(checkpoint)).model
     if not isinstance(loaded, GPT2LMHeadModel):
         raise ConfigError(

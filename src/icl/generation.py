@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from metashot.data.task import Example, TaskData
 from metashot.engine.errors import ConfigError
-from metashot.engine.generation.greedy import GreedyGenerator, Stopping
+from metashot.engine.generation.stopping import Stopping
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.generated import grade
 from metashot.engine.models.loading import LanguageModel
@@ -125,6 +125,8 @@ def generate_answers(
         )
     cell = build_cell(method.prompted(data), encode, replace(rules, context_length=room))
     lead = rules.prompt.for_task(data.wording).frame.output_text("", first=not data.shots, query=True)
+    from metashot.engine.generation.greedy import GreedyGenerator
+
     generator = GreedyGenerator(model.model, model.tokenizer, method.batch_size)
     texts = generator.generate(prompts_of(cell, lead), method.stopping, on_progress)
     return Answers(tuple(text.strip() for text in texts), tuple(cell.lost))

@@ -3,43 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-
-from transformers import PreTrainedModel
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from metashot.data.pool_cells import PoolCells
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData
 from metashot.engine.metrics.classification import accuracy, metric_of, score
 from metashot.engine.metrics.ranking import best_option
-from metashot.engine.models.loading import LanguageModel
-from metashot.engine.scoring import Scorer
+from metashot.engine.scoring.request import MakeScorer, Scorer
 from metashot.engine.training.ranks import rank, sum_over_ranks, world_size
 from metashot.icl.cell import PromptRules, build_cell, ranking_scores, read_back
 from metashot.icl.piece_cache import batch_encoder
 from metashot.icl.prompt import Ids
+from metashot.icl.training_settings import HeldOutConfig
 
-MakeScorer = Callable[[PreTrainedModel], Scorer]
-
-
-@dataclass(frozen=True, slots=True)
-class HeldOutConfig:
-    """`trainer.held_out` keys.
-
-    Attributes:
-        tasks: target tasks; empty takes all targets of the setting.
-        k: demonstrations.
-        seeds: demonstration seeds.
-        test_examples: at most so many test examples of each task.
-        from_pool: `tasks` are training tasks that are not trained on; demonstrations and test examples come from
-            their pools.
-    """
-
-    tasks: tuple[str, ...] = ()
-    k: int = 16
-    seeds: tuple[int, ...] = (100,)
-    test_examples: int = 50
-    from_pool: bool = False
+if TYPE_CHECKING:
+    from metashot.engine.models.loading import LanguageModel
 
 
 def load_held_out(

@@ -21,7 +21,7 @@ from metashot.data.source import TaskSource
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.scoring import PlainScorer
+from metashot.engine.scoring.plain import PlainScorer
 from metashot.engine.training.checkpoint import CheckpointStore
 from metashot.engine.training.learner import MetricSink, StepReport, ensure_finite
 from metashot.engine.training.loop import TrainingOutcome, run_training
@@ -30,7 +30,7 @@ from metashot.engine.training.ranks import join_ranks, max_over_ranks, rank, wor
 from metashot.engine.training.trainable import TrainableModel
 from metashot.icl.attention_mask import check_rows_of_several
 from metashot.icl.cell import PromptRules, Truncation
-from metashot.icl.collate import Batching, collate
+from metashot.icl.collate import collate
 from metashot.icl.episode_stream import EpisodeStream, batch_identity
 from metashot.icl.held_out import MakeScorer, held_out_metrics, load_held_out
 from metashot.icl.objective import LossWeights, TargetLoss
@@ -39,7 +39,13 @@ from metashot.icl.prompting.boundary import Boundary
 from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.frame import TextFrame
 from metashot.icl.sequences import DemonstrationLabels, LossOn, SequenceRules
-from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings, run_identity, trained_for
+from metashot.icl.training_settings import (
+    Batching,
+    EpisodeConfig,
+    MetaTrainSettings,
+    run_identity,
+    trained_for,
+)
 
 
 def train(

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from transformers import PreTrainedTokenizerBase
 
 from metashot.data.task import Example
+from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.icl.prompt import Ids
 from metashot.icl.prompting.frame import Frame
 
@@ -17,7 +18,7 @@ CodeArray = npt.NDArray[np.int64]
 EncodeBatch = Callable[[list[str]], Sequence[Sequence[int]]]
 
 
-def batch_encoder(tokenizer: PreTrainedTokenizerBase) -> EncodeBatch:
+def batch_encoder(tokenizer: AnyTokenizer) -> EncodeBatch:
     """Ids of many texts at once, without special tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and backend.truncation is None and backend.padding is None:
@@ -28,8 +29,8 @@ def batch_encoder(tokenizer: PreTrainedTokenizerBase) -> EncodeBatch:
 
     def encode(texts: list[str]) -> Sequence[Sequence[int]]:
         # verbose=False: a text longer than the model's positions is cut by our own rules later.
-        encoded = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
-        return encoded["input_ids"]  # pyright: ignore[reportReturnType]
+        encoded: Any = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        return encoded["input_ids"]
 
     return encode
 

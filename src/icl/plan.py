@@ -116,7 +116,7 @@ def plan_evaluation(
         console.print(boundary_line(differing, compared, settings.prompt.boundary), soft_wrap=True)
     for note in (*notes, *cut.values()):
         console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
-    config = model.spec.read_config()
+    config = model.spec.read_sizes()
     console.print(estimate_line(plans, config, model.spec.dtype), soft_wrap=True)
     return plans
 

@@ -7,16 +7,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from metashot.data.settings import setting_names
 from metashot.engine.errors import CheckpointError, ConfigError
 from metashot.engine.files import sha256_file
 from metashot.engine.training.checkpoint import CheckpointStore, distinct_tensors
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 METHODS = ("metaicl", "channel-metaicl", "multitask-zero", "channel-multitask-zero")
 DEFAULT_SETTING = "hr_to_lr"
@@ -71,6 +71,8 @@ def load_released_checkpoint(path: str | Path) -> GPT2LMHeadModel:
     Raises:
         CheckpointError: missing, unreadable, holding more than tensors, or no GPT-2 state dict.
     """
+    from transformers import GPT2LMHeadModel
+
     source = Path(path).expanduser()
     state = _without_prefix(read_state_dict(source))
     model = GPT2LMHeadModel(_config_of(state, source))
@@ -93,6 +95,8 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
     Raises:
         CheckpointError: missing, unreadable, or holding anything but tensors.
     """
+    import torch
+
     if not path.is_file():
         raise CheckpointError(str(path), "no such file", "give the path of a model.pt")
     try:
@@ -104,7 +108,7 @@ def read_state_dict(path: Path) -> dict[str, Tensor]:
             f"cannot be read as tensors only: {reason}",
             "get the file again from a source you trust",
         ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+    if not isinstance(loaded, dict) or not all(isinstance(value, torch.Tensor) for value in loaded.values()):
         raise CheckpointError(str(path), "holds something other than named tensors", "give a state dict")
     return loaded
 
@@ -119,6 +123,8 @@ def _without_prefix(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _config_of(state: dict[str, Tensor], source: Path) -> GPT2Config:
+    from transformers import GPT2Config
+
     try:
         vocabulary, width = state["transformer.wte.weight"].shape
         positions = state["transformer.wpe.weight"].shape[0]

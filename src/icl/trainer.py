@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metashot.data.source import TaskSource
 from metashot.engine.components.values import part_of
-from metashot.engine.models.loading import LanguageModel
+from metashot.engine.training.config import LoopConfig, OptimizerConfig, TrainableConfig
 from metashot.engine.training.learner import MetricSink
-from metashot.engine.training.loop import LoopConfig, TrainingOutcome
-from metashot.engine.training.optimizers import OptimizerConfig
-from metashot.engine.training.trainable import TrainableConfig
-from metashot.icl.held_out import HeldOutConfig
-from metashot.icl.meta_training import train
 from metashot.icl.methods import Method
 from metashot.icl.prompt import LengthLimits
 from metashot.icl.prompting.config import PromptConfig
-from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings
+from metashot.icl.training_settings import EpisodeConfig, HeldOutConfig, MetaTrainSettings
+
+if TYPE_CHECKING:
+    from metashot.engine.models.loading import LanguageModel
+    from metashot.engine.training.loop import TrainingOutcome
 
 
 @dataclass(frozen=True)
@@ -68,4 +68,6 @@ class MetaTrainer(LoopConfig, EpisodeConfig, TrainableConfig):
         sink: MetricSink | None = None,
     ) -> TrainingOutcome:
         """Meta-train `model` in place; see `icl.meta_training.train`."""
+        from metashot.icl.meta_training import train
+
         return train(settings, model, source, train_tasks, target_tasks, output, sink)

@@ -5,23 +5,32 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
-
-from transformers import PreTrainedTokenizerBase
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
 
 from metashot.data.episodes import TaskSampling
 from metashot.data.task import Example
 from metashot.engine.components.values import as_plain
-from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.loop import LoopConfig
-from metashot.engine.training.optimizers import OptimizerConfig
-from metashot.engine.training.trainable import TrainableConfig
-from metashot.icl.collate import Batching
-from metashot.icl.held_out import HeldOutConfig
+from metashot.engine.models.text_tokenizer import AnyTokenizer
+from metashot.engine.training.config import LoopConfig, OptimizerConfig, TrainableConfig
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits
 from metashot.icl.prompting.config import RELEASED_PROMPT, MetaiclPrompt, PromptConfig
 from metashot.icl.sequences import DemonstrationLabels, LossOn
+
+if TYPE_CHECKING:
+    from metashot.engine.models.loading import LanguageModel
+
+
+class Batching(StrEnum):
+    """How sequences of a step are put together."""
+
+    BUCKETED = "bucketed"
+    """Sequences of similar length share a batch, padded to its longest."""
+    PACKED = "packed"
+    """Several sequences in a row, which cannot see each other; no padding to speak of."""
+    PADDED = "padded"
+    """Released code: sequences in drawn order, each padded to the sequence limit."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +84,26 @@ class EpisodeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class HeldOutConfig:
+    """`trainer.held_out` keys.
+
+    Attributes:
+        tasks: target tasks; empty takes all targets of the setting.
+        k: demonstrations.
+        seeds: demonstration seeds.
+        test_examples: at most so many test examples of each task.
+        from_pool: `tasks` are training tasks that are not trained on; demonstrations and test examples come from
+            their pools.
+    """
+
+    tasks: tuple[str, ...] = ()
+    k: int = 16
+    seeds: tuple[int, ...] = (100,)
+    test_examples: int = 50
+    from_pool: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class MetaTrainSettings:
     """Everything `train` needs besides model and data.
 
@@ -110,7 +139,7 @@ class MetaTrainSettings:
         return self.method.shots(self.k)
 
 
-def trained_for(settings: MetaTrainSettings, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+def trained_for(settings: MetaTrainSettings, tokenizer: AnyTokenizer) -> dict[str, Any]:
     """What a checkpoint's manifest says of its method; evaluation must agree with it.
 
     `prompt` and `bos` stand there only where they differ from the released code.

@@ -18,7 +18,6 @@ from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.runs.results import PREDICTIONS_FILE, FinishedCell
 from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
-from metashot.engine.training.optimizers import state_bytes_per_weight
 from metashot.engine.training.ranks import leads
 from metashot.icl.checkpoint_choice import checkpoint_folder
 from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
@@ -28,7 +27,6 @@ from metashot.icl.plan import plan_evaluation
 from metashot.icl.progress import CellProgress
 from metashot.icl.sequences import english_words
 from metashot.icl.trained_method import check_method, follow_checkpoint
-from metashot.icl.training_plan import plan_training, training_line
 from metashot.stages.context import RunContext
 from metashot.stages.icl_training import in_context, trained_folder, training_settings
 from metashot.stages.preparation import show_data_checks
@@ -65,13 +63,16 @@ def plan_stage(run: RunContext) -> None:
 
 
 def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
+    from metashot.engine.training.optimizers import state_bytes_per_weight
+    from metashot.icl.training_plan import plan_training, training_line
+
     settings, tasks = training_settings(run.config), choose_tasks(run.config)
     try:
         plan = plan_training(settings, model, tasks.source, tasks.training)
     except DataError as error:
         run.console.print(f"training cannot be priced: {error}", soft_wrap=True)
         return
-    line = training_line(plan, model.spec.read_config(), state_bytes_per_weight(settings.optimizer))
+    line = training_line(plan, model.spec.read_sizes(), state_bytes_per_weight(settings.optimizer))
     run.console.print(line, soft_wrap=True)
 
 

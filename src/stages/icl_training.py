@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from metashot.data.episodes import check_disjoint
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import load_model
 from metashot.engine.training.checkpoint import best_checkpoint
-from metashot.engine.training.loop import TrainingOutcome
 from metashot.icl.methods import Method
 from metashot.icl.training_settings import MetaTrainSettings
 from metashot.stages.context import RunContext
 from metashot.stages.run_config import AnyMethod, RunConfig
 from metashot.stages.task_source import TaskChoice, choose_tasks
+
+if TYPE_CHECKING:
+    from metashot.engine.training.loop import TrainingOutcome
 
 
 def train_stage(run: RunContext) -> float:

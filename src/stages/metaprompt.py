@@ -11,10 +11,10 @@ from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.runs.results import PREDICTIONS_FILE
 from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
-from metashot.metaprompt.meta.config import task_stream
 from metashot.metaprompt.meta.cuts import describe as describe_cuts
 from metashot.metaprompt.meta.cuts import measure_cuts
 from metashot.metaprompt.meta.held_out import describe as describe_held_out
+from metashot.metaprompt.meta.setup import task_stream
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train
 from metashot.metaprompt.soft_prompt import nearest_tokens
 from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts

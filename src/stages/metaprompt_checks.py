@@ -16,13 +16,13 @@ from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.embedding import load_encoder
 from metashot.metaprompt.clusters.store import find_clusters
 from metashot.metaprompt.exchange import export_learned
-from metashot.metaprompt.meta.config import pseudo_embeddings, task_stream
 from metashot.metaprompt.meta.learner import MetaLearner
 from metashot.metaprompt.meta.planning import Price, price_meta_training
 from metashot.metaprompt.meta.probe import ProbeRow, probe_formats
+from metashot.metaprompt.meta.setup import pseudo_embeddings, task_stream
+from metashot.metaprompt.tuning.config import TuningMethod
 from metashot.metaprompt.tuning.planning import price_tuning
 from metashot.metaprompt.tuning.starting_point import starting_point
-from metashot.metaprompt.tuning.tunable import TuningMethod
 from metashot.stages.context import RunContext
 from metashot.stages.metaprompt import clusters_of, model_of, say
 from metashot.stages.metaprompt_settings import loop_settings, meta_settings, tune_settings

@@ -10,8 +10,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.training.checkpoint import best_checkpoint
 from metashot.engine.training.loop import LoopConfig
 from metashot.metaprompt.meta.config import MetaConfig, SupmerConfig
-from metashot.metaprompt.tuning.config import TuneSettings
-from metashot.metaprompt.tuning.tunable import PromptMethod, TuningMethod
+from metashot.metaprompt.tuning.config import PromptMethod, TuneSettings, TuningMethod
 from metashot.stages.run_config import RunConfig
 
 

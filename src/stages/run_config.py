@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
-
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Literal, Protocol
 
 from metashot.data.modules import DataModule
 from metashot.data.preparation.prepare import PrepareConfig
 from metashot.data.selected_source import Selection
 from metashot.data.source import TaskSource
-from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import ModelConfig
-from metashot.engine.report.build import ReportConfig
-from metashot.engine.report.compare import CompareConfig
-from metashot.engine.scoring import Scorer
+from metashot.engine.report.config import CompareConfig, ReportConfig
+from metashot.engine.scoring.request import MakeScorer
+from metashot.engine.training.config import OptimizerConfig
 from metashot.engine.training.learner import MetricSink
-from metashot.engine.training.loop import TrainingOutcome
-from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.icl.cell import Truncation
 from metashot.icl.export import ExportConfig
 from metashot.icl.methods import Method
@@ -28,12 +23,13 @@ from metashot.icl.plan import PlanConfig
 from metashot.icl.prompting.config import PromptConfig
 from metashot.icl.training_settings import MetaTrainSettings
 from metashot.metaprompt.clusters.store import CorpusConfig
-from metashot.metaprompt.meta.config import SupmerConfig
-from metashot.metaprompt.meta.probe import ProbeConfig
+from metashot.metaprompt.meta.config import ProbeConfig, SupmerConfig
 from metashot.metaprompt.tuning.config import TuningConfig
 from metashot.stages.logger_config import LoggerConfig
 
-MakeScorer = Callable[[PreTrainedModel], Scorer]
+if TYPE_CHECKING:
+    from metashot.engine.models.loading import LanguageModel
+    from metashot.engine.training.loop import TrainingOutcome
 
 
 class AnyMethod(Protocol):

@@ -15,7 +15,8 @@ from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.runs.results import PREDICTIONS_FILE, RESULTS_FILE
-from metashot.engine.scoring import PlainScorer, PrefixScorer
+from metashot.engine.scoring.plain import PlainScorer
+from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.icl.cell import Truncation
 from metashot.icl.evaluation import EvaluateSettings, cell_key, evaluate
 from metashot.icl.methods import Method

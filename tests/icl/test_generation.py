@@ -19,7 +19,7 @@ from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.report.systems import collect_answers
 from metashot.engine.runs.summary import summarize
-from metashot.engine.scoring import PrefixScorer
+from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.icl.cell import Truncation
 from metashot.icl.evaluation import EvaluateSettings, evaluate
 from metashot.icl.generation import GenerateMethod

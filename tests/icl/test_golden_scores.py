@@ -10,7 +10,7 @@ from metashot.engine.metrics.ranking import option_scores
 from metashot.engine.metrics.rules import Calibration, Normalization
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import named_model
-from metashot.engine.scoring import PrefixScorer
+from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits, Objective

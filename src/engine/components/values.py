@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, fields, is_dataclass
 from functools import partial
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -12,6 +13,7 @@ from metashot.data.errors import suggestion
 from metashot.engine.errors import ConfigError
 
 T = TypeVar("T")
+_STANDS_FOR = "stands_for"
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 
 
@@ -43,7 +45,18 @@ def _described(value: Any) -> Any:
     if not isinstance(value, partial):
         return value
     target: Any = value.func
-    return {"_target_": f"{target.__module__}.{target.__qualname__}", **value.keywords}
+    name = getattr(target, _STANDS_FOR, f"{target.__module__}.{target.__qualname__}")
+    return {"_target_": name, **value.keywords}
+
+
+def stands_for(name: str) -> Callable[[T], T]:
+    """Let identities call a function by the class whose objects it makes."""
+
+    def mark(function: T) -> T:
+        vars(function)[_STANDS_FOR] = name
+        return function
+
+    return mark
 
 
 def fields_of(settings: Any) -> dict[str, Any]:

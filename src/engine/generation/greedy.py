@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,7 +19,8 @@ from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from metashot.engine.errors import ConfigError
-from metashot.engine.models.loading import context_length
+from metashot.engine.generation.stopping import Stopping
+from metashot.engine.models.sizes import context_length
 
 _logger = logging.getLogger(__name__)
 
@@ -28,32 +28,6 @@ Ids = tuple[int, ...]
 Progress = Callable[[int, int], None]
 _SHORTEST_PREFIX = 8
 """A common prefix below this many tokens is not worth a cache of its own."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stopping:
-    """When an answer ends.
-
-    Attributes:
-        max_new_tokens: most tokens of an answer.
-        stop: strings that end an answer; the first of them and all that follows is cut off.
-    """
-
-    max_new_tokens: int = 64
-    stop: tuple[str, ...] = ("\n",)
-
-    def __post_init__(self) -> None:
-        """Check both.
-
-        Raises:
-            ConfigError: no token to generate, or an empty stop string.
-        """
-        if self.max_new_tokens < 1:
-            raise ConfigError(
-                "method.max_new_tokens", f"{self.max_new_tokens} is not positive", "give at least 1"
-            )
-        if "" in self.stop:
-            raise ConfigError("method.stop", "holds an empty string, which ends every answer", "leave it out")
 
 
 class GreedyGenerator:

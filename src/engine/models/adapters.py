@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import Any, cast
-
-from torch import nn
-from transformers import PreTrainedModel
+from typing import TYPE_CHECKING, Any, cast
 
 from metashot.data.seals import digest_of
 from metashot.engine.errors import ModelError
 from metashot.engine.files import sha256_file
 from metashot.engine.models.hub import hub_adapter
 from metashot.engine.models.weights import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
@@ -120,6 +120,8 @@ def _part_head(model: PreTrainedModel, folder: Path) -> None:
         or cast(Any, outside).weight is not cast(Any, inside).weight
     ):
         return
+    from torch import nn
+
     names = {name for name, module in model.named_modules() if module is inside or module is outside}
     if {name.rpartition(".")[2] for name in names} & set(targets):
         cast(Any, outside).weight = nn.Parameter(cast(Any, outside).weight.detach().clone())

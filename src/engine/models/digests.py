@@ -8,12 +8,15 @@ import json
 import re
 from importlib.metadata import PackagePath
 from pathlib import Path
-
-import torch
-from transformers import PreTrainedTokenizerBase
+from typing import TYPE_CHECKING
 
 from metashot.engine.errors import ModelError
 from metashot.engine.files import sha256_once
+
+if TYPE_CHECKING:
+    import torch
+
+    from metashot.engine.models.text_tokenizer import AnyTokenizer
 
 _HUB_BLOB = re.compile(r"[0-9a-f]{64}")
 
@@ -79,6 +82,8 @@ def check_packaged(file: PackagePath) -> Path:
 
 def state_digest(model: torch.nn.Module) -> str:
     """sha256 over a model's state dict: names, shapes, dtypes and bytes."""
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         flat = tensor.detach().cpu().contiguous().reshape(-1)
@@ -87,7 +92,7 @@ def state_digest(model: torch.nn.Module) -> str:
     return digest.hexdigest()
 
 
-def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
+def tokenizer_digest(tokenizer: AnyTokenizer) -> str:
     """sha256 over the fast tokenizer's full serialization."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))

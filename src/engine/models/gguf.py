@@ -9,23 +9,18 @@ import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from filelock import FileLock, Timeout
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
 
 from metashot.data.seals import parse_json, sealed, unsealed
 from metashot.engine.errors import ModelError
 from metashot.engine.files import fsync_folder, output_errors, sha256_file, sha256_once, write_json
 from metashot.engine.models.gguf_files import GgufFile
 from metashot.engine.models.weights import first_line
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _COMPLETE_MARK = "complete"
 _STAGING_SUFFIX = ".tmp"
@@ -139,6 +134,9 @@ def _write_converted(source: GgufFile, folder: Path) -> None:
 
 def _read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model in float32 and tokenizer of a GGUF file."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
     try:
         config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any
-
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from metashot.engine.errors import ModelError
 from metashot.engine.models.digests import tokenizer_digest
+from metashot.engine.models.sizes import context_length
 from metashot.engine.models.sources import ModelConfig
+from metashot.engine.models.text_tokenizer import AnyTokenizer
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(slots=True)
@@ -48,16 +51,6 @@ class LanguageModel:
         return context_length(self.model.config)
 
 
-def context_length(config: Any) -> int:
-    """Longest sequence of a transformers config, in tokens (GPT-2 says `n_positions`; a multimodal one nests it)."""
-    config = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
-    for key in ("max_position_embeddings", "n_positions"):
-        value = getattr(config, key, None)
-        if value:
-            return int(value)
-    return 1 << 30
-
-
 def load_model(spec: ModelConfig, weights_digest: str | None = None) -> LanguageModel:
     """Load the model of `spec` in eval mode.
 
@@ -68,6 +61,8 @@ def load_model(spec: ModelConfig, weights_digest: str | None = None) -> Language
     Raises:
         ModelError: unknown folder, id or file, a device that is not here, or a package that is not installed.
     """
+    import torch
+
     device = resolve_device(spec.device)
     digest = weights_digest or spec.weights_digest()
     model, tokenizer = spec.read_model(), spec.read_tokenizer()
@@ -81,6 +76,8 @@ def load_model(spec: ModelConfig, weights_digest: str | None = None) -> Language
 
 def resolve_device(name: str) -> torch.device:
     """`auto` to a device; raises ModelError for a device that is not here."""
+    import torch
+
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -112,14 +109,14 @@ class LazyLanguageModel:
         return self.spec.name
 
     @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
+    def tokenizer(self) -> AnyTokenizer:
         """The tokenizer alone."""
-        return self.spec.read_tokenizer()
+        return self.spec.read_text_tokenizer()
 
     @cached_property
     def context_length(self) -> int:
         """Positions of the model."""
-        return context_length(self.spec.read_config())
+        return context_length(self.spec.read_sizes())
 
     @cached_property
     def weights_digest(self) -> str:
@@ -137,7 +134,8 @@ class LazyLanguageModel:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Text to ids; no special token is added."""
-        return tuple(self.tokenizer(text, add_special_tokens=False).input_ids)
+        encoded: Any = self.tokenizer(text, add_special_tokens=False)
+        return tuple(encoded["input_ids"])
 
     def decode(self, ids: tuple[int, ...]) -> str:
         """Ids to text, special tokens kept."""

@@ -5,10 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import Any
-
-import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from typing import TYPE_CHECKING, Any
 
 from metashot.engine.components.choices import choice_names, named
 from metashot.engine.errors import ModelError
@@ -21,11 +18,13 @@ from metashot.engine.models.adapters import (
     is_adapter,
     with_adapter,
 )
-from metashot.engine.models.digests import folder_digest, state_digest
+from metashot.engine.models.digests import folder_digest
 from metashot.engine.models.gguf import convert_gguf
 from metashot.engine.models.gguf_files import gguf_on_disk, packaged_gguf
 from metashot.engine.models.hub import hub_folder
-from metashot.engine.models.tiny import tiny_model
+from metashot.engine.models.sizes import read_sizes, sizes_of
+from metashot.engine.models.text_tokenizer import AnyTokenizer, TextTokenizer, read_text_tokenizer
+from metashot.engine.models.tiny import TINY_EOS, tiny_backend, tiny_config, tiny_digest, tiny_model
 from metashot.engine.models.weights import (
     Quantization,
     WeightOptions,
@@ -34,7 +33,12 @@ from metashot.engine.models.weights import (
     read_weights,
 )
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+DTYPES = ("float32", "bfloat16", "float16")
+"""Names of torch's types that weights can be loaded in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,9 @@ class ModelConfig(ABC):
     @property
     def torch_dtype(self) -> torch.dtype:
         """`dtype` as torch names it."""
-        return DTYPES[self.dtype]
+        import torch
+
+        return getattr(torch, self.dtype)
 
     @property
     def checkpoint(self) -> Path | None:
@@ -92,11 +98,19 @@ class ModelConfig(ABC):
 
     @abstractmethod
     def read_config(self) -> Any:
-        """The transformers config alone (for sizes)."""
+        """The transformers config alone."""
+
+    def read_sizes(self) -> Any:
+        """The config, or as much of it as counting and planning need (see `engine.models.sizes`)."""
+        return self.read_config()
 
     @abstractmethod
     def read_tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer alone (for `stage=plan`, which loads no weights)."""
+        """The tokenizer alone."""
+
+    def read_text_tokenizer(self) -> AnyTokenizer:
+        """What encodes prompts as the tokenizer does; read without torch where that is possible."""
+        return self.read_tokenizer()
 
     @abstractmethod
     def weights_digest(self) -> str:
@@ -151,9 +165,17 @@ class FolderModel(ModelConfig):
         """The transformers config alone."""
         return read_config(self.folder(weights=False), trust_remote_code=self.trust_remote_code)
 
+    def read_sizes(self) -> Any:
+        """From `config.json`, where it says enough."""
+        return read_sizes(self.folder(weights=False)) or self.read_config()
+
     def read_tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer alone."""
         return read_tokenizer(self.folder(weights=False), trust_remote_code=self.trust_remote_code)
+
+    def read_text_tokenizer(self) -> AnyTokenizer:
+        """From `tokenizer.json`, where that is the whole tokenizer."""
+        return read_text_tokenizer(self.folder(weights=False), self.read_tokenizer) or self.read_tokenizer()
 
     def weights_digest(self) -> str:
         """sha256 over config and weight files, the adapter's too."""
@@ -276,9 +298,17 @@ class TrainedAdapter(ModelConfig):
         """The base's."""
         return self.base.read_config()
 
+    def read_sizes(self) -> Any:
+        """The base's."""
+        return self.base.read_sizes()
+
     def read_tokenizer(self) -> PreTrainedTokenizerBase:
         """The base's."""
         return self.base.read_tokenizer()
+
+    def read_text_tokenizer(self) -> AnyTokenizer:
+        """The base's."""
+        return self.base.read_text_tokenizer()
 
     def weights_digest(self) -> str:
         """sha256 of base and adapter."""
@@ -343,16 +373,26 @@ class TinyModel(ModelConfig):
         """Of the made model."""
         return tiny_model(self.path, seed=self.seed)[0].config
 
+    def read_sizes(self) -> Any:
+        """Of the written config, where it says enough."""
+        return sizes_of(tiny_config(self.path)) or self.read_config()
+
     def read_tokenizer(self) -> PreTrainedTokenizerBase:
         """Of the made model."""
         return tiny_model(self.path, seed=self.seed)[1]
 
+    def read_text_tokenizer(self) -> AnyTokenizer:
+        """The same without its class."""
+        return TextTokenizer(tiny_backend(), None, TINY_EOS, self.read_tokenizer)
+
     def weights_digest(self) -> str:
-        """sha256 of the float32 state."""
-        return state_digest(tiny_model(self.path, seed=self.seed)[0])
+        """sha256 of all that the weights follow from."""
+        return tiny_digest(self.path, self.seed)
 
     def read_model(self) -> PreTrainedModel:
         """Made anew."""
+        import torch
+
         model = tiny_model(self.path, seed=self.seed)[0]
         torch.nn.Module.to(model, dtype=self.torch_dtype)
         return model

@@ -5,20 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any, Literal
-
-import torch
-from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForSeq2SeqLM,
-    AutoTokenizer,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
-)
+from typing import TYPE_CHECKING, Any, Literal
 
 from metashot.engine.errors import ModelError
 from metashot.engine.models.digests import weight_files
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Quantization = Literal["int8", "int4"]
 _OWN_CODE = "trust_remote_code"
@@ -49,6 +43,8 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
     Raises:
         ModelError: unreadable, or made by code that the folder brings and that is not trusted.
     """
+    from transformers import AutoConfig
+
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError) as error:
@@ -61,6 +57,8 @@ def read_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     Raises:
         ModelError: missing, unreadable, or made by code that is not trusted.
     """
+    from transformers import AutoTokenizer
+
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
@@ -74,6 +72,8 @@ def read_weights(folder: Path, options: WeightOptions) -> PreTrainedModel:
         ModelError: weights that cannot be read, an attention that the model does not have, untrusted code, or a
             quantization or placement whose package or device is missing.
     """
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
     config = read_config(folder, trust_remote_code=options.trust_remote_code)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     given = {

@@ -10,9 +10,9 @@ from rich.console import Console
 
 from metashot.data.errors import DataError
 from metashot.data.settings import load_setting
-from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_atomic
 from metashot.engine.report import comparisons, formats, tables
+from metashot.engine.report.config import ReportConfig
 from metashot.engine.report.explorer import Explorer, explorer
 from metashot.engine.report.figures import Plot, results_plot, seeds_plot, shots_plot
 from metashot.engine.report.harness_output import harness_files
@@ -24,46 +24,6 @@ from metashot.engine.report.reading import Outputs, read_outputs
 from metashot.engine.report.rescoring import rescore
 from metashot.engine.report.systems import Answers, collect_answers
 from metashot.engine.report.table import Table, without_constant_columns
-
-FORMATS = ("console", "markdown", "latex", "csv", "plots", "html", "lm_eval")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReportConfig:
-    """`conf/config.yaml`, node `report`; the field names are its keys.
-
-    Attributes:
-        formats: any of `console`, `markdown`, `latex`, `csv`, `plots`, `html`, `lm_eval`.
-        draws: bootstrap resamplings.
-        permutations: sampled permutations of a paired test.
-        level: confidence level.
-        seed: of resampling and permutation.
-        folder: where the report is written; None takes the run's folder.
-    """
-
-    formats: tuple[str, ...] = FORMATS
-    draws: int = 1000
-    permutations: int = 2000
-    level: float = 0.95
-    seed: int = 0
-    folder: Path | None = None
-
-    def __post_init__(self) -> None:
-        """Check values.
-
-        Raises:
-            ConfigError: an unknown format, or a number out of range.
-        """
-        unknown = [name for name in self.formats if name not in FORMATS]
-        if unknown:
-            raise ConfigError(
-                "report.formats", f"unknown format {unknown[0]!r}", f"any of {', '.join(FORMATS)}"
-            )
-        if not 0 < self.level < 1:
-            raise ConfigError("report.level", f"must lie between 0 and 1, got {self.level}", "use 0.95")
-        for name, value in (("draws", self.draws), ("permutations", self.permutations)):
-            if value < 1:
-                raise ConfigError(f"report.{name}", f"must be at least 1, got {value}", "use 1000")
 
 
 @dataclass(frozen=True, slots=True)

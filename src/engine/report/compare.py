@@ -15,6 +15,7 @@ from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.permutation import paired_permutation_test
 from metashot.engine.metrics.statistics import TaskOutcomes, holm, seed_values
 from metashot.engine.report import formats
+from metashot.engine.report.config import CompareConfig
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.report.systems import Answers, collect_answers
 from metashot.engine.report.table import Cell, Table, names, p_value, percent, points
@@ -22,21 +23,6 @@ from metashot.engine.runs.config_difference import Change, config_changes
 from metashot.engine.runs.record import read_run
 
 _NOT_COMPARED = ("logger", "hydra", "results_root", "name", "tags")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CompareConfig:
-    """`conf/config.yaml`, node `compare`; the field names are its keys.
-
-    Attributes:
-        flipped: how many flipped examples are listed.
-        permutations: sampled permutations of a test.
-        seed: of the permutations.
-    """
-
-    flipped: int = 20
-    permutations: int = 10_000
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,8 +43,6 @@ class RunRecord:
     def __init__(
         self, folder: Path, config: Mapping[str, Any], overrides: list[str], *, writes: bool = True
     ) -> None:
-        import torch  # every command imports this module; only a run needs the device
-
         self.folder = folder
         self._writes = writes
         self._start = time.monotonic()
@@ -59,8 +57,6 @@ class RunRecord:
                 "processor": platform.machine(),
                 "python": sys.version.split()[0],
             },
-            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-            "threads": torch.get_num_threads(),
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
 
@@ -71,11 +67,20 @@ class RunRecord:
 
     def write(self, status: str, **facts: Any) -> None:
         """Write the file with `status` (`running`, `finished`, `failed`, `interrupted`) and further facts."""
-        self._content.update(facts)
+        self._content.update(_computer() | facts)
         self._content["status"] = status
         self._content["wall_seconds"] = round(time.monotonic() - self._start, 3)
         if self._writes:
             write_json(self.folder / RUN_FILE, sealed(self._content))
+
+
+def _computer() -> dict[str, Any]:
+    """What torch computes on, where the run has loaded it; a run that found everything stored has not."""
+    torch: Any = sys.modules.get("torch")
+    if torch is None:
+        return {}
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+    return {"device": device, "threads": torch.get_num_threads()}
 
 
 @dataclass(frozen=True, slots=True)

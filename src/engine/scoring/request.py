@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from metashot.engine.errors import ConfigError
-from metashot.engine.models.loading import context_length
+from metashot.engine.models.sizes import context_length
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Progress = Callable[[int, int], None]
 """Called with (tokens done, tokens in all) after each batch."""
@@ -48,6 +49,29 @@ class Scorer(Protocol):
     def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
         """Per request a float32 CPU tensor [request.scored] of target log-probabilities in nats."""
         ...
+
+
+@runtime_checkable
+class SharingScorer(Scorer, Protocol):
+    """A scorer that tells how it scores, and how much sharing leaves to compute."""
+
+    @property
+    def route(self) -> str:
+        """The way that it takes."""
+        ...
+
+    @property
+    def reason(self) -> str | None:
+        """Why it takes no faster one; None for the fastest."""
+        ...
+
+    def tokens_computed(self, requests: Sequence[Request]) -> int:
+        """Tokens of these requests that run through the model."""
+        ...
+
+
+MakeScorer = Callable[[Any], Scorer]
+"""Takes a transformers model, whose class would bring torch to every command."""
 
 
 class BestScorer(Protocol):

@@ -22,17 +22,18 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from metashot.engine.errors import CheckpointError, OutputError
 from metashot.engine.files import digest_of, fsync_folder, output_errors, sha256_file
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from metashot.engine.training.state_tree import join_tree, split_tree
+
+if TYPE_CHECKING:
+    import torch
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
@@ -298,6 +299,8 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 def _read(folder: Path, manifest: dict[str, Any]) -> Checkpoint:
     values = json.loads((folder / STATE_VALUES).read_text(encoding="utf-8"))
     # Optimizers keep and change what they are given, so their tensors must not be a view of the file.
+    from safetensors.torch import load_file
+
     tensors = {name: tensor.clone() for name, tensor in load_file(folder / STATE_TENSORS).items()}
     return Checkpoint(folder, manifest, load_file(folder / _weights_file(folder)), join_tree(tensors, values))
 
@@ -309,6 +312,8 @@ def _weights_file(folder: Path) -> str:
 
 def _write_parts(staging: Path, target: Path, weights: dict[str, torch.Tensor], state: Any) -> None:
     """Write into `staging`; errors name the file as it would stand in `target`."""
+    from safetensors.torch import save_file
+
     tensors, values = split_tree(state)
     for name, part in ((_weights_file(staging), distinct_tensors(weights)), (STATE_TENSORS, tensors)):
         with _save_errors(target / name):

@@ -10,13 +10,14 @@ import time
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 from tqdm import tqdm
 
 from metashot.engine.errors import CheckpointError, ConfigError, OutputError
 from metashot.engine.files import write_json
 from metashot.engine.training.checkpoint import WORLD_SIZE, Checkpoint, CheckpointStore, checkpoint_folders
+from metashot.engine.training.config import LoopConfig
 from metashot.engine.training.learner import DivergedError, Learner, MetricSink, StepReport
 from metashot.engine.training.randomness import capture_rng, restore_rng
 from metashot.engine.training.ranks import (
@@ -32,34 +33,6 @@ from metashot.engine.training.signals import Interrupted, StopRequest, catch_sto
 _log = logging.getLogger(__name__)
 
 DIVERGED_FILE = "diverged.json"
-
-
-@dataclass(frozen=True)
-class LoopConfig:
-    """`conf/trainer` keys that the loop reads.
-
-    Attributes:
-        steps: optimizer steps in all.
-        save_every: steps between checkpoints; 0 saves only at the end.
-        evaluate_every: steps between evaluations; 0 for none.
-        log_every: steps between log lines.
-        resume: `auto` continues from the newest whole checkpoint if there is one; `never` refuses a folder
-            that holds any.
-        best_metric: key of `evaluate`'s metrics that decides about the best checkpoints and early stopping.
-        early_stop_evaluations: stop after so many evaluations without a better value; 0 for never.
-        progress: draw a progress bar (on rank 0).
-        config_node: where these keys stand in the config, for error messages.
-    """
-
-    steps: int = 30_000
-    save_every: int = 1000
-    evaluate_every: int = 0
-    log_every: int = 10
-    resume: Literal["auto", "never"] = "auto"
-    best_metric: str = "accuracy"
-    early_stop_evaluations: int = 0
-    progress: bool = True
-    config_node: str = "trainer"
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ A frozen base may be in bfloat16 or quantized (QLoRA); the updates are float32 a
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -19,26 +18,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_json
 from metashot.engine.models.adapters import BASE_FILE
 from metashot.engine.models.loading import LanguageModel
-
-
-@dataclass(frozen=True, slots=True)
-class LoraConfig:
-    """`trainer.lora` keys, named as PEFT names them.
-
-    Attributes:
-        r: rank of the update.
-        alpha: its scale times r.
-        dropout: on the update's input.
-        target_modules: names of the layers that get one; empty for all linear layers but the vocabulary projection.
-        last_layers: only so many of the last transformer layers get one, and no gradient is computed below them;
-            None for all.
-    """
-
-    r: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] = ()
-    last_layers: int | None = None
+from metashot.engine.training.config import LoraConfig
 
 
 def with_lora(model: PreTrainedModel, lora: LoraConfig | None) -> PreTrainedModel:
@@ -52,10 +32,11 @@ def with_lora(model: PreTrainedModel, lora: LoraConfig | None) -> PreTrainedMode
     if lora.r < 1:
         raise ConfigError("trainer.lora.r", f"{lora.r} is not positive", "try 8")
     try:
-        from peft import LoraConfig, get_peft_model
+        from peft import LoraConfig as PeftLoraConfig
+        from peft import get_peft_model
     except ImportError:
         raise ConfigError("trainer.lora", "needs the package peft", "pip install 'metashot[train]'") from None
-    config = LoraConfig(
+    config = PeftLoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,

@@ -4,59 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Literal
+from typing import Any, cast
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
 from metashot.engine.errors import ConfigError
+from metashot.engine.training.config import Algorithm, OptimizerConfig
 
 Clip = Callable[[Sequence[nn.Parameter], float], Any]
-Algorithm = Callable[..., Optimizer]
-"""A torch optimizer class, or one of a library, with all its arguments but the parameters and the learning rate."""
-
-
-def adamw(**keys: Any) -> Algorithm:
-    """AdamW in torch's fused form, with further arguments."""
-    return partial(torch.optim.AdamW, fused=True, **keys)
-
-
-@dataclass(frozen=True, slots=True)
-class OptimizerConfig:
-    """One file of `conf/optimizer`.
-
-    Attributes:
-        learning_rate: at the top of the schedule.
-        weight_decay: on weights with two or more axes; never on biases and norms.
-        schedule: `linear` (to 0 at the last step) or `constant`.
-        warmup_steps: steps of linear growth from 0.
-        clip_norm: largest gradient norm, or 0 for no clipping.
-        algorithm: makes the optimizer from parameter groups and `lr`.
-    """
-
-    learning_rate: float = 1e-5
-    weight_decay: float = 0.0
-    schedule: Literal["linear", "constant"] = "linear"
-    warmup_steps: int = 0
-    clip_norm: float = 1.0
-    algorithm: Algorithm = field(default_factory=adamw)
-
-    def __post_init__(self) -> None:
-        """Check values.
-
-        Raises:
-            ConfigError: an unknown schedule, a rate that is not positive, or a key of the algorithm that is set here.
-        """
-        if self.schedule not in _SCHEDULES:
-            raise ConfigError("optimizer.schedule", f"unknown value {self.schedule!r}", "linear or constant")
-        if self.learning_rate <= 0:
-            raise ConfigError("optimizer.learning_rate", f"{self.learning_rate} is not positive", "try 1e-5")
-        for key, own in (("lr", "learning_rate"), ("weight_decay", "weight_decay"), ("params", None)):
-            if key in getattr(self.algorithm, "keywords", {}):
-                way_out = f"set optimizer.{own}" if own else "leave it out"
-                raise ConfigError(f"optimizer.algorithm.{key}", "is no key of the algorithm", way_out)
 
 
 def linear_factor(step: int, *, total_steps: int, warmup_steps: int) -> float:
@@ -103,7 +60,8 @@ def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: Optimiz
             "choose one without pages",
         )
     try:
-        return settings.algorithm([group for group in groups if group["params"]], lr=settings.learning_rate)
+        filled = [group for group in groups if group["params"]]
+        return cast(Optimizer, settings.algorithm(filled, lr=settings.learning_rate))
     except (TypeError, ValueError, RuntimeError) as error:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise ConfigError("optimizer.algorithm", f"{name}: {reason}", "correct its keys") from error

@@ -1,15 +1,15 @@
-"""What a loop needs of `torch.distributed`; every function is a no-op in a single process."""
+"""What a loop needs of `torch.distributed`; every function is a no-op in a single process, and imports no torch there."""
 
 from __future__ import annotations
 
 import os
 import time
-from typing import Any
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Any
 
 from metashot.engine.launched import launched_ranks
+
+if TYPE_CHECKING:
+    import torch
 
 _SAID = "metashot/said"
 _PATIENCE = 15.0
@@ -21,8 +21,11 @@ def join_ranks() -> None:
 
     On GPUs every local rank gets its own, and tensors there go over NCCL; all else goes over gloo.
     """
-    if launched_ranks() == 1 or _active():
+    if launched_ranks() == 1 or _group() is not None:
         return
+    import torch
+    import torch.distributed as dist
+
     backend = "gloo"
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
@@ -32,8 +35,9 @@ def join_ranks() -> None:
 
 def leave_ranks() -> None:
     """Give the process group back."""
-    if _active():
-        dist.destroy_process_group()
+    group = _group()
+    if group is not None:
+        group.destroy_process_group()
 
 
 def leads() -> bool:
@@ -43,9 +47,10 @@ def leads() -> bool:
 
 def said_by_first(message: str) -> bool:
     """Whether the first rank tells the same problem, so that this one need not; false on the first rank itself."""
-    if not _active():
+    group = _group()
+    if group is None:
         return False
-    store = dist.distributed_c10d._get_default_store()  # pyright: ignore[reportPrivateUsage]
+    store = group.distributed_c10d._get_default_store()
     if leads():
         store.set(_SAID, message)
         return False
@@ -59,56 +64,72 @@ def said_by_first(message: str) -> bool:
 
 def from_first(value: Any) -> Any:
     """The first rank's `value`, on every rank."""
-    if not _active():
+    group = _group()
+    if group is None:
         return value
     box = [value]
-    dist.broadcast_object_list(box, src=0)
+    group.broadcast_object_list(box, src=0)
     return box[0]
 
 
-def _active() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def _group() -> Any:
+    """`torch.distributed` where this process is one of a formed group, else None."""
+    if launched_ranks() == 1:
+        return None
+    import torch.distributed as dist
+
+    return dist if dist.is_available() and dist.is_initialized() else None
 
 
 def rank() -> int:
     """This process' number, 0 without a process group."""
-    return dist.get_rank() if _active() else 0
+    group = _group()
+    return 0 if group is None else group.get_rank()
 
 
 def world_size() -> int:
     """Number of processes, 1 without a process group."""
-    return dist.get_world_size() if _active() else 1
+    group = _group()
+    return 1 if group is None else group.get_world_size()
 
 
 def barrier() -> None:
     """Wait for all processes."""
-    if _active():
-        dist.barrier()
+    group = _group()
+    if group is not None:
+        group.barrier()
 
 
 def max_over_ranks(value: int, device: torch.device) -> int:
     """The largest `value` of all processes (used to agree on stopping)."""
-    if not _active():
+    group = _group()
+    if group is None:
         return value
+    import torch
+
     box = torch.tensor([value], device=device)
-    dist.all_reduce(box, op=dist.ReduceOp.MAX)
+    group.all_reduce(box, op=group.ReduceOp.MAX)
     return int(box.item())
 
 
-def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
+def sum_over_ranks(values: list[float], device: torch.device | str) -> list[float]:
     """Element-wise sum over all processes, in float64 where the device has it."""
-    if not _active():
+    group = _group()
+    if group is None:
         return values
-    dtype = torch.float32 if device.type == "mps" else torch.float64
+    import torch
+
+    dtype = torch.float32 if torch.device(device).type == "mps" else torch.float64
     box = torch.tensor(values, device=device, dtype=dtype)
-    dist.all_reduce(box)
+    group.all_reduce(box)
     return box.tolist()
 
 
 def gather_objects(value: Any) -> list[Any]:
     """`value` of every process, in rank order, on every process."""
-    if not _active():
+    group = _group()
+    if group is None:
         return [value]
     gathered: list[Any] = [None] * world_size()
-    dist.all_gather_object(gathered, value)
+    group.all_gather_object(gathered, value)
     return gathered

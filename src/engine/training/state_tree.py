@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-import torch
+if TYPE_CHECKING:
+    import torch
+
 
 _TENSOR = "$tensor"
 _ITEMS = "$items"
@@ -20,6 +22,8 @@ def split_tree(tree: Any) -> tuple[dict[str, torch.Tensor], Any]:
     Raises:
         TypeError: a leaf that is neither a tensor nor JSON.
     """
+    import torch
+
     tensors: dict[str, torch.Tensor] = {}
     names: dict[tuple[int, torch.dtype, torch.Size], str] = {}
 

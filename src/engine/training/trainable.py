@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,36 +17,19 @@ from transformers import PreTrainedModel
 from metashot.engine.errors import ConfigError, ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import distinct_tensors
+from metashot.engine.training.config import OptimizerConfig, TrainableConfig
 from metashot.engine.training.low_rank import (
-    LoraConfig,
     adapter_weights,
     put_adapter_weights,
     with_lora,
     write_adapter_config,
 )
-from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
+from metashot.engine.training.optimizers import Updater, build_optimizer
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
 _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
-
-
-@dataclass(frozen=True)
-class TrainableConfig:
-    """How the model computes while training.
-
-    Attributes:
-        precision: `float32`, `bfloat16` (autocast, float32 weights) or `float16` (the same with loss scaling; GPU).
-        gradient_checkpointing: recompute activations in the backward pass.
-        compile: run the transformer through torch.compile.
-        lora: train low-rank updates only, or None for all weights.
-    """
-
-    precision: str = "float32"
-    gradient_checkpointing: bool = False
-    compile: bool = False
-    lora: LoraConfig | None = None
 
 
 class TrainableModel:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
-
-from transformers import PreTrainedTokenizerBase
+from typing import Any, Literal, cast
 
 from metashot.engine.errors import ConfigError
+from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.icl.prompt import Ids
 
 BosChoice = Literal["auto"] | bool
 _SAMPLE = "a"
 
 
-def bos_ids(tokenizer: PreTrainedTokenizerBase, choice: BosChoice) -> Ids:
+def bos_ids(tokenizer: AnyTokenizer, choice: BosChoice) -> Ids:
     """The ids in front of a prompt.
 
     Args:
@@ -39,7 +38,7 @@ def bos_ids(tokenizer: PreTrainedTokenizerBase, choice: BosChoice) -> Ids:
     return (int(bos),)
 
 
-def begin_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
+def begin_ids(tokenizer: AnyTokenizer) -> Ids:
     """Begin-of-sequence, or end-of-sequence where there is none: what an empty prompt consists of."""
     found: Any = tokenizer.bos_token_id
     if found is None:
@@ -47,10 +46,11 @@ def begin_ids(tokenizer: PreTrainedTokenizerBase) -> Ids:
     return () if found is None else (int(found),)
 
 
-def _prepended(tokenizer: PreTrainedTokenizerBase) -> Ids:
+def _prepended(tokenizer: AnyTokenizer) -> Ids:
     """What the tokenizer puts in front of a text when it may add special tokens."""
-    bare = list(tokenizer(_SAMPLE, add_special_tokens=False).input_ids)
-    full = list(tokenizer(_SAMPLE, add_special_tokens=True).input_ids)
+    bare, full = (
+        list(cast(Any, tokenizer(_SAMPLE, add_special_tokens=added))["input_ids"]) for added in (False, True)
+    )
     for start in range(len(full) - len(bare) + 1):
         if full[start : start + len(bare)] == bare:
             return tuple(full[:start])

@@ -8,9 +8,8 @@ from enum import StrEnum
 from itertools import accumulate
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from metashot.engine.errors import ConfigError
+from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.icl.prompt import Ids
 
 Spans = tuple[tuple[int, int], ...]
@@ -27,7 +26,7 @@ class Boundary(StrEnum):
     """The whole text at once; a token over a border belongs to the later piece, so that what is scored is whole."""
 
 
-def span_encoder(tokenizer: PreTrainedTokenizerBase) -> EncodeSpans:
+def span_encoder(tokenizer: AnyTokenizer) -> EncodeSpans:
     """Ids with their offsets, without special tokens.
 
     Raises:

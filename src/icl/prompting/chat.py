@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError
-from transformers import PreTrainedTokenizerBase
 
 from metashot.engine.errors import ConfigError
+from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.icl.prompt import Objective
 from metashot.icl.prompting.frame import TextFrame, word_pairs
 
@@ -22,7 +22,7 @@ _SAMPLE_TURNS = 2
 
 
 def chat_frame(
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: AnyTokenizer,
     objective: Objective,
     *,
     model_name: str,
@@ -81,7 +81,7 @@ class _Renderer:
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: AnyTokenizer,
         model_name: str,
         system: str | None,
         options: Mapping[str, Any],

@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
-from transformers import PreTrainedTokenizerBase
-
 from metashot.data.task import Wording
 from metashot.engine.errors import ConfigError
+from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Ids, LengthLimits, Objective, Overlong
 from metashot.icl.prompting.begin import BosChoice, begin_ids, bos_ids
@@ -84,7 +83,7 @@ class PromptConfig(ABC):
         return LengthLimits(self.max_length_per_example, self.max_length, self.overlong)
 
     @abstractmethod
-    def frame(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> Frame:
+    def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:
         """The texts for one method and model.
 
         Raises:
@@ -95,11 +94,11 @@ class PromptConfig(ABC):
     def trained_as(self) -> Any:
         """What a meta-trained checkpoint's manifest says of the format."""
 
-    def bos_of(self, tokenizer: PreTrainedTokenizerBase) -> Ids:
+    def bos_of(self, tokenizer: AnyTokenizer) -> Ids:
         """The ids in front of every prompt."""
         return bos_ids(tokenizer, self.bos)
 
-    def bind(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> BoundPrompt:
+    def bind(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> BoundPrompt:
         """The format ready for use.
 
         Raises:
@@ -116,7 +115,7 @@ class MetaiclPrompt(PromptConfig):
 
     name: str = RELEASED_PROMPT
 
-    def frame(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> Frame:
+    def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:
         """Newlines or spaces, by the method and the model's name."""
         del tokenizer
         return MetaiclFrame(method.objective, method.layout_for(model_name))
@@ -146,7 +145,7 @@ class TemplatePrompt(PromptConfig):
     instruction: str = ""
     labels: Mapping[str, str] | None = None
 
-    def frame(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> Frame:
+    def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:
         """The strings, turned for the objective."""
         del model_name, tokenizer
         return self.text_frame(method)
@@ -188,7 +187,7 @@ class HarnessPrompt(TemplatePrompt):
 
     name: str = "lm_eval"
 
-    def bind(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> BoundPrompt:
+    def bind(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> BoundPrompt:
         """The format ready for use; each task brings its words.
 
         Raises:
@@ -220,7 +219,7 @@ class ChatPrompt(PromptConfig):
     labels: Mapping[str, str] | None = None
     options: Mapping[str, Any] | None = None
 
-    def frame(self, method: Method, model_name: str, tokenizer: PreTrainedTokenizerBase) -> Frame:
+    def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:
         """The template's texts, read off a sample conversation."""
         _refuse_layout(method, self.name)
         return chat_frame(
@@ -236,7 +235,7 @@ class ChatPrompt(PromptConfig):
     def _system(self) -> str | None:
         return None if self.system is None else with_new_lines(self.system)
 
-    def bos_of(self, tokenizer: PreTrainedTokenizerBase) -> Ids:
+    def bos_of(self, tokenizer: AnyTokenizer) -> Ids:
         """With `auto`, begin-of-sequence where the template writes it."""
         if self.bos != "auto":
             return bos_ids(tokenizer, self.bos)

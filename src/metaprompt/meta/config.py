@@ -1,33 +1,84 @@
-"""Settings of meta-training, and what follows from them alone: psi, tasks and the constants of a step."""
+"""The keys of meta-training and of its probe. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
-import torch
-from torch import Tensor
-
 from metashot.engine.errors import ConfigError
-from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.loop import LoopConfig
-from metashot.engine.training.optimizers import OptimizerConfig
-from metashot.metaprompt.backbone import embedding_width
-from metashot.metaprompt.clusters.pseudo_tokens import (
-    CENTERED_EMBEDDINGS,
-    INPUT_EMBEDDINGS,
-    cluster_embeddings,
-    load_cluster_vectors,
-)
-from metashot.metaprompt.clusters.store import ClusterStore
-from metashot.metaprompt.meta.domains import split_domains
-from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format, resize
-from metashot.metaprompt.meta.inner_loop import PassRules
-from metashot.metaprompt.meta.outer_loop import OuterRules
-from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
+from metashot.engine.training.config import LoopConfig, OptimizerConfig
 from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour
-from metashot.metaprompt.meta.tasks import TaskStream, check_stream
+
+
+class Rescale(StrEnum):
+    """How the learned direction h is given the size of the raw gradient g."""
+
+    ROW_L2 = "row_l2"
+    """Each row of h gets the L2 norm of the same row of g (released code: choice 0)."""
+    MATRIX_L2 = "matrix_l2"
+    """The whole of h gets the L2 norm of g (choice 1)."""
+    ROW_L1 = "row_l1"
+    """Each row of h gets the mean absolute value of the same row of g (choice 2)."""
+    MATRIX_L1 = "matrix_l1"
+    """The whole of h gets the mean absolute value of g (choice 3)."""
+
+
+class LayerInit(StrEnum):
+    """How the low-rank factors start."""
+
+    NEAR_IDENTITY = "near_identity"
+    """V ~ N(0, 1/d), U so small that a residual layer changes g by about one percent."""
+    XAVIER = "xavier"
+    """Xavier uniform, with the ReLU gain on U."""
+    NORMAL = "normal"
+    """Every entry of U and V from N(0, 1): what the released code calls `id`."""
+
+
+@dataclass(frozen=True, slots=True)
+class RegularizerConfig:
+    """The shape of psi; `conf/supmer/*.yaml` key `regularizer`.
+
+    Attributes:
+        rank: rank of each layer, cut to the embedding width.
+        hidden_layers: low-rank layers before the last one.
+        residual: add each layer's input to its output.
+        last_activation: `none` or `relu` (released code: `relu`).
+        init: start of the low-rank factors.
+        rescale: how h is given the size of g.
+        coefficient_width: hidden units of the coefficient network.
+    """
+
+    rank: int
+    hidden_layers: int
+    residual: bool
+    last_activation: str
+    init: str
+    rescale: str
+    coefficient_width: int
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            ConfigError: a value outside its rule.
+        """
+        for key in ("rank", "coefficient_width"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"supmer.regularizer.{key}", f"{getattr(self, key)}", "give at least 1")
+        if self.hidden_layers < 0:
+            raise ConfigError("supmer.regularizer.hidden_layers", f"{self.hidden_layers}", "give 0 or more")
+        _member("last_activation", self.last_activation, ("none", "relu"))
+        _member("init", self.init, tuple(LayerInit))
+        _member("rescale", self.rescale, tuple(Rescale))
+
+
+def _member(key: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(
+            f"supmer.regularizer.{key}", f"unknown value {value!r}", f"one of {', '.join(allowed)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,90 +185,16 @@ class SupmerConfig(MetaConfig):
     checkpoints: Path
 
 
-def regularizer_config(config: RegularizerConfig, behaviour: ReleasedBehaviour) -> RegularizerConfig:
-    """Psi's shape with the released ReLU branch where that oddity is on."""
-    if not behaviour.learned_branch_relu:
-        return config
-    return replace(config, residual=False, last_activation="relu", init="normal")
+@dataclass(frozen=True, slots=True)
+class ProbeConfig:
+    """The node `probe` of the config.
 
-
-def make_regularizer(width: int, config: RegularizerConfig, seed: int) -> GradientRegularizer:
-    """Psi with its start fixed by `seed`, without touching the global generator's state."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return GradientRegularizer(width, config)
-
-
-def task_stream(settings: MetaConfig, language_model: LanguageModel, store: ClusterStore) -> TaskStream:
-    """The meta-tasks of a run.
-
-    Raises:
-        DataError: a verbalizer that is not one token, or a corpus without eligible domains.
-        ConfigError: fewer eligible domains than a task needs.
+    Attributes:
+        train: records of each format that fit the probe, from meta-training documents.
+        test: records that test it, from held-out documents.
+        seed: of the records.
     """
-    behaviour = settings.behaviour()
-    rules = RenderRules(
-        settings.max_context_tokens,
-        bare_pieces=behaviour.bare_label_pieces,
-        released_truncation=behaviour.released_truncation,
-        third_position=behaviour.third_position,
-    )
-    domains = split_domains(
-        store,
-        held_out_fraction=settings.held_out_fraction,
-        min_sentences=settings.min_domain_sentences,
-        seed=settings.seed,
-    )
-    formats = [resize(load_format(name), settings.examples_per_set) for name in settings.formats]
-    renderers = tuple(
-        bind_format(format_, language_model.tokenizer, rules, is_seq2seq=language_model.is_seq2seq)
-        for format_ in formats
-    )
-    stream = TaskStream(
-        renderers,
-        domains["meta_train"],
-        domains["meta_test"],
-        settings.seed,
-        settings.tasks_per_step,
-        settings.steps_per_draw,
-        behaviour.repeats,
-    )
-    check_stream(stream, {name: part for name, part in domains.items()})
-    return stream
 
-
-def outer_rules(settings: MetaConfig) -> OuterRules:
-    """The constants of an outer step."""
-    behaviour = settings.behaviour()
-    return OuterRules(
-        inner_lr=settings.inner_lr,
-        second_order=settings.second_order,
-        coefficient_weight=settings.coefficient_weight,
-        concentration=settings.concentration,
-        curriculum_base=settings.curriculum_base,
-        last_task_only=behaviour.last_task_only,
-        constant_similarity=behaviour.constant_similarity,
-        passes=PassRules(
-            settings.max_batch_tokens,
-            settings.max_context_tokens if behaviour.state_over_padding else None,
-            state_over_padding=behaviour.state_over_padding,
-            mix_padding=behaviour.mix_padding,
-        ),
-        interpolate=settings.interpolate,
-        regularize=settings.regularize,
-    )
-
-
-def pseudo_embeddings(
-    settings: MetaConfig, language_model: LanguageModel, store: ClusterStore
-) -> Tensor | None:
-    """Input embeddings of the clusters on the model's device, or None when no format needs them."""
-    if "scc" not in settings.formats:
-        return None
-    if settings.pseudo_tokens in (INPUT_EMBEDDINGS, CENTERED_EMBEDDINGS):
-        centered = settings.pseudo_tokens == CENTERED_EMBEDDINGS
-        vectors = cluster_embeddings(store, language_model, settings.seed, centered=centered)
-    else:
-        width = embedding_width(language_model)
-        vectors = load_cluster_vectors(Path(settings.pseudo_tokens), store.count, width)
-    return vectors.to(language_model.device)
+    train: int = 512
+    test: int = 512
+    seed: int = 0

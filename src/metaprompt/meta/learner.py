@@ -16,17 +16,17 @@ from metashot.engine.training.learner import StepReport, ensure_finite
 from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.store import ClusterStore
-from metashot.metaprompt.meta.config import (
-    MetaConfig,
+from metashot.metaprompt.meta.config import MetaConfig
+from metashot.metaprompt.meta.held_out import held_out_metrics
+from metashot.metaprompt.meta.interpolation import update_similarity
+from metashot.metaprompt.meta.outer_loop import mixing_weights, outer_step
+from metashot.metaprompt.meta.setup import (
     make_regularizer,
     outer_rules,
     pseudo_embeddings,
     regularizer_config,
     task_stream,
 )
-from metashot.metaprompt.meta.held_out import held_out_metrics
-from metashot.metaprompt.meta.interpolation import update_similarity
-from metashot.metaprompt.meta.outer_loop import mixing_weights, outer_step
 from metashot.metaprompt.meta.tasks import MetaTask
 from metashot.metaprompt.soft_prompt import initial_prompt, load_prompt, save_prompt
 

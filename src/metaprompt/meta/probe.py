@@ -21,6 +21,7 @@ from metashot.engine.models.sentence_encoder import Embed
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.batch import bucket_by_length, collate
 from metashot.metaprompt.clusters.store import ClusterStore
+from metashot.metaprompt.meta.config import ProbeConfig
 from metashot.metaprompt.meta.cuts import sample_records
 from metashot.metaprompt.meta.draws import Record
 from metashot.metaprompt.meta.formats import FormatRenderer
@@ -29,21 +30,6 @@ from metashot.metaprompt.meta.tasks import TaskStream
 
 _Z = 1.96
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeConfig:
-    """The node `probe` of the config.
-
-    Attributes:
-        train: records of each format that fit the probe, from meta-training documents.
-        test: records that test it, from held-out documents.
-        seed: of the records.
-    """
-
-    train: int = 512
-    test: int = 512
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,86 +8,14 @@ and the learned branch can only push every coordinate down) and layers start nea
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from metashot.engine.errors import ConfigError
+from metashot.metaprompt.meta.config import LayerInit, RegularizerConfig, Rescale
 
 _ROW_EPSILON = 1e-8
 _NEAR_IDENTITY_SCALE = 0.01
-
-
-class Rescale(StrEnum):
-    """How the learned direction h is given the size of the raw gradient g."""
-
-    ROW_L2 = "row_l2"
-    """Each row of h gets the L2 norm of the same row of g (released code: choice 0)."""
-    MATRIX_L2 = "matrix_l2"
-    """The whole of h gets the L2 norm of g (choice 1)."""
-    ROW_L1 = "row_l1"
-    """Each row of h gets the mean absolute value of the same row of g (choice 2)."""
-    MATRIX_L1 = "matrix_l1"
-    """The whole of h gets the mean absolute value of g (choice 3)."""
-
-
-class LayerInit(StrEnum):
-    """How the low-rank factors start."""
-
-    NEAR_IDENTITY = "near_identity"
-    """V ~ N(0, 1/d), U so small that a residual layer changes g by about one percent."""
-    XAVIER = "xavier"
-    """Xavier uniform, with the ReLU gain on U."""
-    NORMAL = "normal"
-    """Every entry of U and V from N(0, 1): what the released code calls `id`."""
-
-
-@dataclass(frozen=True, slots=True)
-class RegularizerConfig:
-    """The shape of psi; `conf/supmer/*.yaml` key `regularizer`.
-
-    Attributes:
-        rank: rank of each layer, cut to the embedding width.
-        hidden_layers: low-rank layers before the last one.
-        residual: add each layer's input to its output.
-        last_activation: `none` or `relu` (released code: `relu`).
-        init: start of the low-rank factors.
-        rescale: how h is given the size of g.
-        coefficient_width: hidden units of the coefficient network.
-    """
-
-    rank: int
-    hidden_layers: int
-    residual: bool
-    last_activation: str
-    init: str
-    rescale: str
-    coefficient_width: int
-
-    def __post_init__(self) -> None:
-        """Check every field.
-
-        Raises:
-            ConfigError: a value outside its rule.
-        """
-        for key in ("rank", "coefficient_width"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"supmer.regularizer.{key}", f"{getattr(self, key)}", "give at least 1")
-        if self.hidden_layers < 0:
-            raise ConfigError("supmer.regularizer.hidden_layers", f"{self.hidden_layers}", "give 0 or more")
-        _member("last_activation", self.last_activation, ("none", "relu"))
-        _member("init", self.init, tuple(LayerInit))
-        _member("rescale", self.rescale, tuple(Rescale))
-
-
-def _member(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(
-            f"supmer.regularizer.{key}", f"unknown value {value!r}", f"one of {', '.join(allowed)}"
-        )
 
 
 def row_norm(matrix: Float[Tensor, "*tasks P d"]) -> Float[Tensor, "*tasks P 1"]:

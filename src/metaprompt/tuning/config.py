@@ -1,17 +1,99 @@
-"""Settings of `stage=evaluate` for the prompt methods."""
+"""The keys of prompt tuning and of its methods. Needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from enum import StrEnum
 
 from metashot.engine.errors import ConfigError
-from metashot.metaprompt.meta.regularizer import Rescale
+from metashot.engine.training.config import OptimizerConfig
+from metashot.metaprompt.meta.config import Rescale
 from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour
-from metashot.metaprompt.tuning.loop import TrainRules
-from metashot.metaprompt.tuning.tunable import (
-    TuningMethod,
-)
+
+
+class TuningMethod(StrEnum):
+    """What is tuned; `method.tuning` in YAML."""
+
+    SOFT_PROMPT = "soft_prompt"
+    """A soft prompt, from vocabulary, random or a file."""
+    SUPMER = "supmer"
+    """A meta-learned soft prompt whose gradient passes the meta-learned regularizer."""
+    FULL = "full"
+    """All weights, no prompt."""
+    PEFT_PROMPT = "peft_prompt_tuning"
+    """The soft prompt through PEFT's own forward pass, for comparison."""
+    LORA = "lora"
+    """A LoRA adapter through PEFT."""
+
+
+@dataclass(frozen=True, slots=True)
+class PromptMethod:
+    """A file of `conf/method` that tunes something on k examples a label.
+
+    Attributes:
+        name: the name that results carry.
+        tuning: what is tuned.
+        title: name in tables; empty is `name`.
+        row: place among the rows of a table.
+    """
+
+    name: str
+    tuning: TuningMethod
+    title: str = ""
+    row: int = 100
+
+
+class SelectOn(StrEnum):
+    """Which set chooses the step whose weights predict."""
+
+    DEV = "dev"
+    """The development set: accuracy, then loss; the earliest of equals."""
+    TEST = "test"
+    """The test set itself, as the released code does."""
+    LAST = "last"
+    """No choice: the last step."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrainRules:
+    """How a cell is trained; keys of `conf/tuning/*.yaml`.
+
+    Attributes:
+        steps: optimizer steps.
+        batch_size: examples of a step.
+        max_batch_tokens: padded tokens of one forward pass.
+        evaluate_every: steps between looks at the selection set.
+        select_on: `dev`, `test` or `last`.
+        predict_over: `verbalizers`, or `vocabulary` (argmax over every token, as the released code).
+        dropout: run the model with its dropout in training.
+        optimizer: with its schedule and clipping.
+    """
+
+    steps: int
+    batch_size: int
+    max_batch_tokens: int
+    evaluate_every: int
+    select_on: str
+    predict_over: str
+    dropout: bool
+    optimizer: OptimizerConfig
+
+    def __post_init__(self) -> None:
+        """Raise ConfigError for a value outside its rule."""
+        for key in ("steps", "batch_size", "max_batch_tokens", "evaluate_every"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"tuning.train.{key}", f"{getattr(self, key)}", "give at least 1")
+        if self.select_on not in tuple(SelectOn):
+            raise ConfigError(
+                "tuning.train.select_on", f"unknown value {self.select_on!r}", f"one of {', '.join(SelectOn)}"
+            )
+        if self.predict_over not in ("verbalizers", "vocabulary"):
+            raise ConfigError(
+                "tuning.train.predict_over",
+                f"unknown value {self.predict_over!r}",
+                "verbalizers or vocabulary",
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,73 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from enum import StrEnum
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metashot.engine.errors import ConfigError, ModelError
+from metashot.engine.errors import ModelError
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
+from metashot.engine.training.optimizers import Updater, build_optimizer
 from metashot.metaprompt.backbone import target_loss
 from metashot.metaprompt.batch import PromptBatch, PromptExample, bucket_by_length, collate
 from metashot.metaprompt.meta.inner_loop import pad_id
+from metashot.metaprompt.tuning.config import TrainRules
 from metashot.metaprompt.tuning.tunable import Tunable
 
 _DROPOUT_STREAM, _ORDER_STREAM = 6, 7
-
-
-class SelectOn(StrEnum):
-    """Which set chooses the step whose weights predict."""
-
-    DEV = "dev"
-    """The development set: accuracy, then loss; the earliest of equals."""
-    TEST = "test"
-    """The test set itself, as the released code does."""
-    LAST = "last"
-    """No choice: the last step."""
-
-
-@dataclass(frozen=True, slots=True)
-class TrainRules:
-    """How a cell is trained; keys of `conf/tuning/*.yaml`.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: examples of a step.
-        max_batch_tokens: padded tokens of one forward pass.
-        evaluate_every: steps between looks at the selection set.
-        select_on: `dev`, `test` or `last`.
-        predict_over: `verbalizers`, or `vocabulary` (argmax over every token, as the released code).
-        dropout: run the model with its dropout in training.
-        optimizer: with its schedule and clipping.
-    """
-
-    steps: int
-    batch_size: int
-    max_batch_tokens: int
-    evaluate_every: int
-    select_on: str
-    predict_over: str
-    dropout: bool
-    optimizer: OptimizerConfig
-
-    def __post_init__(self) -> None:
-        """Raise ConfigError for a value outside its rule."""
-        for key in ("steps", "batch_size", "max_batch_tokens", "evaluate_every"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"tuning.train.{key}", f"{getattr(self, key)}", "give at least 1")
-        if self.select_on not in tuple(SelectOn):
-            raise ConfigError(
-                "tuning.train.select_on", f"unknown value {self.select_on!r}", f"one of {', '.join(SelectOn)}"
-            )
-        if self.predict_over not in ("verbalizers", "vocabulary"):
-            raise ConfigError(
-                "tuning.train.predict_over",
-                f"unknown value {self.predict_over!r}",
-                "verbalizers or vocabulary",
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,9 +7,8 @@ import numpy as np
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.meta.planning import Price, Speed
 from metashot.metaprompt.tuning.cell import load_task
-from metashot.metaprompt.tuning.config import TuneSettings
+from metashot.metaprompt.tuning.config import TuneSettings, TuningMethod
 from metashot.metaprompt.tuning.tasks import TaskRenderer, TaskRows
-from metashot.metaprompt.tuning.tunable import TuningMethod
 
 _SAMPLE = 64
 

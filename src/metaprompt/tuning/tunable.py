@@ -6,7 +6,6 @@ A tunable is made for one cell and leaves the shared model as it found it when i
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Any, Protocol
 
 import torch
@@ -17,38 +16,6 @@ from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.batch import PromptBatch
 from metashot.metaprompt.meta.regularizer import GradientRegularizer
 from metashot.metaprompt.tuning.adapters import peft_prompt_model
-
-
-class TuningMethod(StrEnum):
-    """What is tuned; `method.tuning` in YAML."""
-
-    SOFT_PROMPT = "soft_prompt"
-    """A soft prompt, from vocabulary, random or a file."""
-    SUPMER = "supmer"
-    """A meta-learned soft prompt whose gradient passes the meta-learned regularizer."""
-    FULL = "full"
-    """All weights, no prompt."""
-    PEFT_PROMPT = "peft_prompt_tuning"
-    """The soft prompt through PEFT's own forward pass, for comparison."""
-    LORA = "lora"
-    """A LoRA adapter through PEFT."""
-
-
-@dataclass(frozen=True, slots=True)
-class PromptMethod:
-    """A file of `conf/method` that tunes something on k examples a label.
-
-    Attributes:
-        name: the name that results carry.
-        tuning: what is tuned.
-        title: name in tables; empty is `name`.
-        row: place among the rows of a table.
-    """
-
-    name: str
-    tuning: TuningMethod
-    title: str = ""
-    row: int = 100
 
 
 class Tunable(Protocol):

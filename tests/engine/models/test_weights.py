@@ -11,7 +11,9 @@ from metashot.engine.models.digests import folder_digest
 from metashot.engine.models.loading import LazyLanguageModel, load_model
 from metashot.engine.models.sources import AdapterModel, HubModel, LocalModel, named_model
 from metashot.engine.models.tiny import tiny_model
-from metashot.engine.scoring import PrefixScorer, Request, score_plain
+from metashot.engine.scoring.plain import score_plain
+from metashot.engine.scoring.prefix import PrefixScorer
+from metashot.engine.scoring.request import Request
 
 IDS = torch.arange(20)[None] + 30
 

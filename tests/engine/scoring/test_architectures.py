@@ -5,7 +5,9 @@ import random
 import pytest
 import torch
 
-from metashot.engine.scoring import PrefixScorer, Request, score_plain
+from metashot.engine.scoring.plain import score_plain
+from metashot.engine.scoring.prefix import PrefixScorer
+from metashot.engine.scoring.request import Request
 
 TINY_BUDGET = 1
 TOLERANCE_NATS = 1e-4

@@ -5,9 +5,9 @@ import random
 import torch
 
 from metashot.engine.models.tiny import tiny_model
-from metashot.engine.scoring import Request, score_plain
 from metashot.engine.scoring.cached_prefix import CachedPrefixScorer, prefix_groups
-from metashot.engine.scoring.request import targets_only
+from metashot.engine.scoring.plain import score_plain
+from metashot.engine.scoring.request import Request, targets_only
 
 DEMOS = tuple(range(100, 200))
 

@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from metashot.engine.scoring import Request
 from metashot.engine.scoring.layout import LayoutBuilder
+from metashot.engine.scoring.request import Request
 from metashot.engine.scoring.trie import build_trie
 
 _LENGTHS = (1, 2, 5, 20, 70, 150)

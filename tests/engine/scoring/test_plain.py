@@ -5,7 +5,9 @@ import torch
 
 from metashot.engine.errors import ConfigError, ModelError
 from metashot.engine.models.tiny import tiny_model
-from metashot.engine.scoring import Request, plain, score_plain
+from metashot.engine.scoring import plain
+from metashot.engine.scoring.plain import score_plain
+from metashot.engine.scoring.request import Request
 
 
 def test_score_is_the_log_probability_of_each_target_token_given_all_before_it():

@@ -2,7 +2,8 @@
 
 from transformers import GPT2Config, LlamaConfig
 
-from metashot.engine.scoring import ModelSize, Request, plan_requests
+from metashot.engine.scoring.plan import ModelSize, plan_requests
+from metashot.engine.scoring.request import Request
 
 DEMOS = tuple(range(100, 700))  # 600 tokens
 

@@ -9,7 +9,10 @@ from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3
 
 from metashot.engine.errors import ConfigError, ModelError
 from metashot.engine.models.tiny import tiny_model
-from metashot.engine.scoring import PlainScorer, PrefixScorer, Request, batch, projection, score_plain
+from metashot.engine.scoring import batch, projection
+from metashot.engine.scoring.plain import PlainScorer, score_plain
+from metashot.engine.scoring.prefix import PrefixScorer
+from metashot.engine.scoring.request import Request
 
 ARCHITECTURES = ("gpt2", "llama", "gptj", "gemma", "gemma2")
 TINY_BUDGET = 1  # the floor of 32 rows a batch

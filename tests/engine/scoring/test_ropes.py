@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from metashot.engine.scoring import PrefixScorer, Request, score_plain
+from metashot.engine.scoring.plain import score_plain
+from metashot.engine.scoring.prefix import PrefixScorer
+from metashot.engine.scoring.request import Request
 from metashot.engine.scoring.ropes import RopeRegimes
 
 SHORT, LONG, LONGER = (Request(tuple(range(20, 20 + n)), (5, 6, 7)) for n in (30, 80, 120))

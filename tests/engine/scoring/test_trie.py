@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from metashot.engine.scoring import Request
+from metashot.engine.scoring.request import Request
 from metashot.engine.scoring.trie import build_trie
 
 _tokens = st.lists(st.integers(0, 2), max_size=6).map(tuple)

@@ -10,10 +10,9 @@ import pytest
 import torch
 
 from metashot.engine.errors import ConfigError
+from metashot.engine.training.config import OptimizerConfig, adamw
 from metashot.engine.training.optimizers import (
-    OptimizerConfig,
     Updater,
-    adamw,
     build_optimizer,
     constant_factor,
     learning_rate_at,

@@ -11,8 +11,9 @@ import bitsandbytes
 import numpy as np
 import torch
 
+from metashot.engine.training.config import OptimizerConfig, adamw
 from metashot.engine.training.learner import StepReport, ensure_finite
-from metashot.engine.training.optimizers import OptimizerConfig, Updater, adamw, build_optimizer
+from metashot.engine.training.optimizers import Updater, build_optimizer
 from metashot.engine.training.randomness import seed_everything
 
 ALGORITHMS = {

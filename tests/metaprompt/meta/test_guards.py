@@ -15,10 +15,10 @@ from metashot.metaprompt.backbone import Encoding, make_backbone
 from metashot.metaprompt.batch import PromptBatch, PromptExample, collate
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta import cuts, held_out, probe
-from metashot.metaprompt.meta.config import make_regularizer
 from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format
 from metashot.metaprompt.meta.inner_loop import PassRules
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
+from metashot.metaprompt.meta.setup import make_regularizer
 from metashot.metaprompt.meta.tasks import TaskStream
 from metashot.metaprompt.soft_prompt import initial_prompt
 

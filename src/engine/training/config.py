@@ -1,0 +1,161 @@
+"""The keys that every training has: its loop, how the model computes, and its optimizer. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, Literal, Protocol
+
+from metashot.engine.components.values import stands_for
+from metashot.engine.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """`conf/trainer` keys that the loop reads.
+
+    Attributes:
+        steps: optimizer steps in all.
+        save_every: steps between checkpoints; 0 saves only at the end.
+        evaluate_every: steps between evaluations; 0 for none.
+        log_every: steps between log lines.
+        resume: `auto` continues from the newest whole checkpoint if there is one; `never` refuses a folder
+            that holds any.
+        best_metric: key of `evaluate`'s metrics that decides about the best checkpoints and early stopping.
+        early_stop_evaluations: stop after so many evaluations without a better value; 0 for never.
+        progress: draw a progress bar (on rank 0).
+        config_node: where these keys stand in the config, for error messages.
+    """
+
+    steps: int = 30_000
+    save_every: int = 1000
+    evaluate_every: int = 0
+    log_every: int = 10
+    resume: Literal["auto", "never"] = "auto"
+    best_metric: str = "accuracy"
+    early_stop_evaluations: int = 0
+    progress: bool = True
+    config_node: str = "trainer"
+
+
+@dataclass(frozen=True, slots=True)
+class LoraConfig:
+    """`trainer.lora` keys, named as PEFT names them.
+
+    Attributes:
+        r: rank of the update.
+        alpha: its scale times r.
+        dropout: on the update's input.
+        target_modules: names of the layers that get one; empty for all linear layers but the vocabulary projection.
+        last_layers: only so many of the last transformer layers get one, and no gradient is computed below them;
+            None for all.
+    """
+
+    r: int = 8
+    alpha: int = 16
+    dropout: float = 0.0
+    target_modules: tuple[str, ...] = ()
+    last_layers: int | None = None
+
+
+@dataclass(frozen=True)
+class TrainableConfig:
+    """How the model computes while training.
+
+    Attributes:
+        precision: `float32`, `bfloat16` (autocast, float32 weights) or `float16` (the same with loss scaling; GPU).
+        gradient_checkpointing: recompute activations in the backward pass.
+        compile: run the transformer through torch.compile.
+        lora: train low-rank updates only, or None for all weights.
+    """
+
+    precision: str = "float32"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    lora: LoraConfig | None = None
+
+
+class Optimizer(Protocol):
+    """What every optimizer of torch has; the class itself would bring torch to every command."""
+
+    param_groups: list[dict[str, Any]]
+    state: Any
+
+    def step(self) -> Any:
+        """Update the parameters from their gradients."""
+        ...
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed training needs."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Put back what `state_dict` returned."""
+        ...
+
+
+Algorithm = Callable[..., Optimizer]
+"""A torch optimizer class, or one of a library, with all its arguments but the parameters and the learning rate."""
+
+
+@stands_for("torch.optim.adamw.AdamW")
+def make_adamw(
+    params: Any,
+    lr: float = 1e-3,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    *,
+    amsgrad: bool = False,
+    fused: bool = True,
+) -> Optimizer:
+    """`torch.optim.AdamW` over parameters or parameter groups; torch is imported when it is called."""
+    from torch.optim import AdamW
+
+    return AdamW(params, lr, betas, eps, weight_decay, amsgrad, fused=fused)
+
+
+def adamw(**keys: Any) -> Algorithm:
+    """AdamW in torch's fused form, with further arguments."""
+    return partial(make_adamw, fused=True, **keys)
+
+
+@dataclass(frozen=True, slots=True)
+class OptimizerConfig:
+    """One file of `conf/optimizer`.
+
+    Attributes:
+        learning_rate: at the top of the schedule.
+        weight_decay: on weights with two or more axes; never on biases and norms.
+        schedule: `linear` (to 0 at the last step) or `constant`.
+        warmup_steps: steps of linear growth from 0.
+        clip_norm: largest gradient norm, or 0 for no clipping.
+        algorithm: makes the optimizer from parameter groups and `lr`.
+    """
+
+    learning_rate: float = 1e-5
+    weight_decay: float = 0.0
+    schedule: Literal["linear", "constant"] = "linear"
+    warmup_steps: int = 0
+    clip_norm: float = 1.0
+    algorithm: Algorithm = field(default_factory=adamw)
+
+    def __post_init__(self) -> None:
+        """Check values.
+
+        Raises:
+            ConfigError: an unknown schedule, a rate that is not positive, or a key of the algorithm that is set here.
+        """
+        if self.schedule not in ("linear", "constant"):
+            raise ConfigError("optimizer.schedule", f"unknown value {self.schedule!r}", "linear or constant")
+        if self.learning_rate <= 0:
+            raise ConfigError("optimizer.learning_rate", f"{self.learning_rate} is not positive", "try 1e-5")
+        for key, own in (("lr", "learning_rate"), ("weight_decay", "weight_decay"), ("params", None)):
+            if key in getattr(self.algorithm, "keywords", {}):
+                way_out = f"set optimizer.{own}" if own else "leave it out"
+                raise ConfigError(f"optimizer.algorithm.{key}", "is no key of the algorithm", way_out)
