@@ -1,23 +1,85 @@
-"""What a command imports before its config is made: no torch, no plotting, no tables of numbers."""
+"""What a command imports that computes nothing: no torch, no plotting, no tables of numbers."""
 
+import inspect
+import json
 import subprocess
 import sys
+from dataclasses import is_dataclass
+from pathlib import Path
 
 import pytest
 
+from metashot.engine.components.binding import signature, types_of
+from metashot.engine.components.choices import CONFIG_FOLDER
+from metashot.engine.components.targets import import_target
 from metashot.engine.errors import ConfigError
+from metashot.stages.run_config import RunConfig
 from metashot.stages.stage_table import STAGES, check_stage
 
-START = """
-import sys
-import metashot.stages.command
-print([name for name in ("torch", "transformers", "scipy", "matplotlib", "polars", "wandb", "optuna") if name in sys.modules])
+COMMANDS = """
+import json, sys
+from metashot.stages.command import main
+HEAVY = ("torch", "transformers", "scipy", "matplotlib", "polars", "wandb", "optuna")
+for arguments in json.loads(sys.argv.pop()):
+    sys.argv[1:] = arguments
+    try:
+        main()
+    except SystemExit as ending:
+        print("exit", ending.code)
+    print("loaded", arguments, [name for name in HEAVY if name in sys.modules])
 """
 
 
-def test_a_mistake_in_the_command_line_imports_no_torch():
-    done = subprocess.run([sys.executable, "-c", START], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_a_mistake_a_stored_rerun_and_a_plan_import_no_torch(tmp_path):
+    stored = ["debug=smoke", f"results_root={tmp_path}", "hydra.run.dir=" + str(tmp_path / "${stage}")]
+    subprocess.run([sys.executable, "run.py", *stored], check=True, capture_output=True)
+    commands = [
+        [*stored, "k=many"],
+        [*stored, "optimizer.algorithm.beta=[0.9,0.99]"],
+        stored,
+        [*stored, "stage=plan"],
+    ]
+    script = [sys.executable, "-c", COMMANDS, json.dumps(commands)]
+    done = subprocess.run(script, capture_output=True, text=True, check=True)
+    assert [line for line in done.stdout.splitlines() if line.startswith(("loaded", "exit"))] == [
+        "exit 2", f"loaded {commands[0]} []", "exit 2", f"loaded {commands[1]} []", f"loaded {commands[2]} []",
+        f"loaded {commands[3]} []",
+    ]  # fmt: skip
+    assert "error: k: " in done.stderr
+    assert "optimizer.algorithm.beta: unknown key (did you mean 'betas'?)" in done.stderr
+    assert "all 2 cells were stored already" in done.stdout
+    record = json.loads((tmp_path / "evaluate" / "run.json").read_text())
+    assert record["status"] == "finished"
+    assert "device" not in record
+
+
+def targets(folder: Path) -> set[str]:
+    """Every `_target_` of this package in the config files."""
+    words = [line.split() for file in folder.rglob("*.yaml") for line in file.read_text().splitlines()]
+    return {row[1] for row in words if row[:1] == ["_target_:"] and row[1].startswith("metashot.")}
+
+
+@pytest.mark.parametrize("name", sorted(targets(CONFIG_FOLDER)))
+def test_the_types_of_every_choice_can_be_read(name):
+    """A type that is imported for type checkers only would leave the keys of its choice unchecked."""
+    target = import_target(name, "target")
+    annotated = {
+        key for key, one in signature(target).items() if one.annotation is not inspect.Parameter.empty
+    }
+    assert annotated <= set(types_of(target))
+
+
+def test_the_types_of_the_whole_config_can_be_read():
+    pending, seen = [RunConfig], set()
+    while pending:
+        kind = pending.pop()
+        if kind in seen:
+            continue
+        seen.add(kind)
+        types = types_of(kind)
+        assert set(signature(kind)) <= set(types), kind
+        pending += [one for one in types.values() if inspect.isclass(one) and is_dataclass(one)]
+    assert len(seen) > 10
 
 
 def test_import_metashot_alone_imports_nothing_large():
@@ -39,7 +101,7 @@ def test_import_metashot_alone_imports_nothing_large():
             "metashot.icl.methods.Method",
             r"unknown stage 'plant' \(did you mean 'plan'\?\)",
         ),
-        ("doctor", "metashot.metaprompt.tuning.tunable.PromptMethod", r"method 'm' has no stage 'doctor'"),
+        ("doctor", "metashot.metaprompt.tuning.config.PromptMethod", r"method 'm' has no stage 'doctor'"),
     ],
 )
 def test_a_wrong_stage_is_said_before_anything_is_imported(stage, target, message):

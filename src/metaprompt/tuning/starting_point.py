@@ -18,14 +18,13 @@ from metashot.metaprompt.meta.setup import make_regularizer
 from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned
 from metashot.metaprompt.released import load_released_regularizer
 from metashot.metaprompt.soft_prompt import initial_prompt, load_prompt
-from metashot.metaprompt.tuning.config import TuneSettings
+from metashot.metaprompt.tuning.config import TuneSettings, TuningMethod
 from metashot.metaprompt.tuning.tunable import (
     FullTunable,
     LoraTunable,
     PeftPromptTunable,
     PromptTunable,
     Tunable,
-    TuningMethod,
 )
 
 _RANDOM_PSI = RegularizerConfig(1920, 1, False, "relu", "normal", "matrix_l2", 24)

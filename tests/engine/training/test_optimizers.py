@@ -9,6 +9,7 @@ import bitsandbytes
 import pytest
 import torch
 
+from metashot.engine.components.values import as_plain
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.config import OptimizerConfig, adamw
 from metashot.engine.training.optimizers import (
@@ -92,3 +93,13 @@ def test_any_class_of_torch_may_be_the_algorithm(name: str) -> None:
 def test_settings_that_cannot_be_fulfilled_are_named(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build_optimizer([("weight", torch.nn.Parameter(torch.ones(2, 2)))], OptimizerConfig(**keys))
+
+
+def test_identities_call_the_default_algorithm_by_the_class_of_torch() -> None:
+    """So a checkpoint goes on whether its config named the class or the function that makes one."""
+    named = OptimizerConfig(algorithm=partial(torch.optim.AdamW, fused=True))
+    assert as_plain(OptimizerConfig()) == as_plain(named)
+    assert (
+        type(build_optimizer([("w", torch.nn.Parameter(torch.zeros(2, 2)))], OptimizerConfig()))
+        is torch.optim.AdamW
+    )
