@@ -14,13 +14,13 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
 from metashot.data.episodes import EpisodeSampler, check_pools
 from metashot.data.source import TaskSource
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
+from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.engine.scoring.plain import PlainScorer
 from metashot.engine.training.checkpoint import CheckpointStore
 from metashot.engine.training.learner import MetricSink, StepReport, ensure_finite
@@ -290,7 +290,7 @@ class MetaLearner:
         self._trainable.export(folder)
 
 
-def training_prompt(settings: MetaTrainSettings, tokenizer: PreTrainedTokenizerBase) -> BoundPrompt:
+def training_prompt(settings: MetaTrainSettings, tokenizer: AnyTokenizer) -> BoundPrompt:
     """The prompt format of the training sequences; released layouts are the newline one, whatever the model.
 
     Raises:
@@ -316,7 +316,7 @@ def training_prompt(settings: MetaTrainSettings, tokenizer: PreTrainedTokenizerB
 
 def episode_stream(
     settings: MetaTrainSettings,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: AnyTokenizer,
     context_length: int,
     pools: Mapping[str, Sequence[Example]],
 ) -> EpisodeStream:

@@ -27,9 +27,11 @@ def batch_encoder(tokenizer: AnyTokenizer) -> EncodeBatch:
             encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=False)
         ]
 
+    whole: Any = tokenizer
+
     def encode(texts: list[str]) -> Sequence[Sequence[int]]:
         # verbose=False: a text longer than the model's positions is cut by our own rules later.
-        encoded: Any = tokenizer(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
+        encoded = whole(texts, add_special_tokens=False, return_attention_mask=False, verbose=False)
         return encoded["input_ids"]
 
     return encode

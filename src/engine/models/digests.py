@@ -8,7 +8,7 @@ import json
 import re
 from importlib.metadata import PackagePath
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from metashot.engine.errors import ModelError
 from metashot.engine.files import sha256_once
@@ -95,5 +95,6 @@ def state_digest(model: torch.nn.Module) -> str:
 def tokenizer_digest(tokenizer: AnyTokenizer) -> str:
     """sha256 over the fast tokenizer's full serialization."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    text = backend.to_str() if backend is not None else repr(sorted(tokenizer.get_vocab().items()))
+    whole: Any = tokenizer
+    text = backend.to_str() if backend is not None else repr(sorted(whole.get_vocab().items()))
     return hashlib.sha256(text.encode("utf-8")).hexdigest()
