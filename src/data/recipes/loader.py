@@ -11,13 +11,13 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from metashot.data.errors import DataError
+from metashot.data.errors import DataError, suggestion
 from metashot.data.recipes.keys import CommonKeys
 from metashot.data.recipes.named_fields import named_fields
 from metashot.data.recipes.own_rows import check_own_recipe
 from metashot.data.recipes.recipe import Recipe
 from metashot.data.recipes.spec import SPEC_MODELS, RecipeSpec
-from metashot.data.yaml_files import YamlFile, read_yaml, suggestion
+from metashot.data.yaml_files import YamlFile, read_yaml
 
 _ADAPTER: TypeAdapter[Any] = TypeAdapter(RecipeSpec)
 _FAMILY_KEY = "tasks"

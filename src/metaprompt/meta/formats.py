@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from metashot.data.yaml_files import read_yaml, suggestion
+from metashot.data.errors import suggestion
+from metashot.data.yaml_files import read_yaml
 from metashot.engine.errors import ConfigError, DataError
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.meta.draws import DRAWS, Record
