@@ -53,7 +53,6 @@ KINDS = {
         Kind(spec.UnifiedqaTarget, unifiedqa.unifiedqa_target),
     )
 }
-RECIPE: TypeAdapter[Any] = TypeAdapter(
-    Annotated[Union[tuple(kind.keys for kind in KINDS.values())], Field(discriminator="kind")]  # noqa: UP007
-)
+_MODELS: Any = Union[tuple(kind.keys for kind in KINDS.values())]  # pyright: ignore # noqa: UP007
+RECIPE: TypeAdapter[Any] = TypeAdapter(Annotated[_MODELS, Field(discriminator="kind")])
 """Reads the keys of a recipe of any kind."""
