@@ -30,6 +30,10 @@ STAGES = {
 """Stage -> method family -> function of `metashot.stages`, imported when it runs: most of a short command is imports."""
 
 
+STAGES_OF_RUNS = ("report", "compare")
+"""Stages that read finished runs: model, method and data of the config have no say in them."""
+
+
 def check_stage(composed: Mapping[str, Any]) -> None:
     """Refuse a stage that does not exist, or that the method has no use for, before anything is imported.
 
