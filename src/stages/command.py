@@ -27,7 +27,7 @@ from metashot.engine.components.choices import CONFIG_FOLDER
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.signals import Interrupted, sigterm_interrupts
 from metashot.stages.command_line import with_new_keys
-from metashot.stages.composition_errors import GROUP_NULL, SEARCH_PATH, explain
+from metashot.stages.composition_errors import GROUP_NULL, PLUGIN, SEARCH_PATH, explain
 from metashot.stages.launch import LAUNCH
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.replay import replay
@@ -82,7 +82,7 @@ def check_stage(composed: Mapping[str, Any]) -> None:
     family = "prompt" if str(composed["method"].get("_target_", "")).startswith(PROMPT_METHODS) else "icl"
     asked = composed["stage"]
     for name in asked if isinstance(asked, list) else [asked]:
-        if name not in STAGES:
+        if not isinstance(name, str) or name not in STAGES:
             raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), STAGES))
         if family not in STAGES[name]:
             useful = [stage for stage, functions in STAGES.items() if family in functions]
@@ -141,9 +141,8 @@ def announce(composed: Mapping[str, Any]) -> None:
     stage = composed["stage"]
     setting = (composed["setting"] or composed["data"]).get("name", "")
     words = " and ".join(map(str, stage)) if isinstance(stage, list) else str(stage)
-    print(
-        f"{words}: {composed['method'].get('name')}, {composed['model'].get('name')}, {setting}", flush=True
-    )
+    names = f"{composed['method'].get('name')}, {composed['model'].get('name')}, {setting}"
+    print(printable(f"{words}: {names}"), flush=True)
 
 
 @contextmanager
@@ -231,8 +230,8 @@ def main() -> None:
         if SHOW_ALL:
             raise
         fail(explain(error))
-    except (ValueError, UserWarning) as error:
-        if SHOW_ALL or not str(error).startswith((GROUP_NULL, SEARCH_PATH)):
+    except (ValueError, UserWarning, RuntimeError, ImportError) as error:
+        if SHOW_ALL or not str(error).startswith((GROUP_NULL, SEARCH_PATH, *PLUGIN)):
             raise
         fail(explain(error))
     except MetashotError as error:  # of the sweep itself; a job has its own
