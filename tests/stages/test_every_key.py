@@ -16,10 +16,11 @@ from omegaconf import OmegaConf
 
 from metashot.data.errors import MetashotError
 from metashot.engine.components.binding import Call, bind_call, types_of
-from metashot.stages.command import check_stage, register_resolvers
+from metashot.stages.command import register_resolvers
 from metashot.stages.components import make_run_config
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.run_config import RunConfig
+from metashot.stages.stage_table import check_stage
 
 BASES = (
     (),

@@ -6,7 +6,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -170,19 +170,9 @@ class Recipe:
         """Whether a row's pair depends on this row alone: nothing is drawn or grouped."""
         return self.spec.kind not in ("coin_pair", "shuffled_choices", "grouped_choices", "unifiedqa_pool")
 
-    def pairs_at(self, rows: Iterable[Row], places: Collection[int]) -> Iterator[Pair | ChoicePair]:
-        """The pairs of the rows at `places`, none of which is dropped; reads no further than the last of them.
-
-        Only for recipes that are row-wise.
-        """
-        make = self._maker(self.generator())
-        left = len(places)
-        for index, row in enumerate(rows):
-            if index in places:
-                yield make(row)
-                left -= 1
-                if not left:
-                    return
+    def pairs_of(self, rows: Iterable[Row]) -> Iterator[Pair | ChoicePair]:
+        """The pairs of some rows of a split, none of which is dropped; only for recipes that are row-wise."""
+        return map(self._maker(self.generator()), rows)
 
     def _maker(self, generator: Generator) -> PairOf:
         """Row to pair: drop rules, then what is asked of rows, then the recipe's kind."""

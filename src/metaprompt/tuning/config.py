@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Any, Literal
 
 from metashot.data.value_kinds import Count, Dropout, GivenLine, Name, Positive, Seed
 from metashot.engine.errors import ConfigError
@@ -105,6 +105,10 @@ class TuneSettings(TuningConfig):
             )
         if self.k < 1 or not self.data_seeds:
             raise ConfigError("k", "k is 0 or seeds is empty", "give k >= 1 and at least one seed")
+
+    def tested(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """The test rows that are evaluated."""
+        return rows[: self.test_limit or None]
 
     def behaviour(self) -> ReleasedBehaviour:
         """The oddities that are on."""
