@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metashot.data.errors import MetashotError
+from metashot.data.terminal import printable
 from metashot.engine.training.signals import sigterm_interrupts
 from metashot.stages.launch import LAUNCH
 from metashot.stages.stage_table import STAGES_OF_RUNS, chosen_stages
@@ -61,9 +62,8 @@ def announce(composed: Mapping[str, Any]) -> None:
         return
     setting = (composed["setting"] or composed["data"]).get("name", "")
     words = " and ".join(map(str, stage)) if isinstance(stage, list) else str(stage)
-    print(
-        f"{words}: {composed['method'].get('name')}, {composed['model'].get('name')}, {setting}", flush=True
-    )
+    names = f"{composed['method'].get('name')}, {composed['model'].get('name')}, {setting}"
+    print(printable(f"{words}: {names}"), flush=True)
 
 
 @contextmanager

@@ -43,7 +43,7 @@ def check_stage(composed: Mapping[str, Any]) -> None:
     family = "prompt" if str(composed["method"].get("_target_", "")).startswith(PROMPT_METHODS) else "icl"
     asked = composed["stage"]
     for name in asked if isinstance(asked, list) else [asked]:
-        if name not in STAGES:
+        if not isinstance(name, str) or name not in STAGES:
             raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), STAGES))
         if family not in STAGES[name]:
             useful = [stage for stage, functions in STAGES.items() if family in functions]

@@ -15,7 +15,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from metashot.data.seals import parse_json
+from metashot.data.json_text import parse_json
 from metashot.engine.errors import OutputError
 from metashot.engine.files import append_bytes, append_lines, output_errors, write_atomic
 from metashot.engine.runs.results import (

@@ -11,7 +11,8 @@ from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import sha256
 from typing import Any
 
-from metashot.data.seals import SEAL, parse_json, sealed, unsealed
+from metashot.data.json_text import parse_json
+from metashot.data.seals import SEAL, sealed, unsealed
 from metashot.engine.errors import OutputError
 from metashot.engine.files import json_line
 
