@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from metashot.data.episodes import TaskSampling
 from metashot.data.task import Example
+from metashot.data.value_kinds import Count, Name, Positive, PositiveShare, Seed, Share, Weight
 from metashot.engine.components.values import as_plain
 from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.engine.training.config import LoopConfig, OptimizerConfig, TrainableConfig
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits
 from metashot.icl.prompting.config import RELEASED_PROMPT, MetaiclPrompt, PromptConfig
-from metashot.icl.sequences import DemonstrationLabels, LossOn
+from metashot.icl.sequence_labels import DemonstrationLabels
+from metashot.icl.sequences import LossOn
 
 if TYPE_CHECKING:
     from metashot.engine.models.loading import LanguageModel
@@ -63,23 +65,23 @@ class EpisodeConfig:
     """
 
     task_sampling: TaskSampling = TaskSampling.PROPORTIONAL
-    pool_size: int = 16384
-    pool_seed: int = 100
-    pool_fraction: float = 1.0
-    training_tasks: int | None = None
-    training_tasks_draw: int = 0
+    pool_size: Positive = 16384
+    pool_seed: Seed = 100
+    pool_fraction: PositiveShare = 1.0
+    training_tasks: Positive | None = None
+    training_tasks_draw: Seed = 0
     demonstration_labels: DemonstrationLabels = DemonstrationLabels.GOLD
     no_masking: bool = False
     loss_on: LossOn = LossOn.QUERY
-    token_weight: float = 1.0
-    option_weight: float = 0.0
-    replaced_share: float = 1.0
+    token_weight: Weight = 1.0
+    option_weight: Weight = 0.0
+    replaced_share: Share = 1.0
     balanced_labels: bool = False
     released_free_form: bool = False
     batching: Batching = Batching.BUCKETED
-    batch_size: int = 8
-    micro_batch_size: int = 8
-    bucket_batches: int = 16
+    batch_size: Positive = 8
+    micro_batch_size: Positive = 8
+    bucket_batches: Positive = 16
     limits: LengthLimits = field(default_factory=LengthLimits)
 
 
@@ -96,10 +98,10 @@ class HeldOutConfig:
             their pools.
     """
 
-    tasks: tuple[str, ...] = ()
-    k: int = 16
-    seeds: tuple[int, ...] = (100,)
-    test_examples: int = 50
+    tasks: tuple[Name, ...] = ()
+    k: Count = 16
+    seeds: tuple[Seed, ...] = (100,)
+    test_examples: Positive = 50
     from_pool: bool = False
 
 

@@ -11,6 +11,7 @@ from metashot.data.modules import DataModule
 from metashot.data.preparation.prepare import PrepareConfig
 from metashot.data.selected_source import Selection
 from metashot.data.source import TaskSource
+from metashot.data.value_kinds import Count, GivenLine, Line, Seed
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.report.config import CompareConfig, ReportConfig
 from metashot.engine.scoring.request import MakeScorer
@@ -72,7 +73,7 @@ class SettingChoice:
         name: a setting of `data.settings`, or a YAML file of one's own.
     """
 
-    name: str
+    name: GivenLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,15 +93,15 @@ class RunConfig:
     scorer: MakeScorer
     logger: LoggerConfig
     stage: str | tuple[str, ...]
-    k: int
-    seeds: tuple[int, ...]
+    k: Count
+    seeds: tuple[Seed, ...]
     split: Literal["test", "dev"]
     truncation: Truncation
     checkpoint: Path | None
     results_root: Path
-    condition: str
-    name: str | None
-    tags: str | tuple[str, ...]
+    condition: Line
+    name: GivenLine | None
+    tags: GivenLine | tuple[GivenLine, ...]
     selection: Selection
     prompt: PromptConfig
     runs: tuple[Path, ...]

@@ -2,12 +2,14 @@
 
 import inspect
 import json
+import re
 import subprocess
 import sys
 from dataclasses import is_dataclass
 from pathlib import Path
 
 import pytest
+import yaml
 
 from metashot.engine.components.binding import signature, types_of
 from metashot.engine.components.choices import CONFIG_FOLDER
@@ -116,3 +118,9 @@ def test_every_stage_names_functions_that_exist():
         for place in families.values():
             module, _, function = place.partition(".")
             assert callable(getattr(import_module(f"metashot.stages.{module}"), function))
+
+
+def test_help_names_every_stage():
+    text = yaml.safe_load((CONFIG_FOLDER / "hydra" / "default.yaml").read_text())["help"]["template"]
+    (stages,) = re.findall(r"Stages: (.*);", text)
+    assert stages.split(", ") == list(STAGES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
+from metashot.data.value_kinds import Count, Dropout, GivenLine, LearningRate, Name, Positive, Weight
 from metashot.engine.components.values import stands_for
 from metashot.engine.errors import ConfigError
 
@@ -28,13 +29,13 @@ class LoopConfig:
         config_node: where these keys stand in the config, for error messages.
     """
 
-    steps: int = 30_000
-    save_every: int = 1000
-    evaluate_every: int = 0
-    log_every: int = 10
+    steps: Positive = 30_000
+    save_every: Count = 1000
+    evaluate_every: Count = 0
+    log_every: Positive = 10
     resume: Literal["auto", "never"] = "auto"
-    best_metric: str = "accuracy"
-    early_stop_evaluations: int = 0
+    best_metric: Name = "accuracy"
+    early_stop_evaluations: Count = 0
     progress: bool = True
     config_node: str = "trainer"
 
@@ -52,11 +53,11 @@ class LoraConfig:
             None for all.
     """
 
-    r: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] = ()
-    last_layers: int | None = None
+    r: Positive = 8
+    alpha: Positive = 16
+    dropout: Dropout = 0.0
+    target_modules: tuple[GivenLine, ...] = ()
+    last_layers: Positive | None = None
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ class TrainableConfig:
         lora: train low-rank updates only, or None for all weights.
     """
 
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
     compile: bool = False
     lora: LoraConfig | None = None
@@ -138,23 +139,21 @@ class OptimizerConfig:
         algorithm: makes the optimizer from parameter groups and `lr`.
     """
 
-    learning_rate: float = 1e-5
-    weight_decay: float = 0.0
+    learning_rate: LearningRate = 1e-5
+    weight_decay: Weight = 0.0
     schedule: Literal["linear", "constant"] = "linear"
-    warmup_steps: int = 0
-    clip_norm: float = 1.0
+    warmup_steps: Count = 0
+    clip_norm: Weight = 1.0
     algorithm: Algorithm = field(default_factory=adamw)
 
     def __post_init__(self) -> None:
         """Check values.
 
         Raises:
-            ConfigError: an unknown schedule, a rate that is not positive, or a key of the algorithm that is set here.
+            ConfigError: an unknown schedule, or a key of the algorithm that is set here.
         """
         if self.schedule not in ("linear", "constant"):
             raise ConfigError("optimizer.schedule", f"unknown value {self.schedule!r}", "linear or constant")
-        if self.learning_rate <= 0:
-            raise ConfigError("optimizer.learning_rate", f"{self.learning_rate} is not positive", "try 1e-5")
         for key, own in (("lr", "learning_rate"), ("weight_decay", "weight_decay"), ("params", None)):
             if key in getattr(self.algorithm, "keywords", {}):
                 way_out = f"set optimizer.{own}" if own else "leave it out"

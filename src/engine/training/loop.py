@@ -100,15 +100,6 @@ def run_training(
 
 
 def _check(settings: LoopConfig) -> None:
-    if settings.steps < 1:
-        raise ConfigError(
-            f"{settings.config_node}.steps", f"{settings.steps} is not positive", "give at least 1"
-        )
-    for key in ("save_every", "evaluate_every", "early_stop_evaluations"):
-        if getattr(settings, key) < 0:
-            raise ConfigError(
-                f"{settings.config_node}.{key}", f"{getattr(settings, key)} is negative", "0 turns it off"
-            )
     if settings.resume not in ("auto", "never"):
         raise ConfigError(
             f"{settings.config_node}.resume", f"unknown value {settings.resume!r}", "auto or never"

@@ -29,8 +29,6 @@ def with_lora(model: PreTrainedModel, lora: LoraConfig | None) -> PreTrainedMode
     """
     if lora is None:
         return model
-    if lora.r < 1:
-        raise ConfigError("trainer.lora.r", f"{lora.r} is not positive", "try 8")
     try:
         from peft import LoraConfig as PeftLoraConfig
         from peft import get_peft_model

@@ -6,9 +6,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated, Literal
 
+from pydantic import Field
+
+from metashot.data.value_kinds import (
+    Count,
+    GivenLine,
+    InnerShare,
+    LearningRate,
+    Positive,
+    PositiveWeight,
+    Seed,
+    Share,
+    Weight,
+)
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.config import LoopConfig, OptimizerConfig
+from metashot.metaprompt.meta.format_names import format_names
 from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour
 
 
@@ -50,25 +65,20 @@ class RegularizerConfig:
         coefficient_width: hidden units of the coefficient network.
     """
 
-    rank: int
-    hidden_layers: int
+    rank: Positive
+    hidden_layers: Count
     residual: bool
     last_activation: str
     init: str
     rescale: str
-    coefficient_width: int
+    coefficient_width: Positive
 
     def __post_init__(self) -> None:
-        """Check every field.
+        """Check the named choices.
 
         Raises:
             ConfigError: a value outside its rule.
         """
-        for key in ("rank", "coefficient_width"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"supmer.regularizer.{key}", f"{getattr(self, key)}", "give at least 1")
-        if self.hidden_layers < 0:
-            raise ConfigError("supmer.regularizer.hidden_layers", f"{self.hidden_layers}", "give 0 or more")
         _member("last_activation", self.last_activation, ("none", "relu"))
         _member("init", self.init, tuple(LayerInit))
         _member("rescale", self.rescale, tuple(Rescale))
@@ -118,31 +128,31 @@ class MetaConfig:
         switches: single oddities on or off; null follows `as_released`.
     """
 
-    prompt_length: int
-    prompt_init: str
+    prompt_length: Positive
+    prompt_init: Literal["vocabulary", "random"]
     prompt_path: str | None
-    formats: tuple[str, ...]
-    examples_per_set: int | None
-    tasks_per_step: int
-    steps_per_draw: int
-    max_context_tokens: int
-    max_batch_tokens: int
-    inner_lr: float
+    formats: tuple[GivenLine, ...]
+    examples_per_set: Positive | None
+    tasks_per_step: Positive
+    steps_per_draw: Positive
+    max_context_tokens: Positive
+    max_batch_tokens: Positive
+    inner_lr: LearningRate
     second_order: bool
     interpolate: bool
     regularize: bool
-    coefficient_weight: float
-    concentration: float
-    curriculum_base: float
-    similarity_decay: float
-    held_out_fraction: float
-    min_domain_sentences: int
-    test_tasks_per_format: int
-    test_queries: int
-    pseudo_tokens: str
+    coefficient_weight: Weight
+    concentration: PositiveWeight
+    curriculum_base: Annotated[float, Field(gt=1, le=1e6)]
+    similarity_decay: Share
+    held_out_fraction: InnerShare
+    min_domain_sentences: Positive
+    test_tasks_per_format: Positive
+    test_queries: Positive
+    pseudo_tokens: GivenLine
     dropout: bool
-    max_skipped_tasks: int
-    seed: int
+    max_skipped_tasks: Count
+    seed: Seed
     regularizer: RegularizerConfig
     prompt_optimizer: OptimizerConfig
     regularizer_optimizer: OptimizerConfig
@@ -150,22 +160,11 @@ class MetaConfig:
     switches: Mapping[str, bool | None]
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for a value outside its rule."""
-        for key in (
-            "prompt_length",
-            "tasks_per_step",
-            "steps_per_draw",
-            "max_context_tokens",
-            "max_batch_tokens",
-        ):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"supmer.{key}", f"{getattr(self, key)}", "give at least 1")
-        if not 0 < self.held_out_fraction < 1:
-            raise ConfigError(
-                "supmer.held_out_fraction", f"{self.held_out_fraction}", "give a share between 0 and 1"
-            )
+        """Raise ConfigError when there is no format."""
         if not self.formats:
-            raise ConfigError("supmer.formats", "is empty", "give at least one of nsp, nss, scsp, scss, scc")
+            raise ConfigError(
+                "supmer.formats", "is empty", f"give at least one of {', '.join(format_names())}"
+            )
 
     def behaviour(self) -> ReleasedBehaviour:
         """The oddities that are on."""
@@ -195,6 +194,6 @@ class ProbeConfig:
         seed: of the records.
     """
 
-    train: int = 512
-    test: int = 512
-    seed: int = 0
+    train: Positive = 512
+    test: Positive = 512
+    seed: Seed = 0

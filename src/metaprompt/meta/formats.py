@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from metashot.data.yaml_files import read_yaml, suggestion
+from metashot.data.errors import suggestion
+from metashot.data.yaml_files import read_yaml
 from metashot.engine.errors import ConfigError, DataError
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.meta.draws import DRAWS, Record
+from metashot.metaprompt.meta.format_names import FORMAT_FOLDER, format_names
 from metashot.metaprompt.template import (
     Fill,
     Limits,
@@ -25,8 +26,6 @@ from metashot.metaprompt.template import (
     word_id,
 )
 from metashot.metaprompt.truncation import Truncation
-
-FORMAT_NAMES = ("nsp", "nss", "scsp", "scss", "scc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +96,15 @@ def load_format(name: str) -> TaskFormat:
         DataError: a key is missing, unknown or outside its rule.
     """
     own = Path(name)
-    if own.suffix != ".yaml" and name not in FORMAT_NAMES:
-        raise ConfigError("supmer.formats", f"unknown format {name!r}", suggestion(name, FORMAT_NAMES))
-    path = (
-        own
-        if own.suffix == ".yaml"
-        else Path(str(files("metashot.metaprompt.meta") / "format_files" / f"{name}.yaml"))
-    )
+    if own.suffix != ".yaml" and name not in format_names():
+        raise ConfigError("supmer.formats", f"unknown format {name!r}", suggestion(name, format_names()))
+    path = own if own.suffix == ".yaml" else FORMAT_FOLDER / f"{name}.yaml"
     file = read_yaml(path)
     wanted = set(TaskFormat.__dataclass_fields__)
     if set(file.content) != wanted:
         odd = sorted(set(file.content) ^ wanted)
         raise DataError(
-            str(path), f"missing or unknown keys: {', '.join(odd)}", "compare with formats/*.yaml"
+            str(path), f"missing or unknown keys: {', '.join(odd)}", "compare with the files of format_files"
         )
     return _parse(str(path), dict(file.content))
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any, Literal
 
+from metashot.data.value_kinds import Count, Dropout, GivenLine, Line, Name, Positive, Seed, Signed
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.config import OptimizerConfig
 from metashot.metaprompt.meta.config import Rescale
@@ -38,10 +40,10 @@ class PromptMethod:
         row: place among the rows of a table.
     """
 
-    name: str
+    name: Name
     tuning: TuningMethod
-    title: str = ""
-    row: int = 100
+    title: Line = ""
+    row: Signed = 100
 
 
 class SelectOn(StrEnum):
@@ -70,10 +72,10 @@ class TrainRules:
         optimizer: with its schedule and clipping.
     """
 
-    steps: int
-    batch_size: int
-    max_batch_tokens: int
-    evaluate_every: int
+    steps: Positive
+    batch_size: Positive
+    max_batch_tokens: Positive
+    evaluate_every: Positive
     select_on: str
     predict_over: str
     dropout: bool
@@ -81,9 +83,6 @@ class TrainRules:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value outside its rule."""
-        for key in ("steps", "batch_size", "max_batch_tokens", "evaluate_every"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"tuning.train.{key}", f"{getattr(self, key)}", "give at least 1")
         if self.select_on not in tuple(SelectOn):
             raise ConfigError(
                 "tuning.train.select_on", f"unknown value {self.select_on!r}", f"one of {', '.join(SelectOn)}"
@@ -121,23 +120,23 @@ class TuningConfig:
         train: steps, batches, selection, optimizer.
     """
 
-    setting: str
-    tasks: tuple[str, ...]
+    setting: Name
+    tasks: tuple[GivenLine, ...]
     transfer: Mapping[str, Sequence[str]]
-    pattern: int
-    data_source: str
-    data_root: str | None
-    train_seeds: tuple[int, ...]
-    max_tokens: int
-    test_limit: int
-    prompt_length: int
-    prompt_init: str
-    prompt_path: str | None
-    regularizer_path: str | None
+    pattern: Count
+    data_source: Literal["folder", "hub"]
+    data_root: GivenLine | None
+    train_seeds: tuple[Seed, ...]
+    max_tokens: Positive
+    test_limit: Count
+    prompt_length: Positive
+    prompt_init: Literal["vocabulary", "random"]
+    prompt_path: GivenLine | None
+    regularizer_path: GivenLine | None
     rescale: str | None
-    lora_rank: int
-    lora_alpha: int
-    lora_dropout: float
+    lora_rank: Positive
+    lora_alpha: Positive
+    lora_dropout: Dropout
     train: TrainRules
 
     def __post_init__(self) -> None:
@@ -146,9 +145,6 @@ class TuningConfig:
             raise ConfigError(
                 "tuning.rescale", f"unknown value {self.rescale!r}", f"one of {', '.join(Rescale)}"
             )
-        for key in ("prompt_length", "max_tokens"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"tuning.{key}", f"{getattr(self, key)}", "give at least 1")
         if not self.tasks or not self.train_seeds:
             raise ConfigError("tuning", "tasks or train_seeds is empty", "give at least one of each")
 
@@ -188,6 +184,10 @@ class TuneSettings(TuningConfig):
             )
         if self.k < 1 or not self.data_seeds:
             raise ConfigError("k", "k is 0 or seeds is empty", "give k >= 1 and at least one seed")
+
+    def tested(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """The test rows that are evaluated."""
+        return rows[: self.test_limit or None]
 
     def behaviour(self) -> ReleasedBehaviour:
         """The oddities that are on."""
