@@ -16,7 +16,8 @@ import training_helpers as kit
 
 from metashot.engine.training.signals import Interrupted
 from metashot.icl.held_out import HeldOutConfig
-from metashot.icl.meta_training import MetaLearner, train
+from metashot.icl.meta_learner import MetaLearner
+from metashot.icl.meta_training import train
 
 
 def main(folder: Path, stop_step: int) -> None:

@@ -25,7 +25,8 @@ from metashot.engine.training.signals import Interrupted
 from metashot.engine.training.trainable import LoraConfig, TrainableConfig
 from metashot.icl.collate import Batching
 from metashot.icl.held_out import HeldOutConfig
-from metashot.icl.meta_training import MetaLearner, chosen_tasks, train
+from metashot.icl.meta_learner import MetaLearner
+from metashot.icl.meta_training import chosen_tasks, train
 from metashot.icl.prompt import Objective
 from metashot.icl.training_settings import pools_digest
 

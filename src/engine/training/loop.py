@@ -24,10 +24,10 @@ from metashot.engine.training.ranks import (
     gather_objects,
     max_over_ranks,
     rank,
-    sum_over_ranks,
     world_size,
 )
 from metashot.engine.training.signals import Interrupted, StopRequest, catch_stop_signals
+from metashot.engine.training.window import Window, step_totals
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +88,7 @@ class _Cursor:
     step: int = 0
     sequences: int = 0
     target_tokens: int = 0
+    tokens: int = 0
     best: float | None = None
     evaluations_since_best: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -188,9 +189,7 @@ class _Run:
     sink: MetricSink | None
     cursor: _Cursor
     saved_step: int = -1
-    window: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    window_steps: int = 0
-    window_start: float = field(default_factory=time.monotonic)
+    window: Window = field(default_factory=Window)
 
     def advance(self, stop: StopRequest) -> str:
         """Step until there is a reason to end, and name it."""
@@ -229,12 +228,11 @@ class _Run:
             self._record_divergence(error)
             raise
         cursor.step += 1
-        totals = [report.loss * report.sequences, float(report.sequences), float(report.target_tokens)]
-        totals = sum_over_ranks(totals, self.learner.device)
-        cursor.sequences += int(totals[1])
-        cursor.target_tokens += int(totals[2])
-        self.window = [old + new for old, new in zip(self.window, totals, strict=True)]
-        self.window_steps += 1
+        totals = step_totals(report, self.learner.device)
+        cursor.sequences += int(totals.sequences)
+        cursor.target_tokens += int(totals.target_tokens)
+        cursor.tokens += int(totals.tokens)
+        self.window.add(totals, report)
         bar.update(1)
         if cursor.step % max(1, self.settings.log_every) == 0 or cursor.step == self.settings.steps:
             self._log_window(bar, report)
@@ -242,20 +240,15 @@ class _Run:
             self._evaluate()
 
     def _log_window(self, bar: tqdm, report: StepReport) -> None:
-        now = time.monotonic()
-        seconds = max(now - self.window_start, 1e-9)
-        loss_sum, sequences, tokens = self.window
-        metrics = {
-            "train/loss": loss_sum / max(sequences, 1.0),
-            "train/sequences_per_second": sequences / seconds,
-            "train/target_tokens_per_second": tokens / seconds,
-            "train/steps_per_second": self.window_steps / seconds,
-            **{f"train/{key}": value for key, value in report.metrics.items()},
-        }
-        bar.set_postfix(loss=f"{metrics['train/loss']:.3f}", seq_s=f"{sequences / seconds:.1f}",
-                        target_tok_s=f"{tokens / seconds:.0f}", refresh=False)  # fmt: skip
-        self._send(metrics)
-        self.window, self.window_steps, self.window_start = [0.0, 0.0, 0.0], 0, now
+        steps_left = self.settings.steps - self.cursor.step
+        metrics = self.window.metrics(report, steps_left, self.learner.device)
+        self.window = Window()
+        shown = {"loss": f"{metrics['loss']:.3f}", "tokens": f"{self.cursor.tokens:,}"}
+        if "grad_norm" in metrics:
+            shown["grad_norm"] = f"{metrics['grad_norm']:.2g}"
+        bar.set_postfix(shown, refresh=False)
+        seen = {"sequences": self.cursor.sequences, "tokens": self.cursor.tokens}
+        self._send({f"train/{key}": float(value) for key, value in {**metrics, **seen}.items()})
 
     def _evaluate(self) -> None:
         metrics = self.learner.evaluate(self.cursor.step)
@@ -265,7 +258,7 @@ class _Run:
             raise ConfigError(
                 f"{self.settings.config_node}.best_metric",
                 f"{self.settings.best_metric!r} is not among the evaluation's metrics",
-                f"one of {', '.join(sorted(metrics))}",
+                f"one of {', '.join(sorted(key for key in metrics if '/' not in key))}",
             )
         value = self.cursor.metrics[self.settings.best_metric]
         if self._is_better(value):

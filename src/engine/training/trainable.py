@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+Loss = TypeVar("Loss", bound=nn.Module)
 _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -50,8 +51,8 @@ class TrainableConfig:
     lora: LoraConfig | None = None
 
 
-class TrainableModel:
-    """A loss module, its optimizer and whatever accelerate wrapped around them.
+class TrainableModel(Generic[Loss]):
+    """A loss module, its optimizer and whatever accelerate wrapped around them (`module`; `loss` is the bare one).
 
     Args:
         language_model: what to train; its weights are changed in place.
@@ -67,7 +68,7 @@ class TrainableModel:
     def __init__(
         self,
         language_model: LanguageModel,
-        make_loss: Callable[[PreTrainedModel], nn.Module],
+        make_loss: Callable[[PreTrainedModel], Loss],
         settings: TrainableConfig,
         optimizer: OptimizerConfig,
         total_steps: int,
@@ -80,9 +81,9 @@ class TrainableModel:
         self.model = with_lora(language_model.model, settings.lora)
         _configure(self.model, settings)
         self.accelerator = _accelerator(settings.precision, device)
-        module = make_loss(self.model)
-        inner = build_optimizer(module.named_parameters(), optimizer)
-        self.module, self.optimizer = self.accelerator.prepare(module, inner)
+        self.loss = make_loss(self.model)
+        inner = build_optimizer(self.loss.named_parameters(), optimizer)
+        self.module, self.optimizer = self.accelerator.prepare(self.loss, inner)
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.updater = Updater(parameters, self.optimizer, optimizer, total_steps, clip=self._clip)
 
