@@ -21,7 +21,8 @@ from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, m
 from metashot.engine.training.optimizers import state_bytes_per_weight
 from metashot.engine.training.ranks import leads
 from metashot.icl.checkpoint_choice import checkpoint_folder
-from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
+from metashot.icl.evaluation import EvaluationCost, evaluate
+from metashot.icl.evaluation_settings import EvaluateSettings
 from metashot.icl.export import export_checkpoint
 from metashot.icl.methods import Method
 from metashot.icl.plan import plan_evaluation
