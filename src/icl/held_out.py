@@ -54,9 +54,21 @@ def load_held_out(
 
 
 def held_out_metrics(
-    language_model: LanguageModel, cells: Sequence[TaskData], rules: PromptRules, make_scorer: MakeScorer
+    language_model: LanguageModel,
+    cells: Sequence[TaskData],
+    rules: PromptRules,
+    make_scorer: MakeScorer,
+    *,
+    shared: bool = True,
 ) -> dict[str, float]:
-    """Means over the cells, and what lies behind them; ranks share the cells, every rank returns the same numbers.
+    """Means over the cells, and what lies behind them; every rank returns the same numbers.
+
+    Args:
+        language_model: the model as it is now.
+        cells: what to answer.
+        rules: how.
+        make_scorer: with what.
+        shared: ranks share the cells; False where a forward pass needs all of them.
 
     Returns:
         `accuracy`, `metric` (macro-F1 or accuracy, as MetaICL reports it) and `most_frequent` (how large a share of
@@ -66,13 +78,15 @@ def held_out_metrics(
     scorer = make_scorer(language_model.model)
     encode = _encode_one(language_model)
     sums = dict.fromkeys(_keys(cells), 0.0)
-    for cell in cells[rank() :: world_size()]:
+    for cell in cells[rank() :: world_size()] if shared else cells:
         gold, predicted = predict(cell, scorer, encode, rules)
         for key, value in _values(cell, gold, predicted):
             sums[key] += value
-    total = dict(zip(sums, sum_over_ranks(list(sums.values()), language_model.model.device), strict=True))
+    if shared:
+        device = language_model.model.device
+        sums = dict(zip(sums, sum_over_ranks(list(sums.values()), device), strict=True))
     counts = Counter(key for cell in cells for key in _cell_keys(cell))
-    return {key: value / counts[key] for key, value in total.items()}
+    return {key: value / counts[key] for key, value in sums.items()}
 
 
 COLLAPSED = 0.95

@@ -142,12 +142,11 @@ class MetaLearner:
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Means over the held-out cells; warns where a task gets one answer for all inputs."""
-        model = self._trainable.model
-        model.eval()
-        try:
-            metrics = held_out_metrics(self._language_model, self._cells, self._rules, self._make_scorer)
-        finally:
-            model.train()
+        shared = not self._trainable.sharded
+        with self._trainable.scoring():
+            metrics = held_out_metrics(
+                self._language_model, self._cells, self._rules, self._make_scorer, shared=shared
+            )
         if leads() and (collapsed := collapsed_tasks(metrics)):
             _log.warning(
                 "step %d: held-out tasks get one answer whatever the input: %s", step, "; ".join(collapsed)

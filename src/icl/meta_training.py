@@ -17,7 +17,7 @@ from metashot.data.source import TaskSource
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.scoring import PlainScorer
+from metashot.engine.scoring import PrefixScorer
 from metashot.engine.training.checkpoint import CheckpointStore
 from metashot.engine.training.learner import MetricSink
 from metashot.engine.training.loop import TrainingOutcome, run_training
@@ -40,7 +40,7 @@ def train(
     target_tasks: Sequence[str],
     output: Path,
     sink: MetricSink | None = None,
-    make_scorer: MakeScorer = PlainScorer,
+    make_scorer: MakeScorer = PrefixScorer,
 ) -> TrainingOutcome:
     """Meta-train `language_model` in place; checkpoints go to `<output>/checkpoints`.
 
@@ -85,7 +85,7 @@ def find_learning_rate(
     loop = replace(settings.loop, steps=config.steps, evaluate_every=0)
     settings = replace(settings, loop=loop)
     pools = _prepared(settings, language_model, source, train_tasks)
-    learner = MetaLearner(settings, language_model, pools, source, [], PlainScorer)
+    learner = MetaLearner(settings, language_model, pools, source, [], PrefixScorer)
     return lr_range_test(learner, learner.set_learning_rate, config)
 
 

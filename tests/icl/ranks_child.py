@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import training_helpers as kit
 
+from metashot.engine.training.ranks import rank, world_size
 from metashot.engine.training.signals import Interrupted
 from metashot.icl.held_out import HeldOutConfig
 from metashot.icl.meta_learner import MetaLearner
@@ -22,12 +24,17 @@ from metashot.icl.meta_training import train
 
 def main(folder: Path, stop_step: int) -> None:
     torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
     original = MetaLearner.train_step
 
     def train_step(self: MetaLearner, step: int) -> Any:
         report = original(self, step)
+        sequences = self._stream.micro_batches(step, world_size(), rank(), 1)
+        numbers = [one.index for part in sequences for one in part]
+        with (folder / f"seen-{rank()}.jsonl").open("a") as seen:
+            seen.write(json.dumps([step, numbers]) + "\n")
         # One rank alone gets the signal; all must stop at the same step.
-        if step + 1 == stop_step and os.environ.get("RANK", "0") == "1":
+        if step + 1 == stop_step and os.environ.get("RANK", "0") == os.environ.get("STOPS", "1"):
             os.kill(os.getpid(), signal.SIGTERM)
         return report
 

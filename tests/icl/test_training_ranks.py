@@ -1,8 +1,9 @@
-"""Two gloo processes train what one does, stop together, and resume bit-identical."""
+"""Two gloo processes train what one does, stop together, resume bit-identical, and go on from each other's checkpoints."""
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -22,6 +23,7 @@ def launch(folder: Path, ranks: int, stop_step: int = 0) -> None:
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
+        "STOPS": str(ranks - 1),
     }
     done = subprocess.run(
         [*command, str(CHILD), str(folder), str(stop_step)],
@@ -51,7 +53,7 @@ def said_by_each_rank(folder: Path) -> list[str]:
     return [(folder / f"said-{rank}.txt").read_text() for rank in range(2)]
 
 
-def test_two_ranks_equal_one_stop_together_and_resume_bit_identical(tmp_path: Path) -> None:
+def test_two_ranks_equal_one_stop_together_resume_and_change_their_number(tmp_path: Path) -> None:
     run_child_here(tmp_path / "one")
     launch(tmp_path / "two", 2)
     one, two = read_checkpoint(last(tmp_path / "one")), read_checkpoint(last(tmp_path / "two"))
@@ -66,3 +68,24 @@ def test_two_ranks_equal_one_stop_together_and_resume_bit_identical(tmp_path: Pa
     assert said_by_each_rank(tmp_path / "resumed") == ["finished 10"] * 2
     whole: Any = verify(last(tmp_path / "two"))["files"]
     assert verify(last(tmp_path / "resumed"))["files"] == whole
+
+    # The same checkpoint by one process, and one process' checkpoint by two.
+    for name, ranks in (("two-then-one", (2, 1)), ("one-then-two", (1, 2))):
+        folder = tmp_path / name
+        for count, stop_step in zip(ranks, (5, 0), strict=True):
+            launch(folder, count, stop_step)
+        changed = read_checkpoint(last(folder))
+        assert changed.state["cursor"]["target_tokens"] == one.state["cursor"]["target_tokens"]
+        assert sequences_by_step(folder) == sequences_by_step(tmp_path / "one")
+        for weight, tensor in one.weights.items():
+            torch.testing.assert_close(changed.weights[weight], tensor, atol=1e-5, rtol=1e-4)
+
+
+def sequences_by_step(folder: Path) -> dict[int, set[int]]:
+    """Which sequences all ranks together trained on in each step, each once."""
+    steps: dict[int, list[int]] = {}
+    for path in folder.glob("seen-*.jsonl"):
+        for step, numbers in map(json.loads, path.read_text().splitlines()):
+            steps.setdefault(step, []).extend(numbers)
+    assert {len(numbers) for numbers in steps.values()} == {4}
+    return {step: set(numbers) for step, numbers in steps.items()}

@@ -147,7 +147,7 @@ def test_a_collapse_is_warned_of_with_task_label_and_share(
         "predicted/sst2/positive": 1.0,
         "predicted/sst2/negative": 0.0,
     }
-    monkeypatch.setattr(meta_learner, "held_out_metrics", lambda *_: dict(collapsed))
+    monkeypatch.setattr(meta_learner, "held_out_metrics", lambda *_, **__: dict(collapsed))
     settings = kit.settings(loop={"steps": 2, "evaluate_every": 2}, held_out=HeldOutConfig(k=2))
     with caplog.at_level(logging.WARNING):
         train(settings, kit.tiny(), kit.SOURCE, TRAIN, TARGETS, tmp_path)

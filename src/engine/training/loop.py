@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -16,9 +16,14 @@ from tqdm import tqdm
 
 from metashot.engine.errors import CheckpointError, ConfigError, OutputError
 from metashot.engine.files import write_json
-from metashot.engine.training.checkpoint import WORLD_SIZE, Checkpoint, CheckpointStore, checkpoint_folders
+from metashot.engine.training.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    checkpoint_folders,
+    stored_tensors,
+)
 from metashot.engine.training.learner import DivergedError, Learner, MetricSink, StepReport
-from metashot.engine.training.randomness import capture_rng, restore_rng
+from metashot.engine.training.randomness import capture_rng, draw_anew, restore_rng
 from metashot.engine.training.ranks import (
     barrier,
     gather_objects,
@@ -26,6 +31,7 @@ from metashot.engine.training.ranks import (
     rank,
     world_size,
 )
+from metashot.engine.training.sharded import Gathering, sharded_among
 from metashot.engine.training.signals import Interrupted, StopRequest, catch_stop_signals
 from metashot.engine.training.window import Window, step_totals
 
@@ -104,8 +110,8 @@ def run_training(
     Args:
         learner: the method.
         settings: how long, how often.
-        store: where checkpoints go; its `identity` decides which may be continued. The number of processes is
-            added to it.
+        store: where checkpoints go; its `identity` decides which may be continued. Another number of processes
+            continues with the same sequences; only what is drawn inside the model (dropout) differs.
         sink: where metrics go (rank 0 only).
 
     Raises:
@@ -117,7 +123,6 @@ def run_training(
     """
     _check(settings)
     started = time.monotonic()
-    store = replace(store, identity={**store.identity, WORLD_SIZE: world_size()})
     with store.alone() if rank() == 0 else nullcontext():
         cursor = _resume(learner, settings, store)
         run = _Run(learner, settings, store, sink, cursor)
@@ -172,13 +177,27 @@ def _restore(learner: Learner, checkpoint: Checkpoint) -> None:
     try:
         learner.load_weights(checkpoint.weights)
         learner.load_state(checkpoint.state["learner"])
-        restore_rng(checkpoint.state["rng"][rank()])
+        _restore_randomness(checkpoint)
     except (KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             str(checkpoint.folder),
             f"does not fit this model or optimizer: {error}",
             "continue with the model and optimizer it was written by",
         ) from error
+
+
+def _restore_randomness(checkpoint: Checkpoint) -> None:
+    states = checkpoint.state["rng"]
+    if len(states) == world_size():
+        restore_rng(states[rank()])
+        return
+    draw_anew(checkpoint.step, rank())
+    if rank() == 0:
+        _log.info(
+            "written by %d processes, continued by %d: the sequences stay the same, dropout is drawn anew",
+            len(states),
+            world_size(),
+        )
 
 
 @dataclass(slots=True)
@@ -294,11 +313,20 @@ class _Run:
         if self.settings.evaluate_every and self.cursor.step % self.settings.evaluate_every == 0:
             metric = self.cursor.metrics.get(self.settings.best_metric)
         failure: OutputError | None = None
+        gathering = Gathering(sharded_among(stored_tensors(weights, state)))
         if rank() == 0:
             try:
-                self.store.save(self.cursor.step, weights, state, metric=metric, export=self.learner.export)
+                self.store.save(
+                    self.cursor.step,
+                    weights,
+                    state,
+                    metric=metric,
+                    export=self.learner.export,
+                    gather=gathering,
+                )
             except OutputError as error:
                 failure = error
+        gathering.finish()
         self.saved_step = self.cursor.step
         if not max_over_ranks(int(failure is not None), self.learner.device):
             return

@@ -12,6 +12,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from metashot.engine.errors import ConfigError
+from metashot.engine.training.sharded import whole
 
 Clip = Callable[[Sequence[nn.Parameter], float], Any]
 Algorithm = Callable[..., Optimizer]
@@ -173,4 +174,4 @@ class Updater:
         norm = self.clip(self.parameters, self.settings.clip_norm or float("inf"))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"grad_norm": float(norm), "learning_rate": rate}
+        return {"grad_norm": float(whole(norm)), "learning_rate": rate}
