@@ -33,6 +33,8 @@ def main(folder: Path, stop_step: int) -> None:
         numbers = [one.index for part in sequences for one in part]
         with (folder / f"seen-{rank()}.jsonl").open("a") as seen:
             seen.write(json.dumps([step, numbers]) + "\n")
+        if step + 1 == int(os.environ.get("DIES", "0")) and rank() == world_size() - 1:
+            os._exit(9)
         # One rank alone gets the signal; all must stop at the same step.
         if step + 1 == stop_step and os.environ.get("RANK", "0") == os.environ.get("STOPS", "1"):
             os.kill(os.getpid(), signal.SIGTERM)
@@ -40,7 +42,7 @@ def main(folder: Path, stop_step: int) -> None:
 
     MetaLearner.train_step = train_step
     settings = kit.settings(
-        loop={"steps": 10, "evaluate_every": 4},
+        loop={"steps": 10, "evaluate_every": 4, "save_every": 2},
         episodes={"micro_batch_size": 1},
         held_out=HeldOutConfig(k=2, test_examples=2),
     )
@@ -53,6 +55,8 @@ def main(folder: Path, stop_step: int) -> None:
         said = f"{outcome.stopped_by} {outcome.step}"
     # A file for each rank: lines of two processes on one pipe interleave.
     (folder / f"said-{os.environ.get('RANK', '0')}.txt").write_text(said)
+    # The model draws nothing, so the stream still stands where training seeded it.
+    (folder / f"drawn-{os.environ.get('RANK', '0')}.txt").write_text(str(torch.rand(4).tolist()))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
 from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpoint, verify
@@ -17,19 +18,20 @@ from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpo
 CHILD = Path(__file__).with_name("ranks_child.py")
 
 
-def launch(folder: Path, ranks: int, stop_step: int = 0) -> None:
+def launch(folder: Path, ranks: int, stop_step: int = 0, dies_at: int = 0) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     environment = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "CUDA_VISIBLE_DEVICES": "",
         "STOPS": str(ranks - 1),
+        "DIES": str(dies_at),
     }
     done = subprocess.run(
         [*command, str(CHILD), str(folder), str(stop_step)],
         env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert (done.returncode != 0) == bool(dies_at), done.stderr[-3000:]
 
 
 def run_child_here(folder: Path) -> None:
@@ -61,6 +63,9 @@ def test_two_ranks_equal_one_stop_together_resume_and_change_their_number(tmp_pa
         torch.testing.assert_close(two.weights[name], tensor, atol=1e-5, rtol=1e-4)
     assert one.state["cursor"]["sequences"] == two.state["cursor"]["sequences"] == 40
     assert one.state["cursor"]["target_tokens"] == two.state["cursor"]["target_tokens"]
+    drawn = [(tmp_path / "two" / f"drawn-{rank}.txt").read_text() for rank in range(2)]
+    assert drawn[0] != drawn[1], "dropout would hit the same places on both ranks"
+    assert drawn[0] == (tmp_path / "one" / "drawn-0.txt").read_text()
 
     launch(tmp_path / "resumed", 2, stop_step=5)
     assert said_by_each_rank(tmp_path / "resumed") == ["SIGTERM after step 5 of 10, which is saved"] * 2
@@ -89,3 +94,12 @@ def sequences_by_step(folder: Path) -> dict[int, set[int]]:
             steps.setdefault(step, []).extend(numbers)
     assert {len(numbers) for numbers in steps.values()} == {4}
     return {step: set(numbers) for step, numbers in steps.items()}
+
+
+@pytest.mark.slow
+def test_a_rank_that_dies_ends_the_launch_and_its_checkpoint_goes_on(tmp_path: Path) -> None:
+    launch(tmp_path / "whole", 2)
+    launch(tmp_path / "died", 2, dies_at=5)
+    assert last(tmp_path / "died").name == "step-00000004"
+    launch(tmp_path / "died", 2)
+    assert verify(last(tmp_path / "died"))["files"] == verify(last(tmp_path / "whole"))["files"]
