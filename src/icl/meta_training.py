@@ -28,7 +28,8 @@ from metashot.icl.attention_mask import check_rows_of_several
 from metashot.icl.collate import Batching
 from metashot.icl.held_out import MakeScorer
 from metashot.icl.meta_learner import MetaLearner
-from metashot.icl.sequences import DemonstrationLabels, LossOn
+from metashot.icl.sequence_labels import DemonstrationLabels
+from metashot.icl.sequences import LossOn
 from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings, run_identity, trained_for
 
 

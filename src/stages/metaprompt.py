@@ -17,8 +17,9 @@ from metashot.metaprompt.meta.cuts import measure_cuts
 from metashot.metaprompt.meta.held_out import describe as describe_held_out
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train
 from metashot.metaprompt.soft_prompt import nearest_tokens
+from metashot.metaprompt.tuning.cuts import cut_notes
 from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
-from metashot.stages.context import RunContext
+from metashot.stages.context import RunContext, show_notes
 from metashot.stages.metaprompt_settings import (
     checkpoint_root,
     loop_settings,
@@ -83,6 +84,9 @@ def evaluate_stage(run: RunContext) -> float:
     run.console.print(console_table(summary))
     for task, row in deviations([cell.result for cell in cells]).items():
         run.console.print(f"{task}: {row['mean']:.1f} +- {row['deviation']:.1f} over {row['runs']} runs")
+    notes = cut_notes((cell.result for cell in cells), settings.max_tokens)
+    show_notes(run.console, notes)
+    run.record.write("running", notes=notes)
     run.tracker.artifact("predictions", "predictions", run.output / PREDICTIONS_FILE)
     run.tracker.summary(summary.tracked())
     return summary.mean.value
