@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -47,6 +48,8 @@ def main(folder: Path, stop_step: int) -> None:
         held_out=HeldOutConfig(k=2, test_examples=2),
     )
     tasks = kit.SOURCE.training_tasks(), kit.SOURCE.testing_tasks()
+    if os.environ.get("SHARD"):
+        Accelerator.prepare = kit.sharding
     try:
         outcome = train(settings, kit.tiny("llama"), kit.SOURCE, *tasks, folder)
     except Interrupted as stop:

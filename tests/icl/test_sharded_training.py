@@ -16,8 +16,6 @@ import pytest
 import torch
 import torch.distributed as dist
 from accelerate import Accelerator
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from metashot.engine.errors import ConfigError
@@ -44,21 +42,6 @@ def _one_process(tmp_path: Path) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def sharding(accelerator: Accelerator, module: Any, optimizer: Any) -> Any:
-    """What `Accelerator.prepare` does under FSDP2: shard each layer and the rest, hand the shards to the optimizer."""
-    del accelerator
-    mesh = init_device_mesh("cpu", (1,))
-    old = dict(module.named_parameters())
-    assert module._no_split_modules
-    for layer in [one for one in module.modules() if type(one).__name__ in module._no_split_modules]:
-        fully_shard(layer, mesh=mesh)
-    fully_shard(module, mesh=mesh)
-    new = {id(old[name]): parameter for name, parameter in module.named_parameters()}
-    for group in optimizer.param_groups:
-        group["params"] = [new[id(parameter)] for parameter in group["params"]]
-    return module, optimizer
-
-
 def run(folder: Path, lora: LoraConfig | None, stop_step: int = 0, shard: bool = False) -> Any:
     original = MetaLearner.train_step
 
@@ -80,7 +63,7 @@ def run(folder: Path, lora: LoraConfig | None, stop_step: int = 0, shard: bool =
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(MetaLearner, "train_step", train_step)
         if shard:
-            patch.setattr(Accelerator, "prepare", sharding)
+            patch.setattr(Accelerator, "prepare", kit.sharding)
         return train(settings, kit.tiny("llama"), kit.SOURCE, *tasks, folder)
 
 

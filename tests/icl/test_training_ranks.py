@@ -18,7 +18,7 @@ from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpo
 CHILD = Path(__file__).with_name("ranks_child.py")
 
 
-def launch(folder: Path, ranks: int, stop_step: int = 0, dies_at: int = 0) -> None:
+def launch(folder: Path, ranks: int, stop_step: int = 0, dies_at: int = 0, shard: bool = False) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={ranks}"]
     environment = {
         **os.environ,
@@ -26,6 +26,7 @@ def launch(folder: Path, ranks: int, stop_step: int = 0, dies_at: int = 0) -> No
         "CUDA_VISIBLE_DEVICES": "",
         "STOPS": str(ranks - 1),
         "DIES": str(dies_at),
+        "SHARD": "1" if shard else "",
     }
     done = subprocess.run(
         [*command, str(CHILD), str(folder), str(stop_step)],
@@ -103,3 +104,18 @@ def test_a_rank_that_dies_ends_the_launch_and_its_checkpoint_goes_on(tmp_path: P
     assert last(tmp_path / "died").name == "step-00000004"
     launch(tmp_path / "died", 2)
     assert verify(last(tmp_path / "died"))["files"] == verify(last(tmp_path / "whole"))["files"]
+
+
+@pytest.mark.slow
+def test_two_ranks_with_half_of_every_weight_train_and_save_as_one_with_all(tmp_path: Path) -> None:
+    run_child_here(tmp_path / "one")
+    launch(tmp_path / "sharded", 2, stop_step=5, shard=True)
+    launch(tmp_path / "sharded", 2, shard=True)
+    launch(tmp_path / "then-one", 2, stop_step=5, shard=True)
+    launch(tmp_path / "then-one", 1)
+    one = read_checkpoint(last(tmp_path / "one"))
+    for name in ("sharded", "then-one"):
+        found = read_checkpoint(last(tmp_path / name))
+        assert found.weights.keys() == one.weights.keys()
+        for weight, tensor in one.weights.items():
+            torch.testing.assert_close(found.weights[weight], tensor, atol=1e-5, rtol=1e-4)

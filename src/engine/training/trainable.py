@@ -6,7 +6,7 @@ Distribution and mixed precision are accelerate's, LoRA is PEFT's; this file onl
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +103,7 @@ class TrainableModel(Generic[Loss]):
         return isinstance(self.module, FSDPModule)
 
     @contextmanager
-    def scoring(self) -> Iterator[None]:
+    def scoring(self) -> Generator[None]:
         """The bare model ready for forward passes of its own, without the loss module around it."""
         self.model.eval()
         root = self.module if isinstance(self.module, FSDPModule) else None
