@@ -7,7 +7,6 @@ This is the only module that imports wandb. What the user's environment says (`W
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
+from metashot.data.json_text import read_json
 from metashot.engine.errors import ConfigError, OutputError
 from metashot.engine.files import write_atomic, write_json
 from metashot.engine.tracking.tracker import (
@@ -52,7 +52,7 @@ class WandbTracker:
     Args:
         label: how the run is called.
         config: the resolved config, nested.
-        folder: where the run is kept. A run of the same project, kind and name that a former job left there is
+        folder: where the run is kept. A run of the same kind and name that a former job left there is
             continued, unless `id` or `resume` say otherwise: a resumed training stays one run.
         mode: `online`, `offline`, `disabled`, or `auto`: online when a key is set.
         entity: whose project it is; None is the key's own.
@@ -86,7 +86,7 @@ class WandbTracker:
         self._settings: dict[str, Any] = {
             key: value for key, value in own.items() if not os.environ.get(_variable(key))
         }
-        self._called = {"project": label.project, "job_type": label.job_type, "name": label.name}
+        self._called = {"job_type": label.job_type, "name": label.name}
         before = _noted(folder)
         continues = before is not None and self._called.items() <= before.items()
         self._artifacts = dict(before["artifacts"]) if before is not None and continues else {}
@@ -150,7 +150,8 @@ class WandbTracker:
 
     def _start(self, mode: str) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True)
-        # Offline, the client would answer `resume` with a new id. A Settings object keeps the id of the first run started with it, so each run gets its own.
+        # A Settings object keeps the id of the first run started with it, so each run gets its own.
+        # Offline, the client would answer `resume` with a new id.
         settings = self._wandb.Settings(
             init_timeout=_INIT_SECONDS,
             finish_timeout=_FINISH_SECONDS,
@@ -193,7 +194,7 @@ class WandbTracker:
             artifact = self._wandb.Artifact(name=own, type=kind)
             artifact.add_dir(str(path)) if path.is_dir() else artifact.add_file(str(path))
             self._run.log_artifact(artifact)
-            address = json.loads((self._output / ADDRESS_FILE).read_text(encoding="utf-8"))
+            address = read_json(self._output / ADDRESS_FILE)
             address["artifacts"][kind] = own
             write_json(self._output / ADDRESS_FILE, address)
 
@@ -230,7 +231,7 @@ def address_of(path: Path) -> dict[str, Any] | None:
 
 def _noted(folder: Path) -> dict[str, Any] | None:
     try:
-        return json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8"))
+        return read_json(folder / ADDRESS_FILE)
     except (OSError, ValueError):
         return None
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +48,7 @@ class TrainableConfig:
         lora: train low-rank updates only, or None for all weights.
     """
 
-    precision: str = "float32"
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     gradient_checkpointing: bool = False
     compile: bool = False
     lora: LoraConfig | None = None

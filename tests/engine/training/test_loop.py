@@ -250,8 +250,6 @@ def test_a_checkpoint_of_two_processes_is_continued_by_one_with_dropout_of_its_o
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"steps": 0}, "trainer.steps: 0 is not positive"),
-        ({"save_every": -1}, "trainer.save_every: -1 is negative"),
         ({"resume": "always"}, "trainer.resume: unknown value 'always'"),
         ({"early_stop_evaluations": 2, "evaluate_every": 0}, "nothing is evaluated"),
         ({"best_metric": "f1"}, "'f1' is not among the evaluation's metrics"),
