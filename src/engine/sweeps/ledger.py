@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from metashot.data.files import remove_leftovers
 from metashot.data.json_text import read_json
 from metashot.engine.errors import ConfigError, MetashotError, OutputError
 from metashot.engine.files import digest_of, output_errors, write_json
@@ -108,6 +109,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "ledger"
+        remove_leftovers(self.folder)
         header = self.folder / HEADER
         own = {"project": PROJECT, "format": FORMAT_VERSION}
         if not header.is_file():
