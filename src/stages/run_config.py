@@ -15,7 +15,7 @@ from metashot.data.value_kinds import Count, GivenLine, Line, Seed
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.report.config import CompareConfig, ReportConfig
 from metashot.engine.scoring.request import MakeScorer
-from metashot.engine.training.config import OptimizerConfig
+from metashot.engine.training.config import LrRangeConfig, OptimizerConfig
 from metashot.engine.training.learner import MetricSink
 from metashot.icl.cell import Truncation
 from metashot.icl.export import ExportConfig
@@ -109,6 +109,7 @@ class RunConfig:
     report: ReportConfig
     compare: CompareConfig
     plan: PlanConfig
+    find_lr: LrRangeConfig
     export: ExportConfig
     probe: ProbeConfig
 

@@ -36,11 +36,12 @@ from metashot.engine.training.state_tree import join_tree, split_tree
 if TYPE_CHECKING:
     import torch
 
+    from metashot.engine.training.sharded import Gather
+
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 STATE_TENSORS = "state.safetensors"
 STATE_VALUES = "state.json"
-WORLD_SIZE = "trainer.world_size"
 _FORMAT = 1
 _PREFIX = "step-"
 _STAGING_SUFFIX = ".tmp"
@@ -76,7 +77,7 @@ class CheckpointStore:
 
     Attributes:
         root: the folder that holds them.
-        identity: what must be equal to continue a run (config keys, model digest, world size); dotted keys.
+        identity: what must be equal to continue a run (config keys, model digest); dotted keys.
         method: what the weights are trained for; evaluation reads it (`icl.training_stage.trained_method`).
         keep_last: how many of the newest to keep, at least 1.
         keep_best: how many more to keep by metric.
@@ -98,10 +99,12 @@ class CheckpointStore:
         *,
         metric: float | None = None,
         export: Callable[[Path], None] | None = None,
+        gather: Gather | None = None,
     ) -> Path:
         """Write the checkpoint of `step`, then remove those that `keep_last` and `keep_best` give up.
 
-        CPU tensors are written from where they lie, without a second copy in memory.
+        CPU tensors are written from where they lie, without a second copy in memory. Sharded ones are asked of
+        `gather` (by default of all ranks) in the order of `stored_tensors`, one at a time.
 
         Raises:
             OutputError: full disk or unwritable folder; all earlier checkpoints are untouched.
@@ -116,7 +119,7 @@ class CheckpointStore:
                 staging.mkdir()
                 if export is not None:
                     export(staging)
-                _write_parts(staging, target, weights, state)
+                _write_parts(staging, target, weights, state, gather)
                 self._write_manifest(staging, step, metric)
                 self._publish(staging, target)
         except BaseException:
@@ -230,9 +233,7 @@ class CheckpointStore:
         raise CheckpointError(
             str(folder),
             f"cannot be continued by this run: {told}",
-            "start as many processes as before"
-            if differing == [WORLD_SIZE]
-            else "set the keys back, or start in another output folder",
+            "set the keys back, or start in another output folder",
         )
 
 
@@ -311,25 +312,39 @@ def _weights_file(folder: Path) -> str:
     return ADAPTER_WEIGHTS if is_adapter(folder) else WEIGHTS
 
 
-def _write_parts(staging: Path, target: Path, weights: dict[str, torch.Tensor], state: Any) -> None:
+def stored_tensors(weights: dict[str, torch.Tensor], state: Any) -> list[torch.Tensor]:
+    """All tensors of a checkpoint, in the order in which they are written."""
+    return [*distinct_tensors(weights).values(), *split_tree(state)[0].values()]
+
+
+def _write_parts(
+    staging: Path, target: Path, weights: dict[str, torch.Tensor], state: Any, gather: Gather | None
+) -> None:
     """Write into `staging`; errors name the file as it would stand in `target`."""
     from safetensors.torch import save_file
 
+    from metashot.engine.training.sharded import sharded_among, whole, write_safetensors
+
     tensors, values = split_tree(state)
+    metadata = {"format": "pt"}  # transformers loads a .safetensors file only when it names its framework
     for name, part in ((_weights_file(staging), distinct_tensors(weights)), (STATE_TENSORS, tensors)):
         with _save_errors(target / name):
-            # transformers loads a .safetensors file only when it names its framework.
-            save_file(part, staging / name, metadata={"format": "pt"})
+            if sharded_among(part.values()):
+                write_safetensors(part, staging / name, metadata, gather or whole)
+            else:
+                save_file(part, staging / name, metadata=metadata)
     with _save_errors(target / STATE_VALUES):
         (staging / STATE_VALUES).write_text(json.dumps(values) + "\n", encoding="utf-8")
 
 
 def distinct_tensors(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Weights with every tied tensor kept once, under the first of its names."""
+    from metashot.engine.training.sharded import memory_of
+
     seen: set[tuple[int, torch.Size]] = set()
     distinct: dict[str, torch.Tensor] = {}
     for name, tensor in weights.items():
-        key = (tensor.data_ptr(), tensor.shape)
+        key = (memory_of(tensor), tensor.shape)
         if key not in seen or tensor.numel() == 0:
             seen.add(key)
             distinct[name] = tensor.detach().contiguous()

@@ -132,7 +132,10 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: at the top of the schedule.
-        weight_decay: on weights with two or more axes; never on biases and norms.
+        weight_decay: on the weights that `decay_groups` names.
+        decay_groups: `matrices` (weights with two or more axes, so no bias and no norm) or `released` (the released
+            code's names: all but those with `bias` or `LayerNorm.weight` in them; GPT-2 calls its norms `ln_1`, so
+            they decay).
         schedule: `linear` (to 0 at the last step) or `constant`.
         warmup_steps: steps of linear growth from 0.
         clip_norm: largest gradient norm, or 0 for no clipping.
@@ -141,6 +144,7 @@ class OptimizerConfig:
 
     learning_rate: LearningRate = 1e-5
     weight_decay: Weight = 0.0
+    decay_groups: Literal["matrices", "released"] = "matrices"
     schedule: Literal["linear", "constant"] = "linear"
     warmup_steps: Count = 0
     clip_norm: Weight = 1.0
@@ -154,7 +158,43 @@ class OptimizerConfig:
         """
         if self.schedule not in ("linear", "constant"):
             raise ConfigError("optimizer.schedule", f"unknown value {self.schedule!r}", "linear or constant")
+        if self.decay_groups not in ("matrices", "released"):
+            raise ConfigError(
+                "optimizer.decay_groups", f"unknown value {self.decay_groups!r}", "matrices or released"
+            )
         for key, own in (("lr", "learning_rate"), ("weight_decay", "weight_decay"), ("params", None)):
             if key in getattr(self.algorithm, "keywords", {}):
                 way_out = f"set optimizer.{own}" if own else "leave it out"
                 raise ConfigError(f"optimizer.algorithm.{key}", "is no key of the algorithm", way_out)
+
+
+@dataclass(frozen=True, slots=True)
+class LrRangeConfig:
+    """`find_lr` keys.
+
+    Attributes:
+        lowest: learning rate of the first step.
+        highest: learning rate of the last step.
+        steps: optimizer steps between them, each at a rate higher by the same factor.
+    """
+
+    lowest: float = 1e-6
+    highest: float = 1e-1
+    steps: int = 60
+
+    def __post_init__(self) -> None:
+        """Check values.
+
+        Raises:
+            ConfigError: no range, or too few steps to see one.
+        """
+        if not 0 < self.lowest < self.highest:
+            raise ConfigError(
+                "find_lr.lowest", f"{self.lowest} to {self.highest} is no range", "0 < lowest < highest"
+            )
+        if self.steps < 10:
+            raise ConfigError("find_lr.steps", f"{self.steps} steps show no curve", "at least 10")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of the 0-based `step`."""
+        return self.lowest * (self.highest / self.lowest) ** (step / (self.steps - 1))

@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.config import Algorithm, OptimizerConfig
+from metashot.engine.training.sharded import whole
 
 Clip = Callable[[Sequence[nn.Parameter], float], Any]
 
@@ -41,16 +42,25 @@ def learning_rate_at(settings: OptimizerConfig, step: int, total_steps: int) -> 
     return settings.learning_rate * factor(step, total_steps=total_steps, warmup_steps=settings.warmup_steps)
 
 
+_NOT_DECAYED = ("bias", "LayerNorm.weight")
+_DECAYS: dict[str, Callable[[str, nn.Parameter], bool]] = {
+    "matrices": lambda name, parameter: parameter.dim() >= 2,
+    "released": lambda name, parameter: not any(part in name for part in _NOT_DECAYED),
+}
+
+
 def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: OptimizerConfig) -> Optimizer:
-    """The optimizer over `named` parameters; those with fewer than two axes get no weight decay.
+    """The optimizer over `named` parameters that are trained, in groups with and without weight decay.
 
     Raises:
         ConfigError: the algorithm refuses its arguments, or the device.
     """
-    parameters = [parameter for _, parameter in named if parameter.requires_grad]
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    parameters = [parameter for _, parameter in trained]
+    decays = _DECAYS[settings.decay_groups]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for name, p in trained if decays(name, p)], "weight_decay": settings.weight_decay},
+        {"params": [p for name, p in trained if not decays(name, p)], "weight_decay": 0.0},
     ]
     name = algorithm_name(settings.algorithm)
     if "Paged" in name and parameters[0].device.type != "cuda":
@@ -131,4 +141,4 @@ class Updater:
         norm = self.clip(self.parameters, self.settings.clip_norm or float("inf"))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"grad_norm": float(norm), "learning_rate": rate}
+        return {"grad_norm": float(whole(norm)), "learning_rate": rate}
