@@ -139,8 +139,8 @@ def _abilities(backbones: Sequence[dict[str, Any]]) -> str:
     """Accuracy on new questions by what is asked, lowest over forms and phrases."""
     lines = [
         "What the backbones can do: lowest accuracy in percent over all kinds of new questions.\n",
-        "| backbone | asked, told | habit, not told | the other attribute, not told |",
-        "| --- | ---: | ---: | ---: |",
+        "| backbone | asked, told | habit, not told | the other attribute, not told | starts given up before |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for one in backbones:
         other = one["main"]
@@ -148,7 +148,7 @@ def _abilities(backbones: Sequence[dict[str, Any]]) -> str:
         for name, accuracy in one["abilities"].items():
             kind = "other" if name.startswith(other) else "habit"
             by_kind["told" if name.endswith(", told") else kind].append(100 * accuracy)
-        cells = [f"{min(values):.1f}" for values in by_kind.values()]
+        cells = [*(f"{min(values):.1f}" for values in by_kind.values()), str(one["given_up"])]
         lines.append(f"| clusters about {other}, seed {one['backbone']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

@@ -14,8 +14,9 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -44,6 +45,8 @@ from metashot.metaprompt.tuning.tunable import FullTunable, PeftPromptTunable, T
 
 HERE = Path(__file__).parent
 RESULTS = "results.jsonl"
+STARTS = 5
+"""Starts of a backbone before the demonstration ends."""
 LEAST_ABILITY = 0.95
 """Accuracy of a backbone on its worst kind of told question below which the demonstration has no premise."""
 
@@ -56,7 +59,7 @@ class Sizes:
         backbones: seeds of backbones, for each setting.
         meta_seeds: meta-trainings from each backbone.
         data_seeds: draws of the downstream examples.
-        backbone_steps: training steps of a backbone.
+        backbone_steps: training steps of a backbone on all kinds of questions.
         outer_steps: of a meta-training.
         tuning_steps: of a downstream tuning.
         shots: downstream training examples per label.
@@ -68,7 +71,7 @@ class Sizes:
     backbones: int = 3
     meta_seeds: int = 3
     data_seeds: int = 4
-    backbone_steps: int = 1200
+    backbone_steps: int = 900
     outer_steps: int = 100
     tuning_steps: int = 40
     shots: int = 4
@@ -102,7 +105,17 @@ def backbone_folder(job: Job, sizes: Sizes, work: Path) -> Path:
             size, started = BackboneSize(steps=sizes.backbone_steps), time.process_time()
             habit = opposite(job.main)
             vectors = word_vectors(size.width)
-            model = train_backbone(size, vectors, habit, job.backbone, lambda line: print(line, flush=True))
+            say = partial(print, f"{folder.name}:", flush=True)
+            starts = (
+                train_backbone(size, vectors, habit, seed, say) for seed in backbone_seeds(job.backbone)
+            )
+            given_up, model = next(
+                ((count, found) for count, found in enumerate(starts) if found is not None), (None, None)
+            )
+            if model is None:
+                raise SystemExit(
+                    f"{folder.name} learned nothing from {STARTS} starts: give BackboneSize more first_steps"
+                )
             able = abilities(model)
             told = min(accuracy for name, accuracy in able.items() if name.endswith(", told"))
             if told < LEAST_ABILITY:
@@ -115,11 +128,17 @@ def backbone_folder(job: Job, sizes: Sizes, work: Path) -> Path:
             found = {
                 "main": job.main,
                 "backbone": job.backbone,
+                "given_up": given_up,
                 "cpu_seconds": time.process_time() - started,
                 "abilities": able,
             }
             (folder / "abilities.json").write_text(json.dumps(found) + "\n")
     return folder
+
+
+def backbone_seeds(backbone: int) -> Iterator[int]:
+    """The seeds to start a backbone from, one after the other until one learns both attributes."""
+    return (backbone + 100 * attempt for attempt in range(STARTS))
 
 
 def clusters(main: Attribute, folder: Path) -> ClusterStore:
