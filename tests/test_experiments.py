@@ -11,7 +11,7 @@ from metashot.metaprompt.tuning.tunable import PromptMethod
 from metashot.stages import command
 from metashot.stages.components import make_run_config
 from metashot.stages.icl_training import training_settings
-from metashot.stages.metaprompt_settings import loop_settings, meta_settings, prepare_settings, tune_settings
+from metashot.stages.metaprompt_settings import loop_settings, meta_settings, tune_settings
 from metashot.stages.tracking import run_label
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -54,7 +54,6 @@ def test_an_experiment_composes_and_binds(program, tmp_path, name):
     if isinstance(run.method, PromptMethod):
         meta_settings(run.supmer)
         loop_settings(run.supmer)
-        prepare_settings(run.corpus)
         tune_settings(run)
     else:
         settings = training_settings(run)

@@ -1,10 +1,11 @@
 """lm-evaluation-harness with `hf` at its best batch size against `metashot`, on the same local tasks.
 
     python experiments/bench_harness/run_benchmark.py [--documents 24] [--shots 0 5 16] [--shared ../shared/data]
+        [--tasks shaped_arc codah_first] [--batch-sizes 1 8 32]
 
 Each (model, batch size) is a process of its own, which scores every task; times are processor seconds of scoring and
 tokenizing, one thread, so that other processes on the machine count less. Prints a row per (task, shots) as it is
-there and writes `results.json`.
+there and keeps it in `results.json`, in the place of an earlier row of that task and number of shots.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-BATCH_SIZES = (1, 8, 32)
 
 
 def work(model: str, folder: Path, names: list[str], shots: int, batch_size: int, pretrained: str) -> None:
@@ -87,7 +87,8 @@ def run(
 
 def embedded_model(folder: Path) -> str:
     """SmolLM2-135M as a model folder, which both models read alike."""
-    from metashot.engine.models.loading import load_model, named_model
+    from metashot.engine.models.loading import load_model
+    from metashot.engine.models.sources import named_model
 
     loaded = load_model(named_model("smollm2_135m"))
     loaded.model.save_pretrained(folder)
@@ -103,6 +104,10 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=24)
     parser.add_argument("--shots", type=int, nargs="+", default=[0, 5, 16])
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--tasks", nargs="+", help="only these; all otherwise")
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=[1, 8, 32], help="of `hf`; the best one counts"
+    )
     parser.add_argument("--output", type=Path, default=HERE / "results.json")
     parser.add_argument("--worker")
     parser.add_argument("--folder", type=Path)
@@ -115,19 +120,20 @@ def main() -> None:
         return
     from tasks import write_tasks
 
-    table: list[dict[str, Any]] = []
+    table = _kept(given.output)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         names = write_tasks(folder, given.shared if given.shared.is_dir() else None, given.documents)
+        names = [name for name in names if given.tasks is None or name in given.tasks]
         pretrained = embedded_model(folder / "model")
         print(
             f"{'task':24} {'k':>3} {'hf s':>8} {'(batch)':>8} {'ours s':>8} {'ratio':>6} {'largest difference':>18} same metrics"
         )
         for shots in given.shots:
             ours = run("metashot", folder, names, shots, 16, pretrained)
-            theirs = {size: run("hf", folder, names, shots, size, pretrained) for size in BATCH_SIZES}
+            theirs = {size: run("hf", folder, names, shots, size, pretrained) for size in given.batch_sizes}
             for name in names:
-                size = min(BATCH_SIZES, key=lambda size: theirs[size][name]["seconds"])
+                size = min(given.batch_sizes, key=lambda size: theirs[size][name]["seconds"])
                 best, mine = theirs[size][name], ours[name]
                 pairs = list(zip(best["answers"], mine["answers"], strict=True))
                 row = {
@@ -138,13 +144,19 @@ def main() -> None:
                     "same": all(left[1] == right[1] for left, right in pairs)
                     and all(best[key] == mine[key] for key in ("acc", "acc_norm")),
                 }  # fmt: skip
-                table.append(row)
+                table[name, shots] = row
                 print(
                     f"{name:24} {shots:3} {row['hf_seconds']:8.1f} {size:8} {row['seconds']:8.1f} {row['ratio']:6.1f} "
                     f"{row['difference']:18.1e} {row['same']}",
                     flush=True,
                 )
-            given.output.write_text(json.dumps(table, indent=1) + "\n")
+            given.output.write_text(json.dumps(list(table.values()), indent=1) + "\n")
+
+
+def _kept(output: Path) -> dict[tuple[str, int], dict[str, Any]]:
+    """Rows of earlier calls by (task, shots)."""
+    rows = json.loads(output.read_text()) if output.exists() else []
+    return {(row["task"], row["shots"]): row for row in rows}
 
 
 if __name__ == "__main__":

@@ -22,19 +22,19 @@ from rich.console import Console
 from rich.table import Table
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
-from metashot.data.corpus import CorpusSpec, read_documents
+from metashot.data.corpus import CorpusSource, read_documents
 from metashot.data.sentences import SentenceRules, split_sentences
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.models.tiny import tiny_tokenizer
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.batch import PromptExample
-from metashot.metaprompt.clusters.clustering import ClusterSpec, cluster_vectors
-from metashot.metaprompt.clusters.embedding import EncoderSpec, load_encoder
+from metashot.metaprompt.clusters.clustering import ClusterConfig, cluster_vectors
+from metashot.metaprompt.clusters.embedding import EncoderConfig, load_encoder
+from metashot.metaprompt.meta.config import make_regularizer
 from metashot.metaprompt.meta.inner_loop import PassRules
 from metashot.metaprompt.meta.outer_loop import OuterRules, outer_step
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
-from metashot.metaprompt.meta.settings import make_regularizer
 from metashot.metaprompt.meta.tasks import MetaTask
 
 T5_SIZES = {"small": (512, 64, 2048, 6, 8), "base": (768, 64, 3072, 12, 12)}
@@ -173,18 +173,18 @@ def compare(size: str, work: Workload, repeat: int, max_batch_tokens: int) -> di
 
 def throughput(sentences: int, rows: int, clusters: int) -> dict[str, float]:
     """Sentences a second (of CPU time) through splitter, encoder and k-means."""
-    spec = CorpusSpec("demo", "demo", None, None, "train", "text", "paragraph", 0)
+    spec = CorpusSource("demo", "demo", None, None, "train", "text", "paragraph", 0)
     rules_ = SentenceRules("en", 20, 4, 600, 2)
     documents = list(read_documents(spec))
     found: list[str] = []
     split = seconds(lambda: found.extend(s for d in documents for s in split_sentences(d, rules_)))
-    encode = load_encoder(EncoderSpec("all-MiniLM-L6-v2", 64, 1024, "cpu"))
+    encode = load_encoder(EncoderConfig("all-MiniLM-L6-v2", 64, 1024, "cpu"))
     chosen = found[:sentences]
     encode(chosen[:8])
     embed = seconds(lambda: encode(chosen))
     vectors = np.random.default_rng(0).normal(size=(rows, 384)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    cluster = seconds(lambda: cluster_vectors(vectors, ClusterSpec(clusters, 1, 20, 1, 0, 10, 1)))
+    cluster = seconds(lambda: cluster_vectors(vectors, ClusterConfig(clusters, 1, 20, 1, 0, 10, 1)))
     return {
         "split_sentences_per_second": len(found) / split,
         "embed_sentences_per_second": len(chosen) / embed,

@@ -26,16 +26,16 @@ from metashot.data.synthetic import SyntheticSource
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
 from metashot.engine.scoring import PlainScorer
-from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.loop import LoopConfig
 from metashot.engine.training.optimizers import OptimizerConfig, adamw
 from metashot.icl.cell import PromptRules, Truncation
-from metashot.icl.held_out import HeldOutSettings, held_out_metrics, load_held_out
+from metashot.icl.held_out import HeldOutConfig, held_out_metrics, load_held_out
 from metashot.icl.meta_training import train
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits, Objective
 from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.frame import MetaiclFrame
-from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
+from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings
 
 HERE = Path(__file__).parent
 LIMITS = LengthLimits(64, 200)
@@ -83,7 +83,7 @@ def settings_for(method: Method, seed: int, sizes: Sizes) -> MetaTrainSettings:
         method=method,
         k=max(SHOTS),
         seed=seed,
-        episodes=EpisodeSettings(
+        episodes=EpisodeConfig(
             pool_size=12,
             batch_size=sizes.batch,
             micro_batch_size=sizes.batch,
@@ -91,7 +91,7 @@ def settings_for(method: Method, seed: int, sizes: Sizes) -> MetaTrainSettings:
             limits=LIMITS,
         ),
         optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=20, algorithm=adamw(betas=(0.9, 0.98))),
-        loop=LoopSettings(
+        loop=LoopConfig(
             steps=sizes.steps if method.demonstrations else sizes.other_steps,
             save_every=0,
             log_every=100,
@@ -103,7 +103,7 @@ def settings_for(method: Method, seed: int, sizes: Sizes) -> MetaTrainSettings:
 def evaluate(model: LanguageModel, method: Method, source: SyntheticSource, k: int, seed: int) -> float:
     """Mean accuracy over the target tasks, 0..1."""
     shots = method.shots(k)
-    held_out = HeldOutSettings(seeds=(seed,), test_examples=source.test_size)
+    held_out = HeldOutConfig(seeds=(seed,), test_examples=source.test_size)
     cells = load_held_out(source, source.testing_tasks(), held_out, shots)
     prompt = BoundPrompt(MetaiclFrame(method.objective, Layout.NEWLINE))
     rules = PromptRules(method, prompt, Truncation.SHARED, LIMITS, model.context_length)

@@ -29,16 +29,15 @@ from rows import Curve, accuracies, tune_rows
 from starts import PROMPT_LENGTH, VARIANTS, meta_learn
 from world import ATTRIBUTES, Attribute, opposite
 
-from metashot.data.corpus import CorpusSpec
 from metashot.data.sentences import SentenceRules
 from metashot.engine.files import append_lines, read_lines
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import make_backbone
-from metashot.metaprompt.clusters.clustering import ClusterSpec
-from metashot.metaprompt.clusters.embedding import EncoderSpec
-from metashot.metaprompt.clusters.store import ClusterStore, PrepareSettings, prepare_clusters
+from metashot.metaprompt.clusters.clustering import ClusterConfig
+from metashot.metaprompt.clusters.embedding import EncoderConfig
+from metashot.metaprompt.clusters.store import ClusterStore, CorpusConfig, prepare_clusters
 from metashot.metaprompt.soft_prompt import initial_prompt
 from metashot.metaprompt.tuning.loop import LabelledSet, TrainRules, tune
 from metashot.metaprompt.tuning.tunable import FullTunable, PeftPromptTunable, Tunable
@@ -147,11 +146,18 @@ def clusters(main: Attribute, folder: Path) -> ClusterStore:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(corpus_text(main, documents=180, phrases_per_document=4, seed=0))
     return prepare_clusters(
-        PrepareSettings(
-            CorpusSpec(f"demo-{main}", "text", str(path), None, "train", "text", "paragraph", 0),
-            SentenceRules("en", 5, 3, 200, 2),
-            EncoderSpec("all-MiniLM-L6-v2", 64, 1024, "cpu"),
-            ClusterSpec(6, 16, 100, 4, 0, 500, 2),
+        CorpusConfig(
+            f"demo-{main}",
+            "text",
+            str(path),
+            None,
+            "train",
+            "text",
+            "paragraph",
+            0,
+            sentences=SentenceRules("en", 5, 3, 200, 2),
+            encoder=EncoderConfig("all-MiniLM-L6-v2", 64, 1024, "cpu"),
+            clusters=ClusterConfig(6, 16, 100, 4, 0, 500, 2),
         ),
         notify=lambda _: None,
     )

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.loop import LoopConfig
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.clusters.store import ClusterStore
+from metashot.metaprompt.meta.config import MetaConfig
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
-from metashot.metaprompt.meta.settings import MetaSettings
 from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned, meta_train
 
 FORMATS = tuple(str(Path(__file__).parent / "formats" / f"{name}.yaml") for name in ("pairs", "options"))
@@ -41,9 +41,9 @@ VARIANTS = {
 """Both meta-learned prompts are learned together with their psi; it may be left out when they are tuned."""
 
 
-def meta_settings(variant: Variant, seed: int) -> MetaSettings:
+def meta_settings(variant: Variant, seed: int) -> MetaConfig:
     """The product's meta-training at the size of this demonstration."""
-    return MetaSettings(
+    return MetaConfig(
         prompt_length=PROMPT_LENGTH,
         prompt_init="vocabulary",
         prompt_path=None,
@@ -81,7 +81,7 @@ def meta_learn(
     variant: Variant, model: LanguageModel, store: ClusterStore, steps: int, seed: int, folder: Path
 ) -> MetaLearned:
     """Meta-train below `folder`, or take up what lies there."""
-    loop = LoopSettings(steps=steps, save_every=0, log_every=steps, evaluate_every=0, progress=False)
+    loop = LoopConfig(steps=steps, save_every=0, log_every=steps, evaluate_every=0, progress=False)
     outcome = meta_train(meta_settings(variant, seed), model, store, loop, folder)
     assert outcome.checkpoint is not None
     return load_meta_learned(outcome.checkpoint)

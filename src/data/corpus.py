@@ -15,7 +15,7 @@ _DOCUMENTS = ("file", "paragraph", "line")
 
 
 @dataclass(frozen=True, slots=True)
-class CorpusSpec:
+class CorpusSource:
     """Where text comes from; one file of `conf/corpus` each.
 
     Attributes:
@@ -61,7 +61,7 @@ class CorpusSpec:
             )
 
 
-def read_documents(spec: CorpusSpec) -> Iterator[str]:
+def read_documents(spec: CorpusSource) -> Iterator[str]:
     """The documents of a corpus, in a fixed order, none of them blank.
 
     Raises:
@@ -75,7 +75,7 @@ def read_documents(spec: CorpusSpec) -> Iterator[str]:
 
 
 def split_documents(text: str, document: str) -> Iterator[str]:
-    """The documents of one text; see `CorpusSpec.document`."""
+    """The documents of one text; see `CorpusSource.document`."""
     if document == "file":
         blocks = [text]
     elif document == "line":
@@ -93,14 +93,14 @@ def split_documents(text: str, document: str) -> Iterator[str]:
             yield block.strip()
 
 
-def _demo(spec: CorpusSpec) -> Iterator[str]:
+def _demo(spec: CorpusSource) -> Iterator[str]:
     folder = files("metashot.data") / "demo_corpus"
     names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".txt"))
     for name in names:
         yield from split_documents((folder / name).read_text(encoding="utf-8"), spec.document)
 
 
-def _paths(spec: CorpusSpec, suffix: str) -> list[Path]:
+def _paths(spec: CorpusSource, suffix: str) -> list[Path]:
     assert spec.path is not None
     root = Path(spec.path).expanduser()
     paths = sorted(root.rglob(f"*{suffix}")) if root.is_dir() else [root] if root.is_file() else []
@@ -109,7 +109,7 @@ def _paths(spec: CorpusSpec, suffix: str) -> list[Path]:
     return paths
 
 
-def _text(spec: CorpusSpec) -> Iterator[str]:
+def _text(spec: CorpusSource) -> Iterator[str]:
     for path in _paths(spec, ".txt"):
         try:
             text = path.read_text(encoding="utf-8")
@@ -118,7 +118,7 @@ def _text(spec: CorpusSpec) -> Iterator[str]:
         yield from split_documents(text, spec.document)
 
 
-def _jsonl(spec: CorpusSpec) -> Iterator[str]:
+def _jsonl(spec: CorpusSource) -> Iterator[str]:
     for path in _paths(spec, ".jsonl"):
         with path.open(encoding="utf-8") as stream:
             for number, line in enumerate(stream, start=1):
@@ -133,7 +133,7 @@ def _jsonl(spec: CorpusSpec) -> Iterator[str]:
                 yield from split_documents(str(text), spec.document)
 
 
-def _hub(spec: CorpusSpec) -> Iterator[str]:
+def _hub(spec: CorpusSource) -> Iterator[str]:
     from datasets import load_dataset
 
     assert spec.path is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -88,11 +89,13 @@ def _other_labels(task: str, files: Sequence[RecordFile], common: frozenset[str]
 
 
 def type_override(task: str, kind: TaskType) -> str:
-    """The argument of `run.py` that declares a task's type, for any name of a task."""
-    if re.fullmatch(r"[\w-]+", task):
+    """The argument of `run.py` that declares a task's type; the lines of a config file where none can hold its name."""
+    if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_-]*", task):
         return f"data.task_types.{task}={kind}"
-    name = re.sub(r"([\s:,{}'\"=()\[\]\\])", r"\\\1", task)
-    return f"'data.task_types={{{name}: {kind}}}'"
+    if re.fullmatch(r"[A-Za-z_][-A-Za-z0-9_ :,{}=()\[\]\\/+.$%*@?|]*", task):
+        name = re.sub(r"([ :,{}=()\[\]\\])", r"\\\1", task)
+        return f"'data.task_types={{{name}: {kind}}}'"
+    return f"{{data: {{task_types: {{{json.dumps(task)}: {kind}}}}}}} in an experiment's file"
 
 
 def judged_note(task: str, kind: TaskType, options: Sequence[str]) -> str:

@@ -42,6 +42,11 @@ class Cell:
     kept_tokens: int
     lost: tuple[int, ...]
 
+    @property
+    def tokens_alone(self) -> int:
+        """Tokens of scoring every (test example, option, null input) by itself."""
+        return sum(self.requests[place].length for layer in self.index for row in layer for place in row)
+
 
 @dataclass(frozen=True, slots=True)
 class OptionScores:
@@ -84,6 +89,10 @@ class PromptRules:
     limits: LengthLimits
     context_length: int
 
+    def for_task(self, data: TaskData) -> PromptRules:
+        """The rules with the prompt in the task's own words, where the format takes them from the data."""
+        return replace(self, prompt=self.prompt.for_task(data.wording))
+
 
 def build_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
     """Serialize, tokenize and cut one cell; test examples with neighbours of their own are cut one by one.
@@ -93,7 +102,7 @@ def build_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
         ConfigError: the demonstrations leave no room, or nothing of a demonstration survives the cut.
     """
     encode = lru_cache(maxsize=None)(encode)
-    rules = replace(rules, prompt=rules.prompt.for_task(data.wording))
+    rules = rules.for_task(data)
     if not data.neighbours:
         return _shared_cell(data, encode, rules)
     return join_cells(
@@ -184,7 +193,8 @@ def cut_note(task: str, cut: int, n: int, tokens: int, limits: LengthLimits) -> 
 def differing_at_borders(data: TaskData, encode: Encode, rules: PromptRules, spans: EncodeSpans) -> int:
     """Test examples, of which a prompt has other ids when it is tokenized as a whole than in pieces."""
     encode = lru_cache(maxsize=None)(encode)
-    frame, bos = rules.prompt.frame, rules.prompt.bos
+    prompt = rules.for_task(data).prompt
+    frame, bos = prompt.frame, prompt.bos
     separate = PieceWriter(BoundPrompt(frame, bos), encode, rules.limits)
     joint = PieceWriter(BoundPrompt(frame, bos, spans), encode, rules.limits)
     shown = data.neighbours or [data.demonstrations] * len(data.test)

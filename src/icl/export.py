@@ -23,7 +23,7 @@ CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
-class ExportSettings:
+class ExportConfig:
     """`export` keys.
 
     Attributes:
@@ -34,7 +34,7 @@ class ExportSettings:
     format: Literal["as_is", "transformers", "released"] = "as_is"
 
 
-def export_checkpoint(checkpoint: Path, model: ModelConfig, settings: ExportSettings, target: Path) -> Path:
+def export_checkpoint(checkpoint: Path, model: ModelConfig, settings: ExportConfig, target: Path) -> Path:
     """Write the weights of a checkpoint, with tokenizer and card, and without what only a resumed training needs.
 
     Args:

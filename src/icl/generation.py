@@ -124,7 +124,7 @@ def generate_answers(
             "lower it",
         )
     cell = build_cell(method.prompted(data), encode, replace(rules, context_length=room))
-    lead = rules.prompt.for_task(data.wording).frame.output_text("", first=not data.shots, query=True)
+    lead = rules.for_task(data).prompt.frame.output_text("", first=not data.shots, query=True)
     generator = GreedyGenerator(model.model, model.tokenizer, method.batch_size)
     texts = generator.generate(prompts_of(cell, lead), method.stopping, on_progress)
     return Answers(tuple(text.strip() for text in texts), tuple(cell.lost))

@@ -23,7 +23,7 @@ MakeScorer = Callable[[PreTrainedModel], Scorer]
 
 
 @dataclass(frozen=True, slots=True)
-class HeldOutSettings:
+class HeldOutConfig:
     """`trainer.held_out` keys.
 
     Attributes:
@@ -43,7 +43,7 @@ class HeldOutSettings:
 
 
 def load_held_out(
-    source: TaskSource, tasks: Sequence[str], settings: HeldOutSettings, k: int
+    source: TaskSource, tasks: Sequence[str], settings: HeldOutConfig, k: int
 ) -> list[TaskData]:
     """The cells (task, seed) to evaluate, cut to `test_examples`."""
     if settings.from_pool:

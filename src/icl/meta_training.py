@@ -38,8 +38,9 @@ from metashot.icl.piece_cache import PieceCache, batch_encoder
 from metashot.icl.prompting.boundary import Boundary
 from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.frame import TextFrame
-from metashot.icl.sequences import DemonstrationLabels, LossOn, SequenceRules
-from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings, run_identity, trained_for
+from metashot.icl.sequence_labels import DemonstrationLabels
+from metashot.icl.sequences import LossOn, SequenceRules
+from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings, run_identity, trained_for
 
 
 def train(
@@ -165,9 +166,7 @@ def chosen_tasks(tasks: Sequence[str], count: int | None, draw: int) -> list[str
     return [tasks[int(number)] for number in sorted(drawn)]
 
 
-def load_pools(
-    source: TaskSource, tasks: Sequence[str], episodes: EpisodeSettings
-) -> dict[str, list[Example]]:
+def load_pools(source: TaskSource, tasks: Sequence[str], episodes: EpisodeConfig) -> dict[str, list[Example]]:
     """Training examples by task, cut to `pool_size` and `pool_fraction`."""
     pools: dict[str, list[Example]] = {}
     for number, task in enumerate(tasks):

@@ -15,7 +15,8 @@ from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
 from metashot.icl.cell import Cell, PromptRules, build_cell, cut_note, differing_at_borders
-from metashot.icl.evaluation import EvaluateSettings, load_cells, prompt_rules, tokens_alone
+from metashot.icl.cell_data import load_cells
+from metashot.icl.evaluation_settings import EvaluateSettings, prompt_rules
 from metashot.icl.preview import preview
 from metashot.icl.prompting.boundary import Boundary, span_encoder
 from metashot.icl.prompting.frame import MetaiclFrame
@@ -28,7 +29,7 @@ _ENGINE_OVERHEAD = 1.5
 
 
 @dataclass(frozen=True, slots=True)
-class PlanSettings:
+class PlanConfig:
     """What `stage=plan` shows.
 
     Attributes:
@@ -74,7 +75,7 @@ def plan_cell(data: TaskData, cell: Cell) -> CellPlan:
         data.shots,
         counts.longest,
         kept,
-        tokens_alone(cell),
+        cell.tokens_alone,
         counts,
     )
 
@@ -83,7 +84,7 @@ def plan_evaluation(
     settings: EvaluateSettings,
     source: TaskSource,
     model: LazyLanguageModel,
-    show: PlanSettings,
+    show: PlanConfig,
     console: Console,
 ) -> list[CellPlan]:
     """Print the plan of an evaluation and return its cells. Loads tokenizer and config, no weights."""
@@ -106,7 +107,7 @@ def plan_evaluation(
                 rules.limits,
             )
         if data.seed == settings.seeds[0]:
-            _show_prompts(data, cell, model, settings, show.show, console)
+            _show_prompts(data, cell, model, rules, show.show, console)
             if model.tokenizer.is_fast:
                 few = replace(data, test=data.test[:_COMPARED])
                 differing += differing_at_borders(few, model.encode, rules, span_encoder(model.tokenizer))
@@ -179,11 +180,10 @@ def _show_prompts(
     data: TaskData,
     cell: Cell,
     model: LazyLanguageModel,
-    settings: EvaluateSettings,
+    rules: PromptRules,
     count: int,
     console: Console,
 ) -> None:
-    rules = prompt_rules(settings, model)
     for example in range(min(count, len(data.test))):
         for option, text in enumerate(data.test[example].options):
             head = f"task {data.task}, seed {data.seed}, test example {example}, option {text!r}"

@@ -36,6 +36,7 @@ def preview(
     option: int,
 ) -> list[Segment]:
     """The segments of one (test example, option), in order; cut demonstrations are shortened or left out."""
+    rules = rules.for_task(data)
     request = cell.requests[cell.index[0][example][option]]
     names = ("input", "output") if rules.prompt.frame.objective is Objective.DIRECT else ("label", "input")
     every = data.neighbours[example] if data.neighbours else data.demonstrations

@@ -18,7 +18,7 @@ from rich.progress import (
 from metashot.data.terminal import printable
 from metashot.engine.runs.results import FinishedCell
 from metashot.engine.tracking.tracker import Tracker
-from metashot.icl.evaluation import CellKey
+from metashot.icl.cell_data import CellKey
 
 
 class CellProgress:

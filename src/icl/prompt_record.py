@@ -16,7 +16,7 @@ def cell_prompt(data: TaskData, rules: PromptRules) -> CellPrompt:
 
 
 def _shown(data: TaskData, rules: PromptRules) -> str:
-    frame = rules.prompt.for_task(data.wording).frame
+    frame = rules.for_task(data).prompt.frame
     no_label = shows_no_label(data.demonstrations)
     parts = [frame.opening]
     for number, example in enumerate(data.demonstrations):

@@ -10,19 +10,19 @@ from metashot.data.source import TaskSource
 from metashot.engine.components.values import part_of
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.learner import MetricSink
-from metashot.engine.training.loop import LoopSettings, TrainingOutcome
+from metashot.engine.training.loop import LoopConfig, TrainingOutcome
 from metashot.engine.training.optimizers import OptimizerConfig
-from metashot.engine.training.trainable import TrainableSettings
-from metashot.icl.held_out import HeldOutSettings
+from metashot.engine.training.trainable import TrainableConfig
+from metashot.icl.held_out import HeldOutConfig
 from metashot.icl.meta_training import train
 from metashot.icl.methods import Method
 from metashot.icl.prompt import LengthLimits
 from metashot.icl.prompting.config import PromptConfig
-from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
+from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings
 
 
 @dataclass(frozen=True)
-class MetaTrainer(LoopSettings, EpisodeSettings, TrainableSettings):
+class MetaTrainer(LoopConfig, EpisodeConfig, TrainableConfig):
     """MetaICL's meta-training; one file of `conf/trainer` each.
 
     Attributes:
@@ -33,7 +33,7 @@ class MetaTrainer(LoopSettings, EpisodeSettings, TrainableSettings):
     """
 
     seed: int = 1
-    held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
+    held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     keep_last: int = 2
     keep_best: int = 1
     limits: LengthLimits = field(default_factory=LengthLimits, init=False)
@@ -48,10 +48,10 @@ class MetaTrainer(LoopSettings, EpisodeSettings, TrainableSettings):
             prompt=prompt,
             k=k,
             seed=self.seed,
-            episodes=replace(part_of(EpisodeSettings, self), limits=prompt.limits),
+            episodes=replace(part_of(EpisodeConfig, self), limits=prompt.limits),
             optimizer=optimizer,
-            trainable=part_of(TrainableSettings, self),
-            loop=part_of(LoopSettings, self),
+            trainable=part_of(TrainableConfig, self),
+            loop=part_of(LoopConfig, self),
             held_out=self.held_out,
             keep_last=self.keep_last,
             keep_best=self.keep_best,

@@ -13,19 +13,20 @@ from metashot.data.episodes import TaskSampling
 from metashot.data.task import Example
 from metashot.engine.components.values import as_plain
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.loop import LoopConfig
 from metashot.engine.training.optimizers import OptimizerConfig
-from metashot.engine.training.trainable import TrainableSettings
+from metashot.engine.training.trainable import TrainableConfig
 from metashot.icl.collate import Batching
-from metashot.icl.held_out import HeldOutSettings
+from metashot.icl.held_out import HeldOutConfig
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits
 from metashot.icl.prompting.config import RELEASED_PROMPT, MetaiclPrompt, PromptConfig
-from metashot.icl.sequences import DemonstrationLabels, LossOn
+from metashot.icl.sequence_labels import DemonstrationLabels
+from metashot.icl.sequences import LossOn
 
 
 @dataclass(frozen=True)
-class EpisodeSettings:
+class EpisodeConfig:
     """Where sequences come from and how they are put together (`trainer` keys).
 
     Attributes:
@@ -96,11 +97,11 @@ class MetaTrainSettings:
     prompt: PromptConfig = field(default_factory=MetaiclPrompt)
     k: int = 16
     seed: int = 1
-    episodes: EpisodeSettings = field(default_factory=EpisodeSettings)
+    episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    trainable: TrainableSettings = field(default_factory=TrainableSettings)
-    loop: LoopSettings = field(default_factory=lambda: LoopSettings(steps=30_000))
-    held_out: HeldOutSettings = field(default_factory=HeldOutSettings)
+    trainable: TrainableConfig = field(default_factory=TrainableConfig)
+    loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=30_000))
+    held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     keep_last: int = 2
     keep_best: int = 1
 

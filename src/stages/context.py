@@ -1,7 +1,8 @@
-"""What every stage is handed."""
+"""What every stage is handed, and how it tells the user what to know."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,8 @@ from rich.console import Console
 from metashot.engine.runs.record import RunRecord
 from metashot.engine.tracking.tracker import Tracker
 from metashot.stages.run_config import RunConfig
+
+SHOWN_NOTES = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +37,11 @@ class RunContext:
     def results_root(self) -> Path:
         """Where finished cells and checkpoints of all runs live."""
         return self.config.results_root
+
+
+def show_notes(console: Console, notes: Sequence[str]) -> None:
+    """What the user should know of the data, one line each; `run.json` holds all of them."""
+    for note in notes[:SHOWN_NOTES]:
+        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+    if len(notes) > SHOWN_NOTES:
+        console.print(f"note: and {len(notes) - SHOWN_NOTES} more, in run.json")

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from rich.console import Console
-
 from metashot.data.modules import DataModule, HarnessData
 from metashot.data.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.source import TaskSource
@@ -21,20 +19,19 @@ from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, m
 from metashot.engine.training.optimizers import state_bytes_per_weight
 from metashot.engine.training.ranks import leads
 from metashot.icl.checkpoint_choice import checkpoint_folder
-from metashot.icl.evaluation import EvaluateSettings, EvaluationCost, evaluate
+from metashot.icl.evaluation import EvaluationCost, evaluate
+from metashot.icl.evaluation_settings import EvaluateSettings
 from metashot.icl.export import export_checkpoint
 from metashot.icl.methods import Method
 from metashot.icl.plan import plan_evaluation
 from metashot.icl.progress import CellProgress
-from metashot.icl.sequences import english_words
+from metashot.icl.sequence_labels import english_words
 from metashot.icl.trained_method import check_method, follow_checkpoint
 from metashot.icl.training_plan import plan_training, training_line
-from metashot.stages.context import RunContext
+from metashot.stages.context import RunContext, show_notes
 from metashot.stages.icl_training import in_context, trained_folder, training_settings
 from metashot.stages.preparation import show_data_checks
 from metashot.stages.task_source import choose_tasks
-
-SHOWN_NOTES = 12
 
 
 def evaluate_stage(run: RunContext) -> float:
@@ -156,14 +153,6 @@ def select(source: TaskSource, selection: Selection) -> TaskSource:
     embed = load_sentence_encoder(selection.encoder) if nearest else None
     words = english_words() if selection.labels is Labels.RANDOM_WORDS else ()
     return SelectedSource(source, selection, embed, words)
-
-
-def show_notes(console: Console, notes: Sequence[str]) -> None:
-    """What the user should know of the data, one line each; `run.json` holds all of them."""
-    for note in notes[:SHOWN_NOTES]:
-        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
-    if len(notes) > SHOWN_NOTES:
-        console.print(f"note: and {len(notes) - SHOWN_NOTES} more, in run.json")
 
 
 def cost_line(cost: EvaluationCost) -> str:

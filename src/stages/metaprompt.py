@@ -11,19 +11,19 @@ from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.runs.results import PREDICTIONS_FILE
 from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
+from metashot.metaprompt.meta.config import task_stream
 from metashot.metaprompt.meta.cuts import describe as describe_cuts
 from metashot.metaprompt.meta.cuts import measure_cuts
 from metashot.metaprompt.meta.held_out import describe as describe_held_out
-from metashot.metaprompt.meta.settings import task_stream
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train
 from metashot.metaprompt.soft_prompt import nearest_tokens
+from metashot.metaprompt.tuning.cuts import cut_notes
 from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
-from metashot.stages.context import RunContext
+from metashot.stages.context import RunContext, show_notes
 from metashot.stages.metaprompt_settings import (
     checkpoint_root,
     loop_settings,
     meta_settings,
-    prepare_settings,
     tune_settings,
 )
 
@@ -84,6 +84,9 @@ def evaluate_stage(run: RunContext) -> float:
     run.console.print(console_table(summary))
     for task, row in deviations([cell.result for cell in cells]).items():
         run.console.print(f"{task}: {row['mean']:.1f} +- {row['deviation']:.1f} over {row['runs']} runs")
+    notes = cut_notes((cell.result for cell in cells), settings.max_tokens)
+    show_notes(run.console, notes)
+    run.record.write("running", notes=notes)
     run.tracker.artifact("predictions", "predictions", run.output / PREDICTIONS_FILE)
     run.tracker.summary(summary.tracked())
     return summary.mean.value
@@ -101,7 +104,7 @@ def model_of(run: RunContext) -> LanguageModel:
 
 def clusters_of(run: RunContext) -> ClusterStore:
     """The config's corpus in clusters, made where they are missing."""
-    return prepare_clusters(prepare_settings(run.config.corpus), notify=lambda line: say(run, line))
+    return prepare_clusters(run.config.corpus, notify=lambda line: say(run, line))
 
 
 def _show_prompt(run: RunContext, model: LanguageModel, checkpoint: Any) -> None:

@@ -16,16 +16,17 @@ from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.embedding import load_encoder
 from metashot.metaprompt.clusters.store import find_clusters
 from metashot.metaprompt.exchange import export_learned
+from metashot.metaprompt.meta.config import pseudo_embeddings, task_stream
 from metashot.metaprompt.meta.learner import MetaLearner
 from metashot.metaprompt.meta.planning import Price, price_meta_training
 from metashot.metaprompt.meta.probe import ProbeRow, probe_formats
-from metashot.metaprompt.meta.settings import pseudo_embeddings, task_stream
-from metashot.metaprompt.tuning.planning import price_tuning
+from metashot.metaprompt.tuning.cell import load_task
+from metashot.metaprompt.tuning.planning import planned_cuts, price_tuning
 from metashot.metaprompt.tuning.starting_point import starting_point
 from metashot.metaprompt.tuning.tunable import TuningMethod
-from metashot.stages.context import RunContext
+from metashot.stages.context import RunContext, show_notes
 from metashot.stages.metaprompt import clusters_of, model_of, say
-from metashot.stages.metaprompt_settings import loop_settings, meta_settings, prepare_settings, tune_settings
+from metashot.stages.metaprompt_settings import loop_settings, meta_settings, tune_settings
 
 PROBE_FILE, PLAN_FILE, EXPORT_FOLDER = "probe.json", "plan.json", "export"
 _TIMED_SENTENCES = 64
@@ -44,7 +45,7 @@ def probe_stage(run: RunContext) -> float:
         store,
         run.config.probe,
         max_batch_tokens=settings.max_batch_tokens,
-        embed=load_encoder(prepare_settings(run.config.corpus).encoder),
+        embed=load_encoder(run.config.corpus.encoder),
     )
     write_json(run.output / PROBE_FILE, [asdict(row) | {"verdict": row.verdict} for row in rows])
     run.console.print(_probe_table(rows, model.spec.name))
@@ -74,8 +75,11 @@ def _probe_table(rows: Sequence[ProbeRow], model: str) -> Table:
 
 def plan_stage(run: RunContext) -> float:
     """Tokens and time of `prepare`, `train` and `evaluate`; returns the seconds. Times one step with the real weights."""
-    corpus = prepare_settings(run.config.corpus)
+    corpus = run.config.corpus
     sentences, store = find_clusters(corpus, notify=lambda line: say(run, line))
+    settings, model = tune_settings(run.config, started=False), model_of(run)
+    has_data = settings.data_root or settings.data_source == "hub"
+    tasks = [load_task(name, settings, model) for name in settings.tasks] if has_data else []
     prices: list[Price] = []
     if store is None:
         shown = [sentences[index] for index in range(min(_TIMED_SENTENCES, len(sentences)))]
@@ -88,15 +92,14 @@ def plan_stage(run: RunContext) -> float:
         say(run, "the corpus is not clustered yet: run stage=prepare to price what follows")
     else:
         supmer = run.config.supmer
-        model = model_of(run)
         loop = loop_settings(supmer)
         lines, speed = price_meta_training(MetaLearner(meta_settings(supmer), model, store, loop.steps), loop)
-        if tune_settings(run.config, started=False).tuning == TuningMethod.SUPMER:
+        if settings.tuning == TuningMethod.SUPMER:
             prices += lines
-        if run.config.tuning.data_root or run.config.tuning.data_source == "hub":
-            prices += price_tuning(tune_settings(run.config, started=False), model, speed)
-        else:
-            say(run, "tuning.data_root is not set: tuning is not priced")
+        prices += price_tuning(settings, tasks, speed)
+    if not tasks:
+        say(run, "tuning.data_root is not set: tuning is not priced")
+    show_notes(run.console, planned_cuts(settings, tasks))
     write_json(run.output / PLAN_FILE, [asdict(price) for price in prices])
     run.console.print(_plan_table(prices))
     return sum(price.seconds for price in prices)

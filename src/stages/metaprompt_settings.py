@@ -2,32 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
-from metashot.data.corpus import CorpusSpec
-from metashot.engine.components.values import part_of
+from metashot.engine.components.values import fields_of, part_of
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.checkpoint import best_checkpoint
-from metashot.engine.training.loop import LoopSettings
-from metashot.metaprompt.clusters.store import CorpusConfig, PrepareSettings
-from metashot.metaprompt.meta.settings import MetaSettings, SupmerConfig
-from metashot.metaprompt.tuning.settings import TuneSettings, TuningConfig
+from metashot.engine.training.loop import LoopConfig
+from metashot.metaprompt.meta.config import MetaConfig, SupmerConfig
+from metashot.metaprompt.tuning.config import TuneSettings
 from metashot.metaprompt.tuning.tunable import PromptMethod, TuningMethod
 from metashot.stages.run_config import RunConfig
 
 
-def prepare_settings(corpus: CorpusConfig) -> PrepareSettings:
-    """The node `corpus` in its parts."""
-    return PrepareSettings(part_of(CorpusSpec, corpus), corpus.sentences, corpus.encoder, corpus.clusters)
-
-
-def meta_settings(supmer: SupmerConfig) -> MetaSettings:
+def meta_settings(supmer: SupmerConfig) -> MetaConfig:
     """The node `supmer` without `loop` and `checkpoints`, which belong to the loop."""
-    return part_of(MetaSettings, supmer)
+    return part_of(MetaConfig, supmer)
 
 
-def loop_settings(supmer: SupmerConfig) -> LoopSettings:
+def loop_settings(supmer: SupmerConfig) -> LoopConfig:
     """The node `supmer.loop`."""
     return replace(supmer.loop, config_node="supmer.loop")
 
@@ -48,7 +41,7 @@ def tune_settings(config: RunConfig, *, started: bool = True) -> TuneSettings:
     """
     tuning, supmer, method = config.tuning, config.supmer, config.method
     assert isinstance(method, PromptMethod)
-    keys = {field.name: getattr(tuning, field.name) for field in fields(TuningConfig)}
+    keys = fields_of(tuning)
     keys["prompt_path"] = _prompt_path(tuning.prompt_path, method.tuning, supmer, started=started)
     return TuneSettings(
         **keys,

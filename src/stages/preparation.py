@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from pathlib import Path
 
 from metashot.data.errors import DataError
 from metashot.data.modules import HubData, JsonlData
 from metashot.data.preparation.checks import check_setting
 from metashot.data.preparation.doctor import doctor
-from metashot.data.preparation.prepare import PrepareConfig, PrepareSettings, prepare
+from metashot.data.preparation.prepare import PrepareSettings, prepare
 from metashot.data.settings import Setting, load_setting
+from metashot.engine.components.values import fields_of
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_json
 from metashot.stages.context import RunContext
@@ -90,9 +90,8 @@ def prepare_settings(config: RunConfig) -> PrepareSettings:
         raise ConfigError(
             "data.root", "is not set", "choose data=hub data.root=<folder for the prepared files>"
         )
-    keys = {field.name: getattr(config.prepare, field.name) for field in fields(PrepareConfig)}
     return PrepareSettings(
-        **keys,
+        **fields_of(config.prepare),
         root=Path(data.root).expanduser(),
         setting=_setting(config),
         raw=data.raw if isinstance(data, HubData) else None,

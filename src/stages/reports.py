@@ -4,22 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from metashot.engine.components.values import fields_of
 from metashot.engine.errors import ConfigError
 from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.compare import CompareSettings, compare_runs
+from metashot.engine.runs.results import RESULTS_FILE
 from metashot.stages.context import RunContext
 
 
 def report_stage(run: RunContext) -> None:
-    """Write tables, plots and the page of the runs in `runs` (by default all under `results_root`)."""
+    """Write tables, plots and the page of the runs in `runs` (by default all under `results_root` and this one)."""
     keys = run.config.report
-    outcome = write_report(
-        ReportSettings(
-            _run_folders(run) or (run.results_root,), keys.folder or run.output, keys.formats, keys.draws,
-            keys.permutations, keys.level, keys.seed,
-        ),
-        run.console,
-    )  # fmt: skip
+    folders = _run_folders(run) or (run.results_root, *_own_results(run))
+    settings = ReportSettings(folders, keys.folder or run.output, **fields_of(keys))
+    outcome = write_report(settings, run.console)
     for path in outcome.files:
         if path.suffix == ".html":
             run.tracker.artifact("report", "report", path)
@@ -36,11 +34,13 @@ def compare_stage(run: RunContext) -> None:
         raise ConfigError(
             "runs", f"stage=compare takes two folders, got {len(folders)}", "'runs=[<first>,<second>]'"
         )
-    keys = run.config.compare
-    compare_runs(
-        CompareSettings(folders[0], folders[1], run.output, keys.flipped, keys.permutations, keys.seed),
-        run.console,
-    )
+    compare_runs(CompareSettings(*folders, run.output, **fields_of(run.config.compare)), run.console)
+
+
+def _own_results(run: RunContext) -> tuple[Path, ...]:
+    """This run's folder, where an earlier stage of it has left results outside `results_root`."""
+    apart = not run.output.resolve().is_relative_to(run.results_root.resolve())
+    return (run.output,) if apart and (run.output / RESULTS_FILE).is_file() else ()
 
 
 def _run_folders(run: RunContext) -> tuple[Path, ...]:

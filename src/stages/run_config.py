@@ -15,20 +15,22 @@ from metashot.data.selected_source import Selection
 from metashot.data.source import TaskSource
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import ModelConfig
+from metashot.engine.report.build import ReportConfig
+from metashot.engine.report.compare import CompareConfig
 from metashot.engine.scoring import Scorer
 from metashot.engine.training.learner import MetricSink
 from metashot.engine.training.loop import TrainingOutcome
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.icl.cell import Truncation
-from metashot.icl.export import ExportSettings
+from metashot.icl.export import ExportConfig
 from metashot.icl.methods import Method
-from metashot.icl.plan import PlanSettings
+from metashot.icl.plan import PlanConfig
 from metashot.icl.prompting.config import PromptConfig
 from metashot.icl.training_settings import MetaTrainSettings
 from metashot.metaprompt.clusters.store import CorpusConfig
-from metashot.metaprompt.meta.probe import ProbeSettings
-from metashot.metaprompt.meta.settings import SupmerConfig
-from metashot.metaprompt.tuning.settings import TuningConfig
+from metashot.metaprompt.meta.config import SupmerConfig
+from metashot.metaprompt.meta.probe import ProbeConfig
+from metashot.metaprompt.tuning.config import TuningConfig
 from metashot.stages.logger_config import LoggerConfig
 
 MakeScorer = Callable[[PreTrainedModel], Scorer]
@@ -78,27 +80,6 @@ class SettingChoice:
 
 
 @dataclass(frozen=True, slots=True)
-class ReportConfig:
-    """The config node `report`: the keys of `ReportSettings` less its folders."""
-
-    formats: tuple[str, ...]
-    draws: int
-    permutations: int
-    level: float
-    seed: int
-    folder: Path | None
-
-
-@dataclass(frozen=True, slots=True)
-class CompareConfig:
-    """The config node `compare`."""
-
-    flipped: int
-    permutations: int
-    seed: int
-
-
-@dataclass(frozen=True, slots=True)
 class RunConfig:
     """Every key of the composed config; comments on the keys stand in `conf/config.yaml`."""
 
@@ -130,9 +111,9 @@ class RunConfig:
     run: Path | None
     report: ReportConfig
     compare: CompareConfig
-    plan: PlanSettings
-    export: ExportSettings
-    probe: ProbeSettings
+    plan: PlanConfig
+    export: ExportConfig
+    probe: ProbeConfig
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metashot.data.corpus import CorpusSpec, read_documents, split_documents
+from metashot.data.corpus import CorpusSource, read_documents, split_documents
 from metashot.data.errors import DataError
 from metashot.data.sentences import SentenceRules, build_sentences, open_sentences, split_sentences
 
-DEMO = CorpusSpec("demo", "demo", None, None, "train", "text", "paragraph", 0)
+DEMO = CorpusSource("demo", "demo", None, None, "train", "text", "paragraph", 0)
 RULES = SentenceRules("en", 5, 2, 200, 2)
 
 

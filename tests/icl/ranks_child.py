@@ -15,7 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import training_helpers as kit
 
 from metashot.engine.training.signals import Interrupted
-from metashot.icl.held_out import HeldOutSettings
+from metashot.icl.held_out import HeldOutConfig
 from metashot.icl.meta_training import MetaLearner, train
 
 
@@ -34,7 +34,7 @@ def main(folder: Path, stop_step: int) -> None:
     settings = kit.settings(
         loop={"steps": 10, "evaluate_every": 4},
         episodes={"micro_batch_size": 1},
-        held_out=HeldOutSettings(k=2, test_examples=2),
+        held_out=HeldOutConfig(k=2, test_examples=2),
     )
     tasks = kit.SOURCE.training_tasks(), kit.SOURCE.testing_tasks()
     try:

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from metashot.data.task import Example, TaskData, TaskType
-from metashot.engine.errors import ConfigError
+from metashot.engine.errors import ConfigError, DataError
 from metashot.engine.metrics.rules import Calibration
 from metashot.icl.cell import PromptRules, Truncation, build_cell, read_back
 from metashot.icl.methods import Method
 from metashot.icl.preview import preview
-from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.prompt import Layout, LengthLimits, Objective, Overlong
 from metashot.icl.prompt_record import cell_prompt
 from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.frame import MetaiclFrame
@@ -78,6 +78,33 @@ def test_per_option_truncation_cuts_each_option_by_its_own_length():
     short, long = (cell.requests[place] for place in cell.index[0][0])
     assert short.length == long.length == 60
     assert len(short.context) - len(long.context) == len("maybe") - len("no")
+
+
+def over_long(overlong):
+    """Two inputs of 40 letters before the digit that tells them apart, one short one; 30 tokens an example."""
+    limits = LengthLimits(per_example=32, sequence=1000, overlong=overlong)
+    long = [Example("t", "q" * 40 + str(n), "no", ("no", "maybe")) for n in range(2)]
+    test = (*long, Example("t", "short", "no", ("no", "maybe")))
+    data = TaskData("t", 100, TaskType.CLASSIFICATION, (), test)
+    return build_cell(data, encode, rules(limits=limits))
+
+
+def test_over_long_inputs_lose_their_end_or_their_start_and_are_counted():
+    # 30 tokens, of which "\nmaybe" takes 6: 24 of the 41 letters stay, whatever option is scored.
+    texts = {}
+    for overlong in (Overlong.CUT_END, Overlong.CUT_START):
+        cell = over_long(overlong)
+        assert cell.lost == (17, 17, 0)
+        texts[overlong] = [decode(cell.requests[row[0]].context) for row in cell.index[0]]
+    assert texts[Overlong.CUT_END] == ["q" * 24, "q" * 24, "short"]
+    assert texts[Overlong.CUT_START] == ["q" * 23 + "0", "q" * 23 + "1", "short"]
+
+
+def test_over_long_inputs_are_refused_where_asked():
+    with pytest.raises(
+        DataError, match=r"a test input of 41 tokens is longer than the 24 .*prompt.overlong=cut_end"
+    ):
+        over_long(Overlong.REFUSE)
 
 
 def test_both_truncations_agree_where_nothing_is_cut():

@@ -14,9 +14,9 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from metashot.engine.errors import CheckpointError, ConfigError
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import LocalModel, ModelConfig, TinyModel
-from metashot.engine.training.trainable import LoraSettings, TrainableSettings
+from metashot.engine.training.trainable import LoraConfig, TrainableConfig
 from metashot.icl.checkpoint_choice import checkpoint_folder
-from metashot.icl.export import ExportSettings, export_checkpoint
+from metashot.icl.export import ExportConfig, export_checkpoint
 from metashot.icl.meta_training import train
 from metashot.icl.methods import named_method
 from metashot.icl.released import load_released_checkpoint
@@ -86,9 +86,9 @@ def test_what_is_not_there_is_told_with_the_way_out(tmp_path: Path) -> None:
         checkpoint_folder(str(tmp_path / "small"), TINY, CHANNEL, tmp_path)
 
 
-def trained(folder: Path, lora: LoraSettings | None) -> Path:
+def trained(folder: Path, lora: LoraConfig | None) -> Path:
     settings = kit.settings(
-        trainable=TrainableSettings(lora=lora), optimizer={"learning_rate": 0.02}, loop={"steps": 2}
+        trainable=TrainableConfig(lora=lora), optimizer={"learning_rate": 0.02}, loop={"steps": 2}
     )
     tasks = kit.SOURCE.training_tasks(), kit.SOURCE.testing_tasks()
     train(settings, kit.tiny(), kit.SOURCE, *tasks, folder)
@@ -96,21 +96,21 @@ def trained(folder: Path, lora: LoraSettings | None) -> Path:
 
 
 def test_exports_come_back_with_the_same_logits(tmp_path: Path) -> None:
-    full, low_rank = trained(tmp_path / "full", None), trained(tmp_path / "lora", LoraSettings(r=2))
-    plain = export_checkpoint(full, TINY, ExportSettings(), tmp_path / "plain")
+    full, low_rank = trained(tmp_path / "full", None), trained(tmp_path / "lora", LoraConfig(r=2))
+    plain = export_checkpoint(full, TINY, ExportConfig(), tmp_path / "plain")
     assert not (plain / "manifest.json").exists()
     assert not list(plain.glob("state.*"))
     torch.testing.assert_close(of(AutoModelForCausalLM.from_pretrained(plain)), logits(full))
-    file = export_checkpoint(full, TINY, ExportSettings("released"), tmp_path / "released") / "model.pt"
+    file = export_checkpoint(full, TINY, ExportConfig("released"), tmp_path / "released") / "model.pt"
     assert load_released_checkpoint(file).config.n_layer == 2
-    peft = export_checkpoint(low_rank, TINY, ExportSettings(), tmp_path / "peft")
+    peft = export_checkpoint(low_rank, TINY, ExportConfig(), tmp_path / "peft")
     wrapped = PeftModel.from_pretrained(TINY.read_model(), peft)
     torch.testing.assert_close(of(wrapped), logits(low_rank), atol=1e-4, rtol=1e-4)
-    merged = export_checkpoint(low_rank, TINY, ExportSettings("transformers"), tmp_path / "merged")
+    merged = export_checkpoint(low_rank, TINY, ExportConfig("transformers"), tmp_path / "merged")
     there = load_model(LocalModel("merged", str(merged), device="cpu")).model
     torch.testing.assert_close(of(there), logits(low_rank), atol=1e-5, rtol=1e-5)
     card = (peft / "README.md").read_text()
     assert "# metaicl, step 2" in card
     assert "2 demonstrations, newline layout" in card
     with pytest.raises(ConfigError, match="exists"):
-        export_checkpoint(full, TINY, ExportSettings(), plain)
+        export_checkpoint(full, TINY, ExportConfig(), plain)

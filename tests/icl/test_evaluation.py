@@ -17,7 +17,9 @@ from metashot.engine.report.reading import read_outputs
 from metashot.engine.runs.results import PREDICTIONS_FILE, RESULTS_FILE
 from metashot.engine.scoring import PlainScorer, PrefixScorer
 from metashot.icl.cell import Truncation
-from metashot.icl.evaluation import EvaluateSettings, cell_key, evaluate
+from metashot.icl.cell_data import cell_key
+from metashot.icl.evaluation import evaluate
+from metashot.icl.evaluation_settings import EvaluateSettings, prompt_rules
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Objective
 from metashot.icl.prompting.boundary import Boundary
@@ -230,7 +232,7 @@ def test_without_demonstrations_all_seeds_share_one_computation(tmp_path):
 def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
     def key(given, model=MODEL, source=None):
         data = (source or FewExamples()).load("demo-spam", k=given.method.shots(given.k), seed=given.seeds[0])
-        return cell_key(data, given, model).fingerprint
+        return cell_key(data, prompt_rules(given, model), model).fingerprint
 
     def other_gold(data):
         first = data.test[0]
@@ -267,7 +269,9 @@ def test_the_fingerprint_ignores_names_and_places(tmp_path):
     data = FewExamples().load("demo-spam", k=2, seed=100)
     renamed = LazyLanguageModel(TinyModel("other name", "gpt2"))
     elsewhere = settings(tmp_path / "x", Method("my name"), setting="other")
-    assert cell_key(data, elsewhere, renamed) == cell_key(data, settings(tmp_path), MODEL)
+    assert cell_key(data, prompt_rules(elsewhere, renamed), renamed) == cell_key(
+        data, prompt_rules(settings(tmp_path), MODEL), MODEL
+    )
 
 
 def test_nan_logits_stop_the_run_and_store_nothing(tmp_path):

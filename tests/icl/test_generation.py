@@ -21,7 +21,8 @@ from metashot.engine.report.systems import collect_answers
 from metashot.engine.runs.summary import summarize
 from metashot.engine.scoring import PrefixScorer
 from metashot.icl.cell import Truncation
-from metashot.icl.evaluation import EvaluateSettings, evaluate
+from metashot.icl.evaluation import evaluate
+from metashot.icl.evaluation_settings import EvaluateSettings
 from metashot.icl.generation import GenerateMethod
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Objective

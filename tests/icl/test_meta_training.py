@@ -22,9 +22,9 @@ from metashot.engine.models.sources import LocalModel, TinyModel, TrainedAdapter
 from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpoint, verify
 from metashot.engine.training.learner import DivergedError
 from metashot.engine.training.signals import Interrupted
-from metashot.engine.training.trainable import LoraSettings, TrainableSettings
+from metashot.engine.training.trainable import LoraConfig, TrainableConfig
 from metashot.icl.collate import Batching
-from metashot.icl.held_out import HeldOutSettings
+from metashot.icl.held_out import HeldOutConfig
 from metashot.icl.meta_training import MetaLearner, chosen_tasks, train
 from metashot.icl.prompt import Objective
 from metashot.icl.training_settings import pools_digest
@@ -68,7 +68,7 @@ def stopping_at(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 # 48 pool examples and 4 a step: an epoch ends after step 12, so all of 1..39 lie in its middle but 12, 24 and 36.
 LONG: dict[str, Any] = {"loop": {"steps": 40, "evaluate_every": 15}}
-HELD_OUT = HeldOutSettings(k=2, test_examples=2)
+HELD_OUT = HeldOutConfig(k=2, test_examples=2)
 
 
 def check_resume(
@@ -104,8 +104,8 @@ def test_resume_at_every_step_is_bit_identical(
 @pytest.mark.parametrize(
     "changes",
     [
-        {"trainable": TrainableSettings(precision="bfloat16")},
-        {"trainable": TrainableSettings(lora=LoraSettings(dropout=0.1))},
+        {"trainable": TrainableConfig(precision="bfloat16")},
+        {"trainable": TrainableConfig(lora=LoraConfig(dropout=0.1))},
         {"optimizer": {"algorithm": named("optimizer", "adam8bit").algorithm}},
         {"optimizer": {"algorithm": named("optimizer", "adafactor").algorithm}},
         {"episodes": {"batching": Batching.PACKED}},
@@ -137,16 +137,16 @@ def test_training_lowers_the_loss_on_a_repeated_pool(tmp_path: Path) -> None:
     ("architecture", "lora"),
     [
         ("gpt2", None),
-        ("gpt2", LoraSettings()),
-        ("gpt2", LoraSettings(target_modules=("c_attn", "lm_head"))),
-        ("gpt2", LoraSettings(target_modules=("c_attn", "wte"))),
-        ("gemma2", LoraSettings(target_modules=("lm_head",))),
-        ("gemma2", LoraSettings(target_modules=("embed_tokens",))),
-        ("llama", LoraSettings(last_layers=1)),
+        ("gpt2", LoraConfig()),
+        ("gpt2", LoraConfig(target_modules=("c_attn", "lm_head"))),
+        ("gpt2", LoraConfig(target_modules=("c_attn", "wte"))),
+        ("gemma2", LoraConfig(target_modules=("lm_head",))),
+        ("gemma2", LoraConfig(target_modules=("embed_tokens",))),
+        ("llama", LoraConfig(last_layers=1)),
     ],
 )
 def test_a_checkpoint_loads_with_the_trained_logits(
-    tmp_path: Path, architecture: str, lora: LoraSettings | None
+    tmp_path: Path, architecture: str, lora: LoraConfig | None
 ) -> None:
     """Also where the updated head is tied to the input embeddings, which the update must leave alone."""
     language_model = kit.tiny(architecture)
@@ -154,7 +154,7 @@ def test_a_checkpoint_loads_with_the_trained_logits(
     ids = torch.tensor([language_model.tokenizer(texts).input_ids])
     with torch.no_grad():
         before = language_model.model(ids).logits
-    settings = kit.settings(trainable=TrainableSettings(lora=lora), optimizer={"learning_rate": 0.03})
+    settings = kit.settings(trainable=TrainableConfig(lora=lora), optimizer={"learning_rate": 0.03})
     outcome = train(settings, language_model, kit.SOURCE, TRAIN, TARGETS, tmp_path)
     assert outcome.checkpoint is not None
     spec = TinyModel("tiny", architecture, device="cpu").with_weights(outcome.checkpoint)
@@ -169,7 +169,7 @@ def test_a_checkpoint_loads_with_the_trained_logits(
 
 
 def test_a_low_rank_checkpoint_holds_the_update_alone_and_is_refused_on_another_base(tmp_path: Path) -> None:
-    settings = kit.settings(trainable=TrainableSettings(lora=LoraSettings(r=2)))
+    settings = kit.settings(trainable=TrainableConfig(lora=LoraConfig(r=2)))
     outcome = train(settings, kit.tiny(), kit.SOURCE, TRAIN, TARGETS, tmp_path)
     assert outcome.checkpoint is not None
     stored = load_file(outcome.checkpoint / "adapter_model.safetensors")
@@ -183,7 +183,7 @@ def test_a_low_rank_checkpoint_holds_the_update_alone_and_is_refused_on_another_
 
 def test_low_rank_updates_train_on_a_frozen_bfloat16_base(tmp_path: Path) -> None:
     base = load_model(TinyModel("tiny", "llama", device="cpu", dtype="bfloat16"))
-    settings = kit.settings(trainable=TrainableSettings(lora=LoraSettings(r=2)))
+    settings = kit.settings(trainable=TrainableConfig(lora=LoraConfig(r=2)))
     outcome = train(settings, base, kit.SOURCE, TRAIN, TARGETS, tmp_path)
     assert outcome.checkpoint is not None
     stored = load_file(outcome.checkpoint / "adapter_model.safetensors")
@@ -192,7 +192,7 @@ def test_low_rank_updates_train_on_a_frozen_bfloat16_base(tmp_path: Path) -> Non
 
 
 def test_layers_that_a_model_does_not_have_are_named(tmp_path: Path) -> None:
-    settings = kit.settings(trainable=TrainableSettings(lora=LoraSettings(target_modules=("q_projection",))))
+    settings = kit.settings(trainable=TrainableConfig(lora=LoraConfig(target_modules=("q_projection",))))
     with pytest.raises(ConfigError, match=r"trainer.lora.target_modules: .*q_projection"):
         train(settings, kit.tiny(), kit.SOURCE, TRAIN, TARGETS, tmp_path)
 
@@ -200,7 +200,7 @@ def test_layers_that_a_model_does_not_have_are_named(tmp_path: Path) -> None:
 def test_gradient_checkpointing_changes_no_weight(tmp_path: Path) -> None:
     ends = [
         read_checkpoint(
-            run(tmp_path / str(flag), trainable=TrainableSettings(gradient_checkpointing=flag)).checkpoint
+            run(tmp_path / str(flag), trainable=TrainableConfig(gradient_checkpointing=flag)).checkpoint
         )
         for flag in (False, True)
     ]
@@ -259,9 +259,9 @@ def test_a_pool_smaller_than_k_plus_one_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"trainable": TrainableSettings(precision="float16")}, "float16 training needs a GPU"),
-        ({"trainable": TrainableSettings(precision="fp8")}, "unknown value 'fp8'"),
-        ({"trainable": TrainableSettings(lora=LoraSettings(r=0))}, "trainer.lora.r: 0 is not positive"),
+        ({"trainable": TrainableConfig(precision="float16")}, "float16 training needs a GPU"),
+        ({"trainable": TrainableConfig(precision="fp8")}, "unknown value 'fp8'"),
+        ({"trainable": TrainableConfig(lora=LoraConfig(r=0))}, "trainer.lora.r: 0 is not positive"),
         ({"optimizer": {"algorithm": named("optimizer", "paged_adam8bit").algorithm}}, "needs a CUDA GPU"),
         ({"episodes": {"micro_batch_size": 0}}, "micro_batch_size: 0 is not positive"),
         ({"episodes": {"pool_fraction": 0.0}}, "is not in"),

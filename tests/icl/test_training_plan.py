@@ -5,10 +5,10 @@ from transformers import GPT2Config
 from metashot.data.synthetic import SyntheticSource
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import named_model
-from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.loop import LoopConfig
 from metashot.icl.methods import named_method
 from metashot.icl.training_plan import TrainingPlan, plan_training, training_line
-from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
+from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings
 
 
 def test_flops_by_hand():
@@ -23,8 +23,8 @@ def test_flops_by_hand():
 
 def test_lengths_come_from_the_sequences_that_training_would_see():
     source = SyntheticSource(train_tasks=4, target_tasks=2)
-    episodes = EpisodeSettings(pool_size=8, batch_size=2, micro_batch_size=2)
-    settings = MetaTrainSettings(named_method("metaicl"), k=2, episodes=episodes, loop=LoopSettings(steps=5))
+    episodes = EpisodeConfig(pool_size=8, batch_size=2, micro_batch_size=2)
+    settings = MetaTrainSettings(named_method("metaicl"), k=2, episodes=episodes, loop=LoopConfig(steps=5))
     model = LazyLanguageModel(named_model("tiny"))
     plan = plan_training(settings, model, source, source.training_tasks())
     assert (plan.tasks, plan.steps, plan.batch_size) == (4, 5, 2)

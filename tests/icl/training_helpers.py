@@ -8,11 +8,11 @@ from metashot.data.synthetic import SyntheticSource
 from metashot.data.task import Example
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import TinyModel
-from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.loop import LoopConfig
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.icl.methods import Method
 from metashot.icl.prompt import LengthLimits, Objective
-from metashot.icl.training_settings import EpisodeSettings, MetaTrainSettings
+from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings
 
 SOURCE = SyntheticSource(train_tasks=6, target_tasks=4, test_size=4)
 
@@ -41,8 +41,8 @@ def settings(**changes: Any) -> MetaTrainSettings:
     return MetaTrainSettings(
         method=Method("metaicl", objective, demonstrations, trained=True),
         k=2,
-        loop=LoopSettings(**loop),
-        episodes=EpisodeSettings(**episodes),
+        loop=LoopConfig(**loop),
+        episodes=EpisodeConfig(**episodes),
         optimizer=OptimizerConfig(**optimizer),
         **changes,
     )

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from metashot.engine.errors import ConfigError
-from metashot.stages.command import STAGES, check_stage
+from metashot.stages.stage_table import STAGES, check_stage
 
 START = """
 import sys

@@ -233,8 +233,9 @@ def _open(
         work.drop_notes += [f"{part}: {reason}" for reason in reasons]
 
     def chosen(numbers: list[int]) -> Iterator[AnyPair]:
-        places = set(entry_rows(np.array(numbers), np.array(counts.rows, dtype=np.int64)).tolist())
-        return recipe.pairs_at(_watched(rows, f"choosing {part}", progress), places)
+        places = entry_rows(np.array(numbers), np.array(counts.rows, dtype=np.int64)).tolist()
+        progress(f"choosing {part}", 0)
+        return recipe.pairs_of(rows.at(places))
 
     return Entries(count, held, later_pass, chosen if recipe.is_row_wise else None)
 

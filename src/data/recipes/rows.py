@@ -126,10 +126,11 @@ def compile_text(template: str, clean: Iterable[CleanStep], whole: str = "input"
     parts = _SLOT.split(template)
     literals, paths = parts[::2], parts[1::2]
     readers = [_field_reader(path, [step for step in steps if path in step.places]) for path in paths]
-    finish = compile_clean([step for step in steps if whole in step.places])
+    ending = [step for step in steps if whole in step.places]
+    finish = compile_clean(ending)
     if len(readers) == 1 and not any(literals):
         only = readers[0]
-        return lambda row: finish(only(row))
+        return (lambda row: finish(only(row))) if ending else only
 
     def render(row: Row) -> str:
         pieces = [literals[0]]
@@ -186,9 +187,9 @@ def _field_reader(path: str, steps: Sequence[CleanStep]) -> TextOf:
             value = row[path]
         except KeyError:
             raise missing(row, path) from None
-        return clean(value if isinstance(value, str) else text_of(value, path))
+        return value if isinstance(value, str) else text_of(value, path)
 
-    return read
+    return (lambda row: clean(read(row))) if steps else read
 
 
 def missing(row: Any, path: str) -> BadRow:

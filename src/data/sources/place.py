@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from metashot.data.errors import DataError
+from metashot.data.errors import DataError, suggestion
 from metashot.data.recipes import Recipe
 from metashot.data.recipes.keys import Place
 from metashot.data.recipes.named_fields import compared_columns
@@ -17,8 +18,7 @@ from metashot.data.sources.archive import extract_zip
 from metashot.data.sources.download import Limits, download, is_address
 from metashot.data.sources.hub import Located, locate_in_folder, locate_on_hub
 from metashot.data.sources.layout import TableLayout
-from metashot.data.sources.tables import COLUMNAR, format_of, read_rows, row_places
-from metashot.data.yaml_files import suggestion
+from metashot.data.sources.tables import COLUMNAR, format_of, read_rows, row_places, waiting_rows
 
 Row = dict[str, Any]
 
@@ -60,6 +60,16 @@ class SplitRows:
         for path in self.located.paths:
             rows = read_rows(path, self.layout)
             yield from rows if adapt is None else map(adapt, rows)
+
+    def at(self, numbers: Iterable[int]) -> Iterator[Row]:
+        """The rows with these numbers, ascending, of files that were read through before."""
+        adapt = _adapter(self.place, self.located.paths[0], self.layout)
+        waiting = chain.from_iterable(waiting_rows(path, self.layout) for path in self.located.paths)
+        place = 0
+        for number in numbers:
+            row = next(islice(waiting, number - place, None))()
+            yield row if adapt is None else adapt(row)
+            place = number + 1
 
     def places(self, indices: Collection[int]) -> dict[int, str]:
         """File and line of rows by their number, found by reading again."""

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import islice, repeat
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from metashot.data.errors import DataError
 from metashot.data.sources.layout import Row, TableLayout
 from metashot.data.sources.text_files import open_text
+
+if TYPE_CHECKING:
+    from _csv import Reader as _Reader
 
 # Fields may be of any length; the library's limit of 131,072 characters is for the whole process.
 csv.field_size_limit(sys.maxsize)
@@ -19,6 +25,7 @@ csv.field_size_limit(sys.maxsize)
 _TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 _OTHER_DELIMITERS = {";": ";", "\t": "\\t", "|": "|", ",": ","}
 _FAULTS_SHOWN = 4
+_AT_ONCE = 64
 _ENCODING_REMEDY = "set source.encoding: windows-1252 if it is that"
 
 
@@ -31,6 +38,48 @@ def separated_rows(path: Path, layout: TableLayout, usual_delimiter: str) -> Ite
         DataError: a quote that is not closed or is followed by text, with its line; a row with too few or too many
             values; a column name that stands twice; a value that is not of its column's type.
     """
+    with _opened(path, layout, usual_delimiter) as (reader, columns):
+        line = reader.line_num
+        for values in reader:
+            if values:
+                if len(values) != len(columns.header):
+                    raise _wrong_width(path, line + 1, columns.header, values)
+                try:
+                    row = columns.row(values)
+                except WrongValue as fault:
+                    raise DataError(f"{path}:{line + 1}", fault.problem, fault.remedy) from fault
+                yield line + 1, row
+            line = reader.line_num
+
+
+def bare_separated_rows(path: Path, layout: TableLayout, usual_delimiter: str) -> Iterator[Row]:
+    """The rows of `separated_rows` without their lines, many taken and converted at once: two thirds of its time.
+
+    Where one is at fault they are read one by one from there, so that the error and the rows before it are the same.
+    """
+    done = 0
+    with _opened(path, layout, usual_delimiter) as (reader, columns), suppress(ValueError, csv.Error):
+        filled = filter(None, reader)
+        while values := list(islice(filled, _AT_ONCE)):
+            yield from columns.rows(values)
+            done += len(values)
+        return
+    yield from map(itemgetter(1), islice(separated_rows(path, layout, usual_delimiter), done, None))
+
+
+def waiting_separated_rows(
+    path: Path, layout: TableLayout, usual_delimiter: str
+) -> Iterator[Callable[[], Row]]:
+    """The rows of `separated_rows`, each made when it is called, of a file that was read through before."""
+    with _opened(path, layout, usual_delimiter) as (reader, columns):
+        yield from map(partial, repeat(columns.row), filter(None, reader))
+
+
+@contextmanager
+def _opened(
+    path: Path, layout: TableLayout, usual_delimiter: str
+) -> Generator[tuple[_Reader, _Columns], None, None]:
+    """The reader behind the header and the columns; what it finds at fault inside the block is an error."""
     delimiter = layout.delimiter or usual_delimiter
     strict = layout.quotes == "strict"
     quoting = csv.QUOTE_MINIMAL if strict else csv.QUOTE_NONE
@@ -39,17 +88,54 @@ def separated_rows(path: Path, layout: TableLayout, usual_delimiter: str) -> Ite
         try:
             header = list(layout.header) or next(reader, [])
             _check_header(path, header, delimiter, layout)
-            to_row = _row_maker(path, header, layout)
-            width = len(header)
-            line = reader.line_num
-            for values in reader:
-                if values:
-                    if len(values) != width:
-                        raise _wrong_width(path, line + 1, header, values)
-                    yield line + 1, to_row(line + 1, values)
-                line = reader.line_num
+            yield reader, _Columns(header, layout)
         except csv.Error as error:
             raise _wrong_quotes(path, layout, delimiter, error, reader.line_num) from error
+
+
+class WrongValue(ValueError):
+    """A value that is not of its column's type."""
+
+    def __init__(self, column: str, value: str, remedy: str) -> None:
+        self.problem, self.remedy = f'column "{column}" holds {value!r}', remedy
+        super().__init__(self.problem)
+
+
+class _Columns:
+    """The header, and which of its columns become a row, as which type."""
+
+    def __init__(self, header: list[str], layout: TableLayout) -> None:
+        self.header = header
+        wanted = [name for name in layout.columns if name in header]
+        # Columns that the file lacks are left to the recipe, whose error names all that the row has.
+        picks = len(wanted) == len(layout.columns) and 1 < len(wanted) < len(header)
+        self._names = wanted if picks else header
+        self._places = [header.index(name) for name in self._names]
+        self._pick = itemgetter(*self._places) if picks else None
+        converters = dict(_converters(layout.types or {}))
+        self._converters = [
+            (place, name, converters[name]) for place, name in enumerate(self._names) if name in converters
+        ]
+
+    def row(self, values: list[str]) -> Row:
+        """One row of as many values as the header has; raises `WrongValue`."""
+        row: Row = dict(zip(self._names, values if self._pick is None else self._pick(values), strict=True))
+        for _, column, to_type in self._converters:
+            try:
+                row[column] = to_type(row[column])
+            except ValueError as error:
+                raise WrongValue(column, row[column], str(error)) from error
+        return row
+
+    def rows(self, many: list[list[str]]) -> Iterator[Row]:
+        """Many rows; raises some ValueError, before the first, where `row` would for one or widths differ."""
+        found = list(zip(*many, strict=True))
+        if len(found) != len(self.header):
+            raise ValueError("rows are wider or narrower than the header")
+        columns: list[Sequence[Any]] = [found[place] for place in self._places]
+        for place, _, to_type in self._converters:
+            columns[place] = list(map(to_type, columns[place]))
+        return map(dict, map(zip, repeat(self._names), zip(*columns, strict=True)))
 
 
 def _check_header(path: Path, header: Sequence[str], delimiter: str, layout: TableLayout) -> None:
@@ -71,41 +157,16 @@ def _check_header(path: Path, header: Sequence[str], delimiter: str, layout: Tab
             )
 
 
-def _row_maker(path: Path, header: list[str], layout: TableLayout) -> Callable[[int, list[str]], Row]:
-    convert = {name: to_type for name, to_type in _converters(layout.types or {}).items() if name in header}
-    wanted = [name for name in layout.columns if name in header]
-    # Columns that the file lacks are left to the recipe, whose error names all that the row has.
-    picks = len(wanted) == len(layout.columns) and 1 < len(wanted) < len(header)
-    names = wanted if picks else header
-    pick = itemgetter(*map(header.index, wanted)) if picks else None
-
-    def to_row(line: int, values: list[str]) -> Row:
-        row: Row = dict(zip(names, values if pick is None else pick(values), strict=True))
-        for column, to_type in convert.items():
-            if column in row:
-                try:
-                    row[column] = to_type(row[column])
-                except ValueError as error:
-                    raise DataError(
-                        f"{path}:{line}", f'column "{column}" holds {row[column]!r}', str(error)
-                    ) from error
-        return row
-
-    return to_row
-
-
-def _converters(types: Mapping[str, str]) -> dict[str, Callable[[str], Any]]:
-    known: dict[str, Callable[[str], Any]] = {}
+def _converters(types: Mapping[str, str]) -> Iterator[tuple[str, Callable[[str], Any]]]:
     for column, words in types.items():
         if "number" in words and "list" not in words:
-            known[column] = _to_number
+            yield column, _to_number
         elif words == "true or false":
-            known[column] = _to_bool
-    return known
+            yield column, _to_bool
 
 
 def _to_number(text: str) -> int | float | None:
-    if text.isdigit():
+    if text.isdecimal():
         return int(text)
     if not text or text.isspace():
         return None

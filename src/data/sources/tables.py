@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from functools import partial
+from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
 
 from metashot.data.errors import DataError
 from metashot.data.sources.json_files import json_line_rows, json_rows
 from metashot.data.sources.layout import Row, TableLayout
-from metashot.data.sources.separated import separated_rows
+from metashot.data.sources.separated import bare_separated_rows, separated_rows, waiting_separated_rows
 from metashot.data.sources.text_files import open_text, plain_suffix
 
 FORMATS = {
@@ -26,6 +27,7 @@ FORMATS = {
 }
 COLUMNAR = ("parquet", "arrow")
 """Formats without lines: their rows are numbered."""
+_USUAL_DELIMITERS = {"csv": ",", "tsv": "\t"}
 
 
 def format_of(path: Path, layout: TableLayout) -> str:
@@ -50,6 +52,9 @@ def read_rows(path: Path, layout: TableLayout) -> Iterator[Row]:
     Raises:
         DataError: missing file or broken content, with the line where that is known.
     """
+    usual = _USUAL_DELIMITERS.get(format_of(path, layout))
+    if usual is not None and path.is_file():
+        return bare_separated_rows(path, layout, usual)
     return map(itemgetter(1), numbered_rows(path, layout))
 
 
@@ -64,13 +69,27 @@ def numbered_rows(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:
     reader: Callable[[Path, TableLayout], Iterator[tuple[int, Row]]] = {
         "parquet": _columnar,
         "arrow": _columnar,
-        "csv": partial(separated_rows, usual_delimiter=","),
-        "tsv": partial(separated_rows, usual_delimiter="\t"),
+        **{name: partial(separated_rows, usual_delimiter=usual) for name, usual in _USUAL_DELIMITERS.items()},
         "jsonl": json_line_rows,
         "json": json_rows,
         "lines": _lines,
     }[format_of(path, layout)]
     return reader(path, layout)
+
+
+def waiting_rows(path: Path, layout: TableLayout) -> Iterator[Callable[[], Row]]:
+    """The rows of `read_rows`, of a file that was read through before.
+
+    Those of CSV and TSV files are made when they are called, so that passing over one costs little.
+    """
+    usual = _USUAL_DELIMITERS.get(format_of(path, layout))
+    if usual is not None:
+        return waiting_separated_rows(path, layout, usual)
+    return map(partial, repeat(_itself), read_rows(path, layout))
+
+
+def _itself(row: Row) -> Row:
+    return row
 
 
 def row_places(path: Path, layout: TableLayout, indices: Collection[int]) -> dict[int, str]:

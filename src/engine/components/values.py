@@ -46,6 +46,11 @@ def _described(value: Any) -> Any:
     return {"_target_": f"{target.__module__}.{target.__qualname__}", **value.keywords}
 
 
+def fields_of(settings: Any) -> dict[str, Any]:
+    """The fields of a dataclass, one level deep, to make one that has more."""
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}
+
+
 def part_of(kind: type[T], settings: Any) -> T:
     """The fields that the dataclass `kind` has, out of an object that has more."""
     return kind(**{field.name: getattr(settings, field.name) for field in fields(kind)})  # pyright: ignore[reportArgumentType]

@@ -28,27 +28,25 @@ from metashot.engine.report.table import Table, without_constant_columns
 FORMATS = ("console", "markdown", "latex", "csv", "plots", "html", "lm_eval")
 
 
-@dataclass(frozen=True, slots=True)
-class ReportSettings:
-    """`conf/config.yaml`, node `report`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReportConfig:
+    """`conf/config.yaml`, node `report`; the field names are its keys.
 
     Attributes:
-        runs: output folders, or folders above them.
-        output: where the report is written.
-        formats: any of `console`, `markdown`, `latex`, `csv`, `plots`, `html`.
+        formats: any of `console`, `markdown`, `latex`, `csv`, `plots`, `html`, `lm_eval`.
         draws: bootstrap resamplings.
         permutations: sampled permutations of a paired test.
         level: confidence level.
         seed: of resampling and permutation.
+        folder: where the report is written; None takes the run's folder.
     """
 
-    runs: tuple[Path, ...]
-    output: Path
     formats: tuple[str, ...] = FORMATS
     draws: int = 1000
     permutations: int = 2000
     level: float = 0.95
     seed: int = 0
+    folder: Path | None = None
 
     def __post_init__(self) -> None:
         """Check values.
@@ -66,6 +64,19 @@ class ReportSettings:
         for name, value in (("draws", self.draws), ("permutations", self.permutations)):
             if value < 1:
                 raise ConfigError(f"report.{name}", f"must be at least 1, got {value}", "use 1000")
+
+
+@dataclass(frozen=True, slots=True)
+class ReportSettings(ReportConfig):
+    """What to report on, and where to.
+
+    Attributes:
+        runs: output folders, or folders above them.
+        output: where the report is written.
+    """
+
+    runs: tuple[Path, ...]
+    output: Path
 
 
 @dataclass(frozen=True, slots=True, eq=False)

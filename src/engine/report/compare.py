@@ -24,25 +24,34 @@ from metashot.engine.runs.record import read_run
 _NOT_COMPARED = ("logger", "hydra", "results_root", "name", "tags")
 
 
-@dataclass(frozen=True, slots=True)
-class CompareSettings:
-    """Which runs to compare, and how.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CompareConfig:
+    """`conf/config.yaml`, node `compare`; the field names are its keys.
 
     Attributes:
-        first: output folder of a run.
-        second: output folder of another.
-        output: where `compare.md` is written.
         flipped: how many flipped examples are listed.
         permutations: sampled permutations of a test.
         seed: of the permutations.
     """
 
-    first: Path
-    second: Path
-    output: Path
     flipped: int = 20
     permutations: int = 10_000
     seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CompareSettings(CompareConfig):
+    """Which runs to compare, and where to.
+
+    Attributes:
+        first: output folder of a run.
+        second: output folder of another.
+        output: where `compare.md` is written.
+    """
+
+    first: Path
+    second: Path
+    output: Path
 
 
 @dataclass(frozen=True, slots=True, eq=False)

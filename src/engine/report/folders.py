@@ -94,14 +94,14 @@ def find_run_folders(places: Sequence[Path]) -> list[Path]:
     found: set[Path] = set()
     for place in places:
         if not place.is_dir():
-            raise OutputError("report.runs", f"no folder {str(place)!r}", "give output folders of runs")
+            raise OutputError("runs", f"no folder {str(place)!r}", "give output folders of runs")
         found |= {path.parent for path in place.rglob(RESULTS_FILE)}
         found |= {path.parent for path in place.rglob(RUN_FILE) if _expects_results(path.parent)}
         found |= {path.parent for path in place.rglob("results_*.json") if harness_results_files(path.parent)}
     if not any((folder / RESULTS_FILE).is_file() or harness_results_files(folder) for folder in found):
         listed = ", ".join(map(str, places)) or "an empty list"
         raise OutputError(
-            "report.runs",
+            "runs",
             f"no results found ({RESULTS_FILE} is in none of: {listed})",
             "run stage=evaluate first, or name the folders of finished runs",
         )

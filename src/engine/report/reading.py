@@ -52,7 +52,7 @@ def read_outputs(places: Sequence[Path]) -> Outputs:
     results = pl.concat([_numbered(number, folder.results) for number, folder in enumerate(folders)])
     if results.is_empty():
         problem = " ".join(["the results files hold no finished cell.", *found[:_SHOWN_PROBLEMS]])
-        raise OutputError("report.runs", problem, "let the runs finish")
+        raise OutputError("runs", problem, "let the runs finish")
     conditions = pl.Series([str(run.config.get("condition") or "") for run in runs], dtype=pl.String)
     results = results.with_columns(conditions.gather(results["run"]).alias("condition"))
     predictions = pl.concat([_numbered(number, folder.predictions) for number, folder in enumerate(folders)])

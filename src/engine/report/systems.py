@@ -211,7 +211,7 @@ def _cut_inputs(results: pl.DataFrame) -> list[str]:
     cut = results.filter(pl.col("cut_inputs") > 0).sort("cut_tokens", descending=True)
     return [
         f"Task {row['task']}: {row['cut_inputs']} of {row['n']} test inputs were cut, by {row['cut_tokens']:,} tokens "
-        "together (prompt.max_length_per_example, prompt.overlong)."
+        "together (prompt.max_length_per_example and prompt.overlong; in prompt tuning tuning.max_tokens)."
         for row in cut.unique("task", keep="first", maintain_order=True).iter_rows(named=True)
     ]
 

@@ -104,11 +104,11 @@ def _check_row(row: Mapping[str, Any], path: Path, number: int) -> None:
         raise OutputError(where, problem, "report results of one version at a time")
     needed = [name for name in Result.__dataclass_fields__ if name not in row and name != "format"]
     if needed:
-        raise OutputError(where, f"no {needed[0]!r} in this row", "leave this folder out of report.runs")
+        raise OutputError(where, f"no {needed[0]!r} in this row", "leave this folder out of runs")
     whole = [name for name in ("seed", "k", "n") if not isinstance(row[name], int)]
     if whole:
         problem = f"{whole[0]} is no whole number: {row[whole[0]]!r}"
-        raise OutputError(where, problem, "leave this folder out of report.runs")
+        raise OutputError(where, problem, "leave this folder out of runs")
 
 
 def _lines(path: Path) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +12,17 @@ from transformers import PreTrainedModel
 from metashot.engine.scoring.execution import TriePass
 from metashot.engine.scoring.projection import find_projection
 from metashot.engine.scoring.request import Progress, Request
-from metashot.engine.scoring.ropes import RopeRegimes
-from metashot.engine.scoring.trie import build_trie
+from metashot.engine.scoring.ropes import Regime, RopeRegimes
+from metashot.engine.scoring.trie import TokenTrie, build_trie
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Requests of one rope regime, by place, and their trie."""
+
+    regime: Regime
+    members: list[int]
+    trie: TokenTrie
 
 
 class CascadeScorer:
@@ -35,11 +45,22 @@ class CascadeScorer:
         self._last_layer = last_layer
         self._projection = find_projection(model)
         self._regimes = RopeRegimes.of(model)
+        self._last: tuple[Sequence[Request], list[_Part]] | None = None
 
     def tokens_computed(self, requests: Sequence[Request]) -> int:
         """Distinct prefixes, each once, within a rope regime."""
-        groups = self._regimes.group(requests).values()
-        return sum(build_trie([requests[index] for index in group]).rows for group in groups)
+        return sum(part.trie.rows for part in self._parts(requests))
+
+    def _parts(self, requests: Sequence[Request]) -> list[_Part]:
+        """The requests by rope regime; a cell is scored and counted, so those of the last tuple are kept."""
+        if self._last is not None and self._last[0] is requests and isinstance(requests, tuple):
+            return self._last[1]
+        groups = self._regimes.group(requests).items()
+        parts = [
+            _Part(regime, members, build_trie([requests[i] for i in members])) for regime, members in groups
+        ]
+        self._last = requests, parts
+        return parts
 
     @torch.inference_mode()
     def score_with_best(
@@ -47,20 +68,23 @@ class CascadeScorer:
     ) -> list[Tensor]:
         """See `BestScorer`."""
         scores = [torch.empty(0, 2)] * len(requests)
-        groups = self._regimes.group(requests)
-        tries = {regime: build_trie([requests[i] for i in members]) for regime, members in groups.items()}
-        done, total = 0, sum(trie.rows for trie in tries.values())
-        for regime, trie in tries.items():
+        parts = self._parts(requests)
+        done, total = 0, sum(part.trie.rows for part in parts)
+        for part in parts:
             self._regimes.forget()
             one = TriePass(
-                self.model, self._projection, self._last_layer, trie, self.memory_budget_bytes, regime
+                self.model,
+                self._projection,
+                self._last_layer,
+                part.trie,
+                self.memory_budget_bytes,
+                part.regime,
             )
             log_probs = one.execute(_from(done, total, on_progress))
-            members = groups[regime]
-            parts = log_probs.split([requests[index].scored for index in members])
-            for index, part in zip(members, parts, strict=True):
-                scores[index] = part.clone()
-            done += trie.rows
+            split = log_probs.split([requests[index].scored for index in part.members])
+            for index, found in zip(part.members, split, strict=True):
+                scores[index] = found.clone()
+            done += part.trie.rows
         return scores
 
 

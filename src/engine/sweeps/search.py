@@ -34,7 +34,7 @@ Space = Mapping[str, Choice | Interval]
 
 
 @dataclass(frozen=True, slots=True)
-class SearchSpec:
+class SearchConfig:
     """A search (`hydra.sweeper.search`).
 
     Attributes:
@@ -87,7 +87,7 @@ class Search:
             cannot be opened, or a study of the same name with another direction, parameters, choices or ranges.
     """
 
-    def __init__(self, spec: SearchSpec, space: Space) -> None:
+    def __init__(self, spec: SearchConfig, space: Space) -> None:
         self._optuna = import_extra("optuna", "hydra.sweeper.search", "sweep")
         self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
         self.spec = spec

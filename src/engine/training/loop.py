@@ -35,7 +35,7 @@ DIVERGED_FILE = "diverged.json"
 
 
 @dataclass(frozen=True)
-class LoopSettings:
+class LoopConfig:
     """`conf/trainer` keys that the loop reads.
 
     Attributes:
@@ -94,7 +94,7 @@ class _Cursor:
 
 
 def run_training(
-    learner: Learner, settings: LoopSettings, store: CheckpointStore, sink: MetricSink | None = None
+    learner: Learner, settings: LoopConfig, store: CheckpointStore, sink: MetricSink | None = None
 ) -> TrainingOutcome:
     """Train until the last step or an early stop; a checkpoint stands at the end, also after a signal.
 
@@ -126,7 +126,7 @@ def run_training(
     return TrainingOutcome(cursor.step, stopped_by, newest, dict(cursor.metrics), time.monotonic() - started)
 
 
-def _check(settings: LoopSettings) -> None:
+def _check(settings: LoopConfig) -> None:
     if settings.steps < 1:
         raise ConfigError(
             f"{settings.config_node}.steps", f"{settings.steps} is not positive", "give at least 1"
@@ -148,7 +148,7 @@ def _check(settings: LoopSettings) -> None:
         )
 
 
-def _resume(learner: Learner, settings: LoopSettings, store: CheckpointStore) -> _Cursor:
+def _resume(learner: Learner, settings: LoopConfig, store: CheckpointStore) -> _Cursor:
     if settings.resume == "never" and checkpoint_folders(store.root):
         raise ConfigError(
             f"{settings.config_node}.resume",
@@ -183,7 +183,7 @@ def _restore(learner: Learner, checkpoint: Checkpoint) -> None:
 @dataclass(slots=True)
 class _Run:
     learner: Learner
-    settings: LoopSettings
+    settings: LoopConfig
     store: CheckpointStore
     sink: MetricSink | None
     cursor: _Cursor

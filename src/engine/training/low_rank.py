@@ -22,7 +22,7 @@ from metashot.engine.models.loading import LanguageModel
 
 
 @dataclass(frozen=True, slots=True)
-class LoraSettings:
+class LoraConfig:
     """`trainer.lora` keys, named as PEFT names them.
 
     Attributes:
@@ -41,7 +41,7 @@ class LoraSettings:
     last_layers: int | None = None
 
 
-def with_lora(model: PreTrainedModel, lora: LoraSettings | None) -> PreTrainedModel:
+def with_lora(model: PreTrainedModel, lora: LoraConfig | None) -> PreTrainedModel:
     """`model` below PEFT's wrapper with fresh updates; itself without `lora`.
 
     Raises:

@@ -19,7 +19,7 @@ from metashot.engine.errors import ConfigError, ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import distinct_tensors
 from metashot.engine.training.low_rank import (
-    LoraSettings,
+    LoraConfig,
     adapter_weights,
     put_adapter_weights,
     with_lora,
@@ -34,7 +34,7 @@ _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
 @dataclass(frozen=True)
-class TrainableSettings:
+class TrainableConfig:
     """How the model computes while training.
 
     Attributes:
@@ -47,7 +47,7 @@ class TrainableSettings:
     precision: str = "float32"
     gradient_checkpointing: bool = False
     compile: bool = False
-    lora: LoraSettings | None = None
+    lora: LoraConfig | None = None
 
 
 class TrainableModel:
@@ -68,7 +68,7 @@ class TrainableModel:
         self,
         language_model: LanguageModel,
         make_loss: Callable[[PreTrainedModel], nn.Module],
-        settings: TrainableSettings,
+        settings: TrainableConfig,
         optimizer: OptimizerConfig,
         total_steps: int,
     ) -> None:
@@ -183,7 +183,7 @@ def _inner(optimizer: Any) -> Any:
     return getattr(optimizer, "optimizer", optimizer)
 
 
-def _check(settings: TrainableSettings, model: PreTrainedModel, device: torch.device) -> None:
+def _check(settings: TrainableConfig, model: PreTrainedModel, device: torch.device) -> None:
     if settings.precision not in _PRECISIONS:
         known = ", ".join(_PRECISIONS)
         raise ConfigError("trainer.precision", f"unknown value {settings.precision!r}", f"one of {known}")
@@ -201,7 +201,7 @@ def _check(settings: TrainableSettings, model: PreTrainedModel, device: torch.de
         )
 
 
-def _configure(model: PreTrainedModel, settings: TrainableSettings) -> None:
+def _configure(model: PreTrainedModel, settings: TrainableConfig) -> None:
     model.train()
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})

@@ -12,7 +12,7 @@ from rich.console import Console
 from hydra_plugins.metashot_sweeps._jobs import Jobs, conclude
 from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import TRIAL_VARIABLE
-from metashot.engine.sweeps.search import Choice, Interval, Search, SearchSpec
+from metashot.engine.sweeps.search import Choice, Interval, Search, SearchConfig
 
 
 def run_search(jobs: Jobs, overrides: Sequence[Override], keys: Mapping[str, Any]) -> list[JobRecord]:
@@ -47,9 +47,9 @@ def run_search(jobs: Jobs, overrides: Sequence[Override], keys: Mapping[str, Any
         return conclude(ledger, jobs.folder, [key for key in asked if key in known], console)
 
 
-def _spec(jobs: Jobs, keys: Mapping[str, Any]) -> SearchSpec:
+def _spec(jobs: Jobs, keys: Mapping[str, Any]) -> SearchConfig:
     rest = {key: value for key, value in keys.items() if key not in ("batch", "storage")}
-    return SearchSpec(storage=keys["storage"] or f"sqlite:///{jobs.folder / 'search.db'}", **rest)
+    return SearchConfig(storage=keys["storage"] or f"sqlite:///{jobs.folder / 'search.db'}", **rest)
 
 
 def _run_batch(jobs: Jobs, search: Search, ledger: Ledger, fixed: list[str], size: int) -> None:

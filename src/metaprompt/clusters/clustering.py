@@ -15,7 +15,7 @@ _MINI_BATCH_ABOVE = 200_000
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterSpec:
+class ClusterConfig:
     """How sentences are clustered; `corpus.clusters` in YAML.
 
     Attributes:
@@ -45,7 +45,7 @@ class Clustering:
     centroids: NDArray[np.float32]
 
 
-def cluster_vectors(vectors: NDArray[np.float32], spec: ClusterSpec) -> Clustering:
+def cluster_vectors(vectors: NDArray[np.float32], spec: ClusterConfig) -> Clustering:
     """k-means (mini-batch above 200,000 rows).
 
     Raises:
@@ -82,7 +82,7 @@ def cluster_vectors(vectors: NDArray[np.float32], spec: ClusterSpec) -> Clusteri
 
 
 def quality_report(
-    vectors: NDArray[np.float32], clustering: Clustering, sentences: SentenceStore, spec: ClusterSpec
+    vectors: NDArray[np.float32], clustering: Clustering, sentences: SentenceStore, spec: ClusterConfig
 ) -> dict[str, Any]:
     """Sizes, the sentences nearest to each centroid, and the silhouette of a random sample."""
     from sklearn.metrics import silhouette_score

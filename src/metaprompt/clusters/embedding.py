@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class EncoderSpec:
+class EncoderConfig:
     """The sentence encoder; `corpus.encoder` in YAML.
 
     Attributes:
@@ -41,13 +41,13 @@ class EncoderSpec:
     device: str
 
 
-def encoder_digest(spec: EncoderSpec) -> str:
+def encoder_digest(spec: EncoderConfig) -> str:
     """What identifies the encoder in a cache key: the weights' sha256 for a folder, else the id."""
     weights = Path(encoder_folder(spec.model)) / "model.safetensors"
     return sha256_file(weights) if weights.is_file() else spec.model
 
 
-def load_encoder(spec: EncoderSpec) -> Embed:
+def load_encoder(spec: EncoderConfig) -> Embed:
     """A function from sentences to unit vectors [n, e] in float32.
 
     Raises:

@@ -18,7 +18,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from metashot.data.corpus import CorpusSpec, read_documents
+from metashot.data.corpus import CorpusSource, read_documents
 from metashot.data.seals import parse_json, sealed, unsealed
 from metashot.data.sentences import (
     INDEX_FILE,
@@ -27,12 +27,18 @@ from metashot.data.sentences import (
     build_sentences,
     open_sentences,
 )
+from metashot.engine.components.values import part_of
 from metashot.engine.errors import DataError
 from metashot.engine.files import digest_of, output_errors, sha256_file, write_atomic, write_json
 from metashot.engine.models.gguf import cache_folder
 from metashot.engine.models.sentence_encoder import Embed
-from metashot.metaprompt.clusters.clustering import Clustering, ClusterSpec, cluster_vectors, quality_report
-from metashot.metaprompt.clusters.embedding import EncoderSpec, embed_sentences, encoder_digest, load_encoder
+from metashot.metaprompt.clusters.clustering import ClusterConfig, Clustering, cluster_vectors, quality_report
+from metashot.metaprompt.clusters.embedding import (
+    EncoderConfig,
+    embed_sentences,
+    encoder_digest,
+    load_encoder,
+)
 
 _SHORT = 16
 ASSIGNMENT_FILE, CENTROIDS_FILE, REPORT_FILE = "assignment.npy", "centroids.npy", "report.json"
@@ -40,18 +46,8 @@ ASSIGNMENT_FILE, CENTROIDS_FILE, REPORT_FILE = "assignment.npy", "centroids.npy"
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class PrepareSettings:
-    """All of `stage=prepare` for the prompt methods; the groups `corpus` and its parts in YAML."""
-
-    corpus: CorpusSpec
-    sentences: SentenceRules
-    encoder: EncoderSpec
-    clusters: ClusterSpec
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CorpusConfig(CorpusSpec):
+class CorpusConfig(CorpusSource):
     """The whole node `corpus`: where text comes from, and what becomes of it.
 
     Attributes:
@@ -61,8 +57,8 @@ class CorpusConfig(CorpusSpec):
     """
 
     sentences: SentenceRules
-    encoder: EncoderSpec
-    clusters: ClusterSpec
+    encoder: EncoderConfig
+    clusters: ClusterConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,15 +86,15 @@ class ClusterStore:
 
 
 def prepare_clusters(
-    settings: PrepareSettings,
+    corpus: CorpusConfig,
     *,
     notify: Callable[[str], None],
-    make_encoder: Callable[[EncoderSpec], Embed] = load_encoder,
+    make_encoder: Callable[[EncoderConfig], Embed] = load_encoder,
 ) -> ClusterStore:
     """Split, embed and cluster a corpus, or open what an earlier run left.
 
     Args:
-        settings: corpus, sentence rules, encoder and clustering.
+        corpus: texts, sentence rules, encoder and clustering.
         notify: told one line about each step.
         make_encoder: replaced in tests.
 
@@ -106,46 +102,46 @@ def prepare_clusters(
         DataError: too little text for the clusters asked, or an empty cluster.
         OutputError: the cache cannot be written.
     """
-    folder, documents = _corpus_folder(settings)
+    folder, documents = _corpus_folder(corpus)
     with FileLock(folder / ".lock"), output_errors(folder):
-        sentences = _sentences(folder, documents, settings.sentences, notify)
-        return _clusters(folder, sentences, settings, notify, make_encoder)
+        sentences = _sentences(folder, documents, corpus.sentences, notify)
+        return _clusters(folder, sentences, corpus, notify, make_encoder)
 
 
 def find_clusters(
-    settings: PrepareSettings, *, notify: Callable[[str], None]
+    corpus: CorpusConfig, *, notify: Callable[[str], None]
 ) -> tuple[SentenceStore, ClusterStore | None]:
     """The corpus cut into sentences (which is cheap), and its clusters if an earlier run left them.
 
     Raises:
         OutputError: the cache cannot be written.
     """
-    folder, documents = _corpus_folder(settings)
+    folder, documents = _corpus_folder(corpus)
     with FileLock(folder / ".lock"), output_errors(folder):
-        sentences = _sentences(folder, documents, settings.sentences, notify)
-        _, digest, target = _places(folder, sentences, settings)
+        sentences = _sentences(folder, documents, corpus.sentences, notify)
+        _, digest, target = _places(folder, sentences, corpus)
         found = (target / REPORT_FILE).is_file()
         return sentences, _open(sentences, target, digest) if found else None
 
 
-def _corpus_folder(settings: PrepareSettings) -> tuple[Path, Callable[[], Iterator[str]]]:
+def _corpus_folder(corpus: CorpusConfig) -> tuple[Path, Callable[[], Iterator[str]]]:
     """Where the corpus lies in the cache, made if missing, and its documents."""
-    documents, digest = _digested(settings.corpus)
-    key = digest_of({"documents": digest, "rules": asdict(settings.sentences)})
-    folder = cache_folder() / "corpora" / f"{settings.corpus.name}-{key[:_SHORT]}"
+    documents, digest = _digested(part_of(CorpusSource, corpus))
+    key = digest_of({"documents": digest, "rules": asdict(corpus.sentences)})
+    folder = cache_folder() / "corpora" / f"{corpus.name}-{key[:_SHORT]}"
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     return folder, documents
 
 
-def _places(folder: Path, sentences: SentenceStore, settings: PrepareSettings) -> tuple[Path, str, Path]:
+def _places(folder: Path, sentences: SentenceStore, corpus: CorpusConfig) -> tuple[Path, str, Path]:
     """Folder of the vectors, digest of the clusters and their folder."""
-    encoder = digest_of({"sentences": sentences.digest, "encoder": encoder_digest(settings.encoder)})
-    digest = digest_of({"vectors": encoder, "clusters": asdict(settings.clusters)})
+    encoder = digest_of({"sentences": sentences.digest, "encoder": encoder_digest(corpus.encoder)})
+    digest = digest_of({"vectors": encoder, "clusters": asdict(corpus.clusters)})
     return folder / f"embeddings-{encoder[:_SHORT]}", digest, folder / f"clusters-{digest[:_SHORT]}"
 
 
-def _digested(spec: CorpusSpec) -> tuple[Callable[[], Iterator[str]], str]:
+def _digested(spec: CorpusSource) -> tuple[Callable[[], Iterator[str]], str]:
     """A fresh iterator over the documents, and their digest; a hub stream is identified by its spec instead."""
     if spec.source == "hub":
         return lambda: read_documents(spec), digest_of(asdict(spec))
@@ -174,30 +170,30 @@ def _sentences(
 def _clusters(
     folder: Path,
     sentences: SentenceStore,
-    settings: PrepareSettings,
+    corpus: CorpusConfig,
     notify: Callable[[str], None],
-    make_encoder: Callable[[EncoderSpec], Embed],
+    make_encoder: Callable[[EncoderConfig], Embed],
 ) -> ClusterStore:
-    embeddings, digest, target = _places(folder, sentences, settings)
+    embeddings, digest, target = _places(folder, sentences, corpus)
     if (target / REPORT_FILE).is_file():
         try:
             store = _open(sentences, target, digest)
         except DataError as error:
             _log.warning("%s; clustered again", error)
         else:
-            notify(f"clusters: {settings.clusters.count} (cached in {target.name})")
+            notify(f"clusters: {corpus.clusters.count} (cached in {target.name})")
             return store
     vectors = embed_sentences(
         embeddings,
         sentences,
-        lambda: make_encoder(settings.encoder),
-        block=settings.encoder.block,
+        lambda: make_encoder(corpus.encoder),
+        block=corpus.encoder.block,
         report=lambda done, speed: notify(
             f"embedded {done} of {len(sentences)} sentences, {speed:.0f} sentences/s"
         ),
     )
-    clustering = cluster_vectors(vectors, settings.clusters)
-    report = quality_report(vectors, clustering, sentences, settings.clusters)
+    clustering = cluster_vectors(vectors, corpus.clusters)
+    report = quality_report(vectors, clustering, sentences, corpus.clusters)
     _write(target, clustering, report)
     score = report["silhouette_cosine"]
     notify(

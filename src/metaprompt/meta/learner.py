@@ -16,17 +16,17 @@ from metashot.engine.training.learner import StepReport, ensure_finite
 from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.store import ClusterStore
-from metashot.metaprompt.meta.held_out import held_out_metrics
-from metashot.metaprompt.meta.interpolation import update_similarity
-from metashot.metaprompt.meta.outer_loop import mixing_weights, outer_step
-from metashot.metaprompt.meta.settings import (
-    MetaSettings,
+from metashot.metaprompt.meta.config import (
+    MetaConfig,
     make_regularizer,
     outer_rules,
     pseudo_embeddings,
     regularizer_config,
     task_stream,
 )
+from metashot.metaprompt.meta.held_out import held_out_metrics
+from metashot.metaprompt.meta.interpolation import update_similarity
+from metashot.metaprompt.meta.outer_loop import mixing_weights, outer_step
 from metashot.metaprompt.meta.tasks import MetaTask
 from metashot.metaprompt.soft_prompt import initial_prompt, load_prompt, save_prompt
 
@@ -40,7 +40,7 @@ class MetaLearner:
     """The outer loop's state: prompt, psi, their optimizers and the running similarity (`engine.learner.Learner`)."""
 
     def __init__(
-        self, settings: MetaSettings, language_model: LanguageModel, store: ClusterStore, total_steps: int
+        self, settings: MetaConfig, language_model: LanguageModel, store: ClusterStore, total_steps: int
     ) -> None:
         self.settings = settings
         self.stream = task_stream(settings, language_model, store)

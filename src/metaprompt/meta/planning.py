@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.loop import LoopConfig
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.meta.inner_loop import query_accuracy
 from metashot.metaprompt.meta.learner import MetaLearner
@@ -50,7 +50,7 @@ class Price:
     seconds: float
 
 
-def price_meta_training(learner: MetaLearner, loop: LoopSettings) -> tuple[list[Price], Speed]:
+def price_meta_training(learner: MetaLearner, loop: LoopConfig) -> tuple[list[Price], Speed]:
     """Lines for meta-training and its evaluations. Runs one outer step on a copy of nothing: the learner is spent.
 
     Args:

@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeSettings:
+class ProbeConfig:
     """The node `probe` of the config.
 
     Attributes:
@@ -85,7 +85,7 @@ def probe_formats(
     backbone: Backbone,
     prompt: Tensor,
     store: ClusterStore,
-    settings: ProbeSettings,
+    settings: ProbeConfig,
     *,
     max_batch_tokens: int,
     embed: Embed | None = None,

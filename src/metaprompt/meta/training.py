@@ -12,19 +12,19 @@ from metashot.engine.errors import CheckpointError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import CheckpointStore, read_checkpoint
 from metashot.engine.training.learner import MetricSink
-from metashot.engine.training.loop import LoopSettings, TrainingOutcome, run_training
+from metashot.engine.training.loop import LoopConfig, TrainingOutcome, run_training
 from metashot.engine.training.randomness import seed_everything
 from metashot.metaprompt.clusters.store import ClusterStore
+from metashot.metaprompt.meta.config import MetaConfig
 from metashot.metaprompt.meta.learner import MetaLearner, regularizer_state
 from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
-from metashot.metaprompt.meta.settings import MetaSettings
 
 
 def meta_train(
-    settings: MetaSettings,
+    settings: MetaConfig,
     language_model: LanguageModel,
     store: ClusterStore,
-    loop: LoopSettings,
+    loop: LoopConfig,
     checkpoints: Path,
     sink: MetricSink | None = None,
     *,

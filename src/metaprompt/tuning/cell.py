@@ -12,8 +12,9 @@ from metashot.engine.files import digest_of
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.runs.results import FinishedCell, Prediction, Result
 from metashot.metaprompt.backbone import Backbone
+from metashot.metaprompt.tuning.config import TuneSettings
+from metashot.metaprompt.tuning.cuts import lost_tokens
 from metashot.metaprompt.tuning.loop import LabelledSet, TunedCell, tune
-from metashot.metaprompt.tuning.settings import TuneSettings
 from metashot.metaprompt.tuning.starting_point import StartingPoint, make_tunable
 from metashot.metaprompt.tuning.tasks import (
     PromptTask,
@@ -99,8 +100,7 @@ def run_cell(
     pool = task.rows.train
     train, dev = sample_per_label([row["label"] for row in pool], settings.k, data_seed)
     tests = {
-        name: labelled(renderer, rows.test[: settings.test_limit or None])
-        for name, (renderer, rows) in task.tests.items()
+        name: labelled(renderer, settings.tested(rows.test)) for name, (renderer, rows) in task.tests.items()
     }
     tunable = make_tunable(settings, backbone, start, seed)
     try:
@@ -165,7 +165,8 @@ def finished_cell(
     print_: str,
 ) -> FinishedCell:
     """A tuned cell as result and prediction records."""
-    answers, words = tuned.tests[test], task.tests[test][0].words
+    renderer, rows = task.tests[test]
+    answers, words = tuned.tests[test], renderer.words
     tokenizer = language_model.tokenizer
     over = settings.train.predict_over
     chosen = answers.predicted(over)
@@ -192,8 +193,9 @@ def finished_cell(
                 print_,
             )
         )
+    lost = lost_tokens(renderer, settings.tested(rows.test))
     result = Result(
         settings.setting, settings.method, language_model.spec.name, test, label_seed, settings.k, "accuracy",
-        answers.accuracy(over), len(chosen), print_,
+        answers.accuracy(over), len(chosen), print_, cut_inputs=sum(map(bool, lost)), cut_tokens=sum(lost),
     )  # fmt: skip
     return FinishedCell(result, tuple(predictions))

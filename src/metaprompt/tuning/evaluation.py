@@ -23,7 +23,7 @@ from metashot.metaprompt.tuning.cell import (
     result_seed,
     run_cell,
 )
-from metashot.metaprompt.tuning.settings import TuneSettings
+from metashot.metaprompt.tuning.config import TuneSettings
 from metashot.metaprompt.tuning.starting_point import StartingPoint, starting_point
 
 TUNING_FILE = "tuning.jsonl"

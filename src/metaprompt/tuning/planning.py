@@ -1,39 +1,38 @@
-"""What few-shot tuning would cost: tokens of every task's cells, counted on its own rows."""
+"""What few-shot tuning would cost, and what of the test inputs it would cut, counted on every task's own rows."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.meta.planning import Price, Speed
-from metashot.metaprompt.tuning.cell import load_task
-from metashot.metaprompt.tuning.settings import TuneSettings
+from metashot.metaprompt.tuning.cell import LoadedTask
+from metashot.metaprompt.tuning.config import TuneSettings
+from metashot.metaprompt.tuning.cuts import cut_note, lost_tokens
 from metashot.metaprompt.tuning.tasks import TaskRenderer, TaskRows
 from metashot.metaprompt.tuning.tunable import TuningMethod
 
 _SAMPLE = 64
 
 
-def price_tuning(settings: TuneSettings, language_model: LanguageModel, speed: Speed) -> list[Price]:
+def price_tuning(settings: TuneSettings, tasks: Sequence[LoadedTask], speed: Speed) -> list[Price]:
     """One line for each task: all its cells, with their looks at the development set and the test sets.
 
     Args:
         settings: tasks, seeds, steps.
-        language_model: for its tokenizer.
+        tasks: those of the settings.
         speed: of this machine, measured with gradients by a prompt; all weights cost about half as much again.
     """
     rules = settings.train_rules()
     prompt = settings.prompt_length if settings.tuning not in (TuningMethod.FULL, TuningMethod.LORA) else 0
     cells = len(settings.data_seeds) * len(settings.train_seeds)
     prices: list[Price] = []
-    for name in settings.tasks:
-        task = load_task(name, settings, language_model)
+    for task in tasks:
         each = prompt + _mean_tokens(task.renderer, task.rows)
         shots = settings.k * len(task.renderer.task.labels)
         looks = 0 if rules.select_on == "last" else -(-rules.steps // rules.evaluate_every)
-        tested = sum(
-            min(settings.test_limit or len(rows.test), len(rows.test)) for _, rows in task.tests.values()
-        )
+        tested = sum(len(settings.tested(rows.test)) for _, rows in task.tests.values())
         trained = int(cells * rules.steps * rules.batch_size * each)
         read = int(cells * (looks * shots + tested) * each)
         prices.append(
@@ -46,6 +45,16 @@ def price_tuning(settings: TuneSettings, language_model: LanguageModel, speed: S
             )
         )
     return prices
+
+
+def planned_cuts(settings: TuneSettings, tasks: Sequence[LoadedTask]) -> list[str]:
+    """One sentence for each task of which test inputs would be cut."""
+    notes: list[str] = []
+    for name, (renderer, rows) in ((name, test) for task in tasks for name, test in task.tests.items()):
+        lost = lost_tokens(renderer, settings.tested(rows.test))
+        if any(lost):
+            notes.append(cut_note(name, sum(map(bool, lost)), len(lost), sum(lost), settings.max_tokens))
+    return notes
 
 
 def _mean_tokens(renderer: TaskRenderer, rows: TaskRows) -> float:

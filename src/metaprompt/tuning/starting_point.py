@@ -13,12 +13,12 @@ from metashot.engine.files import digest_of
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.exchange import import_learned, is_adapter
+from metashot.metaprompt.meta.config import make_regularizer
 from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig, Rescale
-from metashot.metaprompt.meta.settings import make_regularizer
 from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned
 from metashot.metaprompt.released import load_released_regularizer
 from metashot.metaprompt.soft_prompt import initial_prompt, load_prompt
-from metashot.metaprompt.tuning.settings import TuneSettings
+from metashot.metaprompt.tuning.config import TuneSettings
 from metashot.metaprompt.tuning.tunable import (
     FullTunable,
     LoraTunable,

@@ -103,6 +103,18 @@ def test_examples_resampled_together_keep_their_correlation():
     assert widths[1] == pytest.approx(widths[0], rel=0.06)
 
 
+def test_seeds_with_other_test_rows_are_resampled_apart():
+    """Seeds are drawn too: half the draws take one seed twice, with its variance; the others halve it, 3/4 in all."""
+    row = [1] * 30 + [0] * 30
+    answers = {seed: (["y"] * 60, ["y" if hit else "n" for hit in row]) for seed in (1, 2)}
+    widths = [
+        bootstrap_mean([task_outcomes("t", Metric.ACCURACY, answers, tests)], draws=20_000).mean
+        for tests in ({1: "rows", 2: "rows"}, {1: "rows", 2: "others"})
+    ]
+    same, other = (figure.high - figure.low for figure in widths)
+    assert same / other == pytest.approx((4 / 3) ** 0.5, rel=0.03)
+
+
 def test_no_variation_gives_a_point():
     interval = bootstrap_mean([accuracy_task("t", [[1] * 8])], draws=100).mean
     assert (interval.low, interval.value, interval.high) == (1.0, 1.0, 1.0)

@@ -117,7 +117,8 @@ def in_browser(page, script, tmp_path):
 
 def page_of(root, folder):
     outcome = write_report(
-        ReportSettings((root,), folder, ("html",), draws=20, permutations=20), Console(file=io.StringIO())
+        ReportSettings((root,), folder, formats=("html",), draws=20, permutations=20),
+        Console(file=io.StringIO()),
     )
     return outcome.files[0]
 

@@ -57,7 +57,7 @@ def test_tables_fit_a_two_column_page(demo_runs, made, written, tmp_path):
                 for s in ((13, 21) if k else (13,))
             ]
             written(demo_runs / f"{setting}-{method}", cells[:-1] if method == "channel" else cells)
-    settings = ReportSettings((demo_runs,), tmp_path / "out", ("latex",), draws=20, permutations=20)
+    settings = ReportSettings((demo_runs,), tmp_path / "out", formats=("latex",), draws=20, permutations=20)
     outcome = write_report(settings, Console(file=io.StringIO()))
     sources = [path.read_text() for path in outcome.files]
     assert any(r"\cmidrule" in source for source in sources)

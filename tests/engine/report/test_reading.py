@@ -23,7 +23,7 @@ def test_folders_are_found_below_a_root(demo_runs):
 
 
 def test_no_results_is_an_error_that_names_the_places(tmp_path):
-    with pytest.raises(OutputError, match=r"report.runs: no results found .*run stage=evaluate first"):
+    with pytest.raises(OutputError, match=r"runs: no results found .*run stage=evaluate first"):
         read_outputs([tmp_path])
     with pytest.raises(OutputError, match="no folder"):
         read_outputs([tmp_path / "nowhere"])

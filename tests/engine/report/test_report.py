@@ -73,7 +73,9 @@ def test_a_missing_task_is_counted(tmp_path, made, written):
     written(tmp_path / "b", [made("mood", 13, 1.0, method="channel")])
     direct, channel = answers_of(tmp_path)
     assert (direct.missing, channel.missing) == ((), ("quiz",))
-    outcome = write_report(ReportSettings((tmp_path,), tmp_path / "out", ()), Console(file=io.StringIO()))
+    outcome = write_report(
+        ReportSettings((tmp_path,), tmp_path / "out", formats=()), Console(file=io.StringIO())
+    )
     assert [row[3].text for row in table(outcome, "results").rows][1].endswith(" †1/2")
 
 
@@ -320,7 +322,9 @@ def test_the_best_of_a_column_has_all_tasks(tmp_path, made, written):
     written(tmp_path / "a", [made("mood", 13, 1.0), made("quiz", 13, 0.0)])
     written(tmp_path / "b", [made(task, 13, 4.0, method="pmi") for task in ("mood", "quiz")])
     written(tmp_path / "c", [made("mood", 13, 9.0, method="channel")])
-    outcome = write_report(ReportSettings((tmp_path,), tmp_path / "out", ()), Console(file=io.StringIO()))
+    outcome = write_report(
+        ReportSettings((tmp_path,), tmp_path / "out", formats=()), Console(file=io.StringIO())
+    )
     best = [row[0].text for row in table(outcome, "results").rows if row[3].best]
     assert best == ["PMI In-context"]
 

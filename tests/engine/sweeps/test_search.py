@@ -11,7 +11,7 @@ from metashot.engine.errors import ConfigError  # noqa: E402
 from metashot.engine.sweeps import pruning as pruning_module  # noqa: E402
 from metashot.engine.sweeps import search as search_module  # noqa: E402
 from metashot.engine.sweeps.pruning import TRIAL_VARIABLE, Pruned, watched  # noqa: E402
-from metashot.engine.sweeps.search import Choice, Interval, Search, SearchSpec  # noqa: E402
+from metashot.engine.sweeps.search import Choice, Interval, Search, SearchConfig  # noqa: E402
 from metashot.engine.tracking.tracker import NoTracker  # noqa: E402
 
 pytestmark = pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
@@ -23,7 +23,7 @@ def spec(folder, **changes):
         storage=f"sqlite:///{folder / 'search.db'}", study="s", direction="maximize", n_trials=12,
         sampler="tpe", seed=0, pruner="none", warmup_steps=0, metric="running_mean",
     )  # fmt: skip
-    return SearchSpec(**values | changes)
+    return SearchConfig(**values | changes)
 
 
 def figure(values):

@@ -14,10 +14,10 @@ def train(folder: str, steps: int) -> None:
     from toy_learner import ToyLearner
 
     from metashot.engine.training.checkpoint import CheckpointStore
-    from metashot.engine.training.loop import LoopSettings, run_training
+    from metashot.engine.training.loop import LoopConfig, run_training
 
     torch.set_num_threads(1)
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 2)
-    settings = LoopSettings(steps=steps, save_every=1, evaluate_every=7, progress=False)
+    settings = LoopConfig(steps=steps, save_every=1, evaluate_every=7, progress=False)
     run_training(ToyLearner(steps), settings, CheckpointStore(Path(folder), {"lr": 0.01}))

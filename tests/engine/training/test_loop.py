@@ -15,7 +15,7 @@ import pytest
 from metashot.engine.errors import CheckpointError, ConfigError, OutputError
 from metashot.engine.training.checkpoint import CheckpointStore, best_checkpoint, checkpoint_folders, verify
 from metashot.engine.training.learner import DivergedError
-from metashot.engine.training.loop import LoopSettings, run_training
+from metashot.engine.training.loop import LoopConfig, run_training
 from metashot.engine.training.signals import Interrupted
 
 _spec = importlib.util.spec_from_file_location("toy_learner", Path(__file__).with_name("toy_learner.py"))
@@ -50,12 +50,12 @@ class StopsAt(ToyLearner):
         return report
 
 
-def settings(**changes: Any) -> LoopSettings:
+def settings(**changes: Any) -> LoopConfig:
     defaults: dict[str, Any] = {"steps": STEPS, "save_every": 0, "evaluate_every": 7, "progress": False}
-    return LoopSettings(**{**defaults, **changes})
+    return LoopConfig(**{**defaults, **changes})
 
 
-def stop_at(step: int, store: CheckpointStore, rules: LoopSettings | None = None, **kwargs: Any) -> None:
+def stop_at(step: int, store: CheckpointStore, rules: LoopConfig | None = None, **kwargs: Any) -> None:
     with pytest.raises(Interrupted, match=f"SIGTERM after step {step} of {STEPS}, which is saved") as stopped:
         run_training(StopsAt(step, **kwargs), rules or settings(), store)
     assert stopped.value.exit_status == 143

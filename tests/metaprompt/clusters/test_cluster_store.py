@@ -10,16 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from metashot.data.corpus import CorpusSpec
 from metashot.data.sentences import SentenceRules, open_sentences
 from metashot.engine.errors import DataError, ModelError
 from metashot.engine.models.sentence_encoder import Embed
-from metashot.metaprompt.clusters.clustering import ClusterSpec, cluster_vectors
-from metashot.metaprompt.clusters.embedding import EncoderSpec, embed_sentences, load_encoder
-from metashot.metaprompt.clusters.store import PrepareSettings, prepare_clusters
+from metashot.metaprompt.clusters.clustering import ClusterConfig, cluster_vectors
+from metashot.metaprompt.clusters.embedding import EncoderConfig, embed_sentences, load_encoder
+from metashot.metaprompt.clusters.store import CorpusConfig, prepare_clusters
 
-ENCODER = EncoderSpec("toy", 8, 10, "cpu")
-CLUSTERS = ClusterSpec(3, 2, 20, 2, 0, 50, 2)
+ENCODER = EncoderConfig("toy", 8, 10, "cpu")
+CLUSTERS = ClusterConfig(3, 2, 20, 2, 0, 50, 2)
 
 
 class CountingEncoder:
@@ -34,28 +33,30 @@ class CountingEncoder:
         self.seen += len(sentences)
         return np.asarray([[float(s[0] == letter) for letter in "ABC"] for s in sentences], dtype=np.float32)
 
-    def make(self, spec: EncoderSpec) -> Embed:
+    def make(self, spec: EncoderConfig) -> Embed:
         del spec
         return self
 
 
 @pytest.fixture
-def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PrepareSettings:
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CorpusConfig:
     monkeypatch.setenv("METASHOT_CACHE", str(tmp_path / "cache"))
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     for letter in "ABC":
         text = "\n\n".join(f"{letter}pple {n} is red. {letter}ll {n} are green." for n in range(6))
         (corpus / f"{letter}.txt").write_text(text)
-    spec = CorpusSpec("toy", "text", str(corpus), None, "train", "text", "paragraph", 0)
-    return PrepareSettings(spec, SentenceRules("en", 5, 2, 100, 2), ENCODER, CLUSTERS)
+    return CorpusConfig(
+        "toy", "text", str(corpus), None, "train", "text", "paragraph", 0,
+        sentences=SentenceRules("en", 5, 2, 100, 2), encoder=ENCODER, clusters=CLUSTERS,
+    )  # fmt: skip
 
 
-def prepare(settings: PrepareSettings, encoder: CountingEncoder):
+def prepare(settings: CorpusConfig, encoder: CountingEncoder):
     return prepare_clusters(settings, notify=lambda line: None, make_encoder=encoder.make)
 
 
-def test_clusters_follow_the_vectors_and_are_cached_by_content(settings: PrepareSettings):
+def test_clusters_follow_the_vectors_and_are_cached_by_content(settings: CorpusConfig):
     encoder = CountingEncoder()
     store = prepare(settings, encoder)
     assert encoder.seen == len(store.sentences) == 36
@@ -71,14 +72,14 @@ def test_clusters_follow_the_vectors_and_are_cached_by_content(settings: Prepare
     other_k = prepare(replace(settings, clusters=replace(CLUSTERS, count=2)), again)
     assert again.seen == 0  # the vectors were there already
     assert other_k.digest != store.digest
-    assert settings.corpus.path is not None
-    (Path(settings.corpus.path) / "D.txt").write_text("Apple 9 is red. All 9 are green.")
+    assert settings.path is not None
+    (Path(settings.path) / "D.txt").write_text("Apple 9 is red. All 9 are green.")
     changed = CountingEncoder()
     assert prepare(settings, changed).digest != store.digest
     assert changed.seen == 38
 
 
-def test_a_killed_embedding_goes_on_where_it_was(settings: PrepareSettings):
+def test_a_killed_embedding_goes_on_where_it_was(settings: CorpusConfig):
     """Blocks of 10 sentences: killed after 20, the second run embeds the other 16."""
     with pytest.raises(KeyboardInterrupt):
         prepare(settings, CountingEncoder(dies_after=20))
@@ -89,7 +90,7 @@ def test_a_killed_embedding_goes_on_where_it_was(settings: PrepareSettings):
     assert fresh.tolist() == [12, 12, 12]
 
 
-def test_no_flip_or_cut_of_a_cached_file_is_used(settings: PrepareSettings, tmp_path: Path):
+def test_no_flip_or_cut_of_a_cached_file_is_used(settings: CorpusConfig, tmp_path: Path):
     """Every file of sentences, vectors and clusters: made again, with the same outcome as before."""
     whole = prepare(settings, CountingEncoder())
     expected = np.asarray(whole.assignment).tolist(), np.asarray(whole.centroids).tolist(), whole.report
@@ -115,7 +116,7 @@ def test_no_flip_or_cut_of_a_cached_file_is_used(settings: PrepareSettings, tmp_
                 file.write_bytes(original)
 
 
-def test_a_damaged_vector_file_is_embedded_again(settings: PrepareSettings, tmp_path: Path):
+def test_a_damaged_vector_file_is_embedded_again(settings: CorpusConfig, tmp_path: Path):
     prepare(settings, CountingEncoder())
     (vectors,) = (tmp_path / "cache").rglob("embeddings.f32")
     vectors.write_bytes(vectors.read_bytes()[:-4])
@@ -125,7 +126,7 @@ def test_a_damaged_vector_file_is_embedded_again(settings: PrepareSettings, tmp_
     assert encoder.seen == 36
 
 
-def test_too_few_sentences_and_empty_clusters_are_said(settings: PrepareSettings):
+def test_too_few_sentences_and_empty_clusters_are_said(settings: CorpusConfig):
     with pytest.raises(
         DataError, match=r"36 sentences are too few for 3 clusters of 20 sentences \(60 needed\)"
     ):

@@ -15,10 +15,10 @@ from metashot.metaprompt.backbone import Encoding, make_backbone
 from metashot.metaprompt.batch import PromptBatch, PromptExample, collate
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta import cuts, held_out, probe
+from metashot.metaprompt.meta.config import make_regularizer
 from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format
 from metashot.metaprompt.meta.inner_loop import PassRules
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
-from metashot.metaprompt.meta.settings import make_regularizer
 from metashot.metaprompt.meta.tasks import TaskStream
 from metashot.metaprompt.soft_prompt import initial_prompt
 
@@ -124,7 +124,7 @@ def embed_by_topic(sentences: list[str]) -> np.ndarray:
 
 def test_the_probe_tells_a_model_that_knows_from_one_that_does_not(store: ClusterStore, gpt2: LanguageModel):
     stream = replace(stream_of(store, gpt2), renderers=stream_of(store, gpt2).renderers[2:])
-    settings = probe.ProbeSettings(train=128, test=128)
+    settings = probe.ProbeConfig(train=128, test=128)
 
     def rows(backbone: object) -> list[probe.ProbeRow]:
         return probe.probe_formats(

@@ -18,19 +18,19 @@ from metashot.engine.errors import CheckpointError, ConfigError, DataError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import checkpoint_folders, verify
 from metashot.engine.training.learner import DivergedError
-from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.loop import LoopConfig
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import input_embeddings
 from metashot.metaprompt.clusters.pseudo_tokens import cluster_embeddings, load_cluster_vectors
 from metashot.metaprompt.clusters.store import ClusterStore
+from metashot.metaprompt.meta.config import MetaConfig, outer_rules
 from metashot.metaprompt.meta.learner import MetaLearner
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.released_behaviour import released_behaviour
-from metashot.metaprompt.meta.settings import MetaSettings, outer_rules
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train
 from metashot.metaprompt.soft_prompt import load_prompt
 
-SETTINGS = MetaSettings(
+SETTINGS = MetaConfig(
     prompt_length=3,
     prompt_init="vocabulary",
     prompt_path=None,
@@ -62,7 +62,7 @@ SETTINGS = MetaSettings(
     as_released=False,
     switches={},
 )
-LOOP = LoopSettings(
+LOOP = LoopConfig(
     steps=5, save_every=1, evaluate_every=2, log_every=1, best_metric="query_loss", progress=False
 )
 

@@ -15,13 +15,15 @@ from metashot.engine.models.digests import state_digest
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import make_backbone
+from metashot.metaprompt.meta.config import make_regularizer
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
-from metashot.metaprompt.meta.settings import make_regularizer
 from metashot.metaprompt.soft_prompt import save_prompt
 from metashot.metaprompt.tuning.cell import load_task
+from metashot.metaprompt.tuning.config import TuneSettings
+from metashot.metaprompt.tuning.cuts import cut_notes
 from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
 from metashot.metaprompt.tuning.loop import Answers, LabelledSet, TrainRules, example_order, tune
-from metashot.metaprompt.tuning.settings import TuneSettings
+from metashot.metaprompt.tuning.planning import planned_cuts
 from metashot.metaprompt.tuning.starting_point import make_tunable, starting_point
 from metashot.metaprompt.tuning.tunable import PromptTunable
 
@@ -114,6 +116,33 @@ def test_a_finished_cell_is_not_trained_again(
     assert again[0].result == replace(first[0].result, method="other")
     with pytest.raises(TypeError):
         evaluate_prompts(settings(data_root, k=3), gpt2, tmp_path / "three", tmp_path, notify=quiet)
+
+
+def test_cut_test_inputs_are_counted_in_results_and_plan(
+    gpt2: LanguageModel, data_root: Path, tmp_path: Path
+):
+    asked = settings(data_root, transfer={"SST-2": ["mr"]}, test_limit=6, data_seeds=(100, 13), max_tokens=8)
+    whole = load_task("SST-2", replace(asked, max_tokens=1000), gpt2)
+    lengths = {
+        name: [len(renderer.example(row).input_ids) for row in rows.test[:6]]
+        for name, (renderer, rows) in whole.tests.items()
+    }
+    expected = {
+        name: (sum(length > 8 for length in row), sum(max(0, length - 8) for length in row))
+        for name, row in lengths.items()
+    }
+    assert expected["SST-2"][0] > 0
+    cells = evaluate_prompts(asked, gpt2, tmp_path / "run", tmp_path, notify=quiet)
+    assert [(c.result.cut_inputs, c.result.cut_tokens) for c in cells] == 2 * [*expected.values()]
+    notes = cut_notes((cell.result for cell in cells), 8)
+    cut, tokens = expected["SST-2"]
+    assert notes[0] == (
+        f"task 'SST-2': {cut} of 6 test inputs do not fit into tuning.max_tokens=8 with their pattern and are cut "
+        f"by {tokens} tokens together; raise it"
+    )
+    assert [note.split(":")[0] for note in notes] == ["task 'SST-2'", "task 'SST-2->mr'"]
+    assert planned_cuts(asked, [load_task("SST-2", asked, gpt2)]) == notes
+    assert planned_cuts(asked, [whole]) == []
 
 
 def test_transfer_tests_on_other_domains(gpt2: LanguageModel, data_root: Path, tmp_path: Path):

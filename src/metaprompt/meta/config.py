@@ -11,7 +11,7 @@ from torch import Tensor
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.loop import LoopSettings
+from metashot.engine.training.loop import LoopConfig
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import embedding_width
 from metashot.metaprompt.clusters.pseudo_tokens import (
@@ -22,7 +22,7 @@ from metashot.metaprompt.clusters.pseudo_tokens import (
 )
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.domains import split_domains
-from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format, resize
+from metashot.metaprompt.meta.formats import RenderRules, bind_format, format_names, load_format, resize
 from metashot.metaprompt.meta.inner_loop import PassRules
 from metashot.metaprompt.meta.outer_loop import OuterRules
 from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
@@ -31,7 +31,7 @@ from metashot.metaprompt.meta.tasks import TaskStream, check_stream
 
 
 @dataclass(frozen=True, slots=True)
-class MetaSettings:
+class MetaConfig:
     """`conf/supmer/*.yaml`; the field names are its keys.
 
     Attributes:
@@ -114,7 +114,9 @@ class MetaSettings:
                 "supmer.held_out_fraction", f"{self.held_out_fraction}", "give a share between 0 and 1"
             )
         if not self.formats:
-            raise ConfigError("supmer.formats", "is empty", "give at least one of nsp, nss, scsp, scss, scc")
+            raise ConfigError(
+                "supmer.formats", "is empty", f"give at least one of {', '.join(format_names())}"
+            )
 
     def behaviour(self) -> ReleasedBehaviour:
         """The oddities that are on."""
@@ -122,7 +124,7 @@ class MetaSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SupmerConfig(MetaSettings):
+class SupmerConfig(MetaConfig):
     """The whole node `supmer`: meta-training with its loop.
 
     Attributes:
@@ -130,7 +132,7 @@ class SupmerConfig(MetaSettings):
         checkpoints: their folder.
     """
 
-    loop: LoopSettings
+    loop: LoopConfig
     checkpoints: Path
 
 
@@ -148,7 +150,7 @@ def make_regularizer(width: int, config: RegularizerConfig, seed: int) -> Gradie
         return GradientRegularizer(width, config)
 
 
-def task_stream(settings: MetaSettings, language_model: LanguageModel, store: ClusterStore) -> TaskStream:
+def task_stream(settings: MetaConfig, language_model: LanguageModel, store: ClusterStore) -> TaskStream:
     """The meta-tasks of a run.
 
     Raises:
@@ -186,7 +188,7 @@ def task_stream(settings: MetaSettings, language_model: LanguageModel, store: Cl
     return stream
 
 
-def outer_rules(settings: MetaSettings) -> OuterRules:
+def outer_rules(settings: MetaConfig) -> OuterRules:
     """The constants of an outer step."""
     behaviour = settings.behaviour()
     return OuterRules(
@@ -209,7 +211,7 @@ def outer_rules(settings: MetaSettings) -> OuterRules:
 
 
 def pseudo_embeddings(
-    settings: MetaSettings, language_model: LanguageModel, store: ClusterStore
+    settings: MetaConfig, language_model: LanguageModel, store: ClusterStore
 ) -> Tensor | None:
     """Input embeddings of the clusters on the model's device, or None when no format needs them."""
     if "scc" not in settings.formats:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from metashot.engine.errors import ConfigError
 from metashot.metaprompt.meta.regularizer import Rescale
@@ -106,6 +107,10 @@ class TuneSettings(TuningConfig):
             )
         if self.k < 1 or not self.data_seeds:
             raise ConfigError("k", "k is 0 or seeds is empty", "give k >= 1 and at least one seed")
+
+    def tested(self, rows: Sequence[Mapping[str, Any]]) -> Sequence[Mapping[str, Any]]:
+        """The test rows that are evaluated."""
+        return rows[: self.test_limit or None]
 
     def behaviour(self) -> ReleasedBehaviour:
         """The oddities that are on."""

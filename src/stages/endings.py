@@ -1,0 +1,87 @@
+"""How a run ends that does not finish: one line and an exit status, and no folder without results."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import NoReturn
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
+
+from metashot.data.errors import MetashotError
+from metashot.data.terminal import printable
+from metashot.engine.training.signals import Interrupted
+from metashot.stages.composition_errors import GROUP_NULL, SEARCH_PATH, explain
+from metashot.stages.launch import LAUNCH
+
+FULL_ERROR = "HYDRA_FULL_ERROR"
+SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
+"""Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
+USAGE_EXIT = 2
+RUN_FILES = (".hydra", "run.json")
+GOING_ON = (
+    "what was finished is stored; the same command goes on, a single run with its folder as hydra.run.dir"
+)
+
+
+@contextmanager
+def nothing_left(output: Path) -> Generator[None]:
+    """After a user's mistake, remove an output folder that holds no result."""
+    try:
+        yield
+    except (MetashotError, OmegaConfBaseException):
+        if (
+            LAUNCH.leads
+            and output.is_dir()
+            and all(path.name in RUN_FILES or path.suffix == ".log" for path in output.iterdir())
+        ):
+            shutil.rmtree(output)
+            with suppress(OSError):  # the folders of the day, unless other runs are in them
+                output.parent.rmdir()
+                output.parent.parent.rmdir()
+        raise
+
+
+def fail(message: str) -> NoReturn:
+    """Print the one-line error, once in a launch of several processes, and leave with the status of a usage error."""
+    if LAUNCH.tells(message):
+        print(f"error: {printable(message)}", file=sys.stderr)
+    raise SystemExit(USAGE_EXIT)
+
+
+@contextmanager
+def one_line_errors() -> Generator[None]:
+    """Turn a user's mistake into one line and exit status 2, a full disk into 1, an interruption into 130 or 143."""
+    try:
+        yield
+    except (HydraException, OmegaConfBaseException) as error:
+        if SHOW_ALL:
+            raise
+        fail(explain(error))
+    except (ValueError, UserWarning) as error:
+        if SHOW_ALL or not str(error).startswith((GROUP_NULL, SEARCH_PATH)):
+            raise
+        fail(explain(error))
+    except MetashotError as error:  # of the sweep itself; a job has its own
+        if SHOW_ALL:
+            raise
+        fail(str(error))
+    except OSError as error:
+        if SHOW_ALL or error.filename is None:
+            raise
+        print(
+            f"error: {printable(str(error.filename))}: {error.strerror} ({FULL_ERROR}=1 shows where)",
+            file=sys.stderr,
+        )
+        raise SystemExit(1) from None
+    except KeyboardInterrupt as error:
+        stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
+        if LAUNCH.leads:
+            print(f"interrupted: {stop} ({GOING_ON})", file=sys.stderr)
+        raise SystemExit(stop.exit_status) from None
