@@ -121,7 +121,9 @@ def train_backbone(
     so: None then.
     """
     model = new_model(size, vectors, seed).train()
-    both = torch.nn.Linear(size.width, 4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        both = torch.nn.Linear(size.width, 4)
     weights = [*model.parameters(), *both.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=size.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     generator, losses, started = (
