@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metashot.data.errors import MetashotError
+from metashot.data.terminal import printable
 from metashot.engine.training.signals import sigterm_interrupts
 from metashot.stages.launch import LAUNCH
-from metashot.stages.stage_table import chosen_stages
+from metashot.stages.stage_table import STAGES_OF_RUNS, chosen_stages
 
 if TYPE_CHECKING:
     from metashot.stages.context import RunContext
@@ -30,8 +31,7 @@ def execute(
         overrides: of the command line.
         recorded: the config as `run.json` and trackers may hold it; by default as it is.
     """
-    from rich.console import Console
-
+    from metashot.data.console import PlainConsole
     from metashot.engine.runs.record import RunRecord
     from metashot.engine.sweeps.pruning import watched
     from metashot.stages.components import make_run_config
@@ -42,7 +42,7 @@ def execute(
     config = make_run_config(composed)
     functions = chosen_stages(config)
     tracker = watched(run_tracker(config, recorded, overrides, silent=not LAUNCH.leads))
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, quiet=not LAUNCH.leads)
+    console = PlainConsole(width=None if sys.stdout.isatty() else LOG_WIDTH, quiet=not LAUNCH.leads)
     record = RunRecord(output, recorded, overrides, writes=LAUNCH.leads)
     run = RunContext(config, output, console, tracker, record)
     figure: float | None = None
@@ -56,11 +56,13 @@ def execute(
 def announce(composed: Mapping[str, Any]) -> None:
     """Say what begins, at once: the imports and the model that come next take seconds."""
     stage = composed["stage"]
+    if stage in STAGES_OF_RUNS:
+        print(stage, flush=True)
+        return
     setting = (composed["setting"] or composed["data"]).get("name", "")
     words = " and ".join(map(str, stage)) if isinstance(stage, list) else str(stage)
-    print(
-        f"{words}: {composed['method'].get('name')}, {composed['model'].get('name')}, {setting}", flush=True
-    )
+    names = f"{composed['method'].get('name')}, {composed['model'].get('name')}, {setting}"
+    print(printable(f"{words}: {names}"), flush=True)
 
 
 @contextmanager

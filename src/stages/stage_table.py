@@ -20,6 +20,7 @@ STAGES = {
     "prepare": {"icl": "preparation.prepare_stage", "prompt": "metaprompt.prepare_stage"},
     "doctor": {"icl": "preparation.doctor_stage"},
     "train": {"icl": "icl_training.train_stage", "prompt": "metaprompt.train_stage"},
+    "find_lr": {"icl": "icl_training.find_lr_stage"},
     "evaluate": {"icl": "icl_evaluation.evaluate_stage", "prompt": "metaprompt.evaluate_stage"},
     "plan": {"icl": "icl_evaluation.plan_stage", "prompt": "metaprompt_checks.plan_stage"},
     "probe": {"prompt": "metaprompt_checks.probe_stage"},
@@ -28,6 +29,10 @@ STAGES = {
     "compare": {"icl": "reports.compare_stage", "prompt": "reports.compare_stage"},
 }
 """Stage -> method family -> function of `metashot.stages`, imported when it runs: most of a short command is imports."""
+
+
+STAGES_OF_RUNS = ("report", "compare")
+"""Stages that read finished runs: model, method and data of the config have no say in them."""
 
 
 def check_stage(composed: Mapping[str, Any]) -> None:
@@ -39,7 +44,7 @@ def check_stage(composed: Mapping[str, Any]) -> None:
     family = "prompt" if str(composed["method"].get("_target_", "")).startswith(PROMPT_METHODS) else "icl"
     asked = composed["stage"]
     for name in asked if isinstance(asked, list) else [asked]:
-        if name not in STAGES:
+        if not isinstance(name, str) or name not in STAGES:
             raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), STAGES))
         if family not in STAGES[name]:
             useful = [stage for stage, functions in STAGES.items() if family in functions]

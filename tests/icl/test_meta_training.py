@@ -25,7 +25,8 @@ from metashot.engine.training.signals import Interrupted
 from metashot.engine.training.trainable import LoraConfig, TrainableConfig
 from metashot.icl.collate import Batching
 from metashot.icl.held_out import HeldOutConfig
-from metashot.icl.meta_training import MetaLearner, chosen_tasks, train
+from metashot.icl.meta_learner import MetaLearner
+from metashot.icl.meta_training import chosen_tasks, train
 from metashot.icl.prompt import Objective
 from metashot.icl.training_settings import pools_digest
 
@@ -191,6 +192,44 @@ def test_low_rank_updates_train_on_a_frozen_bfloat16_base(tmp_path: Path) -> Non
     assert any(bool(tensor.any()) for name, tensor in stored.items() if "lora_B" in name)
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # bitsandbytes and PEFT tell what 4 bits on a CPU are
+def test_low_rank_updates_train_and_resume_on_a_base_of_four_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QLoRA, with bitsandbytes' kernels for the CPU."""
+    whole = kit.tiny("llama")
+    whole.model.save_pretrained(tmp_path / "base")
+    whole.tokenizer.save_pretrained(tmp_path / "base")
+
+    def trained(name: str) -> Any:
+        base = load_model(LocalModel("base", str(tmp_path / "base"), quantization="int4", device="cpu"))
+        assert "Linear4bit" in {type(module).__name__ for module in base.model.modules()}
+        settings = kit.settings(
+            loop={"steps": 30},
+            trainable=TrainableConfig(lora=LoraConfig(r=4)),
+            optimizer={"learning_rate": 1e-2},
+        )
+        return train(settings, base, kit.SOURCE, TRAIN, TARGETS, tmp_path / name, sink)
+
+    class Losses:
+        seen: list[float] = []  # noqa: RUF012
+
+        def log(self, metrics: Any, step: int) -> None:
+            self.seen.append(metrics["train/loss"])
+
+    sink = Losses()
+    outcome = trained("run")
+    assert sink.seen[-1] < 0.9 * sink.seen[0]
+    stored = load_file(outcome.checkpoint / "adapter_model.safetensors")
+    assert all("lora_" in name and tensor.dtype == torch.float32 for name, tensor in stored.items())
+    with monkeypatch.context() as patch:
+        stopping_at(patch, 11)
+        with pytest.raises(Interrupted):
+            trained("stopped")
+    assert final_files(trained("stopped")) == final_files(outcome)
+
+
 def test_layers_that_a_model_does_not_have_are_named(tmp_path: Path) -> None:
     settings = kit.settings(trainable=TrainableConfig(lora=LoraConfig(target_modules=("q_projection",))))
     with pytest.raises(ConfigError, match=r"trainer.lora.target_modules: .*q_projection"):
@@ -261,7 +300,6 @@ def test_a_pool_smaller_than_k_plus_one_is_named(tmp_path: Path) -> None:
     [
         ({"trainable": TrainableConfig(precision="float16")}, "float16 training needs a GPU"),
         ({"trainable": TrainableConfig(precision="fp8")}, "unknown value 'fp8'"),
-        ({"trainable": TrainableConfig(lora=LoraConfig(r=0))}, "trainer.lora.r: 0 is not positive"),
         ({"optimizer": {"algorithm": named("optimizer", "paged_adam8bit").algorithm}}, "needs a CUDA GPU"),
         ({"episodes": {"micro_batch_size": 0}}, "micro_batch_size: 0 is not positive"),
         ({"episodes": {"pool_fraction": 0.0}}, "is not in"),

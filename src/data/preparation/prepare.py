@@ -6,12 +6,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from metashot.data.console import PlainConsole
 from metashot.data.errors import DataError, suggestion
 from metashot.data.files import record_of, remove_leftovers
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
@@ -35,6 +37,7 @@ from metashot.data.recipes import load_recipe, recipe_names
 from metashot.data.settings import Setting
 from metashot.data.sources.download import Limits
 from metashot.data.sources.place import Reach
+from metashot.data.value_kinds import GivenLine, Name, Positive, Seed
 
 Status = Literal["ok", "skipped", "failed"]
 LOCK_NAME = ".prepare.lock"
@@ -61,18 +64,18 @@ class PrepareConfig:
         force: make files anew even if they are there.
     """
 
-    roles: tuple[str, ...] = ("train", "test")
-    only: tuple[str, ...] = ()
-    k: int = TARGET_K
-    seeds: tuple[int, ...] = TARGET_SEEDS
-    pool_k: int = POOL_K
-    pool_seeds: tuple[int, ...] = (POOL_SEED,)
-    workers: int = 1
-    source: str = "recipes"
-    prepared: str = "allenai/metaicl-data"
+    roles: tuple[Literal["train", "test"], ...] = ("train", "test")
+    only: tuple[Name, ...] = ()
+    k: Positive = TARGET_K
+    seeds: tuple[Seed, ...] = TARGET_SEEDS
+    pool_k: Positive = POOL_K
+    pool_seeds: tuple[Seed, ...] = (POOL_SEED,)
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    source: Literal["recipes", "prepared"] = "recipes"
+    prepared: GivenLine = "allenai/metaicl-data"
     cache: Path = Path("downloads")
     online: bool = True
-    timeout_seconds: float = 60.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     promptsource: Path | None = None
     force: bool = False
 
@@ -156,7 +159,7 @@ def prepare(settings: PrepareSettings, console: Console | None = None) -> Prepar
     Raises:
         DataError: the request itself is wrong: an unknown role, source, task or number.
     """
-    shown = console or Console()
+    shown = console or PlainConsole()
     jobs = _jobs(settings)
     with _alone_in(settings.root, shown):
         report = _prepare(settings, jobs, shown)
@@ -245,18 +248,6 @@ def _jobs(settings: PrepareSettings) -> list[Job]:
 
 
 def _check(settings: PrepareSettings) -> None:
-    for role in settings.roles:
-        if role not in ("train", "test"):
-            raise DataError(
-                "prepare.roles", f'no role is called "{role}"', suggestion(role, ("train", "test"))
-            )
-    if settings.source not in ("recipes", "prepared"):
-        raise DataError(
-            "prepare.source", f'no source is called "{settings.source}"', suggestion(settings.source, ("recipes", "prepared"))
-        )  # fmt: skip
-    for key, value in (("k", settings.k), ("pool_k", settings.pool_k), ("workers", settings.workers)):
-        if value < 1:
-            raise DataError(f"prepare.{key}", f"must be 1 or more, got {value}", "give a positive number")
     if not settings.seeds or not settings.pool_seeds:
         raise DataError("prepare.seeds", "no seed is given", "the published ones are [100,13,21,42,87]")
     recipe_names(settings.recipe_path)

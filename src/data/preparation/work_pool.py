@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from metashot.data.errors import MetashotError
+from metashot.data.terminal import printable
 
 _POLL_SECONDS = 0.2
 
@@ -77,9 +81,12 @@ def _in_processes(
                     result = _result_of(future)
                     display.finish(_label(job), result)
                     yield job, result
-        finally:
-            for future in pending:
-                future.cancel()
+        except BaseException:
+            # A signal: what the workers have in hand is of no use, and they do not hear of it themselves.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
 
 
 def _result_of(future: Future[Any]) -> Any:
@@ -104,6 +111,14 @@ _messages: Any = None
 def _adopt(messages: Any) -> None:
     global _messages
     _messages = messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    """A worker whose parent was killed would wait for its next job for ever."""
+    parent.join()
+    os._exit(1)
 
 
 def _in_worker(work: Callable[[JobT, Report], Result], job: JobT) -> Result | str:
@@ -128,7 +143,7 @@ class _Display:
 
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._all = self._progress.add_task("all tasks", total=total)
         self._running: dict[str, TaskID] = {}
@@ -143,11 +158,11 @@ class _Display:
     def show(self, label: str, what: str, rows: int) -> None:
         if label not in self._running:
             self._running[label] = self._progress.add_task(label, total=None)
-        self._progress.update(self._running[label], description=f"{label}: {what}", completed=rows)
+        self._progress.update(self._running[label], description=printable(f"{label}: {what}"), completed=rows)
 
     def finish(self, label: str, result: Any) -> None:
         if label in self._running:
             self._progress.remove_task(self._running.pop(label))
         self._progress.advance(self._all)
         state = "failed: " + result if isinstance(result, str) else "done"
-        self._console.print(f"{label}: {state}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(f"{label}: {state}"), markup=False, highlight=False, soft_wrap=True)

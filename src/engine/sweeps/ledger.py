@@ -16,6 +16,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from metashot.data.files import remove_leftovers
+from metashot.data.json_text import read_json
+from metashot.data.seals import SEAL, sealed, unsealed
 from metashot.engine.errors import ConfigError, MetashotError, OutputError
 from metashot.engine.files import digest_of, output_errors, write_json
 from metashot.engine.runs.config_difference import config_changes
@@ -107,13 +110,14 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "ledger"
+        remove_leftovers(self.folder)
         header = self.folder / HEADER
         own = {"project": PROJECT, "format": FORMAT_VERSION}
         if not header.is_file():
             write_json(header, own)
             return
         try:
-            found = json.loads(header.read_text(encoding="utf-8"))
+            found = read_json(header)
         except ValueError:
             found = None
         if found != own:
@@ -204,7 +208,9 @@ class Ledger:
         """
         path = self._path(key)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
+            # Records of earlier versions carry no seal.
+            content = unsealed(content) if SEAL in content else content
             content["overrides"] = tuple(content["overrides"])
             content["state"] = JobState(content["state"])
             return JobRecord(**content)
@@ -222,7 +228,7 @@ class Ledger:
         return self.folder / f"{key}.json"
 
     def _write(self, record: JobRecord) -> None:
-        write_json(self._path(record.key), asdict(record))
+        write_json(self._path(record.key), sealed(asdict(record)))
 
 
 def decides(override: str) -> bool:
