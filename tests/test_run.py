@@ -82,7 +82,7 @@ BAD = [
     (["stage=evalute"], r"error: stage: unknown stage 'evalute' (did you mean 'evaluate'?)"),
     (["data=jsonl"], r"error: data.root: is not set (give data.root=<value>)"),
     (["data=jsonl", "data.root=nowhere"], r"error: data.root: no folder 'nowhere'"),
-    (["data.tasks=[demo-spm]"], r"did you mean demo-spam"),
+    (["data.tasks=[demo-spm]"], r"did you mean 'demo-spam'"),
     (["seeds=[]"], r"error: seeds: is empty"),
     (["k=1,2"], r"error: k: several values in 'k=1,2' (sweep with -m"),
     (["method.calibration=pmi"], r"error: method.null_inputs: calibration 'pmi' has no content-free input"),

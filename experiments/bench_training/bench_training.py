@@ -34,7 +34,8 @@ from metashot.icl.objective import TargetLoss
 from metashot.icl.piece_cache import PieceCache, batch_encoder
 from metashot.icl.prompt import Layout, LengthLimits, Objective
 from metashot.icl.prompting.frame import MetaiclFrame
-from metashot.icl.sequences import SequenceRules, TrainingSequence, english_words
+from metashot.icl.sequence_labels import english_words
+from metashot.icl.sequences import SequenceRules, TrainingSequence
 
 K = 16
 MICRO_BATCH = 4

@@ -5,6 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_LISTED = 20
+"""Names that an error lists before it breaks off."""
+
 
 class MetashotError(Exception):
     """A fault in what the user gave; `run.py` prints it as one line and exits with status 2.
@@ -30,7 +33,9 @@ class DataError(MetashotError):
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """`did you mean x?`, or the list of what is known."""
+    """`did you mean 'x'?` for a near miss, else what is known."""
     names = sorted(known)
     near = difflib.get_close_matches(word, names, n=1, cutoff=0.6)
-    return f"did you mean {near[0]!r}?" if near else f"one of: {', '.join(names)}"
+    if near:
+        return f"did you mean {near[0]!r}?"
+    return f"one of: {', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -184,7 +183,5 @@ def _own_rows_note(data: TaskData) -> list[str]:
 
 
 def unknown_task(task: str, known: Sequence[str], place: str) -> DataError:
-    """The error for a task that a source does not have, with the nearest names."""
-    near = difflib.get_close_matches(task, known, n=3)
-    hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(sorted(known)[:20])}"
-    return DataError("data.tasks", f"no task {task!r} in {place}", hint)
+    """The error for a task that a source does not have, with the nearest name."""
+    return DataError("data.tasks", f"no task {task!r} in {place}", suggestion(task, known))

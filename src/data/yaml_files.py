@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -87,16 +85,6 @@ def read_yaml(path: Path) -> YamlFile:
     lines: dict[tuple[str, ...], int] = {}
     _collect_lines(node, (), path, lines)
     return YamlFile(path, content, lines)
-
-
-def suggestion(word: str, known: Iterable[str]) -> str:
-    """`did you mean "x"?` for a near miss, else the list of what is known."""
-    names = sorted(known)
-    near = difflib.get_close_matches(word, names, n=3, cutoff=0.6)
-    if near:
-        return "did you mean " + " or ".join(f'"{name}"' for name in near) + "?"
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"known: {shown}"
 
 
 def _collect_lines(node: Any, prefix: tuple[str, ...], path: Path, lines: dict[tuple[str, ...], int]) -> None:

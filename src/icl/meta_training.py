@@ -38,7 +38,8 @@ from metashot.icl.piece_cache import PieceCache, batch_encoder
 from metashot.icl.prompting.boundary import Boundary
 from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.frame import TextFrame
-from metashot.icl.sequences import DemonstrationLabels, LossOn, SequenceRules
+from metashot.icl.sequence_labels import DemonstrationLabels
+from metashot.icl.sequences import LossOn, SequenceRules
 from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings, run_identity, trained_for
 
 

@@ -42,6 +42,9 @@ def piece_codes(
 ) -> CodeArray:
     """One side of each example as it stands in a sequence, as a number.
 
+    Example 5 at the front of a sequence: its input is 8 * 5 + 2 = 42, its label 8 * 5 + 2 + 1 = 43; behind others they
+    are 40 and 41, with other separators and so other ids.
+
     Args:
         examples: [n] numbers of the examples over all pools.
         is_output: the label side.

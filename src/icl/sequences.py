@@ -1,34 +1,34 @@
-"""From episodes to training sequences: context and target ids, with the label ablations."""
+"""From episodes to training sequences: context and target ids.
+
+Two demonstrations and a query, direct, one token a word, each example `input` then `output`:
+
+    place      0        1      2        3      4     5
+    piece   [good day] [yes] [bad night] [no] [fine] [yes]
+    ids      good day   yes   bad night   no   fine   yes
+    ends           2     3          5      6     7     8
+
+The query's question is `start=7, end=8`: the token at 7 is a target, read off the state at 6. With
+`loss_on=every` the second example is a question too, `start=5, end=6`; the first has no demonstration and is none.
+A limit of 6 cuts `good day`: every place moves by 2, and a question whose context is gone is dropped. Channel swaps
+the two pieces of each example, so `fine` is the target and follows `yes`; the alternative `no fine` branches off at 6,
+before the label, and its first token is not scored.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cache
 
 import numpy as np
 
 from metashot.data.episodes import Episode
 from metashot.data.errors import DataError
 from metashot.data.task import Example
-from metashot.engine.errors import ConfigError
 from metashot.icl.piece_cache import CodeArray, IdArray, PieceCache, piece_codes
 from metashot.icl.prompt import Ids, LengthLimits, Objective, check_output_fits, cut_example
 from metashot.icl.prompting.frame import Frame, MetaiclFrame, shorten
-
-
-class DemonstrationLabels(StrEnum):
-    """What stands as the label of a demonstration while training."""
-
-    GOLD = "gold"
-    """Its own label."""
-    RANDOM = "random"
-    """A uniformly drawn option (Min et al. 2022); the query keeps its own."""
-    NONE = "none"
-    """No label and no separator for it; the query keeps its own."""
-    RANDOM_WORDS = "random_words"
-    """Every label becomes a random English word, drawn anew for each sequence and shared with the query."""
+from metashot.icl.sequence_labels import DemonstrationLabels, sequence_labels
 
 
 class LossOn(StrEnum):
@@ -196,7 +196,7 @@ def _plan(episode: Episode, cache: PieceCache, rules: SequenceRules) -> _Plan:
         piece_codes(numbers, is_output=False, first=place == 0, no_label=no_label | bare),
         piece_codes(numbers, is_output=True, first=place == 0, no_label=no_label),
     ]
-    labels = _labels(examples, episode.index, rules)
+    labels = sequence_labels(examples, episode.index, rules.labels, rules.replaced_share, rules.seed)
     texts: list[str | None] = []
     if any(label is not None for label in labels.own):
         texts = [
@@ -216,81 +216,6 @@ def _question_places(count: int, rules: SequenceRules) -> range:
     """Places of the examples that are scored; the first of several has no demonstration and is none."""
     every = rules.loss_on is LossOn.EVERY and count > 1
     return range(1 if every else count - 1, count)
-
-
-@dataclass(frozen=True, slots=True)
-class _Labels:
-    """Per example of a sequence the label that replaces its own, or None, and what becomes of its options."""
-
-    examples: list[Example]
-    own: list[str | None]
-    words: dict[str, str]
-
-    def others(self, at: int) -> list[str]:
-        """The wrong options at a place, as they stand there; without those that read like the right one."""
-        example = self.examples[at]
-        shown = [self.words.get(option, option) for option in example.options]
-        gold = self.own[at] or example.output
-        return [label for label in dict.fromkeys(shown) if label != gold]
-
-
-def _labels(examples: list[Example], index: int, rules: SequenceRules) -> _Labels:
-    rng = np.random.default_rng([rules.seed, 3, index])
-    unchanged = _Labels(examples, [None] * len(examples), {})
-    if rules.labels is DemonstrationLabels.RANDOM:
-        demonstrations = examples[:-1]
-        _require_options(demonstrations, rules.labels)
-        own = [str(example.options[int(rng.integers(len(example.options)))]) for example in demonstrations]
-        return _Labels(examples, [*own, None], {})
-    if rules.labels is not DemonstrationLabels.RANDOM_WORDS:
-        return unchanged
-    options = examples[0].options
-    common = all(example.options and set(example.options) == set(options) for example in examples)
-    if rules.replaced_share < 1:
-        chance = np.random.default_rng([rules.seed, 6, index]).random()
-        if chance >= rules.replaced_share or not common:
-            return unchanged
-    _require_options(examples, rules.labels)
-    if not common:
-        raise DataError(
-            examples[0].task,
-            "its examples have different options, so labels cannot be replaced by words",
-            "leave the task out, or use trainer.demonstration_labels=gold",
-        )
-    words = english_words()
-    drawn = {option: words[int(rng.integers(len(words)))] for option in options}
-    return _Labels(examples, [drawn[example.output] for example in examples], drawn)
-
-
-def _require_options(examples: list[Example], labels: DemonstrationLabels) -> None:
-    for example in examples:
-        if not example.options:
-            raise DataError(
-                example.task,
-                f"is free-form (no options), which trainer.demonstration_labels={labels.value} cannot serve",
-                "leave the task out, or use trainer.demonstration_labels=gold",
-            )
-
-
-@cache
-def english_words() -> tuple[str, ...]:
-    """Lower-case English words, sorted.
-
-    The released list of 61,569 words is in no published release of the package; its GCIDE list of 114,029 stands
-    in. So the rule of the paper's Table 13 is kept, and the words it drew are not.
-
-    Raises:
-        ConfigError: the package is not installed.
-    """
-    try:
-        from english_words import get_english_words_set
-    except ImportError:
-        raise ConfigError(
-            "trainer.demonstration_labels",
-            "random_words needs the package english-words",
-            "pip install 'metashot[train]'",
-        ) from None
-    return tuple(sorted(get_english_words_set(["gcide"], alpha=True, lower=True)))
 
 
 def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceRules) -> TrainingSequence:

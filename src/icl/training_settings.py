@@ -21,7 +21,8 @@ from metashot.icl.held_out import HeldOutConfig
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Layout, LengthLimits
 from metashot.icl.prompting.config import RELEASED_PROMPT, MetaiclPrompt, PromptConfig
-from metashot.icl.sequences import DemonstrationLabels, LossOn
+from metashot.icl.sequence_labels import DemonstrationLabels
+from metashot.icl.sequences import LossOn
 
 
 @dataclass(frozen=True)

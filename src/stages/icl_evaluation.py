@@ -25,7 +25,7 @@ from metashot.icl.export import export_checkpoint
 from metashot.icl.methods import Method
 from metashot.icl.plan import plan_evaluation
 from metashot.icl.progress import CellProgress
-from metashot.icl.sequences import english_words
+from metashot.icl.sequence_labels import english_words
 from metashot.icl.trained_method import check_method, follow_checkpoint
 from metashot.icl.training_plan import plan_training, training_line
 from metashot.stages.context import RunContext, show_notes

@@ -80,7 +80,7 @@ def test_other_faults_say_the_way_out(tmp_path):
     source = JsonlSource(tmp_path)
     with pytest.raises(DataError, match=r"no folder .*nowhere"):
         JsonlSource(tmp_path / "nowhere")
-    with pytest.raises(DataError, match=r"no task 'toi' .*did you mean toy\?"):
+    with pytest.raises(DataError, match=r"no task 'toi' .*did you mean .toy.\?"):
         source.load("toi", k=4, seed=100)
     with pytest.raises(DataError, match=r"holds 4 examples, k=5 asked \(set k=4"):
         source.load("toy", k=5, seed=100)

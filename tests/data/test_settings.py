@@ -55,7 +55,7 @@ def test_sick_is_the_only_published_overlap() -> None:
 
 
 def test_a_misspelt_setting_is_answered_with_the_near_one() -> None:
-    with pytest.raises(DataError, match=r'no setting is called "hr_to_rl" \(did you mean "hr_to_lr"'):
+    with pytest.raises(DataError, match=r'no setting is called "hr_to_rl" \(did you mean .hr_to_lr.'):
         load_setting("hr_to_rl")
 
 
@@ -69,7 +69,7 @@ def test_a_setting_of_your_own_is_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("train: [a]\ntests: [c]\n", r'mine.yaml:2: unknown key "tests" \(did you mean "test"'),
+        ("train: [a]\ntests: [c]\n", r'mine.yaml:2: unknown key "tests" \(did you mean .test.'),
         ("train: a\n", r"mine.yaml:1: train must be a list of task names"),
         ("train: [a, a]\n", r'mine.yaml:1: train names "a" twice'),
         ("test: [a]\nunseen_domain_test: [b]\n", r'mine.yaml:2: "b" is not a target'),

@@ -25,14 +25,8 @@ from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.frame import MetaiclFrame
 from metashot.icl.prompting.pieces import PieceWriter
 from metashot.icl.prompting.template import template_frame
-from metashot.icl.sequences import (
-    DemonstrationLabels,
-    LossOn,
-    SequenceRules,
-    TrainingSequence,
-    build_sequences,
-    english_words,
-)
+from metashot.icl.sequence_labels import DemonstrationLabels, english_words
+from metashot.icl.sequences import LossOn, SequenceRules, TrainingSequence, build_sequences
 
 _spec = importlib.util.spec_from_file_location("kit", Path(__file__).with_name("training_helpers.py"))
 assert _spec is not None

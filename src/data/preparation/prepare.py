@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from rich.console import Console
 from rich.table import Table
 
-from metashot.data.errors import DataError
+from metashot.data.errors import DataError, suggestion
 from metashot.data.files import record_of, remove_leftovers
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
 from metashot.data.preparation.instruction_files import (
@@ -35,7 +35,6 @@ from metashot.data.recipes import load_recipe, recipe_names
 from metashot.data.settings import Setting
 from metashot.data.sources.download import Limits
 from metashot.data.sources.place import Reach
-from metashot.data.yaml_files import suggestion
 
 Status = Literal["ok", "skipped", "failed"]
 LOCK_NAME = ".prepare.lock"

@@ -9,19 +9,17 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
-from metashot.data.errors import DataError
+from metashot.data.errors import DataError, suggestion
 from metashot.data.recipes.keys import CommonKeys
 from metashot.data.recipes.named_fields import named_fields
 from metashot.data.recipes.own_rows import check_own_recipe
 from metashot.data.recipes.recipe import Recipe
-from metashot.data.recipes.spec import SPEC_MODELS, RecipeSpec
-from metashot.data.yaml_files import YamlFile, read_yaml, suggestion
+from metashot.data.recipes.registry import KINDS, RECIPE
+from metashot.data.yaml_files import YamlFile, read_yaml
 
-_ADAPTER: TypeAdapter[Any] = TypeAdapter(RecipeSpec)
 _FAMILY_KEY = "tasks"
-_MODELS = {model.model_fields["kind"].annotation.__args__[0]: model for model in SPEC_MODELS}  # type: ignore[union-attr]
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +161,7 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 def _parse(entry: _Entry, content: Mapping[str, Any]) -> Any:
     try:
-        spec = _ADAPTER.validate_python(content)
+        spec = RECIPE.validate_python(content)
     except ValidationError as error:
         raise _format_error(entry, error) from None
     _check_fields(entry, spec)
@@ -193,7 +191,7 @@ def _format_error(entry: _Entry, error: ValidationError) -> DataError:
         problem = (
             f'unknown kind "{kind}"' if "kind" in entry.content else f"the recipe of {entry.task} has no kind"
         )
-        return DataError(entry.file.where("kind"), problem, suggestion(kind, _MODELS))
+        return DataError(entry.file.where("kind"), problem, suggestion(kind, KINDS))
     if fault["type"] == "missing":
         return DataError(where, f'the recipe of {entry.task} lacks the key "{".".join(keys)}"', "add it")
     return DataError(
@@ -202,7 +200,7 @@ def _format_error(entry: _Entry, error: ValidationError) -> DataError:
 
 
 def _known_keys(kind: str, parents: Sequence[str]) -> Iterable[str]:
-    model: Any = _MODELS.get(kind, CommonKeys)
+    model: Any = KINDS[kind].keys if kind in KINDS else CommonKeys
     for parent in parents:
         names = [name for name in (parent, f"{parent}_") if name in getattr(model, "model_fields", {})]
         annotation = model.model_fields[names[0]].annotation if names else None

@@ -12,11 +12,12 @@ from typing import Any
 
 from metashot.data.errors import DataError
 from metashot.data.kshot import CUT_SEED, POOL_SEED, legacy_generator
-from metashot.data.recipes import choice_kinds, kinds, unifiedqa
+from metashot.data.recipes import choice_kinds, unifiedqa
 from metashot.data.recipes.finalize import finish
 from metashot.data.recipes.keys import CommonKeys, DropRule, ReleasedRule
 from metashot.data.recipes.kinds import Generator, PairOf
 from metashot.data.recipes.own_rows import compile_pair_check, compile_row_check
+from metashot.data.recipes.registry import KINDS
 from metashot.data.recipes.rows import BadRow, ChoicePair, Dropped, Pair, Row, left_out
 from metashot.data.recipes.spec import GroupedChoices, UnifiedqaPool, UnifiedqaTarget
 from metashot.data.task import Example, TaskType
@@ -24,24 +25,6 @@ from metashot.data.task import Example, TaskType
 CODE_VERSION = 2
 """Raise when the meaning of a recipe key changes: it enters every fingerprint."""
 ROLES = ("train", "validation", "dev", "test")
-
-_KINDS: dict[str, Callable[[Any, Generator], PairOf]] = {
-    "labelled": kinds.labelled,
-    "text_answer": kinds.text_answer,
-    "first_answer": kinds.first_answer,
-    "threshold": kinds.threshold,
-    "majority": kinds.majority,
-    "coin_pair": kinds.coin_pair,
-    "supporting_paragraphs": kinds.supporting_paragraphs,
-    "cloze": kinds.cloze,
-    "choices": choice_kinds.choices,
-    "shuffled_choices": choice_kinds.shuffled_choices,
-    "grouped_choices": choice_kinds.grouped_choices,
-    "written_choices": choice_kinds.written_choices,
-    "cause_effect": choice_kinds.cause_effect,
-    "unifiedqa_pool": unifiedqa.unifiedqa_pool,
-    "unifiedqa_target": unifiedqa.unifiedqa_target,
-}
 
 
 @dataclass(slots=True)
@@ -168,7 +151,7 @@ class Recipe:
     @property
     def is_row_wise(self) -> bool:
         """Whether a row's pair depends on this row alone: nothing is drawn or grouped."""
-        return self.spec.kind not in ("coin_pair", "shuffled_choices", "grouped_choices", "unifiedqa_pool")
+        return KINDS[self.spec.kind].row_wise
 
     def pairs_of(self, rows: Iterable[Row]) -> Iterator[Pair | ChoicePair]:
         """The pairs of some rows of a split, none of which is dropped; only for recipes that are row-wise."""
@@ -177,7 +160,7 @@ class Recipe:
     def _maker(self, generator: Generator) -> PairOf:
         """Row to pair: drop rules, then what is asked of rows, then the recipe's kind."""
         excluded = _compile_drops(self.spec.drop)
-        make = _KINDS[self.spec.kind](self.spec, generator)
+        make = KINDS[self.spec.kind].make(self.spec, generator)
         if self.drops_as_released:
             if excluded is None:
                 return make

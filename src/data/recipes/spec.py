@@ -1,13 +1,11 @@
-"""The recipe format: one model per kind of recipe, picked by `kind` and checked key by key.
+"""The recipe format: one model per kind of recipe, checked key by key.
 
-The keys that every kind shares stand in `data.recipes.keys`.
+The keys that every kind shares stand in `data.recipes.keys`, what makes pairs of rows in `data.recipes.registry`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from metashot.data.recipes.keys import CommonKeys, Strict
 
@@ -199,40 +197,3 @@ class UnifiedqaTarget(CommonKeys):
     kind: Literal["unifiedqa_target"]
     tidy: bool = False
     """Squeeze the runs of blanks that the original leaves around its separators."""
-
-
-RecipeSpec = Annotated[
-    Labelled
-    | TextAnswer
-    | FirstAnswer
-    | Threshold
-    | Majority
-    | CoinPair
-    | SupportingParagraphs
-    | Cloze
-    | Choices
-    | ShuffledChoices
-    | GroupedChoices
-    | WrittenChoices
-    | CauseEffect
-    | UnifiedqaPool
-    | UnifiedqaTarget,
-    Field(discriminator="kind"),
-]
-SPEC_MODELS: tuple[type[CommonKeys], ...] = (
-    Labelled,
-    TextAnswer,
-    FirstAnswer,
-    Threshold,
-    Majority,
-    CoinPair,
-    SupportingParagraphs,
-    Cloze,
-    Choices,
-    ShuffledChoices,
-    GroupedChoices,
-    WrittenChoices,
-    CauseEffect,
-    UnifiedqaPool,
-    UnifiedqaTarget,
-)

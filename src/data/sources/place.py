@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from metashot.data.errors import DataError
+from metashot.data.errors import DataError, suggestion
 from metashot.data.recipes import Recipe
 from metashot.data.recipes.keys import Place
 from metashot.data.recipes.named_fields import compared_columns
@@ -19,7 +19,6 @@ from metashot.data.sources.download import Limits, download, is_address
 from metashot.data.sources.hub import Located, locate_in_folder, locate_on_hub
 from metashot.data.sources.layout import TableLayout
 from metashot.data.sources.tables import COLUMNAR, format_of, read_rows, row_places, waiting_rows
-from metashot.data.yaml_files import suggestion
 
 Row = dict[str, Any]
 

@@ -63,7 +63,7 @@ def cascade_attention(
 
 
 def _heads_first(rows: Tensor) -> Tensor:
-    return rows[None].transpose(1, 2)
+    return rows[None].transpose(1, 2)  # [n, h, e] -> [1, h, n, e]
 
 
 def _add_block(block: Block, out: Tensor, total: Tensor, part: Tensor, part_total: Tensor) -> None:
@@ -80,15 +80,17 @@ def _add_block(block: Block, out: Tensor, total: Tensor, part: Tensor, part_tota
 def _cluster_attention(
     clusters: Clusters, queries: Tensor, keys: Tensor, values: Tensor, kernel: Kernel
 ) -> tuple[Tensor, Tensor]:
-    """Partial attention of the rows in clusters: [h, rows, e], [h, rows]."""
+    """Partial attention of the rows in clusters: [h, rows, v], [h, rows]."""
     part, part_total = partial_attention(
-        queries[clusters.queries].transpose(1, 2),
-        keys[clusters.keys].transpose(1, 2),
-        values[clusters.keys].transpose(1, 2),
+        queries[clusters.queries].transpose(1, 2),  # [b, q, h, e] -> [b, h, q, e]
+        keys[clusters.keys].transpose(1, 2),  # [b, k, g, e] -> [b, g, k, e]
+        values[clusters.keys].transpose(1, 2),  # [b, k, g, v] -> [b, g, k, v]
         kernel,
         mask=clusters.mask,
     )
-    part = part.transpose(0, 1).flatten(1, 2)[:, clusters.filled]
+    part = part.transpose(0, 1).flatten(1, 2)[
+        :, clusters.filled
+    ]  # [b, h, q, v] -> [h, b * q, v] -> [h, rows, v]
     return part, part_total.transpose(0, 1).flatten(1, 2)[:, clusters.filled]
 
 

@@ -22,7 +22,7 @@ from metashot.metaprompt.clusters.pseudo_tokens import (
 )
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.domains import split_domains
-from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format, resize
+from metashot.metaprompt.meta.formats import RenderRules, bind_format, format_names, load_format, resize
 from metashot.metaprompt.meta.inner_loop import PassRules
 from metashot.metaprompt.meta.outer_loop import OuterRules
 from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
@@ -114,7 +114,9 @@ class MetaConfig:
                 "supmer.held_out_fraction", f"{self.held_out_fraction}", "give a share between 0 and 1"
             )
         if not self.formats:
-            raise ConfigError("supmer.formats", "is empty", "give at least one of nsp, nss, scsp, scss, scc")
+            raise ConfigError(
+                "supmer.formats", "is empty", f"give at least one of {', '.join(format_names())}"
+            )
 
     def behaviour(self) -> ReleasedBehaviour:
         """The oddities that are on."""

@@ -10,7 +10,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from metashot.data.yaml_files import read_yaml, suggestion
+from metashot.data.errors import suggestion
+from metashot.data.yaml_files import read_yaml
 from metashot.engine.errors import ConfigError, DataError
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.meta.draws import DRAWS, Record
@@ -26,7 +27,12 @@ from metashot.metaprompt.template import (
 )
 from metashot.metaprompt.truncation import Truncation
 
-FORMAT_NAMES = ("nsp", "nss", "scsp", "scss", "scc")
+_FOLDER = Path(str(files("metashot.metaprompt.meta") / "format_files"))
+
+
+def format_names() -> list[str]:
+    """Names of the shipped formats, a file each."""
+    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +103,15 @@ def load_format(name: str) -> TaskFormat:
         DataError: a key is missing, unknown or outside its rule.
     """
     own = Path(name)
-    if own.suffix != ".yaml" and name not in FORMAT_NAMES:
-        raise ConfigError("supmer.formats", f"unknown format {name!r}", suggestion(name, FORMAT_NAMES))
-    path = (
-        own
-        if own.suffix == ".yaml"
-        else Path(str(files("metashot.metaprompt.meta") / "format_files" / f"{name}.yaml"))
-    )
+    if own.suffix != ".yaml" and name not in format_names():
+        raise ConfigError("supmer.formats", f"unknown format {name!r}", suggestion(name, format_names()))
+    path = own if own.suffix == ".yaml" else _FOLDER / f"{name}.yaml"
     file = read_yaml(path)
     wanted = set(TaskFormat.__dataclass_fields__)
     if set(file.content) != wanted:
         odd = sorted(set(file.content) ^ wanted)
         raise DataError(
-            str(path), f"missing or unknown keys: {', '.join(odd)}", "compare with formats/*.yaml"
+            str(path), f"missing or unknown keys: {', '.join(odd)}", "compare with the files of format_files"
         )
     return _parse(str(path), dict(file.content))
 

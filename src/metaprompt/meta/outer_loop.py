@@ -118,6 +118,10 @@ def outer_step(
 ) -> OuterStep:
     """Gradients of (1/N) sum_i [query loss at theta - alpha psi(g_i)] and of the coefficient loss.
 
+    One number as the prompt, theta = 1, alpha = 0.5, support loss theta^2 (g = 2), psi(g) = c g with c = 0.5, query loss
+    (theta - 3)^2: the adapted prompt is 1 - 0.5 * 0.5 * 2 = 0.5, and the query gradient there is G = -5. Through the
+    inner step theta gets G * (1 - 0.5 * 0.5 * 2) = -2.5, at first order G itself, and c gets G * (-0.5 * 2) = 5.
+
     Args:
         backbone: the frozen model.
         regularizer: psi.

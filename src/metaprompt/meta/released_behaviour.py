@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from metashot.data.yaml_files import suggestion
+from metashot.data.errors import suggestion
 from metashot.engine.errors import ConfigError
 
 

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from metashot.data.yaml_files import read_yaml, suggestion
+from metashot.data.errors import suggestion
+from metashot.data.yaml_files import read_yaml
 from metashot.engine.errors import ConfigError, DataError
 from metashot.engine.files import digest_of
 from metashot.metaprompt.batch import PromptExample

@@ -118,7 +118,7 @@ def test_the_target_template_is_the_first_after_the_preferences() -> None:
 
 
 def test_an_unknown_suffix_is_answered_with_the_near_one(checkout: Path) -> None:
-    with pytest.raises(DataError, match=r'names no template \(did you mean "only-sports"'):
+    with pytest.raises(DataError, match=r"names no template \(did you mean .only-sports."):
         choose_template("inst:ag_news:only-sport", read_templates(checkout, "ag_news"))
     with pytest.raises(DataError, match="no such template file"):
         read_templates(checkout, "piqa")

@@ -114,13 +114,13 @@ def test_own_recipes_are_listed_and_typed(folder: Path) -> None:
 
 
 SLIPS = [
-    ("lables: {0: a}", "labels: {0: billing, 1: technical}", r'tickets.yaml:13: unknown key "lables".*\(did you mean "labels"'),
-    ("kind: labeled", "kind: labelled", r'tickets.yaml:10: unknown kind "labeled" \(did you mean "labelled"'),
-    ('input: "{subjct}"', 'input: "subject: {subject} [SEP] body: {body}"', r'tickets.yaml:11: input names the unknown field "subjct" \(did you mean "subject"'),
-    ("label: tean", "label: team", r'tickets.yaml:12: label names the unknown field "tean" \(did you mean "team"'),
+    ("lables: {0: a}", "labels: {0: billing, 1: technical}", r'tickets.yaml:13: unknown key "lables".*\(did you mean .labels.'),
+    ("kind: labeled", "kind: labelled", r'tickets.yaml:10: unknown kind "labeled" \(did you mean .labelled.'),
+    ('input: "{subjct}"', 'input: "subject: {subject} [SEP] body: {body}"', r'tickets.yaml:11: input names the unknown field "subjct" \(did you mean .subject.'),
+    ("label: tean", "label: team", r'tickets.yaml:12: label names the unknown field "tean" \(did you mean .team.'),
     ("task_type: regression", "task_type: classification", r"tickets.yaml:3: task_type: .*got 'regression'"),
     ("", "about: Which team should answer the support ticket?", r'lacks the key "about"'),
-    ("splits: {train: train, tset: test}", "splits: {train: train, test: test}", r'tickets.yaml:7: unknown key "tset".*did you mean "test"'),
+    ("splits: {train: train, tset: test}", "splits: {train: train, test: test}", r'tickets.yaml:7: unknown key "tset".*did you mean .test.'),
     ("clean: [{in: bdy, strip: true}]", "options: [billing, technical]", r'tickets.yaml:14: clean names the unknown field "bdy"'),
     ("name: piqa", "name: tickets", r'tickets.yaml:1: the name "piqa" is taken by .*piqa.yaml'),
     ("", "name: tickets", r"the recipe has no name"),
@@ -160,7 +160,7 @@ def test_a_family_file_holds_several_tasks(folder: Path) -> None:
         "technical",
     ]
     (folder / "tickets.yaml").write_text(shared + "tasks:\n  one: {label: a}\n  two: {lable: b}\n")
-    with pytest.raises(DataError, match=r'unknown key "lable" in the recipe of two \(did you mean "label"'):
+    with pytest.raises(DataError, match=r'unknown key "lable" in the recipe of two \(did you mean .label.'):
         check_recipes(path)
 
 
@@ -179,7 +179,7 @@ def test_a_row_that_does_not_fit_is_named(folder: Path, row: dict[str, Any], mes
 
 
 def test_unknown_names_are_answered_with_near_ones(folder: Path) -> None:
-    with pytest.raises(DataError, match=r'no recipe is called "glue-mnly" \(did you mean "glue-mnli"'):
+    with pytest.raises(DataError, match=r'no recipe is called "glue-mnly" \(did you mean .glue-mnli.'):
         load_recipe("glue-mnly")
     with pytest.raises(DataError, match=r"data.recipe_path: .* is no folder"):
         recipe_names([folder / "nowhere"])

@@ -224,7 +224,7 @@ def test_only_restricts_and_refuses_strangers(tmp_path: Path, raw: Path) -> None
     request = settings(tmp_path, raw, ["sms_spam"], ["glue-mnli"], only=("glue-mnli",))
     assert [outcome.task for outcome in run(request).outcomes] == ["glue-mnli"]
     with pytest.raises(
-        DataError, match=r'prepare.only: "glue-mnlj" is not in mine \(did you mean "glue-mnli"'
+        DataError, match=r'prepare.only: "glue-mnlj" is not in mine \(did you mean .glue-mnli.'
     ):
         run(settings(tmp_path, raw, ["sms_spam"], ["glue-mnli"], only=("glue-mnlj",)))
     with pytest.raises(DataError, match=r'prepare.roles: no role is called "tset"'):
