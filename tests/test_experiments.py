@@ -12,6 +12,7 @@ from metashot.stages import command
 from metashot.stages.components import make_run_config
 from metashot.stages.icl_training import training_settings
 from metashot.stages.metaprompt_settings import loop_settings, meta_settings, tune_settings
+from metashot.stages.stage_table import chosen_stages
 from metashot.stages.tracking import run_label
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -49,7 +50,7 @@ def test_an_experiment_composes_and_binds(program, tmp_path, name):
         "tuning.data_root=nowhere", "tuning.prompt_path=nowhere",
     )  # fmt: skip
     run = make_run_config(config)
-    assert program.chosen_stages(run)
+    assert chosen_stages(run)
     assert run_label(run, []).name
     if isinstance(run.method, PromptMethod):
         meta_settings(run.supmer)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
 from metashot.data.errors import DataError
+from metashot.data.json_text import parse_json
+from metashot.data.value_kinds import Count, GivenLine, Name
 
 _SOURCES = ("demo", "text", "jsonl", "hub")
 _DOCUMENTS = ("file", "paragraph", "line")
@@ -30,14 +31,14 @@ class CorpusSource:
         max_documents: stop after this many; 0 takes all.
     """
 
-    name: str
+    name: Name
     source: str
-    path: str | None
-    config: str | None
-    split: str
-    field: str
+    path: GivenLine | None
+    config: GivenLine | None
+    split: GivenLine
+    field: GivenLine
     document: str
-    max_documents: int
+    max_documents: Count
 
     def __post_init__(self) -> None:
         """Check every field.
@@ -120,13 +121,13 @@ def _text(spec: CorpusSource) -> Iterator[str]:
 
 def _jsonl(spec: CorpusSource) -> Iterator[str]:
     for path in _paths(spec, ".jsonl"):
-        with path.open(encoding="utf-8") as stream:
+        with path.open("rb") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
                 try:
-                    text = json.loads(line)[spec.field]
-                except (json.JSONDecodeError, KeyError, TypeError) as error:
+                    text = parse_json(line)[spec.field]
+                except (ValueError, KeyError, TypeError) as error:
                     raise DataError(
                         f"{path}:{number}", f"no text under {spec.field!r}: {error!r}", "set corpus.field"
                     ) from error

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from metashot.data.errors import DataError
+from metashot.data.json_text import is_whole
 from metashot.data.sources.json_files import json_line_rows
 from metashot.data.sources.layout import TableLayout
 from metashot.data.sources.text_files import COMPRESSIONS, plain_suffix
@@ -120,15 +121,6 @@ def _to_example(record: dict[str, Any], where: str, task: str) -> Example:
                 "write the record again from its source, in UTF-8",
             )
     return Example(str(record.get("task", task)), record["input"], output, tuple(options))
-
-
-def is_whole(text: str) -> bool:
-    """Whether a text can be written at all: half of a surrogate pair cannot."""
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def find_file(folder: Path, name: str) -> Path | None:

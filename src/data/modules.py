@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 from metashot.data.demo import DemoSource
 from metashot.data.harness_tasks import HarnessSource
@@ -13,6 +13,7 @@ from metashot.data.recipes import recipe_names, task_type
 from metashot.data.source import JsonlSource, TaskSource
 from metashot.data.synthetic import SyntheticSource
 from metashot.data.task import TaskType
+from metashot.data.value_kinds import GivenLine, Name, Positive, Seed
 
 
 class DataModule(Protocol):
@@ -51,9 +52,9 @@ class DemoData:
         train_tasks: tasks to train on when no setting is given.
     """
 
-    name: str = "demo"
-    tasks: list[str] | None = None
-    train_tasks: list[str] = field(default_factory=list)
+    name: Name = "demo"
+    tasks: list[GivenLine] | None = None
+    train_tasks: list[GivenLine] = field(default_factory=list)
 
     def open(self) -> TaskSource:
         """The embedded tasks."""
@@ -82,10 +83,10 @@ class JsonlData:
         fixes: whether the files were prepared with corrected labels.
     """
 
-    root: str
-    name: str = "jsonl"
-    tasks: list[str] | None = None
-    train_tasks: list[str] = field(default_factory=list)
+    root: GivenLine
+    name: Name = "jsonl"
+    tasks: list[GivenLine] | None = None
+    train_tasks: list[GivenLine] = field(default_factory=list)
     task_types: dict[str, str] = field(default_factory=dict)
     fixes: bool = False
 
@@ -117,14 +118,14 @@ class HubData:
         recipe_path: folders with recipes of your own.
     """
 
-    root: str
-    name: str = "hub"
-    tasks: list[str] | None = None
-    train_tasks: list[str] = field(default_factory=list)
+    root: GivenLine
+    name: Name = "hub"
+    tasks: list[GivenLine] | None = None
+    train_tasks: list[GivenLine] = field(default_factory=list)
     task_types: dict[str, str] = field(default_factory=dict)
     fixes: bool = False
     raw: Path | None = None
-    recipe_path: tuple[str, ...] = ()
+    recipe_path: tuple[GivenLine, ...] = ()
 
     def open(self) -> TaskSource:
         """The prepared folder.
@@ -153,13 +154,13 @@ class HubData:
 class SyntheticData:
     """`data=synthetic`: procedural tasks; see `data.synthetic.SyntheticSource` for the numbers."""
 
-    name: str = "synthetic"
-    tasks: list[str] | None = None
-    train_tasks: int = 120
-    target_tasks: int = 12
-    seed: int = 0
-    difficulty: str = "easy"
-    test_size: int = 50
+    name: Name = "synthetic"
+    tasks: list[GivenLine] | None = None
+    train_tasks: Positive = 120
+    target_tasks: Positive = 12
+    seed: Seed = 0
+    difficulty: Literal["easy", "hard"] = "easy"
+    test_size: Positive = 50
 
     def open(self) -> SyntheticSource:
         """The generated tasks."""
@@ -189,9 +190,9 @@ class HarnessData:
             to the method.
     """
 
-    tasks: list[str]
-    name: str = "lm_eval"
-    train_tasks: list[str] = field(default_factory=list)
+    tasks: list[GivenLine]
+    name: Name = "lm_eval"
+    train_tasks: list[GivenLine] = field(default_factory=list)
     include_path: str | None = None
     normalization: str | None = "sum"
 

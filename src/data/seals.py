@@ -10,18 +10,6 @@ from typing import Any
 SEAL = "seal"
 
 
-def parse_json(text: str | bytes) -> Any:
-    """The value of a JSON text, however hostile.
-
-    Raises:
-        ValueError: no JSON, or JSON that Python cannot hold (nested too deep, integers of thousands of digits).
-    """
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("is nested too deep") from None
-
-
 def digest_of(value: Any) -> str:
     """Hex sha256 of a JSON-able value, independent of key order and of Python's hash seed."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

@@ -27,6 +27,7 @@ from metashot.data.selection import (
 )
 from metashot.data.source import TaskSource
 from metashot.data.task import Example, TaskData, TaskType
+from metashot.data.value_kinds import Count, GivenLine, Share
 
 Embed = Callable[[list[str]], NDArray[np.float32]]
 """Sentences to vectors [n, d]."""
@@ -84,25 +85,19 @@ class Selection:
     """
 
     strategy: Strategy = Strategy.PROTOCOL
-    indices: tuple[int, ...] = ()
-    order: int = 0
-    label_noise: float = 0.0
+    indices: tuple[Count, ...] = ()
+    order: Count = 0
+    label_noise: Share = 0.0
     labels: Labels = Labels.GOLD
     shown: Shown = Shown.ALL
-    encoder: str = "all-MiniLM-L6-v2"
+    encoder: GivenLine = "all-MiniLM-L6-v2"
 
     def __post_init__(self) -> None:
         """Refuse contradictions.
 
         Raises:
-            DataError: a share outside 0 to 1, a negative order, or indices without `fixed` and vice versa.
+            DataError: indices without `fixed` and vice versa.
         """
-        if not 0 <= self.label_noise <= 1:
-            raise DataError(
-                "selection.label_noise", f"must lie in 0 to 1, got {self.label_noise}", "0.5 is half"
-            )
-        if self.order < 0:
-            raise DataError("selection.order", f"must be 0 or more, got {self.order}", "0 keeps the order")
         if (self.strategy is Strategy.FIXED) != bool(self.indices):
             raise DataError(
                 "selection.indices",

@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from metashot.data.errors import DataError
 from metashot.data.files import record_of, replacing, write_json_file
-from metashot.data.seals import parse_json, sealed, unsealed
+from metashot.data.json_text import parse_json
+from metashot.data.seals import sealed, unsealed
+from metashot.data.value_kinds import Count, Language, Positive
 
 INDEX_FILE, TEXT_FILE = "sentences.json", "text.bin"
 OFFSETS_FILE, DOCUMENTS_FILE = "offsets.npy", "documents.npy"
@@ -30,11 +32,11 @@ class SentenceRules:
         min_per_document: documents with fewer sentences are dropped.
     """
 
-    language: str
-    min_characters: int
-    min_words: int
-    max_characters: int
-    min_per_document: int
+    language: Language
+    min_characters: Count
+    min_words: Count
+    max_characters: Positive
+    min_per_document: Positive
 
 
 def split_sentences(document: str, rules: SentenceRules) -> list[str]:

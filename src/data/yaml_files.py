@@ -11,6 +11,9 @@ import yaml
 
 from metashot.data.errors import DataError
 
+MOST_NODES = 1_000_000
+"""What a file may hold when its aliases are written out."""
+MOST_LEVELS = 100
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -71,8 +74,7 @@ def read_yaml(path: Path) -> YamlFile:
             str(path), f"cannot be read: {error}", "check the path and save it as UTF-8"
         ) from error
     try:
-        node = yaml.compose(text, Loader=_Loader)
-        content = yaml.load(text, Loader=_Loader)
+        node, content = load_bounded(text, _Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         place = f"{path}:{mark.line + 1}" if mark else str(path)
@@ -80,11 +82,61 @@ def read_yaml(path: Path) -> YamlFile:
         raise DataError(
             place, f"not valid YAML: {problem}", "quote texts that hold ':', '#' or '{'"
         ) from error
+    except ValueError as error:
+        raise DataError(str(path), str(error), "write it out, in less") from None
     if not isinstance(content, dict) or node is None:
         raise DataError(str(path), "holds no mapping", "write `key: value` lines")
     lines: dict[tuple[str, ...], int] = {}
     _collect_lines(node, (), path, lines)
     return YamlFile(path, content, lines)
+
+
+def load_bounded(text: str, loader_class: Any) -> tuple[Any, Any]:
+    """A YAML text as its node and its value.
+
+    Args:
+        text: the file's content.
+        loader_class: a safe loader.
+
+    Raises:
+        yaml.YAMLError: no YAML.
+        ValueError: aliases that make one node a part of itself or the whole larger than `MOST_NODES`, too deep a
+            nesting, or a number of thousands of digits.
+    """
+    _check_depth(text, loader_class)
+    loader = loader_class(text)
+    try:
+        node = loader.get_single_node()
+        if node is not None and _expanded(node, {}) > MOST_NODES:
+            raise ValueError(f"its aliases write out to more than {MOST_NODES:,} nodes")
+        return node, None if node is None else loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _check_depth(text: str, loader_class: Any) -> None:
+    """Raise ValueError for a nesting that the parser, which recurses in C, would not survive."""
+    depth = 0
+    for event in yaml.parse(text, Loader=loader_class):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MOST_LEVELS:
+            raise ValueError(f"nests more than {MOST_LEVELS} levels")
+
+
+def _expanded(node: Any, sizes: dict[int, int]) -> int:
+    """Nodes below and with `node`, each alias counted as if it were written out."""
+    if id(node) in sizes:
+        if not sizes[id(node)]:
+            raise ValueError("an alias makes a node a part of itself")
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    size = 1
+    if isinstance(node, yaml.MappingNode):
+        size += sum(_expanded(key, sizes) + _expanded(value, sizes) for key, value in node.value)
+    elif isinstance(node, yaml.SequenceNode):
+        size += sum(_expanded(item, sizes) for item in node.value)
+    sizes[id(node)] = size
+    return size
 
 
 def _collect_lines(node: Any, prefix: tuple[str, ...], path: Path, lines: dict[tuple[str, ...], int]) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metashot.data.files import fsync_folder, replacing
+from metashot.data.json_text import parse_json
 from metashot.data.seals import digest_of
 from metashot.engine.errors import OutputError
 
@@ -85,8 +86,8 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
     with path.open("r", encoding="utf-8", errors="replace") as stream:
         for line in stream:
             try:
-                row = json.loads(line)
-            except json.JSONDecodeError:
+                row = parse_json(line)
+            except ValueError:
                 continue
             if isinstance(row, dict):
                 yield row

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from metashot.data.task import Example, TaskData
+from metashot.data.value_kinds import Positive
 from metashot.engine.errors import ConfigError
 from metashot.engine.generation.greedy import GreedyGenerator, Stopping
 from metashot.engine.metrics.classification import Metric
@@ -30,9 +31,9 @@ class GenerateMethod(Method):
     """
 
     metric: str = Metric.EXACT_MATCH.value
-    max_new_tokens: int = 32
+    max_new_tokens: Positive = 32
     stop: tuple[str, ...] = ("\n",)
-    batch_size: int = 16
+    batch_size: Positive = 16
 
     def __post_init__(self) -> None:
         """Refuse what no answer can be generated with.
@@ -49,8 +50,6 @@ class GenerateMethod(Method):
             )
         if self.objective is Objective.CHANNEL:
             raise ConfigError("method.objective", "'channel' scores inputs", "use method.objective=direct")
-        if self.batch_size < 1:
-            raise ConfigError("method.batch_size", f"{self.batch_size} is not positive", "give at least 1")
         _ = self.stopping
 
     @property

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 from metashot.data.pool_cells import PoolCells
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData
+from metashot.data.value_kinds import Count, Name, Positive, Seed
 from metashot.engine.metrics.classification import accuracy, metric_of, score
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LanguageModel
@@ -35,10 +36,10 @@ class HeldOutConfig:
             their pools.
     """
 
-    tasks: tuple[str, ...] = ()
-    k: int = 16
-    seeds: tuple[int, ...] = (100,)
-    test_examples: int = 50
+    tasks: tuple[Name, ...] = ()
+    k: Count = 16
+    seeds: tuple[Seed, ...] = (100,)
+    test_examples: Positive = 50
     from_pool: bool = False
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import PlainValidator
 
 from metashot.data.task import TaskData
+from metashot.data.value_kinds import Line, Name, Signed
 from metashot.engine.components.choices import named
 from metashot.engine.errors import ConfigError
 from metashot.engine.metrics.rules import Calibration, Normalization
@@ -33,7 +34,7 @@ class Method:
         row: place among the rows of a table.
     """
 
-    name: str
+    name: Name
     objective: Objective = Objective.DIRECT
     demonstrations: bool = True
     calibration: Annotated[Calibration, PlainValidator(find_calibration)] = Calibration.NONE
@@ -41,8 +42,8 @@ class Method:
     normalization: Annotated[Normalization, PlainValidator(find_normalization)] = Normalization.TOKEN_MEAN
     layout: Literal["auto", "newline", "space"] = "auto"
     trained: bool = False
-    title: str = ""
-    row: int = 100
+    title: Line = ""
+    row: Signed = 100
 
     def __post_init__(self) -> None:
         """Find rules that are given by their names, and refuse contradictions.

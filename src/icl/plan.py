@@ -11,6 +11,7 @@ from rich.table import Table
 from metashot.data.source import TaskSource
 from metashot.data.task import TaskData
 from metashot.data.terminal import printable
+from metashot.data.value_kinds import Count
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
@@ -36,7 +37,7 @@ class PlanConfig:
         show: number of test examples whose prompts are printed, per task.
     """
 
-    show: int = 0
+    show: Count = 0
 
 
 @dataclass(frozen=True, slots=True)

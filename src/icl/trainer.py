@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from metashot.data.source import TaskSource
+from metashot.data.value_kinds import Count, Positive, Seed
 from metashot.engine.components.values import part_of
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.learner import MetricSink
@@ -32,10 +33,10 @@ class MetaTrainer(LoopConfig, EpisodeConfig, TrainableConfig):
         keep_best: best checkpoints to keep besides.
     """
 
-    seed: int = 1
+    seed: Seed = 1
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
-    keep_last: int = 2
-    keep_best: int = 1
+    keep_last: Positive = 2
+    keep_best: Count = 1
     limits: LengthLimits = field(default_factory=LengthLimits, init=False)
     config_node: str = field(default="trainer", init=False)
 

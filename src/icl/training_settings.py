@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from metashot.data.episodes import TaskSampling
 from metashot.data.task import Example
+from metashot.data.value_kinds import Positive, PositiveShare, Seed, Share, Weight
 from metashot.engine.components.values import as_plain
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.loop import LoopConfig
@@ -55,23 +56,23 @@ class EpisodeConfig:
     """
 
     task_sampling: TaskSampling = TaskSampling.PROPORTIONAL
-    pool_size: int = 16384
-    pool_seed: int = 100
-    pool_fraction: float = 1.0
-    training_tasks: int | None = None
-    training_tasks_draw: int = 0
+    pool_size: Positive = 16384
+    pool_seed: Seed = 100
+    pool_fraction: PositiveShare = 1.0
+    training_tasks: Positive | None = None
+    training_tasks_draw: Seed = 0
     demonstration_labels: DemonstrationLabels = DemonstrationLabels.GOLD
     no_masking: bool = False
     loss_on: LossOn = LossOn.QUERY
-    token_weight: float = 1.0
-    option_weight: float = 0.0
-    replaced_share: float = 1.0
+    token_weight: Weight = 1.0
+    option_weight: Weight = 0.0
+    replaced_share: Share = 1.0
     balanced_labels: bool = False
     released_free_form: bool = False
     batching: Batching = Batching.BUCKETED
-    batch_size: int = 8
-    micro_batch_size: int = 8
-    bucket_batches: int = 16
+    batch_size: Positive = 8
+    micro_batch_size: Positive = 8
+    bucket_batches: Positive = 16
     limits: LengthLimits = field(default_factory=LengthLimits)
 
 

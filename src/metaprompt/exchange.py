@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from metashot.data.json_text import read_json
 from metashot.engine.errors import CheckpointError
 from metashot.engine.files import output_errors, sha256_file, write_atomic, write_json
 from metashot.engine.models.loading import LanguageModel
@@ -77,7 +78,7 @@ def import_learned(folder: Path, width: int | None = None) -> MetaLearned:
     if not (folder / REGULARIZER_WEIGHTS).is_file():
         return MetaLearned(prompt, None, digest)
     try:
-        row = json.loads((folder / REGULARIZER_CONFIG).read_text(encoding="utf-8"))
+        row = read_json(folder / REGULARIZER_CONFIG)
         regularizer = GradientRegularizer(prompt.shape[1], RegularizerConfig(**row))
         regularizer.load_state_dict(load_file(folder / REGULARIZER_WEIGHTS))
     except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:

@@ -77,7 +77,7 @@ def load_prompt(path: Path, width: int | None = None) -> Tensor:
         return load_released_prompt(path, width)
     try:
         prompt = load_file(path)[_TENSOR_NAME]
-    except (FileNotFoundError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError) as error:
         raise CheckpointError(str(path), f"no readable prompt: {error}", "give a prompt file") from error
     if width is not None and prompt.shape[1] != width:
         raise CheckpointError(

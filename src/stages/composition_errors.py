@@ -15,6 +15,8 @@ from metashot.engine.components.choices import CONFIG_FOLDER
 GROUP_NULL = "Config group override must be"
 SEARCH_PATH = "provider="
 """How Hydra's warning about a folder of configs that is not there begins."""
+PLUGIN = ("Invalid plugin", "Unknown plugin class", "Could not instantiate plugin")
+"""How Hydra refuses a launcher or sweeper that is no plugin."""
 LAUNCHER_EXTRAS = {"joblib": "sweep", "submitit_local": "sweep", "submitit_slurm": "sweep", "ray": "ray"}
 """Choices of hydra/launcher that a plugin brings, and the extra that installs it."""
 
@@ -67,6 +69,13 @@ def explain_text(text: str) -> str:
         return f"hydra.searchpath: no folder {match[1]!r} (give file:///<folder> or pkg://<package>)"
     if match := re.search(r"Additional config directory '([^']*)' not found", text):
         return f"--config-dir: no folder {match[1]!r} (give the folder that holds your groups)"
+    if text.startswith(PLUGIN):
+        named = re.search(r"'([^']+)'|plugin (\S+)", text)
+        name = next(filter(None, named.groups()), "") if named else ""
+        return (
+            f"hydra.launcher._target_ or hydra.sweeper._target_: {name!r} is no plugin that is installed "
+            "(choose one by name: hydra/launcher=<name>, hydra/sweeper=<name>)"
+        )
     if text.startswith(GROUP_NULL):
         return "config: a config group cannot be set to null (leave the override out, or drop the group with ~group)"
     return f"config: {text} (see python run.py --help)"

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from metashot.data.errors import MetashotError
 from metashot.data.terminal import printable
 from metashot.engine.training.signals import Interrupted
-from metashot.stages.composition_errors import GROUP_NULL, SEARCH_PATH, explain
+from metashot.stages.composition_errors import GROUP_NULL, PLUGIN, SEARCH_PATH, explain
 from metashot.stages.launch import LAUNCH
 
 FULL_ERROR = "HYDRA_FULL_ERROR"
@@ -64,8 +64,8 @@ def one_line_errors() -> Generator[None]:
         if SHOW_ALL:
             raise
         fail(explain(error))
-    except (ValueError, UserWarning) as error:
-        if SHOW_ALL or not str(error).startswith((GROUP_NULL, SEARCH_PATH)):
+    except (ValueError, UserWarning, RuntimeError, ImportError) as error:
+        if SHOW_ALL or not str(error).startswith((GROUP_NULL, SEARCH_PATH, *PLUGIN)):
             raise
         fail(explain(error))
     except MetashotError as error:  # of the sweep itself; a job has its own

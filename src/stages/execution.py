@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from metashot.data.errors import MetashotError
+from metashot.data.terminal import printable
 from metashot.engine.training.signals import sigterm_interrupts
 from metashot.stages.launch import LAUNCH
-from metashot.stages.stage_table import chosen_stages
+from metashot.stages.stage_table import STAGES_OF_RUNS, chosen_stages
 
 if TYPE_CHECKING:
     from metashot.stages.context import RunContext
@@ -56,11 +57,13 @@ def execute(
 def announce(composed: Mapping[str, Any]) -> None:
     """Say what begins, at once: the imports and the model that come next take seconds."""
     stage = composed["stage"]
+    if stage in STAGES_OF_RUNS:
+        print(stage, flush=True)
+        return
     setting = (composed["setting"] or composed["data"]).get("name", "")
     words = " and ".join(map(str, stage)) if isinstance(stage, list) else str(stage)
-    print(
-        f"{words}: {composed['method'].get('name')}, {composed['model'].get('name')}, {setting}", flush=True
-    )
+    names = f"{composed['method'].get('name')}, {composed['model'].get('name')}, {setting}"
+    print(printable(f"{words}: {names}"), flush=True)
 
 
 @contextmanager

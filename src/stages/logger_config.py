@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from metashot.data.value_kinds import GivenLine, Weight
 from metashot.engine.tracking.tracker import Mode, RunLabel, Tracker
 
 MakeTracker = Callable[[RunLabel, Mapping[str, Any]], Tracker]
@@ -31,15 +32,15 @@ class LoggerConfig:
         resume: what to do when the id is known.
     """
 
-    project: str
-    group: str | None
+    project: GivenLine
+    group: GivenLine | None
     trackers: dict[str, MakeTracker] = field(default_factory=dict)
-    tags: str | tuple[str, ...] = ()
+    tags: GivenLine | tuple[GivenLine, ...] = ()
     notes: str | None = None
     predictions: bool = True
     artifacts: tuple[Artifact, ...] = ()
-    artifact_limit_mb: float = 100.0
+    artifact_limit_mb: Weight = 100.0
     mode: Mode = "auto"
-    entity: str | None = None
-    id: str | None = None
-    resume: str | None = None
+    entity: GivenLine | None = None
+    id: GivenLine | None = None
+    resume: GivenLine | None = None

@@ -13,6 +13,7 @@ from metashot.data.modules import DataModule
 from metashot.data.preparation.prepare import PrepareConfig
 from metashot.data.selected_source import Selection
 from metashot.data.source import TaskSource
+from metashot.data.value_kinds import Count, GivenLine, Line, Seed
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.report.build import ReportConfig
@@ -76,7 +77,7 @@ class SettingChoice:
         name: a setting of `data.settings`, or a YAML file of one's own.
     """
 
-    name: str
+    name: GivenLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,15 +97,15 @@ class RunConfig:
     scorer: MakeScorer
     logger: LoggerConfig
     stage: str | tuple[str, ...]
-    k: int
-    seeds: tuple[int, ...]
+    k: Count
+    seeds: tuple[Seed, ...]
     split: Literal["test", "dev"]
     truncation: Truncation
     checkpoint: Path | None
     results_root: Path
-    condition: str
-    name: str | None
-    tags: str | tuple[str, ...]
+    condition: Line
+    name: GivenLine | None
+    tags: GivenLine | tuple[GivenLine, ...]
     selection: Selection
     prompt: PromptConfig
     runs: tuple[Path, ...]

@@ -30,6 +30,10 @@ STAGES = {
 """Stage -> method family -> function of `metashot.stages`, imported when it runs: most of a short command is imports."""
 
 
+STAGES_OF_RUNS = ("report", "compare")
+"""Stages that read finished runs: model, method and data of the config have no say in them."""
+
+
 def check_stage(composed: Mapping[str, Any]) -> None:
     """Refuse a stage that does not exist, or that the method has no use for, before anything is imported.
 
@@ -39,7 +43,7 @@ def check_stage(composed: Mapping[str, Any]) -> None:
     family = "prompt" if str(composed["method"].get("_target_", "")).startswith(PROMPT_METHODS) else "icl"
     asked = composed["stage"]
     for name in asked if isinstance(asked, list) else [asked]:
-        if name not in STAGES:
+        if not isinstance(name, str) or name not in STAGES:
             raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), STAGES))
         if family not in STAGES[name]:
             useful = [stage for stage, functions in STAGES.items() if family in functions]

@@ -191,8 +191,6 @@ def test_fixed_places_decide_k():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"label_noise": 1.5}, "selection.label_noise: must lie in 0 to 1"),
-        ({"order": -1}, "selection.order: must be 0 or more"),
         ({"indices": (1,)}, "selection.indices: 1 given with strategy 'protocol'"),
         ({"strategy": Strategy.FIXED}, "selection.indices: 0 given with strategy 'fixed'"),
     ],

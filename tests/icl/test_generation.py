@@ -138,7 +138,6 @@ def test_free_form_tasks_need_a_method_that_generates(tmp_path):
         ({"objective": Objective.CHANNEL}, "'channel' scores inputs"),
         ({"max_new_tokens": 0}, "0 is not positive"),
         ({"stop": ("",)}, "an empty string"),
-        ({"batch_size": 0}, "0 is not positive"),
     ],
 )
 def test_contradictions_are_refused(changes, words):

@@ -261,7 +261,6 @@ def test_a_pool_smaller_than_k_plus_one_is_named(tmp_path: Path) -> None:
     [
         ({"trainable": TrainableConfig(precision="float16")}, "float16 training needs a GPU"),
         ({"trainable": TrainableConfig(precision="fp8")}, "unknown value 'fp8'"),
-        ({"trainable": TrainableConfig(lora=LoraConfig(r=0))}, "trainer.lora.r: 0 is not positive"),
         ({"optimizer": {"algorithm": named("optimizer", "paged_adam8bit").algorithm}}, "needs a CUDA GPU"),
         ({"episodes": {"micro_batch_size": 0}}, "micro_batch_size: 0 is not positive"),
         ({"episodes": {"pool_fraction": 0.0}}, "is not in"),

@@ -1,10 +1,13 @@
 """What a command imports before its config is made: no torch, no plotting, no tables of numbers."""
 
+import re
 import subprocess
 import sys
 
 import pytest
+import yaml
 
+from metashot.engine.components.choices import CONFIG_FOLDER
 from metashot.engine.errors import ConfigError
 from metashot.stages.stage_table import STAGES, check_stage
 
@@ -54,3 +57,9 @@ def test_every_stage_names_functions_that_exist():
         for place in families.values():
             module, _, function = place.partition(".")
             assert callable(getattr(import_module(f"metashot.stages.{module}"), function))
+
+
+def test_help_names_every_stage():
+    text = yaml.safe_load((CONFIG_FOLDER / "hydra" / "default.yaml").read_text())["help"]["template"]
+    (stages,) = re.findall(r"Stages: (.*);", text)
+    assert stages.split(", ") == list(STAGES)

@@ -22,6 +22,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from metashot.data.errors import DataError, suggestion
 from metashot.data.recipes.rows import Pair, Row, left_out, stopped
 from metashot.data.settings import base_task
+from metashot.data.yaml_files import load_bounded
 
 TEXT_LIMIT = 2048
 """Characters to which every printed expression is cut (PromptSource's default)."""
@@ -228,13 +229,13 @@ _Loader.add_multi_constructor("!Template", lambda loader, _, node: loader.constr
 @lru_cache(maxsize=64)
 def _read(path: Path) -> tuple[Template, ...]:
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        _, content = load_bounded(path.read_text(encoding="utf-8"), _Loader)
         found: Iterable[Mapping[str, Any]] = content["templates"].values()
         templates = [Template(one["name"], one["jinja"], one.get("answer_choices")) for one in found]
     except FileNotFoundError:
         raise DataError(
             str(path), "no such template file", "give a PromptSource checkout with this task"
         ) from None
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
+    except (yaml.YAMLError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(str(path), f"is no PromptSource file: {error}", "check out commit 4e67a38") from error
     return tuple(sorted(templates, key=lambda one: one.name))

@@ -9,8 +9,9 @@ from typing import Any
 
 from metashot.data.errors import DataError
 from metashot.data.files import FileRecord, record_of, write_json_file
+from metashot.data.json_text import parse_json
 from metashot.data.recipes import load_recipe, recipe_names
-from metashot.data.seals import SEAL, parse_json, sealed, unsealed
+from metashot.data.seals import SEAL, sealed, unsealed
 
 MANIFEST_NAME = "manifest.json"
 _VERSION = 2

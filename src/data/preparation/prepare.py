@@ -6,9 +6,10 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
@@ -35,6 +36,7 @@ from metashot.data.recipes import load_recipe, recipe_names
 from metashot.data.settings import Setting
 from metashot.data.sources.download import Limits
 from metashot.data.sources.place import Reach
+from metashot.data.value_kinds import GivenLine, Name, Positive, Seed
 
 Status = Literal["ok", "skipped", "failed"]
 LOCK_NAME = ".prepare.lock"
@@ -61,18 +63,18 @@ class PrepareConfig:
         force: make files anew even if they are there.
     """
 
-    roles: tuple[str, ...] = ("train", "test")
-    only: tuple[str, ...] = ()
-    k: int = TARGET_K
-    seeds: tuple[int, ...] = TARGET_SEEDS
-    pool_k: int = POOL_K
-    pool_seeds: tuple[int, ...] = (POOL_SEED,)
-    workers: int = 1
-    source: str = "recipes"
-    prepared: str = "allenai/metaicl-data"
+    roles: tuple[Literal["train", "test"], ...] = ("train", "test")
+    only: tuple[Name, ...] = ()
+    k: Positive = TARGET_K
+    seeds: tuple[Seed, ...] = TARGET_SEEDS
+    pool_k: Positive = POOL_K
+    pool_seeds: tuple[Seed, ...] = (POOL_SEED,)
+    workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    source: Literal["recipes", "prepared"] = "recipes"
+    prepared: GivenLine = "allenai/metaicl-data"
     cache: Path = Path("downloads")
     online: bool = True
-    timeout_seconds: float = 60.0
+    timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     promptsource: Path | None = None
     force: bool = False
 
@@ -245,18 +247,6 @@ def _jobs(settings: PrepareSettings) -> list[Job]:
 
 
 def _check(settings: PrepareSettings) -> None:
-    for role in settings.roles:
-        if role not in ("train", "test"):
-            raise DataError(
-                "prepare.roles", f'no role is called "{role}"', suggestion(role, ("train", "test"))
-            )
-    if settings.source not in ("recipes", "prepared"):
-        raise DataError(
-            "prepare.source", f'no source is called "{settings.source}"', suggestion(settings.source, ("recipes", "prepared"))
-        )  # fmt: skip
-    for key, value in (("k", settings.k), ("pool_k", settings.pool_k), ("workers", settings.workers)):
-        if value < 1:
-            raise DataError(f"prepare.{key}", f"must be 1 or more, got {value}", "give a positive number")
     if not settings.seeds or not settings.pool_seeds:
         raise DataError("prepare.seeds", "no seed is given", "the published ones are [100,13,21,42,87]")
     recipe_names(settings.recipe_path)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import queue
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from functools import partial
+from threading import Thread
 from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
@@ -77,9 +80,12 @@ def _in_processes(
                     result = _result_of(future)
                     display.finish(_label(job), result)
                     yield job, result
-        finally:
-            for future in pending:
-                future.cancel()
+        except BaseException:
+            # A signal: what the workers have in hand is of no use, and they do not hear of it themselves.
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+            raise
 
 
 def _result_of(future: Future[Any]) -> Any:
@@ -104,6 +110,14 @@ _messages: Any = None
 def _adopt(messages: Any) -> None:
     global _messages
     _messages = messages
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process ends the others
+    Thread(target=_end_with, args=(multiprocessing.parent_process(),), daemon=True).start()
+
+
+def _end_with(parent: Any) -> None:
+    """A worker whose parent was killed would wait for its next job for ever."""
+    parent.join()
+    os._exit(1)
 
 
 def _in_worker(work: Callable[[JobT, Report], Result], job: JobT) -> Result | str:

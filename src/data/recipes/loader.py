@@ -12,11 +12,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from metashot.data.errors import DataError, suggestion
-from metashot.data.recipes.keys import CommonKeys
 from metashot.data.recipes.named_fields import named_fields
 from metashot.data.recipes.own_rows import check_own_recipe
 from metashot.data.recipes.recipe import Recipe
-from metashot.data.recipes.registry import KINDS, RECIPE
+from metashot.data.recipes.registry import KINDS
 from metashot.data.yaml_files import YamlFile, read_yaml
 
 _FAMILY_KEY = "tasks"
@@ -160,8 +159,12 @@ def _merged(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parse(entry: _Entry, content: Mapping[str, Any]) -> Any:
+    kind = content.get("kind")
+    if kind not in KINDS:
+        problem = f'unknown kind "{kind}"' if kind else f"the recipe of {entry.task} has no kind"
+        raise DataError(entry.file.where("kind"), problem, suggestion(str(kind), KINDS))
     try:
-        spec = RECIPE.validate_python(content)
+        spec = KINDS[kind].keys.model_validate(content)
     except ValidationError as error:
         raise _format_error(entry, error) from None
     _check_fields(entry, spec)
@@ -177,7 +180,7 @@ def _format_error(entry: _Entry, error: ValidationError) -> DataError:
     # A misspelt key is also a missing one; its own error is the one that helps.
     fault = next((one for one in faults if one["type"] == "extra_forbidden"), faults[0])
     kind = str(entry.content.get("kind"))
-    keys = [str(part) for part in fault["loc"] if str(part) != kind]
+    keys = [str(part) for part in fault["loc"]]
     prefix = (_FAMILY_KEY, entry.task) if entry.is_member else ()
     where = entry.file.where(*prefix, *keys)
     if entry.is_member and where == entry.file.where(*prefix):
@@ -187,11 +190,6 @@ def _format_error(entry: _Entry, error: ValidationError) -> DataError:
         return DataError(
             where, f'unknown key "{keys[-1]}" in the recipe of {entry.task}', suggestion(keys[-1], known)
         )
-    if fault["type"] in ("union_tag_invalid", "union_tag_not_found"):
-        problem = (
-            f'unknown kind "{kind}"' if "kind" in entry.content else f"the recipe of {entry.task} has no kind"
-        )
-        return DataError(entry.file.where("kind"), problem, suggestion(kind, KINDS))
     if fault["type"] == "missing":
         return DataError(where, f'the recipe of {entry.task} lacks the key "{".".join(keys)}"', "add it")
     return DataError(
@@ -200,7 +198,7 @@ def _format_error(entry: _Entry, error: ValidationError) -> DataError:
 
 
 def _known_keys(kind: str, parents: Sequence[str]) -> Iterable[str]:
-    model: Any = KINDS[kind].keys if kind in KINDS else CommonKeys
+    model: Any = KINDS[kind].keys
     for parent in parents:
         names = [name for name in (parent, f"{parent}_") if name in getattr(model, "model_fields", {})]
         annotation = model.model_fields[names[0]].annotation if names else None

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, Union, get_args
-
-from pydantic import Field, TypeAdapter
+from typing import Any, get_args
 
 from metashot.data.recipes import choice_kinds, kinds, spec, unifiedqa
 from metashot.data.recipes.keys import CommonKeys
@@ -53,6 +51,3 @@ KINDS = {
         Kind(spec.UnifiedqaTarget, unifiedqa.unifiedqa_target),
     )
 }
-_MODELS: Any = Union[tuple(kind.keys for kind in KINDS.values())]  # pyright: ignore # noqa: UP007
-RECIPE: TypeAdapter[Any] = TypeAdapter(Annotated[_MODELS, Field(discriminator="kind")])
-"""Reads the keys of a recipe of any kind."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import pyarrow
 from pyarrow import ipc, parquet
 
 from metashot.data.errors import DataError, suggestion
+from metashot.data.json_text import parse_json, read_json
 from metashot.data.sources.layout import Row, TableLayout
 
 _BATCH_ROWS = 1024
@@ -60,7 +60,7 @@ def class_names(path: Path, format_name: str) -> dict[str, list[str]]:
         with pyarrow.memory_map(str(path)) as mapped:
             schema = _opened(path, "Arrow", lambda _: _arrow_reader(mapped)).schema
     metadata = schema.metadata or {}
-    features = json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    features = _features(metadata.get(b"huggingface", b"{}"))
     return {
         column: feature["names"]
         for column, feature in features.items()
@@ -75,20 +75,47 @@ def saved_dataset_files(folder: Path, split: str) -> tuple[Path, ...] | None:
         DataError: the folder lacks the split, or files that it names.
     """
     if (folder / "dataset_dict.json").is_file():
-        splits = json.loads((folder / "dataset_dict.json").read_text(encoding="utf-8"))["splits"]
+        splits = _member(folder / "dataset_dict.json", "splits")
         if split not in splits:
             raise DataError(str(folder), f'has no split "{split}"', suggestion(split, splits))
         folder = folder / split
     if not (folder / "state.json").is_file():
         return None
-    state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-    files = tuple(folder / entry["filename"] for entry in state["_data_files"])
+    names = [entry.get("filename") for entry in _member(folder / "state.json", "_data_files")]
+    outside = [name for name in names if not isinstance(name, str) or Path(name).name != name]
+    if outside:
+        raise DataError(
+            str(folder / "state.json"), f"names {outside[0]!r}, no file beside it", "save the data set again"
+        )
+    files = tuple(folder / str(name) for name in names)
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise DataError(
             str(missing[0]), "no such file, though state.json names it", "save the data set again"
         )
     return files
+
+
+def _features(text: bytes) -> dict[str, Any]:
+    """What the hub wrote about the columns; nothing where that cannot be read."""
+    try:
+        return dict(parse_json(text)["info"]["features"])
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _member(path: Path, key: str) -> Any:
+    try:
+        found = read_json(path)[key]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(
+            str(path), f"has no readable {key!r}: {error!r}", "save the data set again"
+        ) from error
+    if not isinstance(found, list) or (
+        key == "_data_files" and not all(isinstance(one, dict) for one in found)
+    ):
+        raise DataError(str(path), f"{key!r} is no list", "save the data set again")
+    return found
 
 
 def _opened(path: Path, what: str, opener: Any) -> Any:

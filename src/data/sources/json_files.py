@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from metashot.data.errors import DataError
+from metashot.data.json_text import bounded
 from metashot.data.sources.layout import Row, TableLayout
 from metashot.data.sources.text_files import open_text
 
@@ -39,7 +40,8 @@ def parse_object(text: str, where: str) -> Row:
         DataError: it is no JSON, no object, holds a key twice or is nested too deeply.
     """
     try:
-        value = DECODER.decode(text.strip(_BLANKS))
+        with bounded():
+            value = DECODER.decode(text.strip(_BLANKS))
     except json.JSONDecodeError as error:
         if text.lstrip(_BLANKS).startswith("["):
             raise DataError(where, "begins a list", _ONE_A_LINE) from error
@@ -47,8 +49,8 @@ def parse_object(text: str, where: str) -> Row:
         raise DataError(where, problem, "write one JSON object a line") from error
     except RepeatedKey as error:
         raise DataError(where, f'the key "{error}" stands twice in an object', "keep one of them") from error
-    except RecursionError:
-        raise DataError(where, "nests too many lists or objects", "flatten the record") from None
+    except ValueError as error:
+        raise DataError(where, str(error), "correct the record") from None
     if not isinstance(value, dict):
         raise DataError(where, f"a record must be an object, got {type(value).__name__}", _ONE_A_LINE)
     return value
@@ -129,7 +131,8 @@ class _Array:
     def _object(self, line: int) -> Row:
         while True:
             try:
-                value, end = DECODER.raw_decode(self._text, self._place)
+                with bounded():
+                    value, end = DECODER.raw_decode(self._text, self._place)
             except json.JSONDecodeError as error:
                 is_cut = error.pos >= len(self._text) - 8 or error.msg.startswith("Unterminated string")
                 if is_cut and self._grow():
@@ -138,8 +141,8 @@ class _Array:
                 raise self._fault(f"malformed JSON: {error.msg}") from error
             except RepeatedKey as error:
                 raise self._fault(f'the key "{error}" stands twice in an object') from error
-            except RecursionError:
-                raise self._fault("nests too many lists or objects") from None
+            except ValueError as error:
+                raise self._fault(str(error)) from None
             if not isinstance(value, dict):
                 raise self._fault(f"holds a {type(value).__name__} among its objects")
             self._line = line + self._text.count("\n", self._place, end)

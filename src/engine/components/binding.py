@@ -25,6 +25,7 @@ from typing import Annotated, Any, Union, cast, get_args, get_origin, get_type_h
 
 from metashot.data.errors import suggestion
 from metashot.engine.components.contracts import check_made, check_maker
+from metashot.engine.components.library_arguments import argument_kind
 from metashot.engine.components.targets import import_target
 from metashot.engine.components.values import convert
 from metashot.engine.errors import ConfigError
@@ -133,8 +134,8 @@ def _bind_target(kind: Any, node: Mapping[str, Any], where: str) -> Call:
     if not _takes_component(kind):
         _refuse_targets(node, where)
     waits = get_origin(kind) is collections.abc.Callable
-    partial = bool(node.get(PARTIAL, False))
-    if waits != partial:
+    partial = node.get(PARTIAL, False)
+    if partial is not waits:
         rule = "must be true: the rest of its arguments comes later" if waits else "must not be set here"
         raise ConfigError(f"{where}.{PARTIAL}", rule, f"{PARTIAL}: {str(waits).lower()}")
     parameters, makes = get_args(kind) if waits else ((), kind)
@@ -174,18 +175,24 @@ def _bind_keys(
             raise ConfigError(f"{dot}{key}", "is missing", f"set {dot}{key}=<value>")
     kinds = types_of(target)
     values = {
-        str(key): bind(kinds.get(key, _kind_of_default(parameters.get(key))), value, f"{dot}{key}")
+        str(key): bind(
+            argument_kind(target, key) or kinds.get(key, _kind_of_default(parameters.get(key))),
+            value,
+            f"{dot}{key}",
+        )
         for key, value in node.items()
     }
     return Call(where, target, name, values, partial, makes)
 
 
+@functools.lru_cache(maxsize=1024)
 def signature(target: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """The parameters of a class or function that a key can set."""
     found = inspect.signature(target).parameters
     return {name: parameter for name, parameter in found.items() if parameter.kind in _KEYED}
 
 
+@functools.lru_cache(maxsize=1024)
 def types_of(target: Callable[..., Any]) -> dict[str, Any]:
     """The types of its parameters, as far as they can be read."""
     source = target.__init__ if inspect.isclass(target) and not is_dataclass(target) else target

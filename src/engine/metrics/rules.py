@@ -133,7 +133,7 @@ def calibration(rule: Any) -> Calibration:
 
 
 def _find(key: str, name: Any, known: dict[str, Rule]) -> Rule:
-    if name not in known:
+    if not isinstance(name, str) or name not in known:
         raise ConfigError(f"method.{key}", f"unknown rule {name!r}", suggestion(str(name), known))
     return known[name]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from pathlib import Path
 from typing import Any, cast
@@ -10,6 +9,7 @@ from typing import Any, cast
 from torch import nn
 from transformers import PreTrainedModel
 
+from metashot.data.json_text import read_json
 from metashot.data.seals import digest_of
 from metashot.engine.errors import ModelError
 from metashot.engine.files import sha256_file
@@ -32,8 +32,12 @@ def check_base(weights_digest: str, folder: Path) -> None:
     path = folder / BASE_FILE
     if not path.is_file():
         return
-    base: dict[str, str] = json.loads(path.read_text(encoding="utf-8"))
-    if base["weights"] != weights_digest:
+    try:
+        base = {key: str(value) for key, value in read_json(path).items()}
+        same = base["weights"] == weights_digest
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise ModelError(str(path), f"cannot be read: {error!r}", "train the adapter again") from error
+    if not same:
         raise ModelError(
             str(folder),
             f"is an adapter of {base['name']!r} with weights {base['weights'][:12]}, not of weights {weights_digest[:12]}",
@@ -70,8 +74,8 @@ def adapter_digest(base: str, folder: Path) -> str:
 
 def _config(folder: Path) -> dict[str, Any]:
     try:
-        return dict(json.loads((folder / ADAPTER_CONFIG).read_text(encoding="utf-8")))
-    except (OSError, ValueError) as error:
+        return {**read_json(folder / ADAPTER_CONFIG)}
+    except (OSError, ValueError, TypeError) as error:
         raise ModelError(
             str(folder / ADAPTER_CONFIG), f"cannot be read: {error}", "save the adapter again"
         ) from error

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from importlib.metadata import PackagePath
 from pathlib import Path
@@ -12,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedTokenizerBase
 
+from metashot.data.json_text import read_json
 from metashot.engine.errors import ModelError
 from metashot.engine.files import sha256_once
 
@@ -36,7 +36,11 @@ def _check_shards(folder: Path, present: set[str]) -> None:
     for index in folder.glob("*.index.json"):
         if index.name.removesuffix(".index.json") in present:
             continue
-        named: set[str] = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        try:
+            named = {str(name) for name in read_json(index)["weight_map"].values()}
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            problem = f"is no index of weight files ({error or type(error).__name__})"
+            raise ModelError(str(index), problem, "fetch the folder again") from None
         wanted = {name for name in named if Path(name).suffix in {Path(one).suffix for one in present}}
         if wanted - present:
             raise ModelError(

@@ -21,7 +21,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from metashot.data.seals import parse_json, sealed, unsealed
+from metashot.data.json_text import parse_json
+from metashot.data.seals import sealed, unsealed
 from metashot.engine.errors import ModelError
 from metashot.engine.files import fsync_folder, output_errors, sha256_file, sha256_once, write_json
 from metashot.engine.models.gguf_files import GgufFile

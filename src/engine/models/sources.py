@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from metashot.data.value_kinds import GivenLine, RepositoryName
 from metashot.engine.components.choices import choice_names, named
 from metashot.engine.errors import ModelError
 from metashot.engine.models.adapters import (
@@ -21,6 +22,7 @@ from metashot.engine.models.adapters import (
     is_adapter,
     with_adapter,
 )
+from metashot.engine.models.devices import Device
 from metashot.engine.models.digests import folder_digest, state_digest
 from metashot.engine.models.gguf import convert_gguf
 from metashot.engine.models.gguf_files import gguf_on_disk, packaged_gguf
@@ -49,11 +51,11 @@ class ModelConfig(ABC):
         compile: run the forward pass through torch.compile.
     """
 
-    name: str
+    name: RepositoryName
     _: KW_ONLY
     dtype: str = "float32"
-    device: str = "auto"
-    attn_implementation: str | None = None
+    device: Device = "auto"
+    attn_implementation: GivenLine | None = None
     compile: bool = False
 
     def __post_init__(self) -> None:

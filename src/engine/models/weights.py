@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, Literal
 
 import torch
@@ -51,7 +50,7 @@ def read_config(folder: Path, *, trust_remote_code: bool = False) -> Any:
     """
     try:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # whatever a foreign file makes transformers raise
         raise _explained(folder, error, "cannot read config.json", "check the folder") from error
 
 
@@ -63,7 +62,7 @@ def read_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
     """
     try:
         return AutoTokenizer.from_pretrained(folder, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # the tokenizers library raises nothing more special
         raise _explained(folder, error, "no readable tokenizer", "add the tokenizer's files") from error
 
 
@@ -89,7 +88,7 @@ def read_weights(folder: Path, options: WeightOptions) -> PreTrainedModel:
             trust_remote_code=options.trust_remote_code,
             **{key: value for key, value in given.items() if value is not None},
         )
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, UnpicklingError) as error:
+    except Exception as error:  # whatever foreign weights make transformers raise
         way_out = "check the folder, model.attn_implementation, model.device_map and model.quantization"
         raise _explained(folder, error, "cannot load the model", way_out) from error
 

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from metashot.data.errors import DataError
 from metashot.data.settings import load_setting
+from metashot.data.value_kinds import InnerShare, Positive, Seed
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_atomic
 from metashot.engine.report import comparisons, formats, tables
@@ -42,28 +43,23 @@ class ReportConfig:
     """
 
     formats: tuple[str, ...] = FORMATS
-    draws: int = 1000
-    permutations: int = 2000
-    level: float = 0.95
-    seed: int = 0
+    draws: Positive = 1000
+    permutations: Positive = 2000
+    level: InnerShare = 0.95
+    seed: Seed = 0
     folder: Path | None = None
 
     def __post_init__(self) -> None:
-        """Check values.
+        """Check the formats.
 
         Raises:
-            ConfigError: an unknown format, or a number out of range.
+            ConfigError: an unknown one.
         """
         unknown = [name for name in self.formats if name not in FORMATS]
         if unknown:
             raise ConfigError(
                 "report.formats", f"unknown format {unknown[0]!r}", f"any of {', '.join(FORMATS)}"
             )
-        if not 0 < self.level < 1:
-            raise ConfigError("report.level", f"must lie between 0 and 1, got {self.level}", "use 0.95")
-        for name, value in (("draws", self.draws), ("permutations", self.permutations)):
-            if value < 1:
-                raise ConfigError(f"report.{name}", f"must be at least 1, got {value}", "use 1000")
 
 
 @dataclass(frozen=True, slots=True)

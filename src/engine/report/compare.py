@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from metashot.data.value_kinds import Count, Positive, Seed
 from metashot.engine.errors import OutputError
 from metashot.engine.files import write_atomic
 from metashot.engine.metrics.classification import Metric
@@ -38,9 +39,9 @@ class CompareConfig:
         seed: of the permutations.
     """
 
-    flipped: int = 20
-    permutations: int = 10_000
-    seed: int = 0
+    flipped: Count = 20
+    permutations: Positive = 10_000
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, slots=True)

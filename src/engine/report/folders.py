@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from metashot.engine.errors import OutputError
 from metashot.engine.report.harness_files import harness_results_files, read_harness_run
 from metashot.engine.runs.folder import SUPERSEDED_FILE, Block, CellPlace, Contents, read_contents
 from metashot.engine.runs.record import SavedRun, read_run
-from metashot.engine.runs.results import RESULTS_FILE, RUN_FILE, is_unchecked
+from metashot.engine.runs.results import REQUIRED, RESULTS_FILE, RUN_FILE, Result, is_unchecked
 from metashot.engine.tracking.tracker import flatten
 
 RESULT_SCHEMA: dict[str, Any] = {
@@ -32,7 +32,7 @@ RESULT_SCHEMA: dict[str, Any] = {
     "cut_inputs": pl.Int64,
     "cut_tokens": pl.Int64,
 }
-_LATER: dict[str, Any] = {"test_digest": "", "cut_inputs": 0, "cut_tokens": 0}
+_LATER: dict[str, Any] = {field.name: field.default for field in fields(Result) if field.name not in REQUIRED}
 """Columns that older files lack, with what they stand for there."""
 PREDICTION_SCHEMA: dict[str, Any] = {
     "task": pl.String,

@@ -6,12 +6,12 @@ samples tell which examples were right, so a task without them cannot be compare
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from metashot.data.json_text import read_json
 from metashot.engine.errors import OutputError
 from metashot.engine.files import read_lines, sha256_file
 from metashot.engine.metrics.classification import Metric
@@ -43,7 +43,7 @@ def harness_results_files(folder: Path) -> list[Path]:
 
 def _is_harness(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except (OSError, ValueError):
         return False
     own = isinstance(content, dict) and content.get("model_source") == "metashot"
@@ -57,7 +57,7 @@ def read_harness_run(path: Path) -> HarnessRun:
         OutputError: no results file of the harness, or samples of a kind that has no right answers.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         tasks, shots, config = content["configs"], content["n-shot"], content["config"]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise OutputError(

@@ -15,13 +15,15 @@ from typing import Any
 
 from filelock import FileLock
 
-from metashot.data.seals import parse_json
+from metashot.data.json_text import parse_json
 from metashot.engine.errors import OutputError
 from metashot.engine.files import append_bytes, append_lines, output_errors, write_atomic
 from metashot.engine.runs.results import (
     FORMAT_VERSION,
     PREDICTIONS_DIGEST,
     PREDICTIONS_FILE,
+    READABLE,
+    REQUIRED,
     RESULTS_FILE,
     FinishedCell,
     Result,
@@ -99,10 +101,10 @@ def read_contents(folder: Path) -> Contents:
 
 def _check_row(row: Mapping[str, Any], path: Path, number: int) -> None:
     where = f"{path}:{number}"
-    if row.get("format", FORMAT_VERSION) not in (FORMAT_VERSION, 1):
+    if row.get("format", FORMAT_VERSION) not in READABLE:
         problem = f"format {row['format']}, this version reads {FORMAT_VERSION}"
         raise OutputError(where, problem, "report results of one version at a time")
-    needed = [name for name in Result.__dataclass_fields__ if name not in row and name != "format"]
+    needed = [name for name in REQUIRED if name not in row]
     if needed:
         raise OutputError(where, f"no {needed[0]!r} in this row", "leave this folder out of runs")
     whole = [name for name in ("seed", "k", "n") if not isinstance(row[name], int)]

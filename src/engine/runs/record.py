@@ -12,7 +12,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from metashot.data.seals import SEAL, parse_json, sealed, unsealed
+from metashot.data.json_text import parse_json
+from metashot.data.seals import SEAL, sealed, unsealed
 from metashot.engine.errors import OutputError
 from metashot.engine.files import write_json
 from metashot.engine.runs.results import RUN_FILE

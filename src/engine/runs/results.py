@@ -7,15 +7,18 @@ on where it was, and two processes that share a `results_root` cannot damage eac
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import sha256
 from typing import Any
 
-from metashot.data.seals import SEAL, parse_json, sealed, unsealed
+from metashot.data.json_text import parse_json
+from metashot.data.seals import SEAL, sealed, unsealed
 from metashot.engine.errors import OutputError
 from metashot.engine.files import json_line
 
 FORMAT_VERSION = 2
+READABLE = (1, FORMAT_VERSION)
+"""Versions of `results.jsonl` that are read: 1 (metashot 0.1) has no digests and fewer keys."""
 RESULTS_FILE = "results.jsonl"
 PREDICTIONS_FILE = "predictions.jsonl"
 RUN_FILE = "run.json"
@@ -58,6 +61,10 @@ class Result:
     cut_inputs: int = 0
     cut_tokens: int = 0
     format: int = FORMAT_VERSION
+
+
+REQUIRED = tuple(field.name for field in fields(Result) if field.default is MISSING)
+"""Keys that every line of `results.jsonl` has, whatever version wrote it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,13 +131,13 @@ def result_from_row(row: Mapping[str, Any]) -> Result:
     Raises:
         OutputError: a line of another format version.
     """
-    if row.get("format", FORMAT_VERSION) != FORMAT_VERSION:
+    if row.get("format", FORMAT_VERSION) not in READABLE:
         raise OutputError(
             RESULTS_FILE,
             f"format {row['format']}, this version reads {FORMAT_VERSION}",
             "use the version that wrote it",
         )
-    return Result(**{name: row[name] for name in Result.__dataclass_fields__ if name in row})
+    return Result(**{field.name: row[field.name] for field in fields(Result) if field.name in row})
 
 
 def relabel(cell: FinishedCell, *, setting: str, method: str, model: str, seed: int) -> FinishedCell:

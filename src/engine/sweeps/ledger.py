@@ -16,6 +16,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from metashot.data.json_text import read_json
 from metashot.engine.errors import ConfigError, MetashotError, OutputError
 from metashot.engine.files import digest_of, output_errors, write_json
 from metashot.engine.runs.config_difference import config_changes
@@ -113,7 +114,7 @@ class Ledger:
             write_json(header, own)
             return
         try:
-            found = json.loads(header.read_text(encoding="utf-8"))
+            found = read_json(header)
         except ValueError:
             found = None
         if found != own:
@@ -204,7 +205,7 @@ class Ledger:
         """
         path = self._path(key)
         try:
-            content = json.loads(path.read_text(encoding="utf-8"))
+            content = read_json(path)
             content["overrides"] = tuple(content["overrides"])
             content["state"] = JobState(content["state"])
             return JobRecord(**content)

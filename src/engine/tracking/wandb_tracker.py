@@ -7,7 +7,6 @@ This is the only module that imports wandb. What the user's environment says (`W
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -17,6 +16,7 @@ from typing import Any, Literal
 
 import yaml
 
+from metashot.data.json_text import read_json
 from metashot.engine.errors import ConfigError, OutputError
 from metashot.engine.files import write_atomic, write_json
 from metashot.engine.tracking.tracker import (
@@ -185,7 +185,7 @@ class WandbTracker:
             artifact = self._wandb.Artifact(name=own, type=kind)
             artifact.add_dir(str(path)) if path.is_dir() else artifact.add_file(str(path))
             self._run.log_artifact(artifact)
-            address = json.loads((self._output / ADDRESS_FILE).read_text(encoding="utf-8"))
+            address = read_json(self._output / ADDRESS_FILE)
             address["artifacts"][kind] = own
             write_json(self._output / ADDRESS_FILE, address)
 
@@ -216,7 +216,7 @@ def address_of(path: Path) -> dict[str, Any] | None:
     """Which W&B run left `path`: noted in its output folder, at or above it; None where none is."""
     for folder in (path, *list(path.absolute().parents)[:_LEVELS_UP]):
         try:
-            return json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8"))
+            return read_json(folder / ADDRESS_FILE)
         except (OSError, ValueError):
             continue
     return None

@@ -29,6 +29,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from metashot.data.json_text import parse_json, read_json
 from metashot.engine.errors import CheckpointError, OutputError
 from metashot.engine.files import digest_of, fsync_folder, output_errors, sha256_file
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
@@ -259,7 +260,7 @@ def verify(folder: Path) -> dict[str, Any]:
     remedy = "use an earlier checkpoint"
     try:
         text = (folder / MANIFEST).read_text(encoding="utf-8")
-        manifest = json.loads(text)
+        manifest = parse_json(text)
         files = dict(manifest["files"])
         intact = text == _manifest_text({key: value for key, value in manifest.items() if key != "digest"})
         complete = manifest["format"] == _FORMAT and {"step", "identity", "method"} <= manifest.keys()
@@ -296,7 +297,7 @@ def read_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _read(folder: Path, manifest: dict[str, Any]) -> Checkpoint:
-    values = json.loads((folder / STATE_VALUES).read_text(encoding="utf-8"))
+    values = read_json(folder / STATE_VALUES)
     # Optimizers keep and change what they are given, so their tensors must not be a view of the file.
     tensors = {name: tensor.clone() for name, tensor in load_file(folder / STATE_TENSORS).items()}
     return Checkpoint(folder, manifest, load_file(folder / _weights_file(folder)), join_tree(tensors, values))
@@ -332,8 +333,8 @@ def distinct_tensors(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
 
 def _metric(folder: Path) -> float | None:
     try:
-        return json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["metric"]
-    except (OSError, ValueError, KeyError):
+        return read_json(folder / MANIFEST)["metric"]
+    except (OSError, ValueError, KeyError, TypeError):
         return None
 
 

@@ -14,6 +14,7 @@ from typing import Literal, NoReturn
 
 from tqdm import tqdm
 
+from metashot.data.value_kinds import Count, Name, Positive
 from metashot.engine.errors import CheckpointError, ConfigError, OutputError
 from metashot.engine.files import write_json
 from metashot.engine.training.checkpoint import WORLD_SIZE, Checkpoint, CheckpointStore, checkpoint_folders
@@ -51,13 +52,13 @@ class LoopConfig:
         config_node: where these keys stand in the config, for error messages.
     """
 
-    steps: int = 30_000
-    save_every: int = 1000
-    evaluate_every: int = 0
-    log_every: int = 10
+    steps: Positive = 30_000
+    save_every: Count = 1000
+    evaluate_every: Count = 0
+    log_every: Positive = 10
     resume: Literal["auto", "never"] = "auto"
-    best_metric: str = "accuracy"
-    early_stop_evaluations: int = 0
+    best_metric: Name = "accuracy"
+    early_stop_evaluations: Count = 0
     progress: bool = True
     config_node: str = "trainer"
 
@@ -127,15 +128,6 @@ def run_training(
 
 
 def _check(settings: LoopConfig) -> None:
-    if settings.steps < 1:
-        raise ConfigError(
-            f"{settings.config_node}.steps", f"{settings.steps} is not positive", "give at least 1"
-        )
-    for key in ("save_every", "evaluate_every", "early_stop_evaluations"):
-        if getattr(settings, key) < 0:
-            raise ConfigError(
-                f"{settings.config_node}.{key}", f"{getattr(settings, key)} is negative", "0 turns it off"
-            )
     if settings.resume not in ("auto", "never"):
         raise ConfigError(
             f"{settings.config_node}.resume", f"unknown value {settings.resume!r}", "auto or never"

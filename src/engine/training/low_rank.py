@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
+from metashot.data.value_kinds import Dropout, GivenLine, Positive
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_json
 from metashot.engine.models.adapters import BASE_FILE
@@ -34,11 +35,11 @@ class LoraConfig:
             None for all.
     """
 
-    r: int = 8
-    alpha: int = 16
-    dropout: float = 0.0
-    target_modules: tuple[str, ...] = ()
-    last_layers: int | None = None
+    r: Positive = 8
+    alpha: Positive = 16
+    dropout: Dropout = 0.0
+    target_modules: tuple[GivenLine, ...] = ()
+    last_layers: Positive | None = None
 
 
 def with_lora(model: PreTrainedModel, lora: LoraConfig | None) -> PreTrainedModel:
@@ -49,8 +50,6 @@ def with_lora(model: PreTrainedModel, lora: LoraConfig | None) -> PreTrainedMode
     """
     if lora is None:
         return model
-    if lora.r < 1:
-        raise ConfigError("trainer.lora.r", f"{lora.r} is not positive", "try 8")
     try:
         from peft import LoraConfig, get_peft_model
     except ImportError:

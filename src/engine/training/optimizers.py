@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from metashot.data.value_kinds import Count, LearningRate, Weight
 from metashot.engine.errors import ConfigError
 
 Clip = Callable[[Sequence[nn.Parameter], float], Any]
@@ -36,23 +37,21 @@ class OptimizerConfig:
         algorithm: makes the optimizer from parameter groups and `lr`.
     """
 
-    learning_rate: float = 1e-5
-    weight_decay: float = 0.0
+    learning_rate: LearningRate = 1e-5
+    weight_decay: Weight = 0.0
     schedule: Literal["linear", "constant"] = "linear"
-    warmup_steps: int = 0
-    clip_norm: float = 1.0
+    warmup_steps: Count = 0
+    clip_norm: Weight = 1.0
     algorithm: Algorithm = field(default_factory=adamw)
 
     def __post_init__(self) -> None:
         """Check values.
 
         Raises:
-            ConfigError: an unknown schedule, a rate that is not positive, or a key of the algorithm that is set here.
+            ConfigError: an unknown schedule, or a key of the algorithm that is set here.
         """
         if self.schedule not in _SCHEDULES:
             raise ConfigError("optimizer.schedule", f"unknown value {self.schedule!r}", "linear or constant")
-        if self.learning_rate <= 0:
-            raise ConfigError("optimizer.learning_rate", f"{self.learning_rate} is not positive", "try 1e-5")
         for key, own in (("lr", "learning_rate"), ("weight_decay", "weight_decay"), ("params", None)):
             if key in getattr(self.algorithm, "keywords", {}):
                 way_out = f"set optimizer.{own}" if own else "leave it out"

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import PreTrainedTokenizerBase
 
 from metashot.data.task import Wording
+from metashot.data.value_kinds import Name, Positive
 from metashot.engine.errors import ConfigError
 from metashot.icl.methods import Method
 from metashot.icl.prompt import Ids, LengthLimits, Objective, Overlong
@@ -70,12 +71,12 @@ class PromptConfig(ABC):
         overlong: what happens to a test input that exceeds it: `cut_end` (released code), `cut_start` or `refuse`.
     """
 
-    name: str
+    name: Name
     _: KW_ONLY
     bos: BosChoice = "auto"
     boundary: Boundary = Boundary.SEPARATE
-    max_length: int = 1024
-    max_length_per_example: int = 256
+    max_length: Positive = 1024
+    max_length_per_example: Positive = 256
     overlong: Overlong = Overlong.CUT_END
 
     @property

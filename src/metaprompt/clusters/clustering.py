@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metashot.data.sentences import SentenceStore
+from metashot.data.value_kinds import Positive, Seed
 from metashot.engine.errors import DataError
 
 _MINI_BATCH_ABOVE = 200_000
@@ -28,13 +29,13 @@ class ClusterConfig:
         nearest: sentences shown for each cluster.
     """
 
-    count: int
-    min_sentences: int
-    iterations: int
-    restarts: int
-    seed: int
-    silhouette_sample: int
-    nearest: int
+    count: Positive
+    min_sentences: Positive
+    iterations: Positive
+    restarts: Positive
+    seed: Seed
+    silhouette_sample: Positive
+    nearest: Positive
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,9 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from metashot.data.seals import parse_json, sealed, unsealed
+from metashot.data.json_text import parse_json
+from metashot.data.seals import sealed, unsealed
 from metashot.data.sentences import SentenceStore
+from metashot.data.value_kinds import GivenLine, Positive
 from metashot.engine.files import sha256_file, write_json
+from metashot.engine.models.devices import Device
 from metashot.engine.models.sentence_encoder import Embed, encoder_folder, load_sentence_encoder
 
 _PROGRESS = "embeddings.json"
@@ -35,10 +38,10 @@ class EncoderConfig:
         device: torch device, or `auto`.
     """
 
-    model: str
-    batch_size: int
-    block: int
-    device: str
+    model: GivenLine
+    batch_size: Positive
+    block: Positive
+    device: Device
 
 
 def encoder_digest(spec: EncoderConfig) -> str:

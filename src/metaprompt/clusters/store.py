@@ -19,7 +19,8 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from metashot.data.corpus import CorpusSource, read_documents
-from metashot.data.seals import parse_json, sealed, unsealed
+from metashot.data.json_text import parse_json
+from metashot.data.seals import sealed, unsealed
 from metashot.data.sentences import (
     INDEX_FILE,
     SentenceRules,

@@ -5,10 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from metashot.data.value_kinds import (
+    Count,
+    GivenLine,
+    InnerShare,
+    LearningRate,
+    Positive,
+    PositiveWeight,
+    Seed,
+    Share,
+    Weight,
+)
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.loop import LoopConfig
@@ -67,31 +80,31 @@ class MetaConfig:
         switches: single oddities on or off; null follows `as_released`.
     """
 
-    prompt_length: int
-    prompt_init: str
+    prompt_length: Positive
+    prompt_init: Literal["vocabulary", "random"]
     prompt_path: str | None
-    formats: tuple[str, ...]
-    examples_per_set: int | None
-    tasks_per_step: int
-    steps_per_draw: int
-    max_context_tokens: int
-    max_batch_tokens: int
-    inner_lr: float
+    formats: tuple[GivenLine, ...]
+    examples_per_set: Positive | None
+    tasks_per_step: Positive
+    steps_per_draw: Positive
+    max_context_tokens: Positive
+    max_batch_tokens: Positive
+    inner_lr: LearningRate
     second_order: bool
     interpolate: bool
     regularize: bool
-    coefficient_weight: float
-    concentration: float
-    curriculum_base: float
-    similarity_decay: float
-    held_out_fraction: float
-    min_domain_sentences: int
-    test_tasks_per_format: int
-    test_queries: int
-    pseudo_tokens: str
+    coefficient_weight: Weight
+    concentration: PositiveWeight
+    curriculum_base: Annotated[float, Field(gt=1, le=1e6)]
+    similarity_decay: Share
+    held_out_fraction: InnerShare
+    min_domain_sentences: Positive
+    test_tasks_per_format: Positive
+    test_queries: Positive
+    pseudo_tokens: GivenLine
     dropout: bool
-    max_skipped_tasks: int
-    seed: int
+    max_skipped_tasks: Count
+    seed: Seed
     regularizer: RegularizerConfig
     prompt_optimizer: OptimizerConfig
     regularizer_optimizer: OptimizerConfig
@@ -99,20 +112,7 @@ class MetaConfig:
     switches: Mapping[str, bool | None]
 
     def __post_init__(self) -> None:
-        """Raise ConfigError for a value outside its rule."""
-        for key in (
-            "prompt_length",
-            "tasks_per_step",
-            "steps_per_draw",
-            "max_context_tokens",
-            "max_batch_tokens",
-        ):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"supmer.{key}", f"{getattr(self, key)}", "give at least 1")
-        if not 0 < self.held_out_fraction < 1:
-            raise ConfigError(
-                "supmer.held_out_fraction", f"{self.held_out_fraction}", "give a share between 0 and 1"
-            )
+        """Raise ConfigError when there is no format."""
         if not self.formats:
             raise ConfigError(
                 "supmer.formats", "is empty", f"give at least one of {', '.join(format_names())}"

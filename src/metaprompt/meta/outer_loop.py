@@ -57,10 +57,6 @@ class OuterRules:
             raise ConfigError(
                 "supmer.second_order", "true, but last_task_only is a first-order oddity", "switch one off"
             )
-        if self.curriculum_base <= 1:
-            raise ConfigError(
-                "supmer.curriculum_base", f"{self.curriculum_base} is not above 1", "2 in the released code"
-            )
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metashot.data.value_kinds import Positive, Seed
 from metashot.engine.models.sentence_encoder import Embed
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.batch import bucket_by_length, collate
@@ -41,9 +42,9 @@ class ProbeConfig:
         seed: of the records.
     """
 
-    train: int = 512
-    test: int = 512
-    seed: int = 0
+    train: Positive = 512
+    test: Positive = 512
+    seed: Seed = 0
 
 
 @dataclass(frozen=True, slots=True)

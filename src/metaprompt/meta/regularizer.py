@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from metashot.data.value_kinds import Count, Positive
 from metashot.engine.errors import ConfigError
 
 _ROW_EPSILON = 1e-8
@@ -59,25 +60,20 @@ class RegularizerConfig:
         coefficient_width: hidden units of the coefficient network.
     """
 
-    rank: int
-    hidden_layers: int
+    rank: Positive
+    hidden_layers: Count
     residual: bool
     last_activation: str
     init: str
     rescale: str
-    coefficient_width: int
+    coefficient_width: Positive
 
     def __post_init__(self) -> None:
-        """Check every field.
+        """Check the named choices.
 
         Raises:
             ConfigError: a value outside its rule.
         """
-        for key in ("rank", "coefficient_width"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"supmer.regularizer.{key}", f"{getattr(self, key)}", "give at least 1")
-        if self.hidden_layers < 0:
-            raise ConfigError("supmer.regularizer.hidden_layers", f"{self.hidden_layers}", "give 0 or more")
         _member("last_activation", self.last_activation, ("none", "relu"))
         _member("init", self.init, tuple(LayerInit))
         _member("rescale", self.rescale, tuple(Rescale))

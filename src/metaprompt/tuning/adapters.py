@@ -44,12 +44,13 @@ def import_adapter(folder: Path, width: int | None = None) -> Tensor:
         CheckpointError: no adapter there, of another kind, or of another width.
     """
     from peft import PeftConfig
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     try:
         config = PeftConfig.from_pretrained(str(folder))
         tensors = load_file(folder / WEIGHTS_FILE)
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             str(folder), f"no PEFT adapter: {error}", "give a folder with adapter_config.json"
         ) from error

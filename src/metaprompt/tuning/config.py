@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
+from metashot.data.value_kinds import Count, Dropout, GivenLine, Name, Positive, Seed
 from metashot.engine.errors import ConfigError
 from metashot.metaprompt.meta.regularizer import Rescale
 from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour
@@ -40,23 +41,23 @@ class TuningConfig:
         train: steps, batches, selection, optimizer.
     """
 
-    setting: str
-    tasks: tuple[str, ...]
+    setting: Name
+    tasks: tuple[GivenLine, ...]
     transfer: Mapping[str, Sequence[str]]
-    pattern: int
-    data_source: str
-    data_root: str | None
-    train_seeds: tuple[int, ...]
-    max_tokens: int
-    test_limit: int
-    prompt_length: int
-    prompt_init: str
-    prompt_path: str | None
-    regularizer_path: str | None
+    pattern: Count
+    data_source: Literal["folder", "hub"]
+    data_root: GivenLine | None
+    train_seeds: tuple[Seed, ...]
+    max_tokens: Positive
+    test_limit: Count
+    prompt_length: Positive
+    prompt_init: Literal["vocabulary", "random"]
+    prompt_path: GivenLine | None
+    regularizer_path: GivenLine | None
     rescale: str | None
-    lora_rank: int
-    lora_alpha: int
-    lora_dropout: float
+    lora_rank: Positive
+    lora_alpha: Positive
+    lora_dropout: Dropout
     train: TrainRules
 
     def __post_init__(self) -> None:
@@ -65,9 +66,6 @@ class TuningConfig:
             raise ConfigError(
                 "tuning.rescale", f"unknown value {self.rescale!r}", f"one of {', '.join(Rescale)}"
             )
-        for key in ("prompt_length", "max_tokens"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"tuning.{key}", f"{getattr(self, key)}", "give at least 1")
         if not self.tasks or not self.train_seeds:
             raise ConfigError("tuning", "tasks or train_seeds is empty", "give at least one of each")
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from metashot.data.value_kinds import Positive
 from metashot.engine.errors import ConfigError, ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
@@ -47,10 +48,10 @@ class TrainRules:
         optimizer: with its schedule and clipping.
     """
 
-    steps: int
-    batch_size: int
-    max_batch_tokens: int
-    evaluate_every: int
+    steps: Positive
+    batch_size: Positive
+    max_batch_tokens: Positive
+    evaluate_every: Positive
     select_on: str
     predict_over: str
     dropout: bool
@@ -58,9 +59,6 @@ class TrainRules:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value outside its rule."""
-        for key in ("steps", "batch_size", "max_batch_tokens", "evaluate_every"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"tuning.train.{key}", f"{getattr(self, key)}", "give at least 1")
         if self.select_on not in tuple(SelectOn):
             raise ConfigError(
                 "tuning.train.select_on", f"unknown value {self.select_on!r}", f"one of {', '.join(SelectOn)}"

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import string
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from metashot.data.errors import suggestion
+from metashot.data.json_text import parse_json
 from metashot.data.yaml_files import read_yaml
 from metashot.engine.errors import ConfigError, DataError
 from metashot.engine.files import digest_of
@@ -202,10 +202,20 @@ def load_rows(task: PromptTask, source: str, root: str | None) -> TaskRows:
 
 def _read(path: Path) -> list[Row]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.strip()]
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, ValueError) as error:
-        raise DataError(str(path), f"cannot be read: {error}", "one JSON object a line") from error
+        raise DataError(str(path), f"cannot be read: {error}", "give a file in UTF-8") from error
+    return [_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+
+
+def _row(line: str, where: str) -> Row:
+    try:
+        row = parse_json(line)
+    except ValueError as error:
+        raise DataError(where, f"no JSON: {error}", "write one JSON object a line") from error
+    if not isinstance(row, dict):
+        raise DataError(where, f"is no object: {line[:40]!r}", "write one JSON object a line")
+    return cast(Row, row)
 
 
 def _hub(task: PromptTask) -> tuple[Sequence[Row], Sequence[Row]]:

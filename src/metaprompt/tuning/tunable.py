@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from metashot.data.value_kinds import Line, Name, Signed
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.batch import PromptBatch
 from metashot.metaprompt.meta.regularizer import GradientRegularizer
@@ -45,10 +46,10 @@ class PromptMethod:
         row: place among the rows of a table.
     """
 
-    name: str
+    name: Name
     tuning: TuningMethod
-    title: str = ""
-    row: int = 100
+    title: Line = ""
+    row: Signed = 100
 
 
 class Tunable(Protocol):

@@ -227,10 +227,6 @@ def test_only_restricts_and_refuses_strangers(tmp_path: Path, raw: Path) -> None
         DataError, match=r'prepare.only: "glue-mnlj" is not in mine \(did you mean .glue-mnli.'
     ):
         run(settings(tmp_path, raw, ["sms_spam"], ["glue-mnli"], only=("glue-mnlj",)))
-    with pytest.raises(DataError, match=r'prepare.roles: no role is called "tset"'):
-        run(settings(tmp_path, raw, [], [], roles=("tset",)))
-    with pytest.raises(DataError, match=r"prepare.workers: must be 1 or more, got 0"):
-        run(settings(tmp_path, raw, [], [], workers=0))
 
 
 def test_corrections_change_the_data_and_the_fingerprint(tmp_path: Path, raw: Path) -> None:

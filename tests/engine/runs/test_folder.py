@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -11,6 +11,7 @@ from metashot.engine.errors import OutputError
 from metashot.engine.runs.folder import SUPERSEDED_FILE, RunFolder, read_contents
 from metashot.engine.runs.results import (
     PREDICTIONS_FILE,
+    REQUIRED,
     RESULTS_FILE,
     FinishedCell,
     Prediction,
@@ -122,3 +123,15 @@ def test_no_flip_or_cut_of_a_stored_cell_is_read(tmp_path):
     path.write_bytes(whole)
     assert store.get(CELLS[0].result.fingerprint) == CELLS[0]
     assert store.get(replace(CELLS[0].result, fingerprint="other").fingerprint) is None
+
+
+def test_rows_of_metashot_0_1_are_read_as_they_were_written(tmp_path):
+    """They end with `fingerprint` and `format`: no digests, nothing about cut inputs."""
+    rows = [{**{name: getattr(c.result, name) for name in REQUIRED}, "format": 1} for c in CELLS]
+    predictions = [asdict(p) for c in CELLS for p in c.predictions]
+    for name, lines in ((RESULTS_FILE, rows), (PREDICTIONS_FILE, predictions)):
+        (tmp_path / name).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    contents = read_contents(tmp_path)
+    assert [block.place for block in contents.blocks] == list(EXPECTED)
+    assert not any(block.fault for block in contents.blocks)
+    assert RunFolder(tmp_path).results() == [replace(c.result, format=1) for c in CELLS]

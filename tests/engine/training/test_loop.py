@@ -244,8 +244,6 @@ def test_another_number_of_processes_is_refused(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"steps": 0}, "trainer.steps: 0 is not positive"),
-        ({"save_every": -1}, "trainer.save_every: -1 is negative"),
         ({"resume": "always"}, "trainer.resume: unknown value 'always'"),
         ({"early_stop_evaluations": 2, "evaluate_every": 0}, "nothing is evaluated"),
         ({"best_metric": "f1"}, "'f1' is not among the evaluation's metrics"),

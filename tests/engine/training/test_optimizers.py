@@ -83,7 +83,6 @@ def test_any_class_of_torch_may_be_the_algorithm(name: str) -> None:
 @pytest.mark.parametrize(
     ("keys", "words"),
     [
-        ({"learning_rate": 0.0}, "0.0 is not positive"),
         ({"schedule": "cosine"}, "unknown value 'cosine'"),
         ({"algorithm": partial(torch.optim.Adam, lr=1.0)}, "lr: is no key of the algorithm .*learning_rate"),
         ({"algorithm": partial(torch.optim.Adam, betas=(2.0, 0.9))}, "Adam: Invalid beta parameter"),
