@@ -84,11 +84,8 @@ def _narrow(stack: ExitStack, module: nn.Module, dtype: torch.dtype) -> None:
         }
 
     def after(_: nn.Module, __: tuple[Any, ...], given: Any) -> Any:
-        return (
-            tuple(_to(one, torch.float32) for one in given)
-            if isinstance(given, tuple)
-            else _to(given, torch.float32)
-        )
+        wide = tuple(_to(one, torch.float32) for one in (given if isinstance(given, tuple) else (given,)))
+        return wide if isinstance(given, tuple) else wide[0]
 
     stack.callback(module.register_forward_pre_hook(before, with_kwargs=True).remove)
     stack.callback(module.register_forward_hook(after).remove)
@@ -104,17 +101,15 @@ def _exchange(stack: ExitStack, module: nn.Module, forward: Any) -> None:
         stack.callback(vars(module).pop, "forward")
 
 
-def _normalized(norm: nn.Module, states: Tensor) -> Tensor:
+def _normalized(norm: Any, states: Tensor) -> Tensor:
     weight, bias = (
         None if one is None else one.float() for one in (norm.weight, getattr(norm, "bias", None))
     )
-    shape: Any = norm.normalized_shape
-    eps: Any = norm.eps
     if isinstance(norm, nn.LayerNorm):
-        return functional.layer_norm(states.float(), shape, weight, bias, eps)
-    return functional.rms_norm(states.float(), shape, weight, eps)
+        return functional.layer_norm(states.float(), norm.normalized_shape, weight, bias, norm.eps)
+    return functional.rms_norm(states.float(), norm.normalized_shape, weight, norm.eps)
 
 
-def _logits(head: nn.Linear, states: Tensor) -> Tensor:
+def _logits(head: Any, states: Tensor) -> Tensor:
     flat = float32_product(states.flatten(0, -2), head.weight)
     return (flat if head.bias is None else flat + head.bias).unflatten(0, states.shape[:-1])

@@ -9,9 +9,7 @@ from metashot.engine.scoring import PrefixScorer, Request, score_plain
 from metashot.engine.scoring.precision import float32_between_products, keeps_float32_states
 from metashot.engine.scoring.vocabulary import float32_product
 
-REQUESTS = [
-    Request((*range(20, 60), first), tuple(range(100 + first, 110 + first))) for first in range(12)
-]
+REQUESTS = [Request((*range(20, 60), first), tuple(range(100 + first, 110 + first))) for first in range(12)]
 
 
 def mean_error(scores, exact):
