@@ -60,8 +60,7 @@ class Sizes:
 
     Attributes:
         base_steps: steps of the raw model.
-        steps: meta-training steps with demonstrations.
-        other_steps: and without, whose loss falls to its floor sooner.
+        steps: meta-training steps, with demonstrations and without.
         batch: sequences of a meta-training step.
         train_tasks: training tasks.
         target_tasks: target tasks.
@@ -70,7 +69,6 @@ class Sizes:
 
     base_steps: int = 900
     steps: int = 600
-    other_steps: int = 150
     batch: int = 256
     train_tasks: int = 8000
     target_tasks: int = 100
@@ -92,7 +90,7 @@ def settings_for(method: Method, seed: int, sizes: Sizes) -> MetaTrainSettings:
         ),
         optimizer=OptimizerConfig(learning_rate=5e-4, warmup_steps=20, algorithm=adamw(betas=(0.9, 0.98))),
         loop=LoopConfig(
-            steps=sizes.steps if method.demonstrations else sizes.other_steps,
+            steps=sizes.steps,
             save_every=0,
             log_every=100,
             progress=False,
@@ -138,6 +136,7 @@ def main() -> None:
     """Run the jobs, two at a time, and write table and plot."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[100, 13, 21, 42, 87])
+    parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--output", type=Path, default=HERE / "results")
     for name, value in asdict(Sizes()).items():
@@ -147,7 +146,7 @@ def main() -> None:
     started = time.monotonic()
     base = options.output / "base"
     make_base_model(base, 0, sizes.base_steps)
-    jobs = [(name, seed) for seed in options.seeds for name in METHODS]
+    jobs = [(name, seed) for seed in options.seeds for name in options.methods]
     with ProcessPoolExecutor(options.workers, mp_context=get_context("spawn")) as pool:
         parts = pool.map(run_job, jobs, [sizes] * len(jobs), [base] * len(jobs))
         rows = [row for part in parts for row in part]

@@ -83,6 +83,11 @@ def fsync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def temporary_beside(path: Path) -> Path:
+    """A new name beside `path` that tells which process writes there; see `remove_leftovers`."""
+    return path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+
+
 @contextmanager
 def replacing(path: Path) -> Generator[BinaryIO, None, None]:
     """A stream whose content becomes `path` when the block ends well; else `path` stays as it was.
@@ -92,7 +97,7 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # Opened by name and not by tempfile, whose files only their owner can read.
-    temporary = path.with_name(f".{path.name}.{platform.node()}.{os.getpid()}.{uuid.uuid4().hex}.tmp")
+    temporary = temporary_beside(path)
     try:
         with temporary.open("xb") as stream:
             yield stream
@@ -105,12 +110,12 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
 
 
 def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
-    """Remove temporary files of `replacing` whose process on this machine is gone (it was killed while it wrote)."""
+    """Remove temporary files and folders whose process on this machine is gone (it was killed while it wrote)."""
     for path in folder.glob(pattern):
         match = _TEMPORARY.fullmatch(path.name)
         if match is not None and match["node"] == platform.node() and not _is_alive(int(match["process"])):
             with suppress(OSError):
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _is_alive(process: int) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 _KEPT = "\n\t"
 
 
@@ -11,3 +13,12 @@ def printable(text: str) -> str:
         one if one in _KEPT or one.isprintable() else one.encode("unicode_escape").decode("ascii")
         for one in text
     )
+
+
+class PrintableRecords(logging.Filter):
+    """Log messages without control sequences."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Rewrite the message; every record passes."""
+        record.msg, record.args = printable(record.getMessage()), ()
+        return True

@@ -40,6 +40,7 @@ class OptionTable:
         slot: [options] its place among the question's options; the right one has 0.
         tokens: [options] its scored tokens.
         weights: [questions] share of the step's loss.
+        task: [questions] place of its task among the batch's `tasks`.
     """
 
     option: Tensor
@@ -47,6 +48,7 @@ class OptionTable:
     slot: Tensor
     tokens: Tensor
     weights: Tensor
+    task: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,8 @@ class Batch:
         columns: [targets] column of that position.
         labels: [targets] target ids.
         weights: [targets] see `icl.objective.weighted_nll`; 0 for the targets of wrong options.
+        tasks: numbers of the tasks that the sequences come from.
+        task: [targets] place of its task among `tasks`.
         options: the questions with alternatives, or None without any.
     """
 
@@ -72,6 +76,8 @@ class Batch:
     columns: Tensor
     labels: Tensor
     weights: Tensor
+    tasks: tuple[int, ...]
+    task: Tensor
     options: OptionTable | None = None
 
     def to(self, device: torch.device) -> Batch:
@@ -114,6 +120,8 @@ def collate(
         torch.tensor(targets.columns, dtype=torch.long),
         torch.tensor(targets.labels, dtype=torch.long),
         torch.tensor(targets.weights, dtype=torch.float32),
+        tuple(targets.tasks),
+        torch.tensor(targets.task, dtype=torch.long),
         targets.option_table(),
     )
 
@@ -191,15 +199,20 @@ class _Targets:
         self.columns: list[int] = []
         self.labels: list[int] = []
         self.weights: list[float] = []
+        self.tasks: dict[int, int] = {}
+        self.task: list[int] = []
         self._option: list[int] = []
         self._question: list[int] = []
         self._slot: list[int] = []
         self._tokens: list[int] = []
         self._question_weights: list[float] = []
+        self._question_tasks: list[int] = []
 
     def add(self, sequence: TrainingSequence, row: int, starts: list[int]) -> None:
         """The targets of one sequence whose parts start at these columns of `row`."""
         scored = [question for question in sequence.questions if question.target_tokens]
+        task = self.tasks.setdefault(sequence.task, len(self.tasks))
+        first_target = len(self.labels)
         choices = sum(bool(question.alternatives) for question in scored)
         branch = 1
         for question in sequence.questions:
@@ -213,7 +226,9 @@ class _Targets:
                     self._add_other(row, starts, branch + slot, other, question.branch, slot + 1)
                 if question.alternatives:
                     self._question_weights.append(1.0 / choices / self._step_sequences)
+                    self._question_tasks.append(task)
             branch += len(question.alternatives)
+        self.task.extend([task] * (len(self.labels) - first_target))
 
     def _add_other(
         self, row: int, starts: list[int], branch: int, other: Any, context: int, slot: int
@@ -248,4 +263,5 @@ class _Targets:
             torch.tensor(self._slot),
             torch.tensor(self._tokens),
             torch.tensor(self._question_weights),
+            torch.tensor(self._question_tasks),
         )

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from transformers import PreTrainedTokenizerBase
 
 from metashot.data.episodes import EpisodeSampler, bucketed_batches, split_over_ranks
+from metashot.data.task import Example
+from metashot.engine.errors import ConfigError
 from metashot.icl.collate import Batching
-from metashot.icl.piece_cache import PieceCache
+from metashot.icl.piece_cache import PieceCache, batch_encoder
+from metashot.icl.prompting.boundary import Boundary
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import TextFrame
 from metashot.icl.sequences import SequenceRules, TrainingSequence, build_sequences
+from metashot.icl.training_settings import MetaTrainSettings
 
 
 class EpisodeStream:
@@ -79,3 +87,77 @@ def batch_identity(
             for sequence in sequences
         ],
     }
+
+
+def training_prompt(settings: MetaTrainSettings, tokenizer: PreTrainedTokenizerBase) -> BoundPrompt:
+    """The prompt format of the training sequences; released layouts are the newline one, whatever the model.
+
+    Raises:
+        ConfigError: a format that sequences built from pieces cannot have.
+    """
+    if settings.prompt.boundary is Boundary.JOINT:
+        raise ConfigError(
+            "prompt.boundary",
+            "joint, but training sequences are joined from pieces that are tokenized once",
+            "use prompt.boundary=separate",
+        )
+    prompt = settings.prompt.bind(settings.method, "", tokenizer)
+    frame = prompt.frame
+    if isinstance(frame, TextFrame) and frame.query_middle != frame.middle:
+        raise ConfigError(
+            "prompt",
+            "the chat template writes the turn that is answered differently from the others, so demonstrations would "
+            "not look like queries",
+            "set prompt.options so that they agree, or use prompt=template",
+        )
+    return prompt
+
+
+def episode_stream(
+    settings: MetaTrainSettings,
+    tokenizer: PreTrainedTokenizerBase,
+    context_length: int,
+    pools: Mapping[str, Sequence[Example]],
+) -> EpisodeStream:
+    """The sequences of every step of a run; needs a tokenizer, no weights."""
+    episodes = settings.episodes
+    prompt = training_prompt(settings, tokenizer)
+    encode = batch_encoder(tokenizer)
+    sampler = EpisodeSampler(
+        tuple(len(pool) for pool in pools.values()),
+        settings.shots,
+        settings.seed,
+        episodes.task_sampling,
+        tuple(map(label_numbers, pools.values())) if episodes.balanced_labels else (),
+    )
+    cache = PieceCache(list(pools.values()), encode, prompt.frame)
+    rules = SequenceRules(
+        prompt.frame,
+        episodes.limits,
+        context_length,
+        (*prompt.bos, *encode([prompt.frame.opening])[0]),
+        episodes.demonstration_labels,
+        episodes.no_masking,
+        settings.seed,
+        episodes.loss_on,
+        alternatives=episodes.option_weight > 0,
+        replaced_share=episodes.replaced_share,
+        released_free_form=episodes.released_free_form,
+    )
+    return EpisodeStream(
+        sampler,
+        cache,
+        rules,
+        batching=episodes.batching,
+        batch_size=episodes.batch_size,
+        bucket_batches=episodes.bucket_batches,
+    )
+
+
+def label_numbers(pool: Sequence[Example]) -> tuple[int, ...]:
+    """Number of each example's label among the task's; empty for tasks whose options differ from row to row."""
+    options = {frozenset(example.options) for example in pool}
+    if len(options) != 1 or not pool[0].options:
+        return ()
+    places = {label: number for number, label in enumerate(sorted(pool[0].options))}
+    return tuple(places[example.output] for example in pool)

@@ -1,8 +1,9 @@
-"""Quick evaluation while training: mean metric over a few held-out target tasks."""
+"""Quick evaluation while training: how a few held-out tasks are answered, and whether all answers are the same."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from transformers import PreTrainedModel
@@ -54,21 +55,85 @@ def load_held_out(
 
 
 def held_out_metrics(
-    language_model: LanguageModel, cells: Sequence[TaskData], rules: PromptRules, make_scorer: MakeScorer
+    language_model: LanguageModel,
+    cells: Sequence[TaskData],
+    rules: PromptRules,
+    make_scorer: MakeScorer,
+    *,
+    shared: bool = True,
 ) -> dict[str, float]:
-    """`accuracy` and `metric` (macro-F1 or accuracy, as MetaICL reports it), means over the cells.
+    """Means over the cells, and what lies behind them; every rank returns the same numbers.
 
-    Ranks share the cells; every rank returns the same numbers.
+    Args:
+        language_model: the model as it is now.
+        cells: what to answer.
+        rules: how.
+        make_scorer: with what.
+        shared: ranks share the cells; False where a forward pass needs all of them.
+
+    Returns:
+        `accuracy`, `metric` (macro-F1 or accuracy, as MetaICL reports it) and `most_frequent` (how large a share of
+        a cell's answers its most frequent answer has), each also by task as `metric/<task>`; and the distribution of
+        answers, `predicted/<task>/<label>`. The last two leave out cells without one fixed label set.
     """
     scorer = make_scorer(language_model.model)
     encode = _encode_one(language_model)
-    sums = [0.0, 0.0, 0.0]
-    for cell in cells[rank() :: world_size()]:
+    sums = dict.fromkeys(_keys(cells), 0.0)
+    for cell in cells[rank() :: world_size()] if shared else cells:
         gold, predicted = predict(cell, scorer, encode, rules)
-        value = score(metric_of(cell.task_type), gold, predicted)
-        sums = [sums[0] + accuracy(gold, predicted), sums[1] + value, sums[2] + 1.0]
-    total_accuracy, total_metric, count = sum_over_ranks(sums, language_model.model.device)
-    return {"accuracy": total_accuracy / max(1.0, count), "metric": total_metric / max(1.0, count)}
+        for key, value in _values(cell, gold, predicted):
+            sums[key] += value
+    if shared:
+        device = language_model.model.device
+        sums = dict(zip(sums, sum_over_ranks(list(sums.values()), device), strict=True))
+    counts = Counter(key for cell in cells for key in _cell_keys(cell))
+    return {key: value / counts[key] for key, value in sums.items()}
+
+
+COLLAPSED = 0.95
+"""Share of one answer from which a task counts as collapsed."""
+
+
+def collapsed_tasks(metrics: Mapping[str, float]) -> list[str]:
+    """Tasks of `held_out_metrics` that get one answer for (nearly) every input, each with that answer and its share."""
+    found = []
+    for key, share in metrics.items():
+        kind, _, rest = key.partition("/")
+        if kind == "predicted" and share >= COLLAPSED:
+            task, _, label = rest.partition("/")
+            found.append(f"{task}: {label!r} for {100 * share:.0f} %")
+    return found
+
+
+def _keys(cells: Sequence[TaskData]) -> list[str]:
+    return list(dict.fromkeys(key for cell in cells for key in _cell_keys(cell)))
+
+
+def _cell_keys(cell: TaskData) -> list[str]:
+    names = ["accuracy", "metric", *(["most_frequent"] if _labels(cell) else [])]
+    by_task = [f"{name}/{cell.task}" for name in names]
+    return [*names, *by_task, *(f"predicted/{cell.task}/{label}" for label in _labels(cell))]
+
+
+def _labels(cell: TaskData) -> tuple[str, ...]:
+    """The label set of a cell; empty where its options differ from example to example, or nothing can be told apart."""
+    label_sets = {frozenset(example.options) for example in cell.test}
+    fixed = len(label_sets) == 1 and len({example.output for example in cell.test}) > 1
+    return tuple(sorted(label_sets.pop())) if fixed else ()
+
+
+def _values(cell: TaskData, gold: list[str], predicted: list[str]) -> Iterator[tuple[str, float]]:
+    found = {
+        "accuracy": accuracy(gold, predicted),
+        "metric": score(metric_of(cell.task_type), gold, predicted),
+    }
+    if labels := _labels(cell):
+        shares = {label: predicted.count(label) / len(predicted) for label in labels}
+        found["most_frequent"] = max(shares.values())
+        yield from ((f"predicted/{cell.task}/{label}", share) for label, share in shares.items())
+    for name, value in found.items():
+        yield name, value
+        yield f"{name}/{cell.task}", value
 
 
 def predict(

@@ -6,40 +6,30 @@ Source: MetaICL paper, section 3; released code (docs/methods.md, loss and meta-
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
 
-from metashot.data.episodes import EpisodeSampler, check_pools
+from metashot.data.episodes import check_pools
 from metashot.data.source import TaskSource
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.scoring import PlainScorer
+from metashot.engine.scoring import PrefixScorer
 from metashot.engine.training.checkpoint import CheckpointStore
-from metashot.engine.training.learner import MetricSink, StepReport, ensure_finite
+from metashot.engine.training.learner import MetricSink
 from metashot.engine.training.loop import TrainingOutcome, run_training
+from metashot.engine.training.lr_range import LrRange, LrRangeConfig, lr_range_test
 from metashot.engine.training.randomness import seed_everything
-from metashot.engine.training.ranks import join_ranks, max_over_ranks, rank, world_size
-from metashot.engine.training.trainable import TrainableModel
+from metashot.engine.training.ranks import join_ranks, rank, world_size
 from metashot.icl.attention_mask import check_rows_of_several
-from metashot.icl.cell import PromptRules, Truncation
-from metashot.icl.collate import Batching, collate
-from metashot.icl.episode_stream import EpisodeStream, batch_identity
-from metashot.icl.held_out import MakeScorer, held_out_metrics, load_held_out
-from metashot.icl.objective import LossWeights, TargetLoss
-from metashot.icl.piece_cache import PieceCache, batch_encoder
-from metashot.icl.prompting.boundary import Boundary
-from metashot.icl.prompting.config import BoundPrompt
-from metashot.icl.prompting.frame import TextFrame
+from metashot.icl.collate import Batching
+from metashot.icl.held_out import MakeScorer
+from metashot.icl.meta_learner import MetaLearner
 from metashot.icl.sequence_labels import DemonstrationLabels
-from metashot.icl.sequences import LossOn, SequenceRules
+from metashot.icl.sequences import LossOn
 from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings, run_identity, trained_for
 
 
@@ -51,7 +41,7 @@ def train(
     target_tasks: Sequence[str],
     output: Path,
     sink: MetricSink | None = None,
-    make_scorer: MakeScorer = PlainScorer,
+    make_scorer: MakeScorer = PrefixScorer,
 ) -> TrainingOutcome:
     """Meta-train `language_model` in place; checkpoints go to `<output>/checkpoints`.
 
@@ -69,15 +59,7 @@ def train(
         ConfigError, DataError, CheckpointError: see `run_training`, `check_pools` and `TrainableModel`.
         DivergedError: the loss is NaN or infinite.
     """
-    join_ranks()
-    _check(settings)
-    _check_rows(settings, language_model)
-    seed_everything(settings.seed + rank())
-    if settings.held_out.from_pool:
-        train_tasks = [task for task in train_tasks if task not in settings.held_out.tasks]
-    tasks = chosen_tasks(train_tasks, settings.episodes.training_tasks, settings.episodes.training_tasks_draw)
-    pools = load_pools(source, tasks, settings.episodes)
-    check_pools({task: len(pool) for task, pool in pools.items()}, settings.shots)
+    pools = _prepared(settings, language_model, source, train_tasks)
     learner = MetaLearner(settings, language_model, pools, source, target_tasks, make_scorer)
     store = CheckpointStore(
         output / "checkpoints",
@@ -87,6 +69,41 @@ def train(
         keep_best=settings.keep_best,
     )
     return run_training(learner, settings.loop, store, sink)
+
+
+def find_learning_rate(
+    settings: MetaTrainSettings,
+    language_model: LanguageModel,
+    source: TaskSource,
+    train_tasks: Sequence[str],
+    config: LrRangeConfig,
+) -> LrRange:
+    """The range test on the sequences that `train` would see first; `language_model` is of no use afterwards.
+
+    Raises:
+        ConfigError, DataError, DivergedError: as `train`.
+    """
+    loop = replace(settings.loop, steps=config.steps, evaluate_every=0)
+    settings = replace(settings, loop=loop)
+    pools = _prepared(settings, language_model, source, train_tasks)
+    learner = MetaLearner(settings, language_model, pools, source, [], PrefixScorer)
+    return lr_range_test(learner, learner.set_learning_rate, config)
+
+
+def _prepared(
+    settings: MetaTrainSettings, language_model: LanguageModel, source: TaskSource, train_tasks: Sequence[str]
+) -> dict[str, list[Example]]:
+    """Ranks joined, settings checked, randomness seeded; the pools to train on."""
+    join_ranks()
+    _check(settings)
+    _check_rows(settings, language_model)
+    seed_everything(settings.seed + rank())
+    if settings.held_out.from_pool:
+        train_tasks = [task for task in train_tasks if task not in settings.held_out.tasks]
+    tasks = chosen_tasks(train_tasks, settings.episodes.training_tasks, settings.episodes.training_tasks_draw)
+    pools = load_pools(source, tasks, settings.episodes)
+    check_pools({task: len(pool) for task, pool in pools.items()}, settings.shots)
+    return pools
 
 
 _LEARNABLE = (DemonstrationLabels.GOLD, DemonstrationLabels.RANDOM_WORDS)
@@ -179,181 +196,3 @@ def load_pools(source: TaskSource, tasks: Sequence[str], episodes: EpisodeConfig
             pool = [pool[index] for index in sorted(kept.tolist())]
         pools[task] = pool
     return pools
-
-
-class MetaLearner:
-    """The `engine.learner.Learner` of MetaICL."""
-
-    def __init__(
-        self,
-        settings: MetaTrainSettings,
-        language_model: LanguageModel,
-        pools: Mapping[str, Sequence[Example]],
-        source: TaskSource,
-        target_tasks: Sequence[str],
-        make_scorer: MakeScorer,
-    ) -> None:
-        self._settings = settings
-        self._language_model = language_model
-        self._task_names = list(pools)
-        self._make_scorer = make_scorer
-        self._rules = PromptRules(
-            settings.method,
-            training_prompt(settings, language_model.tokenizer),
-            Truncation.SHARED,
-            settings.episodes.limits,
-            language_model.context_length,
-        )
-        self._stream = episode_stream(
-            settings, language_model.tokenizer, language_model.context_length, pools
-        )
-        held_out = settings.held_out
-        evaluates = settings.loop.evaluate_every > 0
-        wanted = held_out.tasks or target_tasks
-        shots = settings.method.shots(held_out.k)
-        self._cells = load_held_out(source, wanted, held_out, shots) if evaluates else []
-        loss_weights = LossWeights(settings.episodes.token_weight, settings.episodes.option_weight)
-        self._trainable = TrainableModel(
-            language_model,
-            partial(TargetLoss, loss_weights=loss_weights),
-            settings.trainable,
-            settings.optimizer,
-            settings.loop.steps,
-        )
-
-    @property
-    def device(self) -> torch.device:
-        """This process' device."""
-        return self._trainable.device
-
-    def train_step(self, step: int) -> StepReport:
-        """One optimizer step: forward and backward of this rank's micro-batches, then the update."""
-        episodes = self._settings.episodes
-        everything = self._stream.step(step)
-        # A sequence without a scored target (an empty input in channel training) has no mean to take part with.
-        counted = max(1, sum(sequence.target_tokens > 0 for sequence in everything))
-        micro_batches = self._stream.micro_batches(step, world_size(), rank(), episodes.micro_batch_size)
-        pad_to = self._pad_to() if episodes.batching is Batching.PADDED else 0
-        loss = torch.zeros((), device=self.device)
-        for place, sequences in enumerate(micro_batches):
-            # DDP and FSDP average gradients over ranks, the loss is a mean over all of them: hence the factor.
-            batch = collate(sequences, episodes.batching, counted / world_size(), pad_to).to(self.device)
-            loss += self._trainable.loss_backward(batch, last=place == len(micro_batches) - 1)
-        value = float(loss)
-        mine = [sequence for part in micro_batches for sequence in part]
-        if max_over_ranks(not np.isfinite(value), self.device):
-            ensure_finite(
-                value if not np.isfinite(value) else float("nan"),
-                batch_identity(step, mine, self._task_names),
-            )
-        report = self._trainable.updater.apply(step)
-        return StepReport(value, len(mine), sum(sequence.target_tokens for sequence in mine), report)
-
-    def _pad_to(self) -> int:
-        limits = self._settings.episodes.limits
-        longest = limits.sequence if self._settings.shots else limits.per_example
-        return min(longest, self._language_model.context_length)
-
-    def evaluate(self, step: int) -> dict[str, float]:
-        """Mean metrics over the held-out cells."""
-        del step
-        model = self._trainable.model
-        model.eval()
-        try:
-            return held_out_metrics(self._language_model, self._cells, self._rules, self._make_scorer)
-        finally:
-            model.train()
-
-    def weights(self) -> dict[str, Tensor]:
-        """The model's weights."""
-        return self._trainable.weights()
-
-    def load_weights(self, weights: dict[str, Tensor]) -> None:
-        """Put weights back."""
-        self._trainable.load_weights(weights)
-
-    def state(self) -> Any:
-        """Optimizer and loss-scale state."""
-        return self._trainable.state()
-
-    def load_state(self, state: Any) -> None:
-        """Put the state back."""
-        self._trainable.load_state(state)
-
-    def export(self, folder: Path) -> None:
-        """Config and tokenizer, so that the checkpoint loads as `model=local`."""
-        self._trainable.export(folder)
-
-
-def training_prompt(settings: MetaTrainSettings, tokenizer: PreTrainedTokenizerBase) -> BoundPrompt:
-    """The prompt format of the training sequences; released layouts are the newline one, whatever the model.
-
-    Raises:
-        ConfigError: a format that sequences built from pieces cannot have.
-    """
-    if settings.prompt.boundary is Boundary.JOINT:
-        raise ConfigError(
-            "prompt.boundary",
-            "joint, but training sequences are joined from pieces that are tokenized once",
-            "use prompt.boundary=separate",
-        )
-    prompt = settings.prompt.bind(settings.method, "", tokenizer)
-    frame = prompt.frame
-    if isinstance(frame, TextFrame) and frame.query_middle != frame.middle:
-        raise ConfigError(
-            "prompt",
-            "the chat template writes the turn that is answered differently from the others, so demonstrations would "
-            "not look like queries",
-            "set prompt.options so that they agree, or use prompt=template",
-        )
-    return prompt
-
-
-def episode_stream(
-    settings: MetaTrainSettings,
-    tokenizer: PreTrainedTokenizerBase,
-    context_length: int,
-    pools: Mapping[str, Sequence[Example]],
-) -> EpisodeStream:
-    """The sequences of every step of a run; needs a tokenizer, no weights."""
-    episodes = settings.episodes
-    prompt = training_prompt(settings, tokenizer)
-    encode = batch_encoder(tokenizer)
-    sampler = EpisodeSampler(
-        tuple(len(pool) for pool in pools.values()),
-        settings.shots,
-        settings.seed,
-        episodes.task_sampling,
-        tuple(map(label_numbers, pools.values())) if episodes.balanced_labels else (),
-    )
-    cache = PieceCache(list(pools.values()), encode, prompt.frame)
-    rules = SequenceRules(
-        prompt.frame,
-        episodes.limits,
-        context_length,
-        (*prompt.bos, *encode([prompt.frame.opening])[0]),
-        episodes.demonstration_labels,
-        episodes.no_masking,
-        settings.seed,
-        episodes.loss_on,
-        alternatives=episodes.option_weight > 0,
-        replaced_share=episodes.replaced_share,
-        released_free_form=episodes.released_free_form,
-    )
-    return EpisodeStream(
-        sampler,
-        cache,
-        rules,
-        batching=episodes.batching,
-        batch_size=episodes.batch_size,
-        bucket_batches=episodes.bucket_batches,
-    )
-
-
-def label_numbers(pool: Sequence[Example]) -> tuple[int, ...]:
-    """Number of each example's label among the task's; empty for tasks whose options differ from row to row."""
-    options = {frozenset(example.options) for example in pool}
-    if len(options) != 1 or not pool[0].options:
-        return ()
-    places = {label: number for number, label in enumerate(sorted(pool[0].options))}
-    return tuple(places[example.output] for example in pool)

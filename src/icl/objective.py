@@ -52,8 +52,8 @@ def weighted_nll(nll: Float[Tensor, " targets"], weights: Float[Tensor, " target
     return (nll * weights).sum()
 
 
-def option_loss(nll: Float[Tensor, " targets"], table: OptionTable) -> Float[Tensor, ""]:
-    """Weighted cross-entropy of the right option among all options of its question.
+def option_losses(nll: Float[Tensor, " targets"], table: OptionTable) -> Float[Tensor, " questions"]:
+    """Weighted cross-entropy of the right option among all options of its question, by question.
 
     An option's score is minus its mean token NLL, which is the rule that ranks options in evaluation.
 
@@ -62,14 +62,14 @@ def option_loss(nll: Float[Tensor, " targets"], table: OptionTable) -> Float[Ten
         table: which target belongs where.
 
     Returns:
-        Scalar.
+        [questions]; their sum is the loss.
     """
     scored = table.option >= 0
     sums = torch.zeros(len(table.slot), device=nll.device).index_add(0, table.option[scored], nll[scored])
     shape = (len(table.weights), int(table.slot.max()) + 1)
     scores = torch.full(shape, float("-inf"), device=nll.device)
     scores = scores.index_put((table.question, table.slot), -sums / table.tokens)
-    return -(scores.log_softmax(dim=-1)[:, 0] * table.weights).sum()
+    return -scores.log_softmax(dim=-1)[:, 0] * table.weights
 
 
 class TargetLoss(nn.Module):
@@ -83,13 +83,20 @@ class TargetLoss(nn.Module):
         super().__init__()
         self.model = model
         self.loss_weights = loss_weights or LossWeights()
+        self.by_task = torch.zeros(0)
+        """The last batch's loss divided among its `tasks`, [tasks], without gradient."""
 
     def forward(self, batch: Batch) -> Tensor:
         """The batch's loss, scalar."""
         nll = token_nll(target_logits(self.model, batch), batch.labels)
         loss = self.loss_weights.token * weighted_nll(nll, batch.weights)
+        by_task = torch.zeros(len(batch.tasks), device=nll.device)
+        by_task.index_add_(0, batch.task, self.loss_weights.token * nll.detach() * batch.weights)
         if self.loss_weights.option and batch.options is not None:
-            loss = loss + self.loss_weights.option * option_loss(nll, batch.options)
+            by_question = self.loss_weights.option * option_losses(nll, batch.options)
+            by_task.index_add_(0, batch.options.task, by_question.detach())
+            loss = loss + by_question.sum()
+        self.by_task = by_task
         return loss
 
 

@@ -85,6 +85,8 @@ class TrainingSequence:
         task: number of its task.
         index: number of its episode.
         cut: tokens that the sequence limit took from its front.
+        demonstrations: how many it was made of.
+        demonstrations_cut: those of which either limit took something.
     """
 
     ids: IdArray
@@ -92,6 +94,8 @@ class TrainingSequence:
     task: int
     index: int
     cut: int = 0
+    demonstrations: int = 0
+    demonstrations_cut: int = 0
 
     @property
     def first_target(self) -> int:
@@ -224,6 +228,7 @@ def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceR
     for place, text in enumerate(plan.label_texts):
         outputs[place] = outputs[place] if text is None else cache.text_ids(text)
     room = rules.limits.example_room
+    shortened = np.zeros(len(inputs), dtype=bool)
     for place, (input_ids, output_ids) in enumerate(zip(inputs, outputs, strict=True)):
         if len(input_ids) + len(output_ids) >= room:
             bare = place < len(numbers) - 1 and rules.labels is DemonstrationLabels.NONE
@@ -231,6 +236,8 @@ def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceR
             inputs[place], outputs[place] = _cut(
                 example, input_ids, output_ids, cache, rules, first=place == 0, no_label=bare
             )
+            kept = len(inputs[place]) + len(outputs[place])
+            shortened[place] = kept < len(input_ids) + len(output_ids)
     sides = (inputs, outputs) if rules.frame.objective is Objective.DIRECT else (outputs, inputs)
     pieces = [piece for pair in zip(*sides, strict=True) for piece in pair]
     ids = np.concatenate(pieces)
@@ -244,7 +251,10 @@ def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceR
             task, f"a target of {len(pieces[-1])} tokens exceeds the limit of {room}", "shorten it"
         )
     cut = max(0, len(ids) - room)
-    ends = np.cumsum([len(piece) for piece in pieces]) - cut + len(rules.front)
+    ends = np.cumsum([len(piece) for piece in pieces])
+    shortened[1:] |= ends[1:-1:2] < cut
+    shortened[0] |= cut > 0
+    ends = ends - cut + len(rules.front)
     ids = ids[cut:]
     if rules.front:
         ids = np.concatenate([np.asarray(rules.front, dtype=ids.dtype), ids])
@@ -255,7 +265,10 @@ def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceR
         questions = [_question(at, ends, inputs, outputs, plan, cache, rules) for at in places]
         # Where the cut reaches into an earlier question, it has no whole context left.
         questions = [q for q in questions if q.branch > len(rules.front) or q is questions[-1]]
-    return TrainingSequence(ids, tuple(questions), episode.task, episode.index, cut)
+    shots = len(inputs) - 1
+    return TrainingSequence(
+        ids, tuple(questions), episode.task, episode.index, cut, shots, int(shortened[:shots].sum())
+    )
 
 
 def _question(

@@ -10,7 +10,8 @@ from metashot.data.source import TaskSource
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize
-from metashot.icl.meta_training import chosen_tasks, episode_stream, load_pools
+from metashot.icl.episode_stream import episode_stream
+from metashot.icl.meta_training import chosen_tasks, load_pools
 from metashot.icl.training_settings import MetaTrainSettings
 
 _SAMPLED_STEPS = 16

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from metashot.data.errors import MetashotError
+from metashot.data.terminal import PrintableRecords
 from metashot.engine.components.choices import CONFIG_FOLDER
 from metashot.engine.training.signals import sigterm_interrupts
 from metashot.stages.command_line import with_new_keys
@@ -25,7 +26,7 @@ from metashot.stages.execution import announce, execute
 from metashot.stages.launch import LAUNCH
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.replay import replay
-from metashot.stages.secrets import without_secrets
+from metashot.stages.secrets import hide_in_files, recorded_overrides, secrets_of, without_secrets
 from metashot.stages.shared_paths import anchored
 from metashot.stages.stage_table import check_stage
 
@@ -42,6 +43,8 @@ def job(composed: DictConfig) -> float | None:
     """One job of a run or multirun. In a multirun a mistake fails its job only; alone it ends the process."""
     settings = HydraConfig.get()
     output = Path(settings.runtime.output_dir)
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(PrintableRecords())
     try:
         with nothing_left(output):
             overrides = list(settings.overrides.task)
@@ -56,8 +59,11 @@ def job(composed: DictConfig) -> float | None:
             check_stage(config)
             if settings.mode is RunMode.RUN and LAUNCH.leads:
                 announce(config)
-            recorded = without_secrets(config, OmegaConf.to_container(composed, resolve=False))
-            return execute(config, output, overrides, recorded)
+            secrets = secrets_of(config, OmegaConf.to_container(composed, resolve=False))
+            hide_in_files(output / ".hydra", secrets)
+            return execute(
+                config, output, recorded_overrides(overrides, secrets), without_secrets(config, secrets)
+            )
     except (MetashotError, OmegaConfBaseException) as error:
         if settings.mode is RunMode.MULTIRUN or SHOW_ALL:
             raise

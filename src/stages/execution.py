@@ -31,8 +31,7 @@ def execute(
         overrides: of the command line.
         recorded: the config as `run.json` and trackers may hold it; by default as it is.
     """
-    from rich.console import Console
-
+    from metashot.data.console import PlainConsole
     from metashot.engine.runs.record import RunRecord
     from metashot.engine.sweeps.pruning import watched
     from metashot.stages.components import make_run_config
@@ -43,7 +42,7 @@ def execute(
     config = make_run_config(composed)
     functions = chosen_stages(config)
     tracker = watched(run_tracker(config, recorded, overrides, silent=not LAUNCH.leads))
-    console = Console(width=None if sys.stdout.isatty() else LOG_WIDTH, quiet=not LAUNCH.leads)
+    console = PlainConsole(width=None if sys.stdout.isatty() else LOG_WIDTH, quiet=not LAUNCH.leads)
     record = RunRecord(output, recorded, overrides, writes=LAUNCH.leads)
     run = RunContext(config, output, console, tracker, record)
     figure: float | None = None

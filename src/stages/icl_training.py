@@ -6,14 +6,19 @@ from pathlib import Path
 
 from metashot.data.episodes import check_disjoint
 from metashot.engine.errors import ConfigError
+from metashot.engine.files import write_json
 from metashot.engine.models.loading import load_model
 from metashot.engine.training.checkpoint import best_checkpoint
 from metashot.engine.training.loop import TrainingOutcome
+from metashot.engine.training.ranks import leads
+from metashot.icl.meta_training import find_learning_rate
 from metashot.icl.methods import Method
 from metashot.icl.training_settings import MetaTrainSettings
 from metashot.stages.context import RunContext
 from metashot.stages.run_config import AnyMethod, RunConfig
 from metashot.stages.task_source import TaskChoice, choose_tasks
+
+LR_RANGE_FILE = "lr_range.json"
 
 
 def train_stage(run: RunContext) -> float:
@@ -33,6 +38,36 @@ def train_stage(run: RunContext) -> float:
     _tell(run, outcome)
     run.tracker.artifact("checkpoint", "checkpoint", trained_folder(run.output))
     return 100.0 * outcome.metrics.get("metric", 0.0)
+
+
+def find_lr_stage(run: RunContext) -> float:
+    """The learning-rate range test; returns the suggested rate, and keeps the curve in `lr_range.json`."""
+    config = run.config
+    settings, tasks = training_settings(config), choose_tasks(config)
+    _check_tasks(tasks)
+    found = find_learning_rate(
+        settings, load_model(config.model), tasks.source, tasks.training, config.find_lr
+    )
+    if leads():
+        write_json(
+            run.output / LR_RANGE_FILE,
+            {
+                "suggestion": found.suggestion,
+                "ended": found.ended,
+                "rates": found.rates,
+                "losses": found.losses,
+            },
+        )
+    for step, (rate, loss) in enumerate(zip(found.rates, found.losses, strict=True), 1):
+        run.tracker.log({"find_lr/learning_rate": rate, "find_lr/loss": loss}, step)
+        if step % 5 == 1 or step == len(found.rates):
+            run.console.print(f"{rate:9.2e}  {loss:8.4f}", soft_wrap=True)
+    run.console.print(
+        f"{len(found.rates)} steps, {found.ended}; the smoothed loss is least at {10 * found.suggestion:.2g}; "
+        f"try optimizer.learning_rate={found.suggestion:.1e}",
+        soft_wrap=True,
+    )
+    return found.suggestion
 
 
 def _tell(run: RunContext, outcome: TrainingOutcome) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
+from metashot.data.terminal import printable
 from metashot.engine.errors import ConfigError
 from metashot.engine.runs.config_difference import config_changes
 from metashot.engine.runs.record import read_run
@@ -31,7 +32,11 @@ def replay(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list
     today: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # pyright: ignore[reportAssignmentType]
     changes = config_changes(saved.config, today, ignore=("results_root", "logger"))
     if changes:
-        print("the config differs from the recorded one (then -> today):", *changes, sep="\n  ")
+        print(
+            "the config differs from the recorded one (then -> today):",
+            *map(printable, map(str, changes)),
+            sep="\n  ",
+        )
     else:
         print("the config is the same as then")
     return config, again

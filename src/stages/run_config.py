@@ -21,6 +21,7 @@ from metashot.engine.report.compare import CompareConfig
 from metashot.engine.scoring import Scorer
 from metashot.engine.training.learner import MetricSink
 from metashot.engine.training.loop import TrainingOutcome
+from metashot.engine.training.lr_range import LrRangeConfig
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.icl.cell import Truncation
 from metashot.icl.export import ExportConfig
@@ -113,6 +114,7 @@ class RunConfig:
     report: ReportConfig
     compare: CompareConfig
     plan: PlanConfig
+    find_lr: LrRangeConfig
     export: ExportConfig
     probe: ProbeConfig
 

@@ -20,6 +20,7 @@ STAGES = {
     "prepare": {"icl": "preparation.prepare_stage", "prompt": "metaprompt.prepare_stage"},
     "doctor": {"icl": "preparation.doctor_stage"},
     "train": {"icl": "icl_training.train_stage", "prompt": "metaprompt.train_stage"},
+    "find_lr": {"icl": "icl_training.find_lr_stage"},
     "evaluate": {"icl": "icl_evaluation.evaluate_stage", "prompt": "metaprompt.evaluate_stage"},
     "plan": {"icl": "icl_evaluation.plan_stage", "prompt": "metaprompt_checks.plan_stage"},
     "probe": {"prompt": "metaprompt_checks.probe_stage"},

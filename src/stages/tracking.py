@@ -15,6 +15,7 @@ _TRAINING = ("optimizer", "trainer")
 _META = ("supmer", "corpus")
 _OWN_NODES: dict[str, tuple[str, ...]] = {
     "train": (*_TRAINING, *_META),
+    "find_lr": (*_TRAINING, "find_lr"),
     "prepare": ("prepare", "corpus"),
     "evaluate": ("scorer", "tuning", "selection", "prompt", "checkpoint"),
     "plan": ("plan", "scorer", "selection", "prompt", "checkpoint"),

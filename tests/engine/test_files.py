@@ -85,11 +85,14 @@ def test_temporary_files_of_processes_that_are_gone_are_removed(tmp_path):
     process.start()
     process.join()
     (left,) = tmp_path.iterdir()
+    folder = left.with_name(left.name.replace(".a.", ".folder."))
+    (folder / "inner").mkdir(parents=True)
     (tmp_path / ".other.tmp").write_text("")
     with replacing(tmp_path / "b") as stream:
         remove_leftovers(tmp_path)
         stream.write(b"whole")
     assert not left.exists()
+    assert not folder.exists()
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.tmp", "b"]
 
 

@@ -13,9 +13,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 
 @pytest.mark.slow
 def test_the_demo_writes_rows_table_and_plot(tmp_path):
-    sizes = (
-        "--base-steps 2 --steps 2 --other-steps 2 --batch 8 --train-tasks 16 --target-tasks 2 --test-size 4"
-    )
+    sizes = "--base-steps 2 --steps 2 --batch 8 --train-tasks 16 --target-tasks 2 --test-size 4"
     subprocess.run(
         [
             sys.executable, REPOSITORY / "experiments/metaicl_demo/run_demo.py", *sizes.split(),

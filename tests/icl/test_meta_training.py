@@ -25,7 +25,8 @@ from metashot.engine.training.signals import Interrupted
 from metashot.engine.training.trainable import LoraConfig, TrainableConfig
 from metashot.icl.collate import Batching
 from metashot.icl.held_out import HeldOutConfig
-from metashot.icl.meta_training import MetaLearner, chosen_tasks, train
+from metashot.icl.meta_learner import MetaLearner
+from metashot.icl.meta_training import chosen_tasks, train
 from metashot.icl.prompt import Objective
 from metashot.icl.training_settings import pools_digest
 
@@ -189,6 +190,44 @@ def test_low_rank_updates_train_on_a_frozen_bfloat16_base(tmp_path: Path) -> Non
     stored = load_file(outcome.checkpoint / "adapter_model.safetensors")
     assert {tensor.dtype for tensor in stored.values()} == {torch.float32}
     assert any(bool(tensor.any()) for name, tensor in stored.items() if "lora_B" in name)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # bitsandbytes and PEFT tell what 4 bits on a CPU are
+def test_low_rank_updates_train_and_resume_on_a_base_of_four_bits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QLoRA, with bitsandbytes' kernels for the CPU."""
+    whole = kit.tiny("llama")
+    whole.model.save_pretrained(tmp_path / "base")
+    whole.tokenizer.save_pretrained(tmp_path / "base")
+
+    def trained(name: str) -> Any:
+        base = load_model(LocalModel("base", str(tmp_path / "base"), quantization="int4", device="cpu"))
+        assert "Linear4bit" in {type(module).__name__ for module in base.model.modules()}
+        settings = kit.settings(
+            loop={"steps": 30},
+            trainable=TrainableConfig(lora=LoraConfig(r=4)),
+            optimizer={"learning_rate": 1e-2},
+        )
+        return train(settings, base, kit.SOURCE, TRAIN, TARGETS, tmp_path / name, sink)
+
+    class Losses:
+        seen: list[float] = []  # noqa: RUF012
+
+        def log(self, metrics: Any, step: int) -> None:
+            self.seen.append(metrics["train/loss"])
+
+    sink = Losses()
+    outcome = trained("run")
+    assert sink.seen[-1] < 0.9 * sink.seen[0]
+    stored = load_file(outcome.checkpoint / "adapter_model.safetensors")
+    assert all("lora_" in name and tensor.dtype == torch.float32 for name, tensor in stored.items())
+    with monkeypatch.context() as patch:
+        stopping_at(patch, 11)
+        with pytest.raises(Interrupted):
+            trained("stopped")
+    assert final_files(trained("stopped")) == final_files(outcome)
 
 
 def test_layers_that_a_model_does_not_have_are_named(tmp_path: Path) -> None:

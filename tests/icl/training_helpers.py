@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+
 from metashot.data.synthetic import SyntheticSource
 from metashot.data.task import Example
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.training.loop import LoopConfig
 from metashot.engine.training.optimizers import OptimizerConfig
+from metashot.engine.training.ranks import world_size
 from metashot.icl.methods import Method
 from metashot.icl.prompt import LengthLimits, Objective
 from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings
@@ -46,3 +50,18 @@ def settings(**changes: Any) -> MetaTrainSettings:
         optimizer=OptimizerConfig(**optimizer),
         **changes,
     )
+
+
+def sharding(accelerator: Any, module: Any, optimizer: Any) -> Any:
+    """What `Accelerator.prepare` does under FSDP2: shard each layer and the rest, hand the shards to the optimizer."""
+    del accelerator
+    mesh = init_device_mesh("cpu", (world_size(),))
+    old = dict(module.named_parameters())
+    assert module._no_split_modules
+    for layer in [one for one in module.modules() if type(one).__name__ in module._no_split_modules]:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(module, mesh=mesh)
+    new = {id(old[name]): parameter for name, parameter in module.named_parameters()}
+    for group in optimizer.param_groups:
+        group["params"] = [new[id(parameter)] for parameter in group["params"]]
+    return module, optimizer

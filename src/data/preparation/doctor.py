@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from metashot.data.console import PlainConsole
 from metashot.data.files import FileRecord, record_of
 from metashot.data.jsonl import file_name
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
@@ -85,7 +86,7 @@ def doctor(
         for finding in _examine(root, file, record, has_manifest)
     ]
     report = DoctorReport(root, len(expected), tuple(findings))
-    shown = console or Console()
+    shown = console or PlainConsole()
     shown.print(report.table() if findings else f"{root}: {len(expected)} files, all whole")
     return report
 

@@ -13,6 +13,7 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
+from metashot.data.console import PlainConsole
 from metashot.data.errors import DataError, suggestion
 from metashot.data.files import record_of, remove_leftovers
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
@@ -158,7 +159,7 @@ def prepare(settings: PrepareSettings, console: Console | None = None) -> Prepar
     Raises:
         DataError: the request itself is wrong: an unknown role, source, task or number.
     """
-    shown = console or Console()
+    shown = console or PlainConsole()
     jobs = _jobs(settings)
     with _alone_in(settings.root, shown):
         report = _prepare(settings, jobs, shown)

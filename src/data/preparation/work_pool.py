@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
 from metashot.data.errors import MetashotError
+from metashot.data.terminal import printable
 
 _POLL_SECONDS = 0.2
 
@@ -142,7 +143,7 @@ class _Display:
 
     def __init__(self, console: Console, total: int) -> None:
         self._console = console
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
         self._progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._all = self._progress.add_task("all tasks", total=total)
         self._running: dict[str, TaskID] = {}
@@ -157,11 +158,11 @@ class _Display:
     def show(self, label: str, what: str, rows: int) -> None:
         if label not in self._running:
             self._running[label] = self._progress.add_task(label, total=None)
-        self._progress.update(self._running[label], description=f"{label}: {what}", completed=rows)
+        self._progress.update(self._running[label], description=printable(f"{label}: {what}"), completed=rows)
 
     def finish(self, label: str, result: Any) -> None:
         if label in self._running:
             self._progress.remove_task(self._running.pop(label))
         self._progress.advance(self._all)
         state = "failed: " + result if isinstance(result, str) else "done"
-        self._console.print(f"{label}: {state}", markup=False, highlight=False, soft_wrap=True)
+        self._console.print(printable(f"{label}: {state}"), markup=False, highlight=False, soft_wrap=True)

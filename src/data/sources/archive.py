@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from metashot.data.errors import DataError
+from metashot.data.files import remove_leftovers, temporary_beside
 
 MAX_BYTES = 40 << 30
 """Most bytes that an archive may unpack to."""
@@ -30,7 +30,9 @@ def extract_zip(
     if folder.is_dir():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    remove_leftovers(folder.parent)
+    scratch = temporary_beside(folder)
+    scratch.mkdir()
     try:
         with zipfile.ZipFile(archive) as opened:
             for member in opened.infolist():

@@ -124,7 +124,7 @@ def _locate(recipe: Recipe, place: Place, split: str, reach: Reach) -> Located:
     if place.hub is None:
         raise DataError(f"source of {recipe.name}", "names neither hub nor files", "add one of them")
     if reach.raw is not None:
-        found = locate_in_folder(reach.raw / place.hub, place.config, split)
+        found = locate_in_folder(reach.raw / _inside(place.hub), place.config, split)
         if found is not None:
             return found
     if not reach.online:
@@ -139,7 +139,7 @@ def _locate_file(recipe: Recipe, place: Place, split: str, reach: Reach) -> Loca
         )
     name = place.files[split]
     if place.archive is not None:
-        return _locate_in_archive(place, place.archive, name, reach)
+        return _locate_in_archive(recipe, place, place.archive, name, reach)
     if not is_address(name):
         return _local(name, split, recipe, reach)
     if not reach.online:
@@ -162,10 +162,20 @@ def _local(name: str, split: str, recipe: Recipe, reach: Reach) -> Located:
 
 
 def _candidates(name: str, recipe: Recipe, reach: Reach) -> list[Path]:
-    path = Path(name).expanduser()
-    if path.is_absolute():
-        return [path]
+    path = _inside(name)
     return [Path(recipe.path).parent / path, *([reach.raw / path] if reach.raw is not None else [])]
+
+
+def _inside(name: str) -> Path:
+    """A path of a recipe: below the folder that it starts at, since a recipe may come from others."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or name.startswith("~") or "\\" in name or "\0" in name:
+        raise DataError(
+            name,
+            "lies outside the folders that a recipe may read",
+            "write a path below the recipe's folder, or give the folder on the command line: data.raw=<folder>",
+        )
+    return Path(path)
 
 
 def own_files(recipe: Recipe, reach: Reach) -> list[list[str | int]]:
@@ -193,15 +203,16 @@ def _in_saved_folder(folder: Path, split: str) -> tuple[Path, ...]:
     return files
 
 
-def _locate_in_archive(place: Place, archive: str, name: str, reach: Reach) -> Located:
+def _locate_in_archive(recipe: Recipe, place: Place, archive: str, name: str, reach: Reach) -> Located:
     if is_address(archive):
         if not reach.online:
             raise DataError(archive, "web addresses may not be asked", "set prepare.online=true")
         local = download(archive, _cached(archive, reach), place.sha256.get("archive"), reach.limits)
     else:
-        local = Path(archive).expanduser()
+        candidates = _candidates(archive, recipe, reach)
+        local = next((path for path in candidates if path.is_file()), candidates[0])
     folder = extract_zip(local, reach.cache / "unpacked" / _key(archive))
-    path = folder / name
+    path = folder / _inside(name)
     if not path.is_file():
         members = [str(found.relative_to(folder)) for found in folder.rglob("*") if found.is_file()]
         raise DataError(archive, f'holds no "{name}"', suggestion(name, members))
@@ -209,7 +220,12 @@ def _locate_in_archive(place: Place, archive: str, name: str, reach: Reach) -> L
 
 
 def _cached(url: str, reach: Reach) -> Path:
-    return reach.cache / _key(url) / (PurePosixPath(urlsplit(url).path).name or "file")
+    return reach.cache / _key(url) / _file_name(urlsplit(url).path)
+
+
+def _file_name(path: str) -> str:
+    name = PurePosixPath(path).name
+    return name if name not in ("", ".", "..") else "file"
 
 
 def _key(text: str) -> str:

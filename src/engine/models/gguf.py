@@ -7,7 +7,7 @@ import os
 import shutil
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -54,12 +54,12 @@ def convert_gguf(source: GgufFile) -> Path:
     digest = source.digest()
     target = cache_folder() / "models" / f"{source.stem}-{digest[:16]}"
     if _is_whole(target):
+        _remove_leftovers(target.parent)
         return target
     with output_errors(target):
         target.parent.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(target.parent):
-        for leftover in target.parent.glob(f".*{_STAGING_SUFFIX}"):
-            shutil.rmtree(leftover, ignore_errors=True)
+        _remove_staging(target.parent)
         if _is_whole(target):
             return target
         if target.exists():
@@ -99,6 +99,19 @@ def _is_whole(folder: Path) -> bool:
         )
     except (OSError, ValueError):
         return False
+
+
+def _remove_staging(folder: Path) -> None:
+    """What killed conversions left; the caller holds the lock, so that none is running."""
+    for leftover in folder.glob(f".*{_STAGING_SUFFIX}"):
+        shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """The same where nothing is to be converted, unless another process converts just now."""
+    if any(folder.glob(f".*{_STAGING_SUFFIX}")):
+        with suppress(OSError, Timeout), FileLock(folder / ".conversion.lock", mode=0o666, timeout=0):
+            _remove_staging(folder)
 
 
 @contextmanager

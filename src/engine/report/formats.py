@@ -11,6 +11,7 @@ from rich.console import Group
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
+from metashot.data.terminal import printable
 from metashot.engine.report.table import Cell, Table
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
@@ -19,16 +20,12 @@ _NUMBER = re.compile(r"[+-]?\.?\d[^=@()!]*$")
 
 def console(table: Table) -> Group:
     """The table for a terminal. Its note is no caption, which would be as narrow as the table."""
-    shown = ConsoleTable(title=table.title, title_justify="left")
+    shown = ConsoleTable(title=Text(printable(table.title)), title_justify="left")
     for place, name in enumerate(table.heads):
         shown.add_column(name, justify="left" if place < table.n_labels else "right", overflow="fold")
     for row in table.rows:
-        shown.add_row(*(f"[bold]{_plain(cell)}[/bold]" if cell.best else _plain(cell) for cell in row))
+        shown.add_row(*(Text(printable(cell.text), style="bold" if cell.best else "") for cell in row))
     return Group(shown, Text(table.note, style="table.caption"), "")
-
-
-def _plain(cell: Cell) -> str:
-    return cell.text.replace("[", r"\[")
 
 
 def markdown(tables: Sequence[Table], problems: Sequence[str], title: str = "Report") -> str:

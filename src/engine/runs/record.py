@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from metashot.data.files import remove_leftovers
 from metashot.data.json_text import parse_json
 from metashot.data.seals import SEAL, sealed, unsealed
 from metashot.engine.errors import OutputError
@@ -49,6 +50,8 @@ class RunRecord:
         self.folder = folder
         self._writes = writes
         self._start = time.monotonic()
+        if writes:
+            remove_leftovers(folder)
         self._content: dict[str, Any] = {
             "format": _FORMAT,
             "config": dict(config),

@@ -37,6 +37,7 @@ class ResultStore:
         probe = self.folder / ".writable"
         write_atomic(probe, "")
         probe.unlink(missing_ok=True)
+        remove_leftovers(self.folder)
         remove_leftovers(self.folder, "*/.*.tmp")
 
     def get(self, fingerprint: str) -> FinishedCell | None:

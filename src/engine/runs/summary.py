@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from metashot.data.terminal import printable
 from metashot.engine.metrics.classification import Metric
@@ -133,12 +133,12 @@ _COLUMNS = ("task", "metric", "n", "mean", "95 % interval", "worst seed")
 def console_table(summary: Summary) -> Table:
     """The table that a run prints."""
     title = f"{summary.method}, {summary.model}, {summary.setting}, k={summary.k} (percent)"
-    table = Table(title=escape(printable(title)), title_justify="left")
+    table = Table(title=Text(printable(title)), title_justify="left")
     for index, column in enumerate(_COLUMNS):
         table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index == 0)
     rows = _rows(summary)
     for row in rows[:-1]:
-        table.add_row(*(escape(printable(cell)) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     table.add_section()
     table.add_row(*rows[-1], style="bold")
     return table

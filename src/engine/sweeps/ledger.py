@@ -16,7 +16,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from metashot.data.files import remove_leftovers
 from metashot.data.json_text import read_json
+from metashot.data.seals import SEAL, sealed, unsealed
 from metashot.engine.errors import ConfigError, MetashotError, OutputError
 from metashot.engine.files import digest_of, output_errors, write_json
 from metashot.engine.runs.config_difference import config_changes
@@ -108,6 +110,7 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "ledger"
+        remove_leftovers(self.folder)
         header = self.folder / HEADER
         own = {"project": PROJECT, "format": FORMAT_VERSION}
         if not header.is_file():
@@ -206,6 +209,8 @@ class Ledger:
         path = self._path(key)
         try:
             content = read_json(path)
+            # Records of earlier versions carry no seal.
+            content = unsealed(content) if SEAL in content else content
             content["overrides"] = tuple(content["overrides"])
             content["state"] = JobState(content["state"])
             return JobRecord(**content)
@@ -223,7 +228,7 @@ class Ledger:
         return self.folder / f"{key}.json"
 
     def _write(self, record: JobRecord) -> None:
-        write_json(self._path(record.key), asdict(record))
+        write_json(self._path(record.key), sealed(asdict(record)))
 
 
 def decides(override: str) -> bool:

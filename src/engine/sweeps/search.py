@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from metashot.engine.errors import ConfigError
+from metashot.data.seals import SEAL, digest_of
+from metashot.engine.errors import ConfigError, MetashotError
 from metashot.engine.sweeps.pruning import TrialAddress, make_pruner, trial_id
 from metashot.engine.tracking.tracker import import_extra
 
@@ -104,17 +106,19 @@ class Search:
                 "sweep a key, such as k=4,8,16 or 'optimizer.learning_rate=tag(log, interval(1e-5, 1e-3))'",
             )
         self._space = {name: self._distribution(part) for name, part in space.items()}
-        self._storage = self._open_storage()
-        self._study = self._optuna.create_study(
-            storage=self._storage,
-            study_name=spec.study,
-            direction=spec.direction,
-            sampler=self._sampler(),
-            pruner=make_pruner(spec.pruner, spec.warmup_steps),
-            load_if_exists=True,
-        )
-        self._check_kept_study()
-        self._close_interrupted()
+        pruner = make_pruner(spec.pruner, spec.warmup_steps)
+        with self._storage_errors():
+            self._storage = self._optuna.storages.get_storage(spec.storage)
+            self._study = self._optuna.create_study(
+                storage=self._storage,
+                study_name=spec.study,
+                direction=spec.direction,
+                sampler=self._sampler(),
+                pruner=pruner,
+                load_if_exists=True,
+            )
+            self._check_kept_study()
+            self._close_interrupted()
 
     @property
     def remaining(self) -> int:
@@ -134,6 +138,9 @@ class Search:
         elif value is None:
             self._study.tell(number, state=states.FAIL)
         else:
+            own = trial_id(self._storage, self.spec.study, number)
+            params = dict(self._storage.get_trial(own).params)
+            self._storage.set_trial_user_attr(own, SEAL, _seal(params, value))
             self._study.tell(number, value)
 
     def points(self) -> list[dict[str, Value]]:
@@ -177,6 +184,7 @@ class Search:
         if kept != self.spec.direction:
             raise ConfigError(place, f"study {self.spec.study!r} was begun with direction {kept}", out)
         for trial in self._study.get_trials(deepcopy=False):
+            self._check_seal(trial)
             if not trial.distributions:
                 continue
             if set(trial.distributions) != set(self._space):
@@ -193,6 +201,16 @@ class Search:
                         out,
                     )
 
+    def _check_seal(self, trial: Any) -> None:
+        """Raise ConfigError when a finished trial is not as it was told; trials of earlier versions carry no seal."""
+        told = trial.user_attrs.get(SEAL)
+        if told is not None and trial.value is not None and told != _seal(dict(trial.params), trial.value):
+            raise ConfigError(
+                "hydra.sweeper.search.storage",
+                f"trial {trial.number} of {self.spec.storage!r} is damaged: it differs from its seal",
+                "restore the database, or remove it: finished jobs are not run again",
+            )
+
     def _distribution(self, part: Choice | Interval) -> Any:
         distributions = self._optuna.distributions
         if isinstance(part, Choice):
@@ -201,9 +219,12 @@ class Search:
             return distributions.IntDistribution(int(part.low), int(part.high), log=part.log)
         return distributions.FloatDistribution(part.low, part.high, log=part.log)
 
-    def _open_storage(self) -> Any:
+    @contextmanager
+    def _storage_errors(self) -> Generator[None]:
         try:
-            return self._optuna.storages.get_storage(self.spec.storage)
+            yield
+        except MetashotError:
+            raise
         except Exception as error:  # whatever the database's driver raises
             raise ConfigError(
                 "hydra.sweeper.search.storage",
@@ -231,6 +252,10 @@ class Search:
                 f"one of {', '.join(makers)}",
             )
         return makers[self.spec.sampler]()
+
+
+def _seal(params: dict[str, Any], value: float) -> str:
+    return digest_of({"params": params, "value": float(value)})
 
 
 def _said(distribution: Any) -> str:

@@ -1,4 +1,4 @@
-"""Weights & Biases: one fresh run per job, opened with its first record, so that a refused config leaves none behind.
+"""Weights & Biases: one run per output folder, opened with its first record, so that a refused config leaves none behind.
 
 This is the only module that imports wandb. What the user's environment says (`WANDB_MODE`, `WANDB_DISABLED`,
 `WANDB_PROJECT`, `WANDB_ENTITY`, `WANDB_NAME`, `WANDB_TAGS`, `WANDB_NOTES`, `WANDB_RUN_ID`, `WANDB_RUN_GROUP`,
@@ -52,7 +52,8 @@ class WandbTracker:
     Args:
         label: how the run is called.
         config: the resolved config, nested.
-        folder: where the run is kept.
+        folder: where the run is kept. A run of the same kind and name that a former job left there is
+            continued, unless `id` or `resume` say otherwise: a resumed training stays one run.
         mode: `online`, `offline`, `disabled`, or `auto`: online when a key is set.
         entity: whose project it is; None is the key's own.
         id: W&B's own name of the run; None draws one.
@@ -85,6 +86,12 @@ class WandbTracker:
         self._settings: dict[str, Any] = {
             key: value for key, value in own.items() if not os.environ.get(_variable(key))
         }
+        self._called = {"job_type": label.job_type, "name": label.name}
+        before = _noted(folder)
+        continues = before is not None and self._called.items() <= before.items()
+        self._artifacts = dict(before["artifacts"]) if before is not None and continues else {}
+        if before is not None and continues and id is None and resume is None and _free("id", "resume"):
+            self._settings |= {"id": before["id"], "resume": "allow"}
         if not os.environ.get("WANDB_TAGS"):
             self._settings["tags"] = list(label.tags)
         _check(self._settings)
@@ -106,10 +113,11 @@ class WandbTracker:
             with quietly("note its address"):
                 own = self._open
                 address = {
+                    **self._called,
                     "id": own.id,
                     "project": own.project,
                     "entity": own.entity or None,
-                    "artifacts": {},
+                    "artifacts": self._artifacts,
                 }
                 write_json(self._output / ADDRESS_FILE, address)
         return self._open
@@ -143,6 +151,7 @@ class WandbTracker:
     def _start(self, mode: str) -> Any:
         self._folder.mkdir(parents=True, exist_ok=True)
         # A Settings object keeps the id of the first run started with it, so each run gets its own.
+        # Offline, the client would answer `resume` with a new id.
         settings = self._wandb.Settings(
             init_timeout=_INIT_SECONDS,
             finish_timeout=_FINISH_SECONDS,
@@ -156,7 +165,7 @@ class WandbTracker:
             mode=mode,
             reinit="finish_previous",
             settings=settings,
-            **self._settings,
+            **{key: value for key, value in self._settings.items() if mode == "online" or key != "resume"},
         )
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
@@ -215,11 +224,21 @@ class WandbTracker:
 def address_of(path: Path) -> dict[str, Any] | None:
     """Which W&B run left `path`: noted in its output folder, at or above it; None where none is."""
     for folder in (path, *list(path.absolute().parents)[:_LEVELS_UP]):
-        try:
-            return read_json(folder / ADDRESS_FILE)
-        except (OSError, ValueError):
-            continue
+        if (address := _noted(folder)) is not None:
+            return address
     return None
+
+
+def _noted(folder: Path) -> dict[str, Any] | None:
+    try:
+        return read_json(folder / ADDRESS_FILE)
+    except (OSError, ValueError):
+        return None
+
+
+def _free(*keys: str) -> bool:
+    """Whether the environment leaves these settings to the config."""
+    return not any(os.environ.get(_variable(key)) for key in keys)
 
 
 def _variable(key: str) -> str:

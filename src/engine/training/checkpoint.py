@@ -33,13 +33,13 @@ from metashot.data.json_text import parse_json, read_json
 from metashot.engine.errors import CheckpointError, OutputError
 from metashot.engine.files import digest_of, fsync_folder, output_errors, sha256_file
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
+from metashot.engine.training.sharded import Gather, memory_of, sharded_among, whole, write_safetensors
 from metashot.engine.training.state_tree import join_tree, split_tree
 
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 STATE_TENSORS = "state.safetensors"
 STATE_VALUES = "state.json"
-WORLD_SIZE = "trainer.world_size"
 _FORMAT = 1
 _PREFIX = "step-"
 _STAGING_SUFFIX = ".tmp"
@@ -75,7 +75,7 @@ class CheckpointStore:
 
     Attributes:
         root: the folder that holds them.
-        identity: what must be equal to continue a run (config keys, model digest, world size); dotted keys.
+        identity: what must be equal to continue a run (config keys, model digest); dotted keys.
         method: what the weights are trained for; evaluation reads it (`icl.training_stage.trained_method`).
         keep_last: how many of the newest to keep, at least 1.
         keep_best: how many more to keep by metric.
@@ -97,10 +97,12 @@ class CheckpointStore:
         *,
         metric: float | None = None,
         export: Callable[[Path], None] | None = None,
+        gather: Gather = whole,
     ) -> Path:
         """Write the checkpoint of `step`, then remove those that `keep_last` and `keep_best` give up.
 
-        CPU tensors are written from where they lie, without a second copy in memory.
+        CPU tensors are written from where they lie, without a second copy in memory. Sharded ones are asked of
+        `gather` in the order of `stored_tensors`, one at a time.
 
         Raises:
             OutputError: full disk or unwritable folder; all earlier checkpoints are untouched.
@@ -115,7 +117,7 @@ class CheckpointStore:
                 staging.mkdir()
                 if export is not None:
                     export(staging)
-                _write_parts(staging, target, weights, state)
+                _write_parts(staging, target, weights, state, gather)
                 self._write_manifest(staging, step, metric)
                 self._publish(staging, target)
         except BaseException:
@@ -229,9 +231,7 @@ class CheckpointStore:
         raise CheckpointError(
             str(folder),
             f"cannot be continued by this run: {told}",
-            "start as many processes as before"
-            if differing == [WORLD_SIZE]
-            else "set the keys back, or start in another output folder",
+            "set the keys back, or start in another output folder",
         )
 
 
@@ -308,13 +308,23 @@ def _weights_file(folder: Path) -> str:
     return ADAPTER_WEIGHTS if is_adapter(folder) else WEIGHTS
 
 
-def _write_parts(staging: Path, target: Path, weights: dict[str, torch.Tensor], state: Any) -> None:
+def stored_tensors(weights: dict[str, torch.Tensor], state: Any) -> list[torch.Tensor]:
+    """All tensors of a checkpoint, in the order in which they are written."""
+    return [*distinct_tensors(weights).values(), *split_tree(state)[0].values()]
+
+
+def _write_parts(
+    staging: Path, target: Path, weights: dict[str, torch.Tensor], state: Any, gather: Gather
+) -> None:
     """Write into `staging`; errors name the file as it would stand in `target`."""
     tensors, values = split_tree(state)
+    metadata = {"format": "pt"}  # transformers loads a .safetensors file only when it names its framework
     for name, part in ((_weights_file(staging), distinct_tensors(weights)), (STATE_TENSORS, tensors)):
         with _save_errors(target / name):
-            # transformers loads a .safetensors file only when it names its framework.
-            save_file(part, staging / name, metadata={"format": "pt"})
+            if sharded_among(part.values()):
+                write_safetensors(part, staging / name, metadata, gather)
+            else:
+                save_file(part, staging / name, metadata=metadata)
     with _save_errors(target / STATE_VALUES):
         (staging / STATE_VALUES).write_text(json.dumps(values) + "\n", encoding="utf-8")
 
@@ -324,7 +334,7 @@ def distinct_tensors(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor
     seen: set[tuple[int, torch.Size]] = set()
     distinct: dict[str, torch.Tensor] = {}
     for name, tensor in weights.items():
-        key = (tensor.data_ptr(), tensor.shape)
+        key = (memory_of(tensor), tensor.shape)
         if key not in seen or tensor.numel() == 0:
             seen.add(key)
             distinct[name] = tensor.detach().contiguous()

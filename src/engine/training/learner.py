@@ -29,13 +29,18 @@ class StepReport:
         loss: this rank's mean loss per sequence, in nats.
         sequences: sequences this rank trained on.
         target_tokens: target tokens among them.
-        metrics: further numbers to log (gradient norm, learning rate, ...).
+        metrics: further numbers to log as they are (gradient norm, learning rate, ...).
+        tokens: all their tokens, contexts included and padding not.
+        means: sum and count of numbers that are averaged over ranks and over the steps of a log line; every rank has
+            the same keys in every step.
     """
 
     loss: float
     sequences: int
     target_tokens: int
     metrics: Mapping[str, float] = field(default_factory=dict)
+    tokens: int = 0
+    means: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 class Learner(Protocol):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import time
 from contextlib import nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -17,18 +17,24 @@ from tqdm import tqdm
 from metashot.data.value_kinds import Count, Name, Positive
 from metashot.engine.errors import CheckpointError, ConfigError, OutputError
 from metashot.engine.files import write_json
-from metashot.engine.training.checkpoint import WORLD_SIZE, Checkpoint, CheckpointStore, checkpoint_folders
+from metashot.engine.training.checkpoint import (
+    Checkpoint,
+    CheckpointStore,
+    checkpoint_folders,
+    stored_tensors,
+)
 from metashot.engine.training.learner import DivergedError, Learner, MetricSink, StepReport
-from metashot.engine.training.randomness import capture_rng, restore_rng
+from metashot.engine.training.randomness import capture_rng, draw_anew, restore_rng
 from metashot.engine.training.ranks import (
     barrier,
     gather_objects,
     max_over_ranks,
     rank,
-    sum_over_ranks,
     world_size,
 )
+from metashot.engine.training.sharded import Gathering, sharded_among
 from metashot.engine.training.signals import Interrupted, StopRequest, catch_stop_signals
+from metashot.engine.training.window import Window, step_totals
 
 _log = logging.getLogger(__name__)
 
@@ -89,6 +95,7 @@ class _Cursor:
     step: int = 0
     sequences: int = 0
     target_tokens: int = 0
+    tokens: int = 0
     best: float | None = None
     evaluations_since_best: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
@@ -104,8 +111,8 @@ def run_training(
     Args:
         learner: the method.
         settings: how long, how often.
-        store: where checkpoints go; its `identity` decides which may be continued. The number of processes is
-            added to it.
+        store: where checkpoints go; its `identity` decides which may be continued. Another number of processes
+            continues with the same sequences; only what is drawn inside the model (dropout) differs.
         sink: where metrics go (rank 0 only).
 
     Raises:
@@ -117,7 +124,6 @@ def run_training(
     """
     _check(settings)
     started = time.monotonic()
-    store = replace(store, identity={**store.identity, WORLD_SIZE: world_size()})
     with store.alone() if rank() == 0 else nullcontext():
         cursor = _resume(learner, settings, store)
         run = _Run(learner, settings, store, sink, cursor)
@@ -163,13 +169,27 @@ def _restore(learner: Learner, checkpoint: Checkpoint) -> None:
     try:
         learner.load_weights(checkpoint.weights)
         learner.load_state(checkpoint.state["learner"])
-        restore_rng(checkpoint.state["rng"][rank()])
+        _restore_randomness(checkpoint)
     except (KeyError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             str(checkpoint.folder),
             f"does not fit this model or optimizer: {error}",
             "continue with the model and optimizer it was written by",
         ) from error
+
+
+def _restore_randomness(checkpoint: Checkpoint) -> None:
+    states = checkpoint.state["rng"]
+    if len(states) == world_size():
+        restore_rng(states[rank()])
+        return
+    draw_anew(checkpoint.step, rank())
+    if rank() == 0:
+        _log.info(
+            "written by %d processes, continued by %d: the sequences stay the same, dropout is drawn anew",
+            len(states),
+            world_size(),
+        )
 
 
 @dataclass(slots=True)
@@ -180,9 +200,7 @@ class _Run:
     sink: MetricSink | None
     cursor: _Cursor
     saved_step: int = -1
-    window: list[float] = field(default_factory=lambda: [0.0, 0.0, 0.0])
-    window_steps: int = 0
-    window_start: float = field(default_factory=time.monotonic)
+    window: Window = field(default_factory=Window)
 
     def advance(self, stop: StopRequest) -> str:
         """Step until there is a reason to end, and name it."""
@@ -221,12 +239,11 @@ class _Run:
             self._record_divergence(error)
             raise
         cursor.step += 1
-        totals = [report.loss * report.sequences, float(report.sequences), float(report.target_tokens)]
-        totals = sum_over_ranks(totals, self.learner.device)
-        cursor.sequences += int(totals[1])
-        cursor.target_tokens += int(totals[2])
-        self.window = [old + new for old, new in zip(self.window, totals, strict=True)]
-        self.window_steps += 1
+        totals = step_totals(report, self.learner.device)
+        cursor.sequences += int(totals.sequences)
+        cursor.target_tokens += int(totals.target_tokens)
+        cursor.tokens += int(totals.tokens)
+        self.window.add(totals, report)
         bar.update(1)
         if cursor.step % max(1, self.settings.log_every) == 0 or cursor.step == self.settings.steps:
             self._log_window(bar, report)
@@ -234,20 +251,15 @@ class _Run:
             self._evaluate()
 
     def _log_window(self, bar: tqdm, report: StepReport) -> None:
-        now = time.monotonic()
-        seconds = max(now - self.window_start, 1e-9)
-        loss_sum, sequences, tokens = self.window
-        metrics = {
-            "train/loss": loss_sum / max(sequences, 1.0),
-            "train/sequences_per_second": sequences / seconds,
-            "train/target_tokens_per_second": tokens / seconds,
-            "train/steps_per_second": self.window_steps / seconds,
-            **{f"train/{key}": value for key, value in report.metrics.items()},
-        }
-        bar.set_postfix(loss=f"{metrics['train/loss']:.3f}", seq_s=f"{sequences / seconds:.1f}",
-                        target_tok_s=f"{tokens / seconds:.0f}", refresh=False)  # fmt: skip
-        self._send(metrics)
-        self.window, self.window_steps, self.window_start = [0.0, 0.0, 0.0], 0, now
+        steps_left = self.settings.steps - self.cursor.step
+        metrics = self.window.metrics(report, steps_left, self.learner.device)
+        self.window = Window()
+        shown = {"loss": f"{metrics['loss']:.3f}", "tokens": f"{self.cursor.tokens:,}"}
+        if "grad_norm" in metrics:
+            shown["grad_norm"] = f"{metrics['grad_norm']:.2g}"
+        bar.set_postfix(shown, refresh=False)
+        seen = {"sequences": self.cursor.sequences, "tokens": self.cursor.tokens}
+        self._send({f"train/{key}": float(value) for key, value in {**metrics, **seen}.items()})
 
     def _evaluate(self) -> None:
         metrics = self.learner.evaluate(self.cursor.step)
@@ -257,7 +269,7 @@ class _Run:
             raise ConfigError(
                 f"{self.settings.config_node}.best_metric",
                 f"{self.settings.best_metric!r} is not among the evaluation's metrics",
-                f"one of {', '.join(sorted(metrics))}",
+                f"one of {', '.join(sorted(key for key in metrics if '/' not in key))}",
             )
         value = self.cursor.metrics[self.settings.best_metric]
         if self._is_better(value):
@@ -293,11 +305,20 @@ class _Run:
         if self.settings.evaluate_every and self.cursor.step % self.settings.evaluate_every == 0:
             metric = self.cursor.metrics.get(self.settings.best_metric)
         failure: OutputError | None = None
+        gathering = Gathering(sharded_among(stored_tensors(weights, state)))
         if rank() == 0:
             try:
-                self.store.save(self.cursor.step, weights, state, metric=metric, export=self.learner.export)
+                self.store.save(
+                    self.cursor.step,
+                    weights,
+                    state,
+                    metric=metric,
+                    export=self.learner.export,
+                    gather=gathering,
+                )
             except OutputError as error:
                 failure = error
+        gathering.finish()
         self.saved_step = self.cursor.step
         if not max_over_ranks(int(failure is not None), self.learner.device):
             return

@@ -20,6 +20,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_json
 from metashot.engine.models.adapters import BASE_FILE
 from metashot.engine.models.loading import LanguageModel
+from metashot.engine.training.sharded import sharded_like
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +101,12 @@ def _last_layers(count: int | None, model: PreTrainedModel) -> list[int] | None:
 
 
 def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
-    """The updates alone, whole and on the CPU when they are sharded, under PEFT's names."""
+    """The updates alone under PEFT's names."""
     from peft import get_peft_model_state_dict
 
     # Told not to copy a whole vocabulary matrix: only its update is trained.
     state = get_peft_model_state_dict(cast(Any, model), save_embedding_layers=False)
-    return {name: whole(tensor) for name, tensor in state.items()}
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor that may be sharded over ranks (every rank must ask)."""
-    from torch.distributed.tensor import DTensor
-
-    return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+    return dict(state)
 
 
 def put_adapter_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
@@ -127,8 +121,9 @@ def put_adapter_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     shapes = {name: tensor.shape for name, tensor in weights.items()}
     if shapes != {name: tensor.shape for name, tensor in expected.items()}:
         raise ValueError("the adapter has other layers or another rank")
+    placed = {name: sharded_like(tensor, expected[name]) for name, tensor in weights.items()}
     with torch.no_grad():
-        set_peft_model_state_dict(cast(Any, model), weights)
+        set_peft_model_state_dict(cast(Any, model), placed)
 
 
 def write_adapter_config(model: nn.Module, base: LanguageModel, folder: Path) -> None:

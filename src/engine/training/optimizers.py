@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from metashot.data.value_kinds import Count, LearningRate, Weight
 from metashot.engine.errors import ConfigError
+from metashot.engine.training.sharded import whole
 
 Clip = Callable[[Sequence[nn.Parameter], float], Any]
 Algorithm = Callable[..., Optimizer]
@@ -30,7 +31,10 @@ class OptimizerConfig:
 
     Attributes:
         learning_rate: at the top of the schedule.
-        weight_decay: on weights with two or more axes; never on biases and norms.
+        weight_decay: on the weights that `decay_groups` names.
+        decay_groups: `matrices` (weights with two or more axes, so no bias and no norm) or `released` (the released
+            code's names: all but those with `bias` or `LayerNorm.weight` in them; GPT-2 calls its norms `ln_1`, so
+            they decay).
         schedule: `linear` (to 0 at the last step) or `constant`.
         warmup_steps: steps of linear growth from 0.
         clip_norm: largest gradient norm, or 0 for no clipping.
@@ -39,6 +43,7 @@ class OptimizerConfig:
 
     learning_rate: LearningRate = 1e-5
     weight_decay: Weight = 0.0
+    decay_groups: Literal["matrices", "released"] = "matrices"
     schedule: Literal["linear", "constant"] = "linear"
     warmup_steps: Count = 0
     clip_norm: Weight = 1.0
@@ -52,6 +57,10 @@ class OptimizerConfig:
         """
         if self.schedule not in _SCHEDULES:
             raise ConfigError("optimizer.schedule", f"unknown value {self.schedule!r}", "linear or constant")
+        if self.decay_groups not in _DECAYS:
+            raise ConfigError(
+                "optimizer.decay_groups", f"unknown value {self.decay_groups!r}", "matrices or released"
+            )
         for key, own in (("lr", "learning_rate"), ("weight_decay", "weight_decay"), ("params", None)):
             if key in getattr(self.algorithm, "keywords", {}):
                 way_out = f"set optimizer.{own}" if own else "leave it out"
@@ -83,16 +92,25 @@ def learning_rate_at(settings: OptimizerConfig, step: int, total_steps: int) -> 
     return settings.learning_rate * factor(step, total_steps=total_steps, warmup_steps=settings.warmup_steps)
 
 
+_NOT_DECAYED = ("bias", "LayerNorm.weight")
+_DECAYS: dict[str, Callable[[str, nn.Parameter], bool]] = {
+    "matrices": lambda name, parameter: parameter.dim() >= 2,
+    "released": lambda name, parameter: not any(part in name for part in _NOT_DECAYED),
+}
+
+
 def build_optimizer(named: Iterable[tuple[str, nn.Parameter]], settings: OptimizerConfig) -> Optimizer:
-    """The optimizer over `named` parameters; those with fewer than two axes get no weight decay.
+    """The optimizer over `named` parameters that are trained, in groups with and without weight decay.
 
     Raises:
         ConfigError: the algorithm refuses its arguments, or the device.
     """
-    parameters = [parameter for _, parameter in named if parameter.requires_grad]
+    trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
+    parameters = [parameter for _, parameter in trained]
+    decays = _DECAYS[settings.decay_groups]
     groups = [
-        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": settings.weight_decay},
-        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+        {"params": [p for name, p in trained if decays(name, p)], "weight_decay": settings.weight_decay},
+        {"params": [p for name, p in trained if not decays(name, p)], "weight_decay": 0.0},
     ]
     name = algorithm_name(settings.algorithm)
     if "Paged" in name and parameters[0].device.type != "cuda":
@@ -172,4 +190,4 @@ class Updater:
         norm = self.clip(self.parameters, self.settings.clip_norm or float("inf"))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        return {"grad_norm": float(norm), "learning_rate": rate}
+        return {"grad_norm": float(whole(norm)), "learning_rate": rate}

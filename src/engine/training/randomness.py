@@ -48,3 +48,9 @@ def restore_rng(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["torch"])
     if torch.cuda.is_available() and state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def draw_anew(step: int, rank: int) -> None:
+    """Streams of their own from `step` on, for a process whose state was not stored (another number of processes)."""
+    mixed = np.random.SeedSequence([torch.initial_seed(), step, rank]).generate_state(1)
+    seed_everything(int(mixed[0]))

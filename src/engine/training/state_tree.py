@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import torch
 
+from metashot.engine.training.sharded import memory_of
+
 _TENSOR = "$tensor"
 _ITEMS = "$items"
 _TUPLE = "$tuple"
@@ -25,7 +27,7 @@ def split_tree(tree: Any) -> tuple[dict[str, torch.Tensor], Any]:
 
     def encode(value: Any, path: str) -> Any:
         if isinstance(value, torch.Tensor):
-            key = (value.data_ptr() or id(value), value.dtype, value.shape)
+            key = (memory_of(value) or id(value), value.dtype, value.shape)
             if key not in names:
                 names[key] = path
                 tensors[path] = value.detach().contiguous()

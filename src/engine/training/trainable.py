@@ -5,14 +5,16 @@ Distribution and mixed precision are accelerate's, LoRA is PEFT's; this file onl
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+import os
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from metashot.engine.errors import ConfigError, ModelError
@@ -26,10 +28,12 @@ from metashot.engine.training.low_rank import (
     write_adapter_config,
 )
 from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
+from metashot.engine.training.sharded import sharded_like
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
+Loss = TypeVar("Loss", bound=nn.Module)
 _PRECISIONS = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
 
@@ -50,8 +54,8 @@ class TrainableConfig:
     lora: LoraConfig | None = None
 
 
-class TrainableModel:
-    """A loss module, its optimizer and whatever accelerate wrapped around them.
+class TrainableModel(Generic[Loss]):
+    """A loss module, its optimizer and whatever accelerate wrapped around them (`module`; `loss` is the bare one).
 
     Args:
         language_model: what to train; its weights are changed in place.
@@ -67,7 +71,7 @@ class TrainableModel:
     def __init__(
         self,
         language_model: LanguageModel,
-        make_loss: Callable[[PreTrainedModel], nn.Module],
+        make_loss: Callable[[PreTrainedModel], Loss],
         settings: TrainableConfig,
         optimizer: OptimizerConfig,
         total_steps: int,
@@ -80,9 +84,11 @@ class TrainableModel:
         self.model = with_lora(language_model.model, settings.lora)
         _configure(self.model, settings)
         self.accelerator = _accelerator(settings.precision, device)
-        module = make_loss(self.model)
-        inner = build_optimizer(module.named_parameters(), optimizer)
-        self.module, self.optimizer = self.accelerator.prepare(module, inner)
+        self.loss = make_loss(self.model)
+        # The layers that FSDP wraps one by one, which accelerate looks for on the module it is given.
+        cast(Any, self.loss)._no_split_modules = getattr(self.model, "_no_split_modules", None)
+        inner = build_optimizer(self.loss.named_parameters(), optimizer)
+        self.module, self.optimizer = self.accelerator.prepare(self.loss, inner)
         parameters = [parameter for parameter in self.module.parameters() if parameter.requires_grad]
         self.updater = Updater(parameters, self.optimizer, optimizer, total_steps, clip=self._clip)
 
@@ -92,8 +98,23 @@ class TrainableModel:
         return self.accelerator.device
 
     @property
-    def _is_fsdp(self) -> bool:
-        return "FSDP" in str(self.accelerator.distributed_type)
+    def sharded(self) -> bool:
+        """Whether a forward pass needs all ranks, since each holds a part of the weights."""
+        return isinstance(self.module, FSDPModule)
+
+    @contextmanager
+    def scoring(self) -> Generator[None]:
+        """The bare model ready for forward passes of its own, without the loss module around it."""
+        self.model.eval()
+        root = self.module if isinstance(self.module, FSDPModule) else None
+        if root is not None:
+            root.unshard()  # the layers gather theirs by themselves
+        try:
+            yield
+        finally:
+            if root is not None:
+                root.reshard()
+            self.model.train()
 
     def loss_backward(self, inputs: Any, *, last: bool) -> Tensor:
         """Forward and backward of one micro-batch; gradients are averaged over ranks on the `last` one.
@@ -113,28 +134,26 @@ class TrainableModel:
         return self.accelerator.clip_grad_norm_(parameters, clip_norm)
 
     def weights(self) -> dict[str, Tensor]:
-        """Trained weights under the model's own names; with LoRA the update alone, named as PEFT names it."""
+        """Trained weights under the model's own names, sharded if they are; with LoRA the update alone, as PEFT names it."""
         if self.settings.lora is not None:
             return adapter_weights(self.model)
-        state = cast(dict[str, Tensor], self.accelerator.get_state_dict(self.module))
-        return distinct_tensors({name.removeprefix("model."): tensor for name, tensor in state.items()})
+        return distinct_tensors(self.model.state_dict())
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Put back what `weights` returned."""
         if self.settings.lora is not None:
             put_adapter_weights(self.model, weights)
             return
-        if self._is_fsdp:
-            self._load_fsdp_weights(weights)
-            return
-        missing, unexpected = self.model.load_state_dict(weights, strict=False)
-        tied = set(self.model.state_dict()) - set(distinct_tensors(self.model.state_dict()))
+        own = self.model.state_dict()
+        placed = {name: sharded_like(tensor, own.get(name, tensor)) for name, tensor in weights.items()}
+        missing, unexpected = self.model.load_state_dict(placed, strict=False)
+        tied = set(own) - set(distinct_tensors(own))
         if set(missing) - tied or unexpected:
             raise ValueError(f"weights {sorted({*missing, *unexpected} - tied)[:3]} do not fit")
 
     def state(self) -> dict[str, Any]:
         """Optimizer state and loss scale, as a tree for a checkpoint."""
-        state: dict[str, Any] = {"optimizer": self._optimizer_state()}
+        state: dict[str, Any] = {"optimizer": self.optimizer.state_dict()}
         scaler = self.accelerator.scaler
         if scaler is not None:
             state["scaler"] = scaler.state_dict()
@@ -142,10 +161,17 @@ class TrainableModel:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Put back what `state` returned."""
-        if self._is_fsdp:
-            self._load_fsdp_optimizer(state["optimizer"])
-        else:
-            self.optimizer.load_state_dict(state["optimizer"])
+        parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
+        by_number = {
+            number: {
+                key: sharded_like(value, parameters[number])
+                if isinstance(value, Tensor) and value.shape == parameters[number].shape
+                else value
+                for key, value in entry.items()
+            }
+            for number, entry in state["optimizer"]["state"].items()
+        }
+        self.optimizer.load_state_dict({**state["optimizer"], "state": by_number})
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
 
@@ -156,31 +182,6 @@ class TrainableModel:
         else:
             self.model.config.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
-
-    def _optimizer_state(self) -> Any:
-        if not self._is_fsdp:
-            return self.optimizer.state_dict()
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, get_optimizer_state_dict
-
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        return get_optimizer_state_dict(self.module, _inner(self.optimizer), options=options)
-
-    def _load_fsdp_optimizer(self, state: dict[str, Any]) -> None:
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_optimizer_state_dict
-
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
-        set_optimizer_state_dict(self.module, _inner(self.optimizer), state, options=options)
-
-    def _load_fsdp_weights(self, weights: dict[str, Tensor]) -> None:
-        from torch.distributed.checkpoint.state_dict import StateDictOptions, set_model_state_dict
-
-        named: dict[str, Any] = {f"model.{name}": tensor for name, tensor in weights.items()}
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True, strict=False)
-        set_model_state_dict(self.module, named, options=options)
-
-
-def _inner(optimizer: Any) -> Any:
-    return getattr(optimizer, "optimizer", optimizer)
 
 
 def _check(settings: TrainableConfig, model: PreTrainedModel, device: torch.device) -> None:
@@ -220,6 +221,35 @@ def _accelerator(precision: str, device: torch.device) -> Accelerator:
         raise ConfigError(
             "trainer", "training needs the package accelerate", "pip install 'metashot[train]'"
         ) from None
+    _check_launch(device)
     # A second training in one process may choose another precision; accelerate keeps the first one's otherwise.
     AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
     return Accelerator(mixed_precision=_PRECISIONS[precision], cpu=device.type == "cpu")
+
+
+def _check_launch(device: torch.device) -> None:
+    """Refuse what `accelerate launch` asks for and this machine or a checkpoint cannot do."""
+
+    def asked(name: str) -> bool:
+        return os.environ.get(name, "false").lower() in ("1", "true", "yes")
+
+    if asked("ACCELERATE_USE_DEEPSPEED"):
+        raise ConfigError(
+            "accelerate",
+            "distributed_type DEEPSPEED keeps optimizer shards that a checkpoint here does not hold",
+            "use experiments/launch/fsdp2.yaml, which shards weights, gradients and optimizer as ZeRO-3 does",
+        )
+    if not asked("ACCELERATE_USE_FSDP"):
+        return
+    if device.type == "cpu":
+        raise ConfigError(
+            "accelerate",
+            "distributed_type FSDP shards over GPUs, and this process has none; accelerate would train unsharded",
+            "launch with torchrun, which averages gradients of whole models on CPUs",
+        )
+    if os.environ.get("FSDP_VERSION", "1") != "2":
+        raise ConfigError(
+            "accelerate",
+            "fsdp_version 1 flattens weights, which a checkpoint cannot name",
+            "set fsdp_version: 2",
+        )

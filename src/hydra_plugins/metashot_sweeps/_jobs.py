@@ -25,6 +25,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
+from metashot.data.console import PlainConsole
 from metashot.engine.errors import ConfigError, MetashotError, OutputError
 from metashot.engine.files import write_atomic
 from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
@@ -227,7 +228,7 @@ def run_all(jobs: Jobs, rows: Sequence[Sequence[str]]) -> list[JobRecord]:
     with ledger.lock():
         left = ledger.plan(composed)
         keys = list(dict.fromkeys(job.key for job in composed))
-        console = Console()
+        console = PlainConsole()
         if len(left) < len(keys):
             done = len(keys) - len(left)
             console.print(f"{done} of {len(keys)} jobs are finished already and are not run again")

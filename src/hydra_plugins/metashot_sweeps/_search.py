@@ -7,9 +7,9 @@ from typing import Any
 
 from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Override, RangeSweep, Transformer
 from hydra.errors import HydraException
-from rich.console import Console
 
 from hydra_plugins.metashot_sweeps._jobs import Jobs, conclude
+from metashot.data.console import PlainConsole
 from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import TRIAL_VARIABLE
 from metashot.engine.sweeps.search import Choice, Interval, Search, SearchConfig
@@ -38,7 +38,7 @@ def run_search(jobs: Jobs, overrides: Sequence[Override], keys: Mapping[str, Any
         search = Search(_spec(jobs, keys), space)
         while search.remaining:
             _run_batch(jobs, search, ledger, fixed, int(keys["batch"]))
-        console = Console()
+        console = PlainConsole()
         if best := search.best():
             values = " ".join(f"{key}={value}" for key, value in best[0].items())
             console.print(f"best: {values} -> {best[1]:.4g}", markup=False)

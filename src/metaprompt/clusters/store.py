@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +20,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from metashot.data.corpus import CorpusSource, read_documents
+from metashot.data.files import remove_leftovers
 from metashot.data.json_text import parse_json
 from metashot.data.seals import sealed, unsealed
 from metashot.data.sentences import (
@@ -104,7 +106,7 @@ def prepare_clusters(
         OutputError: the cache cannot be written.
     """
     folder, documents = _corpus_folder(corpus)
-    with FileLock(folder / ".lock"), output_errors(folder):
+    with _alone_in(folder):
         sentences = _sentences(folder, documents, corpus.sentences, notify)
         return _clusters(folder, sentences, corpus, notify, make_encoder)
 
@@ -118,11 +120,20 @@ def find_clusters(
         OutputError: the cache cannot be written.
     """
     folder, documents = _corpus_folder(corpus)
-    with FileLock(folder / ".lock"), output_errors(folder):
+    with _alone_in(folder):
         sentences = _sentences(folder, documents, corpus.sentences, notify)
         _, digest, target = _places(folder, sentences, corpus)
         found = (target / REPORT_FILE).is_file()
         return sentences, _open(sentences, target, digest) if found else None
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Generator[None]:
+    """Held by one process at a time, without what killed ones left."""
+    with output_errors(folder), FileLock(folder / ".lock"):
+        remove_leftovers(folder)
+        remove_leftovers(folder, "*/.*.tmp")
+        yield
 
 
 def _corpus_folder(corpus: CorpusConfig) -> tuple[Path, Callable[[], Iterator[str]]]:

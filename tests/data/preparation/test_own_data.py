@@ -362,3 +362,14 @@ def test_no_row_and_no_character_is_lost_on_the_way(
     assert outcome.record is not None
     dropped = outcome.record.dropped.get("test", {}).get("dropped", {})
     assert sum(dropped.values()) == len(table) - len(kept)
+
+
+@pytest.mark.parametrize("name", ["../rows.jsonl", "inner/../../rows.jsonl", "ABSOLUTE", "~/rows.jsonl"])
+def test_a_recipe_reads_no_file_outside_its_folder(tmp_path: Path, name: str) -> None:
+    write_jsonl(tmp_path / "rows.jsonl", ROWS)
+    folder = tmp_path / "own"
+    (folder / "inner").mkdir(parents=True)
+    outcome = prepared(folder, LABELLED, name.replace("ABSOLUTE", str(tmp_path / "rows.jsonl")))
+    assert outcome.status == "failed"
+    assert "lies outside the folders that a recipe may read" in outcome.reason
+    assert "put the files into data.raw" in outcome.reason

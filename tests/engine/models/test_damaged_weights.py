@@ -7,6 +7,7 @@ import shutil
 from importlib.metadata import FileHash, PackagePath, PathDistribution
 
 import pytest
+from filelock import FileLock
 
 from metashot.engine.errors import ModelError
 from metashot.engine.models import gguf
@@ -51,6 +52,13 @@ def test_a_damaged_conversion_is_made_again(tmp_path, monkeypatch):
     gguf.convert_gguf(source)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
     assert len(written) == 1 + 2 * 3 + 1
+    left.mkdir()
+    gguf.convert_gguf(source)
+    assert not left.exists(), "what another model's killed conversion left"
+    left.mkdir()
+    with FileLock(left.parent / ".conversion.lock"):
+        gguf.convert_gguf(source)
+    assert left.exists(), "another process may be converting"
 
 
 def umask():

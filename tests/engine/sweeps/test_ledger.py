@@ -120,3 +120,15 @@ def test_a_job_that_is_left_runs_with_todays_overrides(tmp_path):
     (again,) = ledger.plan([Job(("k=4", "logger=wandb"), {"k": 4, "logger": {"kind": "wandb"}})])
     assert again.key == first.key
     assert again.overrides == ("k=4", "logger=wandb")
+
+
+def test_a_record_that_was_changed_is_no_record(tmp_path):
+    ledger = Ledger(tmp_path)
+    job = Job(("k=1",), {"k": 1})
+    ledger.plan([job])
+    ledger.start(job.key, tmp_path)
+    ledger.finish(job.key, 45.5)
+    path = tmp_path / "ledger" / f"{job.key}.json"
+    path.write_text(path.read_text().replace("45.5", "95.5"))
+    with pytest.raises(OutputError, match=r"differs from its seal.*the job then runs again"):
+        ledger.read(job.key)

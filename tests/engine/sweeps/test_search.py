@@ -1,6 +1,7 @@
 """Search by ask and tell: resumes from its SQLite file, prunes on what jobs log."""
 
 import ast
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -172,3 +173,18 @@ def test_no_private_attribute_of_optuna_is_used():
             and not (isinstance(node.value, ast.Name) and node.value.id == "self")
         }  # fmt: skip
         assert private == set()
+
+
+def test_a_trial_that_was_changed_is_refused(tmp_path):
+    run(Search(spec(tmp_path), SPACE), 3)
+    with sqlite3.connect(tmp_path / "search.db") as database:
+        database.execute("UPDATE trial_values SET value = 99.0 WHERE trial_id = 2")
+    with pytest.raises(ConfigError, match=r"trial 1 of .* is damaged: it differs from its seal"):
+        Search(spec(tmp_path), SPACE)
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path):
+    (tmp_path / "search.db").write_bytes(b"SQLite format 3\0" + b"\xff" * 5000)
+    with pytest.raises(ConfigError, match="cannot be opened") as caught:
+        Search(spec(tmp_path), SPACE)
+    assert "\n" not in str(caught.value)

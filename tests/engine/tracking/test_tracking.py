@@ -7,6 +7,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,33 @@ class TestWandb:
         assert [r["exit_code"] for r in read] == [0, 1]
         assert read[0]["run_id"] != read[1]["run_id"]
 
+    def test_a_resumed_job_goes_on_in_its_run_and_another_kind_of_job_in_its_own(
+        self, tmp_path, monkeypatch, wandb_server
+    ):
+        for name, value in wandb_server.environment.items():
+            monkeypatch.setenv(name, value)
+        training = replace(LABEL, job_type="train")
+        for step in (1, 2):
+            tracker = WandbTracker(training, CONFIG, folder=tmp_path)
+            tracker.log({"train/loss": 1 / step}, step=step)
+            tracker.finish("failed" if step == 1 else "ok")
+        (run_id,) = wandb_server.store.runs
+        streamed = wandb_server.store.streams[run_id]["wandb-history.jsonl"]
+        assert {json.loads(line)["train/step"] for line in streamed} == {1, 2}
+        tracker = WandbTracker(LABEL, CONFIG, folder=tmp_path)
+        tracker.log({"eval/mean_percent": 50.0}, step=1)
+        tracker.finish("ok")
+        assert len(wandb_server.store.runs) == 2
+
+    def test_offline_a_resumed_job_keeps_its_id_unless_one_is_given(self, tmp_path):
+        ids = []
+        for given in (None, None, "own"):
+            tracker = WandbTracker(LABEL, CONFIG, folder=tmp_path, mode="offline", id=given)
+            tracker.log({"train/loss": 0.5}, step=1)
+            tracker.finish("ok")
+            ids.append(json.loads((tmp_path / "wandb.json").read_text())["id"])
+        assert ids[0] == ids[1] != ids[2] == "own"
+
     def test_online_runs_reach_the_server(self, tmp_path, monkeypatch, wandb_server):
         for name, value in wandb_server.environment.items():
             monkeypatch.setenv(name, value)
@@ -230,6 +258,7 @@ class TestWandb:
 
 TRACKIO_SCRIPT = """
 import sys
+from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_tracking import CONFIG, LABEL, record

@@ -16,6 +16,7 @@ from metashot.engine.errors import CheckpointError, ConfigError, OutputError
 from metashot.engine.training.checkpoint import CheckpointStore, best_checkpoint, checkpoint_folders, verify
 from metashot.engine.training.learner import DivergedError
 from metashot.engine.training.loop import LoopConfig, run_training
+from metashot.engine.training.randomness import capture_rng
 from metashot.engine.training.signals import Interrupted
 
 _spec = importlib.util.spec_from_file_location("toy_learner", Path(__file__).with_name("toy_learner.py"))
@@ -230,15 +231,20 @@ def test_a_changed_config_is_refused_by_the_names_of_its_keys(tmp_path: Path) ->
         run_training(ToyLearner(STEPS), settings(), other)
 
 
-def test_another_number_of_processes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import metashot.engine.training.loop as loop
-
-    stop_at(5, CheckpointStore(tmp_path))
-    monkeypatch.setattr(loop, "world_size", lambda: 2)
-    with pytest.raises(
-        CheckpointError, match=r"world_size is 1 there, 2 here \(start as many processes as before\)"
-    ):
-        run_training(ToyLearner(STEPS), settings(), CheckpointStore(tmp_path))
+def test_a_checkpoint_of_two_processes_is_continued_by_one_with_dropout_of_its_own(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ends = []
+    for name in ("a", "b"):
+        store = CheckpointStore(tmp_path / name)
+        learner = ToyLearner(STEPS)
+        cursor = {"step": 5, "sequences": 40, "target_tokens": 40}
+        state = {"cursor": cursor, "rng": [capture_rng(), capture_rng()], "learner": learner.state()}
+        store.save(5, learner.weights(), state)
+        with caplog.at_level(logging.INFO):
+            ends.append(final_files(run_training(ToyLearner(STEPS), settings(), store).checkpoint))
+    assert ends[0] == ends[1]
+    assert "written by 2 processes, continued by 1: the sequences stay the same" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -92,3 +92,33 @@ def test_any_class_of_torch_may_be_the_algorithm(name: str) -> None:
 def test_settings_that_cannot_be_fulfilled_are_named(keys: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words):
         build_optimizer([("weight", torch.nn.Parameter(torch.ones(2, 2)))], OptimizerConfig(**keys))
+
+
+class Block(torch.nn.Module):
+    """One layer with the names that GPT-2 and BERT give."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c_fc = torch.nn.Linear(2, 3)
+        self.ln_1 = torch.nn.LayerNorm(2)
+        self.LayerNorm = torch.nn.LayerNorm(2)
+
+
+@pytest.mark.parametrize(
+    ("groups", "decayed"),
+    [("matrices", {"c_fc.weight"}), ("released", {"c_fc.weight", "ln_1.weight"})],
+)
+def test_which_weights_decay(groups: str, decayed: set[str]) -> None:
+    block = Block()
+    settings = OptimizerConfig(weight_decay=0.1, decay_groups=groups)  # pyright: ignore[reportArgumentType]
+    optimizer = build_optimizer(block.named_parameters(), settings)
+    inside = {id(one) for group in optimizer.param_groups if group["weight_decay"] for one in group["params"]}
+    assert {name for name, one in block.named_parameters() if id(one) in inside} == decayed
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == 6
+
+
+def test_unknown_decay_groups_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"optimizer\.decay_groups: unknown value 'all' \(matrices or released"
+    ):
+        OptimizerConfig(decay_groups="all")  # pyright: ignore[reportArgumentType]

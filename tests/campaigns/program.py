@@ -1,0 +1,86 @@
+"""A whole command in a fork of a warm process, which a signal reaches at its n-th change of a file.
+
+What a command does to files is a sequence of events: a file opened for writing, a rename, a removal, a new folder, the
+moment before and after an fsync. The same command has the same events in the same order, so that kills can be spread
+over all of them without a clock.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+_WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+_CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.truncate", "shutil.rmtree"}
+
+
+class Events:
+    """Counts the changes below a folder, and sends this process a signal at one of them."""
+
+    def __init__(self, root: str, at: int, number: int) -> None:
+        self.root, self.at, self.number, self.seen = root, at, number, 0
+
+    def __call__(self, event: str, arguments: tuple) -> None:
+        if event == "open":
+            path, mode, flags = arguments
+            changes = bool((flags or 0) & _WRITING) or bool(set(mode or "") & set("wax+"))
+            if changes and str(path).startswith(self.root):
+                self.count()
+        elif event in _CHANGES and str(arguments[0]).startswith(self.root):
+            self.count()
+
+    def count(self) -> None:
+        self.seen += 1
+        if self.seen == self.at:
+            os.kill(os.getpid(), self.number)
+
+
+def _watch(root: str, at: int, number: int) -> Events:
+    events = Events(root, at, number)
+    sync = os.fsync
+
+    def counted(descriptor: int) -> None:
+        events.count()
+        sync(descriptor)
+        events.count()
+
+    os.fsync = counted
+    sys.addaudithook(events)
+    return events
+
+
+def run(
+    arguments: list[str], root: str, at: int = 0, number: int = signal.SIGKILL, environment: dict[str, str] | None = None
+) -> None:  # fmt: skip
+    """`run.py` with these arguments; its output lies in `<root>.log`, the number of events in `<root>.events`.
+
+    Args:
+        arguments: overrides.
+        root: folder whose changes count; the command runs in it.
+        at: which change brings the signal, counted from 1; 0 for none.
+        number: the signal.
+        environment: variables to set.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.update(environment or {})
+    os.chdir(root)
+    log = os.open(f"{root}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    for descriptor in (1, 2):
+        os.dup2(log, descriptor)
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "1")))
+    sys.argv = ["run.py", *arguments]
+    from metashot.stages import command
+
+    events = _watch(root, at, number)
+    try:
+        command.main()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        seen, events.at = events.seen, -1
+        Path(f"{root}.events").write_text(json.dumps(seen))

@@ -1,0 +1,42 @@
+"""`kill -9` at points spread over everything a command does to files: it ends as if never killed, with no leftovers."""
+
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import COMMANDS, NEEDS, lay_out
+
+KILLS = 40
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_a_killed_command_ends_like_an_uninterrupted_one(program, holds, kind, record_property):
+    lay_out(program.folder)
+    if kind in NEEDS:
+        command, place = NEEDS[kind]
+        assert program(COMMANDS[command], place) == 0, program.said(place)
+    assert program(COMMANDS[kind], "whole") == 0, program.said("whole")
+    expected, events = holds(program.folder / "whole"), program.events("whole")
+    assert events > 8
+    draw, kills, ends = random.Random(0), 0, 0
+    while kills < KILLS:
+        name = f"killed-{ends}"
+        while True:
+            at = draw.randrange(1, events + 1) if kills < KILLS else 0
+            status = program(COMMANDS[kind], name, at)
+            if status == -signal.SIGKILL:
+                kills += 1
+                continue
+            assert status == 0, program.said(name)
+            break
+        ends += 1
+        found = holds(program.folder / name)
+        assert found == expected, f"after kill {kills}"
+        assert not list((program.folder / name).rglob(".*.tmp"))
+    print(f"{kind}: {kills} kills over {events} events, {ends} ends, all equal")
