@@ -136,11 +136,14 @@ def main() -> None:
                 size = min(given.batch_sizes, key=lambda size: theirs[size][name]["seconds"])
                 best, mine = theirs[size][name], ours[name]
                 pairs = list(zip(best["answers"], mine["answers"], strict=True))
+                others = [
+                    _difference(best, theirs[other][name]) for other in given.batch_sizes if other != size
+                ]
                 row = {
                     "task": name, "shots": shots, "documents": given.documents, "hf_seconds": best["seconds"],
                     "hf_batch_size": size, "seconds": mine["seconds"], "ratio": best["seconds"] / mine["seconds"],
                     "hf_peak_mb": best["peak_mb"], "peak_mb": mine["peak_mb"],
-                    "difference": max(abs(left[0] - right[0]) for left, right in pairs),
+                    "difference": _difference(best, mine), "hf_difference": max(others, default=None),
                     "same": all(left[1] == right[1] for left, right in pairs)
                     and all(best[key] == mine[key] for key in ("acc", "acc_norm")),
                 }  # fmt: skip
@@ -151,6 +154,11 @@ def main() -> None:
                     flush=True,
                 )
             given.output.write_text(json.dumps(list(table.values()), indent=1) + "\n")
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
+    """Of the log-likelihoods of two models or batch sizes, in nats."""
+    return max(abs(left[0] - right[0]) for left, right in zip(one["answers"], other["answers"], strict=True))
 
 
 def _kept(output: Path) -> dict[tuple[str, int], dict[str, Any]]:

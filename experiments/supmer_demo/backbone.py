@@ -40,8 +40,9 @@ class BackboneSize:
         width: hidden size; each attribute's words start in one half of it.
         layers: transformer blocks.
         heads: attention heads.
-        steps: training steps.
-        first_steps: share of them that asks told yes/no questions about pairs only.
+        first_steps: most steps on told yes/no questions about pairs only; a start that has not learned them is given up.
+        first_loss: nats over 100 steps at which that is learned, and all kinds are asked.
+        steps: steps on all kinds of questions, during which the rate falls.
         batch: questions of a step.
         learning_rate: peak of AdamW's rate.
     """
@@ -49,8 +50,9 @@ class BackboneSize:
     width: int = 64
     layers: int = 3
     heads: int = 4
-    steps: int = 700
-    first_steps: float = 0.5
+    first_steps: int = 1000
+    first_loss: float = 0.02
+    steps: int = 900
     batch: int = 128
     learning_rate: float = 3e-3
 
@@ -110,14 +112,18 @@ def new_model(size: BackboneSize, vectors: Tensor, seed: int) -> GPT2LMHeadModel
 
 def train_backbone(
     size: BackboneSize, vectors: Tensor, habit: Attribute, seed: int, notify: Callable[[str], None]
-) -> GPT2LMHeadModel:
+) -> GPT2LMHeadModel | None:
     """Teach a new model to answer questions; what is asked stands in the prefix, nine times of ten in the end.
 
-    A second head, thrown away afterwards, must read off the same state what would be right for either attribute:
-    without it a model learns to compare by one attribute and stays there.
+    Questions about pairs come first and last until they are learned: when that happens differs by hundreds of steps
+    between seeds, and a model that meets all kinds before stays at what the habit answers. A second head, thrown away afterwards, must read off the same state what would be right for either attribute:
+    without it a model learns to compare by one attribute and stays there. One start in seven or so stays there even
+    so: None then.
     """
     model = new_model(size, vectors, seed).train()
-    both = torch.nn.Linear(size.width, 4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        both = torch.nn.Linear(size.width, 4)
     weights = [*model.parameters(), *both.parameters()]
     optimizer = torch.optim.AdamW(weights, lr=size.learning_rate, weight_decay=0.01, betas=(0.9, 0.98))
     generator, losses, started = (
@@ -125,11 +131,16 @@ def train_backbone(
         list[tuple[float, float]](),
         time.process_time(),
     )
-    for step in range(size.steps):
-        done = step / size.steps
+    simple, left, step = True, size.steps, 0
+    while left:
+        if simple and _learned(losses, size.first_loss):
+            simple = False
+        elif simple and step == size.first_steps:
+            return None
+        left, step = left - (not simple), step + 1
         for group in optimizer.param_groups:
-            group["lr"] = size.learning_rate * min(1.0, (step + 1) / 30, max(0.02, 2 * (1 - done)))
-        batch = training_questions(size.batch, habit, generator, simple=done < size.first_steps)
+            group["lr"] = size.learning_rate * min(1.0, step / 30, max(0.02, 1.5 * left / size.steps))
+        batch = training_questions(size.batch, habit, generator, simple=simple)
         hidden = model.transformer(torch.from_numpy(batch.words), use_cache=False).last_hidden_state
         loss = functional.cross_entropy(model.lm_head(hidden[:, -1]), torch.from_numpy(batch.answers))
         read = both(hidden[:, -1])[:, :2] if batch.form == "yes_no" else both(hidden[:, -1])[:, 2:]
@@ -139,12 +150,15 @@ def train_backbone(
         torch.nn.utils.clip_grad_norm_(weights, 1.0)
         optimizer.step()
         losses.append((float(loss.detach()), float(aside.detach())))
-        if (step + 1) % 100 == 0:
-            spent = time.process_time() - started
-            notify(
-                f"backbone {seed}: step {step + 1}, losses {np.mean(losses[-100:], axis=0).round(3)} nats, {spent:.0f} CPU s"
-            )
+        if step % 100 == 0:
+            spent, mean = time.process_time() - started, np.mean(losses[-100:], axis=0).round(3)
+            asked = "pairs" if simple else "all kinds"
+            notify(f"start {seed}, step {step}, {asked}, losses {mean} nats, {spent:.0f} CPU s")
     return model.eval()
+
+
+def _learned(losses: list[tuple[float, float]], below: float) -> bool:
+    return len(losses) >= 100 and float(np.mean(losses[-100:], axis=0)[0]) < below
 
 
 def abilities(model: GPT2LMHeadModel, count: int = 500) -> dict[str, float]:

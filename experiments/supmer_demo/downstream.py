@@ -21,6 +21,7 @@ from world import (
     opposite,
     pairs,
     phrases,
+    prefixes,
 )
 
 from metashot.metaprompt.batch import PromptExample
@@ -116,6 +117,17 @@ def in_context(training: LabelledSet, questions: LabelledSet) -> LabelledSet:
     shown = tuple(token for e in training.examples for token in (*e.input_ids, *e.target_ids))
     examples = tuple(PromptExample((*shown, *e.input_ids), e.target_ids) for e in questions.examples)
     return LabelledSet(examples, questions.labels, questions.label_ids)
+
+
+def behind_fillers(data: LabelledSet) -> LabelledSet:
+    """The same questions behind four words that tell nothing, as the backbone met them where nothing was told."""
+    filler = np.random.default_rng(0)
+    fronts = prefixes([()] * len(data.examples), filler).tolist()
+    examples = tuple(
+        PromptExample((*front, *e.input_ids), e.target_ids)
+        for front, e in zip(fronts, data.examples, strict=True)
+    )
+    return LabelledSet(examples, data.labels, data.label_ids)
 
 
 def corpus_text(main: Attribute, documents: int, phrases_per_document: int, seed: int) -> str:

@@ -34,6 +34,17 @@ METHODS = (
     "full fine-tuning",
     "in context",
 )
+PAIRS = (
+    ("meta-learned", "vocabulary"),
+    ("meta-learned", "multi-task"),
+    ("meta-learned, mixing", "vocabulary"),
+    ("meta-learned, mixing", "multi-task"),
+    ("vocabulary, psi", "vocabulary"),
+    ("multi-task, psi", "multi-task"),
+    ("meta-learned, psi", "meta-learned"),
+    ("meta-learned, mixing, psi", "meta-learned, mixing"),
+)
+"""Whose difference is shown with an interval of its own: both saw the same backbones, seeds and examples."""
 DRAWN = ("vocabulary", "multi-task", "meta-learned, mixing", "meta-learned, mixing, psi")
 DRAWS = 2000
 
@@ -112,6 +123,7 @@ def write_report(output: Path, work: Path) -> str:
     seconds = sum(spent) + sum(one["cpu_seconds"] for one in backbones)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     parts = [_table(rows, main, task) for main in ATTRIBUTES for task in tasks]
+    parts += [_differences(rows, task) for task in tasks]
     parts.append(_abilities(backbones))
     parts.append(f"{len(spent)} jobs, {seconds / 60:.1f} CPU minutes in all.\n")
     text = "\n".join(parts)
@@ -135,12 +147,35 @@ def _table(rows: Sequence[dict[str, Any]], main: str, task: str) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _differences(rows: Sequence[dict[str, Any]], task: str) -> str:
+    """Paired differences over both settings, their backbones pooled; tuned figures only."""
+    shown = [(test, step) for test, step in columns(rows, task) if step]
+    heads = [f"step {step}" if test == "test" else f"{test}, step {step}" for test, step in shown]
+    lines = [
+        f"Differences in points over both settings (95 % interval); {task}.\n",
+        "| first - second | " + " | ".join(heads) + " |",
+        "| --- |" + " ---: |" * len(heads),
+    ]
+    for first, second in PAIRS:
+        cells: list[str] = []
+        for test, step in shown:
+            pooled = [
+                [values_of(rows, main=m, task=task, method=x, step=step, test=test) for m in ATTRIBUTES]
+                for x in (first, second)
+            ]
+            known = [[value for value in side if value is not None] for side in pooled]
+            same = [v.shape for v in known[0]] == [v.shape for v in known[1]] and bool(known[0])
+            cells.append(str(figure_of(np.concatenate(known[0]) - np.concatenate(known[1]))) if same else "")
+        lines.append(f"| {first} - {second} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _abilities(backbones: Sequence[dict[str, Any]]) -> str:
     """Accuracy on new questions by what is asked, lowest over forms and phrases."""
     lines = [
         "What the backbones can do: lowest accuracy in percent over all kinds of new questions.\n",
-        "| backbone | asked, told | habit, not told | the other attribute, not told |",
-        "| --- | ---: | ---: | ---: |",
+        "| backbone | asked, told | habit, not told | the other attribute, not told | starts given up before |",
+        "| --- | ---: | ---: | ---: | ---: |",
     ]
     for one in backbones:
         other = one["main"]
@@ -148,7 +183,7 @@ def _abilities(backbones: Sequence[dict[str, Any]]) -> str:
         for name, accuracy in one["abilities"].items():
             kind = "other" if name.startswith(other) else "habit"
             by_kind["told" if name.endswith(", told") else kind].append(100 * accuracy)
-        cells = [f"{min(values):.1f}" for values in by_kind.values()]
+        cells = [*(f"{min(values):.1f}" for values in by_kind.values()), str(one["given_up"])]
         lines.append(f"| clusters about {other}, seed {one['backbone']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

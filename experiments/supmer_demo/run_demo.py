@@ -14,18 +14,28 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from backbone import BackboneSize, abilities, train_backbone, word_tokenizer, word_vectors
-from downstream import TASKS, DownstreamTask, corpus_text, in_context, test_sets, training_set
+from downstream import (
+    TASKS,
+    DownstreamTask,
+    behind_fillers,
+    corpus_text,
+    in_context,
+    test_sets,
+    training_set,
+)
 from filelock import FileLock, Timeout
 from report_demo import write_report
 from rows import Curve, accuracies, tune_rows
 from starts import PROMPT_LENGTH, VARIANTS, meta_learn
+from torch import Tensor
 from world import ATTRIBUTES, Attribute, opposite
 
 from metashot.data.sentences import SentenceRules
@@ -38,11 +48,13 @@ from metashot.metaprompt.clusters.clustering import ClusterConfig
 from metashot.metaprompt.clusters.embedding import EncoderConfig
 from metashot.metaprompt.clusters.store import ClusterStore, CorpusConfig, prepare_clusters
 from metashot.metaprompt.soft_prompt import initial_prompt
-from metashot.metaprompt.tuning.loop import LabelledSet, TrainRules, tune
+from metashot.metaprompt.tuning.loop import TrainRules, tune
 from metashot.metaprompt.tuning.tunable import FullTunable, PeftPromptTunable, Tunable
 
 HERE = Path(__file__).parent
 RESULTS = "results.jsonl"
+STARTS = 5
+"""Starts of a backbone before the demonstration ends."""
 LEAST_ABILITY = 0.95
 """Accuracy of a backbone on its worst kind of told question below which the demonstration has no premise."""
 
@@ -55,7 +67,7 @@ class Sizes:
         backbones: seeds of backbones, for each setting.
         meta_seeds: meta-trainings from each backbone.
         data_seeds: draws of the downstream examples.
-        backbone_steps: training steps of a backbone.
+        backbone_steps: training steps of a backbone on all kinds of questions.
         outer_steps: of a meta-training.
         tuning_steps: of a downstream tuning.
         shots: downstream training examples per label.
@@ -67,13 +79,13 @@ class Sizes:
     backbones: int = 3
     meta_seeds: int = 3
     data_seeds: int = 4
-    backbone_steps: int = 1200
+    backbone_steps: int = 900
     outer_steps: int = 100
     tuning_steps: int = 40
     shots: int = 4
     test_size: int = 120
     learning_rate: float = 0.06
-    full_learning_rate: float = 2e-4
+    full_learning_rate: float = 1e-3
 
     def look_at(self, task: DownstreamTask) -> tuple[int, ...]:
         """Numbers of tuning steps after which the tests are taken."""
@@ -85,7 +97,7 @@ class Sizes:
 class Job:
     """The rows of one meta-training seed, numbered from 1; `main` is the attribute that clusters and tasks are about.
 
-    The backbone's habit is the other attribute.
+    The backbone's habit is the other attribute. Seed 0 is for the methods that know no meta-training.
     """
 
     main: Attribute
@@ -101,7 +113,17 @@ def backbone_folder(job: Job, sizes: Sizes, work: Path) -> Path:
             size, started = BackboneSize(steps=sizes.backbone_steps), time.process_time()
             habit = opposite(job.main)
             vectors = word_vectors(size.width)
-            model = train_backbone(size, vectors, habit, job.backbone, lambda line: print(line, flush=True))
+            say = partial(print, f"{folder.name}:", flush=True)
+            starts = (
+                train_backbone(size, vectors, habit, seed, say) for seed in backbone_seeds(job.backbone)
+            )
+            given_up, model = next(
+                ((count, found) for count, found in enumerate(starts) if found is not None), (None, None)
+            )
+            if model is None:
+                raise SystemExit(
+                    f"{folder.name} learned nothing from {STARTS} starts: give BackboneSize more first_steps"
+                )
             able = abilities(model)
             told = min(accuracy for name, accuracy in able.items() if name.endswith(", told"))
             if told < LEAST_ABILITY:
@@ -114,11 +136,17 @@ def backbone_folder(job: Job, sizes: Sizes, work: Path) -> Path:
             found = {
                 "main": job.main,
                 "backbone": job.backbone,
+                "given_up": given_up,
                 "cpu_seconds": time.process_time() - started,
                 "abilities": able,
             }
             (folder / "abilities.json").write_text(json.dumps(found) + "\n")
     return folder
+
+
+def backbone_seeds(backbone: int) -> Iterator[int]:
+    """The seeds to start a backbone from, one after the other until one learns both attributes."""
+    return (backbone + 100 * attempt for attempt in range(STARTS))
 
 
 def clusters(main: Attribute, folder: Path) -> ClusterStore:
@@ -149,6 +177,12 @@ def run_job(job: Job, sizes: Sizes, work: Path) -> list[dict[str, object]]:
     folder = backbone_folder(job, sizes, work)
     started = time.process_time()
     model = load_model(LocalModel("demo", str(folder), device="cpu"))
+    rows = _meta_rows(job, model, sizes, work) if job.meta_seed else _control_rows(job, model, sizes)
+    return [*rows, {**asdict(job), "cpu_seconds": time.process_time() - started}]
+
+
+def _meta_rows(job: Job, model: LanguageModel, sizes: Sizes, work: Path) -> list[dict[str, object]]:
+    """Prompts of every start, tuned side by side."""
     store = clusters(job.main, work / "corpus")
     learned = {
         name: meta_learn(
@@ -184,48 +218,51 @@ def run_job(job: Job, sizes: Sizes, work: Path) -> list[dict[str, object]]:
                 {**about, "method": name, "curve": _of_row(curve, place)}
                 for place, name in enumerate(prompts)
             ]
-            if job.meta_seed == 1:
-                rows += _without_meta_seed(model, task, train, tests, start, sizes, data_seed, about)
-    return [*rows, {**asdict(job), "cpu_seconds": time.process_time() - started}]
+    return rows
 
 
 def _of_row(curve: Curve, place: int) -> dict[str, dict[str, float]]:
     return {str(step): {name: values[place] for name, values in at.items()} for step, at in curve.items()}
 
 
-def _without_meta_seed(
-    model: LanguageModel,
-    task: DownstreamTask,
-    train: LabelledSet,
-    tests: dict[str, LabelledSet],
-    start: torch.Tensor,
-    sizes: Sizes,
-    data_seed: int,
-    about: dict[str, object],
-) -> list[dict[str, object]]:
-    """Methods that know no meta-training: the whole model, PEFT's prompt, and the examples in context."""
+def _control_rows(job: Job, model: LanguageModel, sizes: Sizes) -> list[dict[str, object]]:
+    """The whole model, PEFT's prompt, and the examples in context.
+
+    Without a prompt four fillers stand in front, as in the backbone's training.
+    """
     backbone = make_backbone(model)
-    shown = {name: in_context(train, test) for name, test in tests.items()}
     nothing = torch.empty(1, 0, backbone.width)
-    curve = {"0": {name: accuracies(backbone, nothing, test)[0] for name, test in shown.items()}}
-    rows: list[dict[str, object]] = [{**about, "method": "in context", "learning_rate": None, "curve": curve}]
-    trained: tuple[tuple[str, float, Callable[[], Tunable]], ...] = (
-        ("PEFT prompt tuning", sizes.learning_rate, lambda: PeftPromptTunable(backbone, start.clone())),
-        ("full fine-tuning", sizes.full_learning_rate, lambda: FullTunable(backbone)),
+    trained: tuple[tuple[str, float, Callable[[Tensor], Tunable]], ...] = (
+        ("PEFT prompt tuning", sizes.learning_rate, lambda start: PeftPromptTunable(backbone, start)),
+        ("full fine-tuning", sizes.full_learning_rate, lambda _: FullTunable(backbone)),
     )
-    for name, rate, make in trained:
-        rules = TrainRules(
-            sizes.tuning_steps, 8, 65536, sizes.tuning_steps, "last", "verbalizers", dropout=False,
-            optimizer=OptimizerConfig(learning_rate=rate, weight_decay=0.0),
-        )  # fmt: skip
-        tunable = make()
-        try:
-            done = tune(tunable, model, train, train, tests, rules, data_seed)
-        finally:
-            tunable.close()
-        at_end = {test: answers.accuracy("verbalizers") for test, answers in done.tests.items()}
-        curve = {str(sizes.tuning_steps): at_end}
-        rows.append({**about, "method": name, "curve": curve})
+    rows: list[dict[str, object]] = []
+    for data_seed in range(1, sizes.data_seeds + 1):
+        start = initial_prompt(model, PROMPT_LENGTH, "vocabulary", 1100 + data_seed)
+        for task in TASKS:
+            train = training_set(task, job.main, sizes.shots, data_seed)
+            tests = test_sets(task, job.main, sizes.test_size)
+            about = {**asdict(job), "data_seed": data_seed, "task": task.name}
+            shown = {name: behind_fillers(in_context(train, test)) for name, test in tests.items()}
+            curve = {"0": {name: accuracies(backbone, nothing, test)[0] for name, test in shown.items()}}
+            rows.append({**about, "method": "in context", "curve": curve})
+            for name, rate, make in trained:
+                rules = TrainRules(
+                    sizes.tuning_steps, 8, 65536, sizes.tuning_steps, "last", "verbalizers", dropout=False,
+                    optimizer=OptimizerConfig(learning_rate=rate, weight_decay=0.0),
+                )  # fmt: skip
+                tunable = make(start.clone())
+                wrap = behind_fillers if isinstance(tunable, FullTunable) else lambda data: data
+                given = wrap(train)
+                try:
+                    done = tune(
+                        tunable, model, given, given, {key: wrap(test) for key, test in tests.items()},
+                        rules, data_seed,
+                    )  # fmt: skip
+                finally:
+                    tunable.close()
+                at_end = {test: answers.accuracy("verbalizers") for test, answers in done.tests.items()}
+                rows.append({**about, "method": name, "curve": {str(sizes.tuning_steps): at_end}})
     return rows
 
 
@@ -233,7 +270,7 @@ def work_through(sizes: Sizes, work: Path, output: Path) -> None:
     """Do every job that is neither done nor in the hands of another process."""
     torch.set_num_threads(1)
     (work / "locks").mkdir(parents=True, exist_ok=True)
-    seeds = [range(1, count + 1) for count in (sizes.meta_seeds, sizes.backbones)]
+    seeds = [range(sizes.meta_seeds + 1), range(1, sizes.backbones + 1)]
     for job in [Job(main, b, m) for m in seeds[0] for b in seeds[1] for main in ATTRIBUTES]:
         try:
             with FileLock(work / "locks" / f"{job.main}-{job.backbone}-{job.meta_seed}", timeout=0):

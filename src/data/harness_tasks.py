@@ -260,10 +260,10 @@ def _said(task: str) -> Generator[None]:
         text = " ".join(str(error).split())
         offline = any(
             word in text
-            for word in ("offline", "Couldn't find", "couldn't find", "connect", "ConnectionError")
+            for word in ("offline", "Offline", "Couldn't", "couldn't find", "connect", "ConnectionError")
         )
         if "gated" in text:
-            remedy = "ask for access on the hub, then log in: huggingface-cli login"
+            remedy = "ask for access on the hub, then log in: hf auth login"
         elif offline:
             remedy = "load it once where the hub can be reached, with the same HF_HOME"
         else:

@@ -6,6 +6,14 @@ is the harness's own command line with one more model. From Python: `import meta
 `lm_eval.simple_evaluate(model="metashot", ...)`.
 """
 
-from metashot.harness.language_model import MetashotLM
+try:
+    from metashot.harness.language_model import MetashotLM
+except ImportError as error:
+    if not (error.name or "").startswith("lm_eval"):
+        raise
+    raise ImportError(
+        f"metashot.harness needs lm-evaluation-harness 0.4.9 or later ({error}): pip install 'metashot[harness]'",
+        name=error.name,
+    ) from error
 
 __all__ = ["MetashotLM"]

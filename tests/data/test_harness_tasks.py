@@ -102,6 +102,76 @@ def test_what_cannot_be_converted_is_said_in_one_line(tasks, changes, words):
     assert "\n" not in str(caught.value)
 
 
+def refusal(source: HarnessSource, name: str = "mini") -> str:
+    with pytest.raises(DataError) as caught:
+        source.load(name, k=0, seed=100)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_task_with_its_choices_in_the_input_is_refused(tasks):
+    """As winogrande is written: the text is a number, the choices are inputs, the target is their continuation."""
+    row = {
+        "question": "1",
+        "choices": ["Ann thanked Eve because Ann", "Ann thanked Eve because Eve"],
+        "answer": "had helped.",
+    }
+    said = refusal(tasks(rows=[row] * 3, doc_to_text="{{question}}"))
+    assert said == (
+        "mini: puts its choices into the input, with one common continuation (leave it out of data.tasks)"
+    )
+
+
+UNREACHABLE = [
+    (
+        "Dataset 'org/set' is a gated dataset on the Hub. You must be authenticated to access it.",
+        "ask for access on the hub, then log in: hf auth login",
+    ),
+    (
+        "Couldn't reach 'org/set' on the Hub (OfflineModeIsEnabled)",
+        "load it once where the hub can be reached, with the same HF_HOME",
+    ),
+    (
+        "Dataset scripts are no longer supported, but found set.py",
+        "look at the task's YAML file and its data",
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "remedy"), UNREACHABLE)
+def test_a_set_that_cannot_be_had_says_the_way_out(tasks, monkeypatch, message, remedy):
+    import datasets
+
+    def fails(*_: object, **__: object) -> None:
+        raise datasets.exceptions.DatasetNotFoundError(message + "\nmore of it")
+
+    monkeypatch.setattr(datasets, "load_dataset", fails)
+    said = refusal(tasks())
+    assert said.startswith(f"mini: cannot be loaded: DatasetNotFoundError: {message} more of it")
+    assert said.endswith(f"({remedy})")
+
+
+def test_offline_a_set_that_is_not_here_says_the_way_out(tasks, monkeypatch):
+    import datasets
+    import huggingface_hub
+
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    said = refusal(tasks(dataset_path="org/not_here", dataset_kwargs=None))
+    assert "mini: cannot be loaded" in said
+    assert said.endswith("(load it once where the hub can be reached, with the same HF_HOME)")
+
+
+def test_another_version_of_the_harness_is_said(monkeypatch, tmp_path):
+    import sys
+    from types import ModuleType
+
+    monkeypatch.setitem(sys.modules, "lm_eval.tasks", ModuleType("lm_eval.tasks"))
+    said = refusal(HarnessSource(["mini"], tmp_path))
+    assert said.startswith("data: needs the package lm-eval (cannot import name 'TaskManager'")
+    assert said.endswith("(pip install 'metashot[harness]')")
+
+
 def test_without_a_split_to_draw_from_only_zero_shot_works(tasks):
     source = tasks(training_split=None)
     assert len(source.load("mini", k=0, seed=100).test) == 4

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -170,3 +172,11 @@ def test_an_embedded_model_goes_by_its_name(manager: TaskManager) -> None:
 @pytest.fixture(autouse=True)
 def _offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HF_DATASETS_OFFLINE", "1")
+
+
+def test_without_the_harness_the_import_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("metashot.harness", "metashot.harness.language_model"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "lm_eval.models.huggingface", None)
+    with pytest.raises(ImportError, match=r"needs lm-evaluation-harness .*pip install 'metashot\[harness\]'"):
+        importlib.import_module("metashot.harness")

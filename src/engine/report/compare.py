@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -16,11 +17,14 @@ from metashot.engine.metrics.permutation import paired_permutation_test
 from metashot.engine.metrics.statistics import TaskOutcomes, holm, seed_values
 from metashot.engine.report import formats
 from metashot.engine.report.config import CompareConfig
+from metashot.engine.report.folders import find_run_folders
+from metashot.engine.report.harness_files import harness_results_files
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.report.systems import Answers, collect_answers
 from metashot.engine.report.table import Cell, Table, names, p_value, percent, points
 from metashot.engine.runs.config_difference import Change, config_changes
 from metashot.engine.runs.record import read_run
+from metashot.engine.runs.results import RUN_FILE
 
 _NOT_COMPARED = ("logger", "hydra", "results_root", "name", "tags")
 
@@ -55,8 +59,8 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
         OutputError: a folder holds no results or several systems, or the runs share no task and seed.
     """
     first, second = _only_system(settings.first), _only_system(settings.second)
-    before, after = read_run(settings.first).config, read_run(settings.second).config
-    changes = config_changes(before, after, _NOT_COMPARED)
+    before, after = _config(settings.first), _config(settings.second)
+    changes = () if before is None or after is None else config_changes(before, after, _NOT_COMPARED)
     shared = [task for task in first.outcomes if task in second.outcomes]
     try:
         overall = paired_permutation_test(
@@ -95,7 +99,9 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
     console.print()
     for table in shown:
         console.print(formats.console(table))
-    if not changes:
+    if before is None or after is None:
+        console.print("a run of lm-evaluation-harness has no config to compare")
+    elif not changes:
         console.print("the two configs are equal")
     return RunComparison(changes, shown)
 
@@ -110,6 +116,14 @@ def _only_system(folder: Path) -> Answers:
         )
         raise OutputError(str(folder), f"holds {len(answers)} systems ({found})", "give one run's folder")
     return answers[0]
+
+
+def _config(folder: Path) -> dict[str, Any] | None:
+    """What the run was told; None for one of lm-evaluation-harness, which has other keys."""
+    is_harness = not (folder / RUN_FILE).exists() and any(
+        map(harness_results_files, find_run_folders([folder]))
+    )
+    return None if is_harness else read_run(folder).config
 
 
 def _mean(row: Answers, tasks: list[str]) -> float:

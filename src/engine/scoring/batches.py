@@ -23,7 +23,7 @@ def rows_for_budget(
 
     Args:
         config: the model's transformers config.
-        dtype: of the weights.
+        dtype: of the weights, and of the path cache.
         device: where they are.
         budget: bytes, or None: 256 MiB on a CPU, half of what is free on a GPU.
         depth: longest path in tokens.
@@ -43,7 +43,8 @@ def bytes_per_row(size: ModelSize, dtype: torch.dtype) -> int:
     float_parts = 4 * 2 * (size.attention_width + 2)
     # Experts work on copies of the states, one in and one out for each that a token is sent to.
     states = 4 * size.hidden + 2 * size.hidden * (size.experts_per_token - 1)
-    return dtype.itemsize * (states + attention + inner) + float_parts
+    # States between products are float32 where weights are in half precision.
+    return max(4, dtype.itemsize) * (states + attention + inner) + float_parts
 
 
 def next_cut(trie: TokenTrie, start: int, rows: int) -> int:

@@ -138,9 +138,16 @@ def _attention(
         raise UnsharedAttentionError(f"its attention is not over the rows given (query {list(query.shape)})")
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     # GPT-J rotates in float32 whatever the dtype of its values.
-    rows = [part[0].transpose(0, 1).to(query.dtype) for part in (query, key, value)]
+    dtype = _weight_dtype(module, query.dtype)
+    rows = [part[0].transpose(0, 1).to(dtype) for part in (query, key, value)]
     call = AttentionCall(*rows, kernel=Kernel(scale, softcap, s_aux), window=sliding_window, allowed=allowed)
     return handler.attend(call)[None].to(value.dtype), None
+
+
+def _weight_dtype(module: nn.Module, dtype: torch.dtype) -> torch.dtype:
+    """In which precision an attention module multiplies: that of its weights, or of its states if they have none."""
+    weights = next((one.dtype for one in module.parameters() if one.is_floating_point()), dtype)
+    return weights if weights.itemsize < dtype.itemsize else dtype
 
 
 def _mask(

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from metashot.engine.errors import ModelError
 from metashot.engine.models.own_head import logits_at
 from metashot.engine.scoring.memory import is_out_of_memory
+from metashot.engine.scoring.precision import float32_between_products
 from metashot.engine.scoring.request import Progress, Request, check_requests, targets_only
 from metashot.engine.scoring.ropes import RopeRegimes
 from metashot.engine.scoring.vocabulary import chosen_and_best
@@ -96,7 +97,8 @@ def score_plain_with_best(
         batch = [requests[index] for index in indices]
         regimes.forget()
         try:
-            rows = _score_seq2seq(model, batch) if seq2seq else _score_causal(model, batch, pad_to)
+            with float32_between_products(model):
+                rows = _score_seq2seq(model, batch) if seq2seq else _score_causal(model, batch, pad_to)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error) or len(batch) == 1:
                 raise

@@ -14,6 +14,7 @@ from metashot.engine.errors import ConfigError
 from metashot.engine.scoring.interception import UnsharedAttentionError
 from metashot.engine.scoring.plain import check_finite
 from metashot.engine.scoring.plan import Plan, plan_requests
+from metashot.engine.scoring.precision import float32_between_products
 from metashot.engine.scoring.probe import difference_to_plain
 from metashot.engine.scoring.request import Progress, Request, check_requests, targets_only
 from metashot.engine.scoring.routes import Route, RouteName, choose_route, slower_route
@@ -56,7 +57,8 @@ class PrefixScorer:
         self.memory_budget_bytes = None if memory_mb is None else memory_mb << 20
         self._batch_size = batch_size
         self._force = force
-        self._take(choose_route(model, self.memory_budget_bytes, batch_size))
+        with float32_between_products(model):
+            self._take(choose_route(model, self.memory_budget_bytes, batch_size))
 
     @property
     def route(self) -> str:
@@ -104,17 +106,21 @@ class PrefixScorer:
         self, requests: Sequence[Request], on_progress: Progress | None = None
     ) -> list[Tensor]:
         """`score` with the log-probability of each position's best token beside the target's: [scored, 2]."""
+        with float32_between_products(self.model):
+            scores = self._scored(requests, on_progress)
+        return [check_finite(score, index) for index, score in enumerate(scores)]
+
+    def _scored(self, requests: Sequence[Request], on_progress: Progress | None) -> list[Tensor]:
         if not self.model.config.is_encoder_decoder:
             check_requests(self.model.config, requests, unread=int(self.shares_prefixes))
             self._cross_borders(requests)
         try:
-            scores = self._route.scorer.score_with_best(requests, on_progress)
+            return self._route.scorer.score_with_best(requests, on_progress)
         except (
             UnsharedAttentionError
         ) as error:  # what no probe foresaw, such as attention over blocks of keys
             self._take(slower_route(self.model, self._batch_size, str(error)))
-            scores = self._route.scorer.score_with_best(requests, on_progress)
-        return [check_finite(score, index) for index, score in enumerate(scores)]
+            return self._route.scorer.score_with_best(requests, on_progress)
 
     def _cross_borders(self, requests: Sequence[Request]) -> None:
         """Compare with plain scoring once more when requests first exceed a window that the probe did not reach."""

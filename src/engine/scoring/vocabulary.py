@@ -76,7 +76,23 @@ def chosen_and_best(logits: Tensor, tokens: Tensor) -> Tensor:
 
 def _logits(head: Head, hidden: Tensor, start: int, stop: int) -> Tensor:
     bias = None if head.bias is None else head.bias[start:stop]
-    logits = functional.linear(hidden, head.weight[start:stop], bias).float()
+    logits = float32_product(hidden, head.weight[start:stop])
+    if bias is not None:
+        logits += bias
     if head.softcap is not None:
         logits = torch.tanh_(logits.div_(head.softcap)).mul_(head.softcap)
     return logits
+
+
+def float32_product(hidden: Tensor, weight: Tensor) -> Tensor:
+    """`hidden @ weight.T` in float32, for hidden [positions, d] and weight [tokens, d] of any precision.
+
+    A CPU has no product of half-precision operands with a float32 result, so there the weights are widened, a tile
+    of them at a time.
+    """
+    if weight.dtype == torch.float32:
+        return functional.linear(hidden, weight)
+    if weight.device.type == "cuda":
+        return torch.mm(hidden.to(weight.dtype), weight.T, out_dtype=torch.float32)
+    wide = hidden.float()
+    return torch.cat([functional.linear(wide, part.float()) for part in weight.split(_TILE_TOKENS)], dim=1)

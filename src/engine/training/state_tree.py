@@ -8,8 +8,6 @@ if TYPE_CHECKING:
     import torch
 
 
-from metashot.engine.training.sharded import memory_of
-
 _TENSOR = "$tensor"
 _ITEMS = "$items"
 _TUPLE = "$tuple"
@@ -25,6 +23,8 @@ def split_tree(tree: Any) -> tuple[dict[str, torch.Tensor], Any]:
         TypeError: a leaf that is neither a tensor nor JSON.
     """
     import torch
+
+    from metashot.engine.training.sharded import memory_of
 
     tensors: dict[str, torch.Tensor] = {}
     names: dict[tuple[int, torch.dtype, torch.Size], str] = {}

@@ -5,6 +5,7 @@ import random
 import pytest
 import torch
 
+from metashot.engine.models.sources import LocalModel
 from metashot.engine.scoring.plain import score_plain
 from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.engine.scoring.request import Request
@@ -186,6 +187,18 @@ def test_bfloat16_takes_the_same_way(tiny_architecture, name):
     """The probe tells good from bad in bfloat16 too, where rounding is a thousand times that of float32."""
     scorer = PrefixScorer(tiny_architecture(name, torch.bfloat16))
     assert scorer.route == ("shared_prefixes" if name in SHARED else "cached_prefix")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [*SHARED, *CACHED, *PLAIN])
+def test_a_saved_model_loads_with_the_shipped_settings_and_is_the_same(tiny_architecture, tmp_path, name):
+    model = tiny_architecture(name)
+    model.save_pretrained(tmp_path)
+    loaded = LocalModel("saved", str(tmp_path)).read_model().eval()
+    ids = torch.tensor([_text(random.Random(3), 24)])
+    with torch.inference_mode():
+        expected, found = (one(input_ids=ids, use_cache=False).logits for one in (model, loaded))
+    torch.testing.assert_close(found, expected, atol=TOLERANCE_NATS, rtol=0)
 
 
 def test_there_are_at_least_55_architectures_with_shared_prefixes():
