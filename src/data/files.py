@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Generator, Iterable
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -96,6 +97,7 @@ def replacing(path: Path) -> Generator[BinaryIO, None, None]:
         OSError: the folder cannot be written or the disk is full.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _clean_once(path.parent, os.getpid())
     # Opened by name and not by tempfile, whose files only their owner can read.
     temporary = temporary_beside(path)
     try:
@@ -116,6 +118,13 @@ def remove_leftovers(folder: Path, pattern: str = ".*.tmp") -> None:
         if match is not None and match["node"] == platform.node() and not _is_alive(int(match["process"])):
             with suppress(OSError):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@lru_cache(maxsize=4096)
+def _clean_once(folder: Path, process: int) -> None:
+    """Before a process first writes into a folder, what killed ones left there goes."""
+    del process
+    remove_leftovers(folder)
 
 
 def _is_alive(process: int) -> bool:

@@ -47,7 +47,7 @@ def lay_out(folder):
     """Data that the commands read."""
     for split in ("train", "test"):
         rows = [{"text": f"a {'good' if n % 2 else 'bad'} film {n}", "label": n % 2} for n in range(12)]
-        rows = [{"sentence": row["text"], **row} for row in rows]
+        rows = [{"source": row["text"], **row} for row in rows]
         path = folder / "tuning" / "SST-2" / f"{split}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))

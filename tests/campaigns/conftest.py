@@ -20,7 +20,7 @@ WARM = [
     "metashot.stages.preparation", "metashot.stages.reports", "metashot.stages.command", "metashot.stages.tracking",
     "torch._dynamo", "program",
 ]  # fmt: skip
-_TIMES = ("wall_seconds", "seconds", "started", "time", "threads", "versions", "seal", "cost")
+_TIMES = ("wall_seconds", "seconds", "started", "time", "threads", "versions", "seal", "cost", "attempts")
 
 
 class Program:
@@ -88,7 +88,7 @@ def holds():
         for path in sorted(root.rglob("*")):
             name = path.relative_to(root).as_posix()
             if path.is_file() and not _is_record(path, name):
-                found[_without_stamp(name)] = _content(path, root)
+                found[name] = _content(path, root)
         return found
 
     return call
@@ -98,12 +98,8 @@ def _is_record(path, name):
     return (
         path.suffix in (".lock", ".log")
         or ".hydra" in name
-        or path.name in (".lock", "run.json", "metrics.jsonl")
+        or path.name in (".lock", "run.json", "prepare.json", "metrics.jsonl")
     )
-
-
-def _without_stamp(name):
-    return name
 
 
 def _content(path, root):

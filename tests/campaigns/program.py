@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
 from pathlib import Path
@@ -55,7 +56,8 @@ def _watch(root: str, at: int, number: int) -> Events:
 def run(
     arguments: list[str], root: str, at: int = 0, number: int = signal.SIGKILL, environment: dict[str, str] | None = None
 ) -> None:  # fmt: skip
-    """`run.py` with these arguments; its output lies in `<root>.log`, the number of events in `<root>.events`.
+    """`run.py` with these arguments; its output lies in `<root>.log`, the number of events in `<root>.events`,
+    its largest memory (KiB) in `<root>.peak`.
 
     Args:
         arguments: overrides.
@@ -84,3 +86,4 @@ def run(
         sys.stderr.flush()
         seen, events.at = events.seen, -1
         Path(f"{root}.events").write_text(json.dumps(seen))
+        Path(f"{root}.peak").write_text(json.dumps(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss))

@@ -16,7 +16,7 @@ KILLS = 40
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_a_killed_command_ends_like_an_uninterrupted_one(program, holds, kind, record_property):
+def test_a_killed_command_ends_like_an_uninterrupted_one(program, holds, kind):
     lay_out(program.folder)
     if kind in NEEDS:
         command, place = NEEDS[kind]

@@ -100,3 +100,15 @@ def _killed_while_writing(path):
     with replacing(path) as stream:
         stream.write(b"half")
         os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_the_first_write_into_a_folder_removes_what_killed_writers_left(tmp_path):
+    process = multiprocessing.get_context("fork").Process(
+        target=_killed_while_writing, args=(tmp_path / "tables" / "a",)
+    )
+    process.start()
+    process.join()
+    (left,) = (tmp_path / "tables").iterdir()
+    write_atomic(tmp_path / "tables" / "b", "whole")
+    assert not left.exists()
+    assert [path.name for path in (tmp_path / "tables").iterdir()] == ["b"]

@@ -129,6 +129,8 @@ def run_training(
         run = _Run(learner, settings, store, sink, cursor)
         with catch_stop_signals() as stop:
             stopped_by = run.advance(stop)
+        if rank() == 0:
+            store.prune()  # a run killed behind its last save has saved nothing now
     newest = checkpoint_folders(store.root)[-1]
     return TrainingOutcome(cursor.step, stopped_by, newest, dict(cursor.metrics), time.monotonic() - started)
 

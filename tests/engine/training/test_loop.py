@@ -280,3 +280,15 @@ def test_a_second_process_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     with store.alone(), pytest.raises(OutputError, match="another process trains in this folder"):
         run_training(ToyLearner(STEPS), settings(), store)
     assert run_training(ToyLearner(STEPS), settings(), store).step == STEPS
+
+
+def test_a_run_killed_between_its_last_save_and_the_pruning_is_pruned_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = CheckpointStore(tmp_path, keep_last=2, keep_best=0)
+    with monkeypatch.context() as patch:
+        patch.setattr(CheckpointStore, "prune", lambda self: None)
+        run_training(ToyLearner(STEPS), settings(save_every=5), store)
+    assert len(checkpoint_folders(tmp_path)) > 2
+    run_training(ToyLearner(STEPS), settings(save_every=5), store)
+    assert len(checkpoint_folders(tmp_path)) == 2

@@ -1,0 +1,208 @@
+"""Flips and cuts of every kind of stored file: detected, recovered, or without effect on any number; never silent."""
+
+import random
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent))
+from metashot.data.errors import MetashotError
+from metashot.data.files import write_lines
+from metashot.data.preparation.manifest import Manifest, RoleRecord
+from metashot.data.source import JsonlSource
+from metashot.engine.models import gguf
+from metashot.engine.models.gguf_files import gguf_on_disk
+from metashot.engine.report.folders import read_folder
+from metashot.engine.runs.store import ResultStore
+from metashot.engine.sweeps.ledger import Job, Ledger
+from metashot.engine.training.checkpoint import CheckpointStore, read_checkpoint
+
+FLIPS = CUTS = 100
+JOBS = [Job((f"k={k}",), {"k": k}) for k in range(4)]
+
+
+def _prepared(folder):
+    rows = [
+        f'{{"task": "m", "input": "text {n}", "output": "{"ab"[n % 2]}", "options": ["a", "b"]}}'
+        for n in range(8)
+    ]
+    files = {
+        name: write_lines(folder / "m" / name, part)
+        for name, part in (("m_4_100_train.jsonl", rows[:4]), ("m_4_100_test.jsonl", rows[4:]))
+    }
+    Manifest(folder).put("m", "test", RoleRecord("print", False, {}, 4, (100,), {}, {}, files))
+
+
+def _checkpoint(folder):
+    CheckpointStore(folder, {"lr": 0.1}, {"name": "m"}).save(
+        1, {"w": torch.arange(64.0).view(8, 8)}, {"moment": torch.ones(8), "cursor": {"step": 1}}, metric=0.5
+    )
+
+
+def _ledger(folder):
+    ledger = Ledger(folder)
+    ledger.plan(JOBS)
+    for job, figure in zip(JOBS, (10.5, 20.25, 30.0, 41.75), strict=True):
+        ledger.start(job.key, folder)
+        ledger.finish(job.key, figure)
+
+
+def _read_ledger(folder):
+    ledger = Ledger(folder)
+    return [(one.overrides, one.state, one.figure) for one in map(ledger.read, (job.key for job in JOBS))]
+
+
+def _read_checkpoint(folder):
+    read = read_checkpoint(folder / "step-00000001")
+    return read.step, read.weights["w"].tolist(), read.state["moment"].tolist(), read.state["cursor"]
+
+
+def _search(folder):
+    from metashot.engine.sweeps.search import Interval, Search, SearchConfig
+
+    spec = SearchConfig(f"sqlite:///{folder / 'search.db'}", "s", "maximize", 9, "random", 0, "none", 0, "m")
+    return Search(spec, {"x": Interval(-4.0, 4.0)})
+
+
+def _filled_search(folder):
+    search = _search(folder)
+    for trial in search.ask(6):
+        search.tell(trial.number, -(trial.values["x"] ** 2))
+
+
+def _read_search(folder):
+    search = _search(folder)
+    return search.best(), search.points(), search.remaining
+
+
+KINDS = {
+    "prepared data": (_prepared, lambda folder: JsonlSource(folder).load("m", k=4, seed=100)),
+    "checkpoint": (_checkpoint, _read_checkpoint),
+    "sweep ledger": (_ledger, _read_ledger),
+    "search database": (_filled_search, _read_search),
+}
+
+
+def damaged(draw, content, number):
+    if number % 2:
+        return content[: draw.randrange(len(content))]
+    place = draw.randrange(len(content))
+    return content[:place] + bytes([content[place] ^ 1 << draw.randrange(8)]) + content[place + 1 :]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_damage_is_silent(tmp_path, kind):
+    make, read = KINDS[kind]
+    if kind == "search database":
+        pytest.importorskip("optuna")
+    (tmp_path / "whole").mkdir()
+    make(tmp_path / "whole")
+    expected = read(tmp_path / "whole")
+    files = [
+        path.relative_to(tmp_path / "whole")
+        for path in sorted((tmp_path / "whole").rglob("*"))
+        if path.is_file()
+    ]
+    files = [
+        path
+        for path in files
+        if not path.name.endswith(".lock") and (tmp_path / "whole" / path).stat().st_size
+    ]
+    draw, detected, without_effect = random.Random(0), 0, 0
+    for number in range(FLIPS + CUTS):
+        folder = tmp_path / "damaged"
+        shutil.copytree(tmp_path / "whole", folder)
+        path = folder / files[number // 2 % len(files)]
+        path.write_bytes(damaged(draw, path.read_bytes(), number))
+        try:
+            found = read(folder)
+        except MetashotError:
+            detected += 1
+        else:
+            assert found == expected, (path.name, number)
+            without_effect += 1
+        shutil.rmtree(folder)
+    print(f"{kind}: {detected} detected, {without_effect} without effect, 0 silent")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_damaged_conversion_is_made_again(tmp_path, monkeypatch):
+    monkeypatch.setenv("METASHOT_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(b"weights")
+    source = gguf_on_disk(tmp_path / "model.gguf")
+
+    def convert(file, folder):
+        for name in ("model.safetensors", "tokenizer.json", "config.json"):
+            (folder / name).write_bytes(f"content of {name}".encode() * 20)
+
+    monkeypatch.setattr(gguf, "_write_converted", convert)
+    folder = gguf.convert_gguf(source)
+    whole = {path.name: path.read_bytes() for path in folder.iterdir()}
+    draw = random.Random(0)
+    for number in range(FLIPS + CUTS):
+        path = folder / sorted(whole)[number // 2 % len(whole)]
+        path.write_bytes(damaged(draw, whole[path.name], number))
+        gguf.convert_gguf(source)
+        assert {path.name: path.read_bytes() for path in folder.iterdir()} == whole
+    print(f"conversion: {FLIPS + CUTS} recovered, 0 silent")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_damaged_run_is_put_back_or_left_out(program, holds, tmp_path):
+    """Stored cells and the files of a run: the same command restores them, the report leaves the folder or rows out."""
+    from commands import COMMANDS, lay_out
+
+    lay_out(program.folder)
+    assert program(COMMANDS["evaluate"], "whole") == 0, program.said("whole")
+    whole = program.folder / "whole"
+    expected = holds(whole)
+    store = ResultStore(whole / "root")
+    cells = {path.stem: store.get(path.stem) for path in (whole / "root" / "cells").rglob("*.jsonl")}
+    rows = _rows(whole / "out")
+    assert all(cells.values())
+    assert len(rows) == len(cells) == 4
+    draw, seen = random.Random(0), {"missing": 0, "equal": 0, "left out": 0}
+    for number in range(FLIPS + CUTS):
+        path = sorted((whole / "root" / "cells").rglob("*.jsonl"))[number % 4]
+        content = path.read_bytes()
+        path.write_bytes(damaged(draw, content, number))
+        found = store.get(path.stem)
+        assert found is None or found == cells[path.stem]
+        seen["missing" if found is None else "equal"] += 1
+        path.write_bytes(content)
+    for number in range(FLIPS + CUTS):
+        path = whole / "out" / ("results.jsonl", "predictions.jsonl", "run.json")[number // 2 % 3]
+        content = path.read_bytes()
+        path.write_bytes(damaged(draw, content, number))
+        found = _rows(whole / "out")
+        assert found.items() <= rows.items()
+        seen["equal" if found == rows else "left out"] += 1
+        path.write_bytes(content)
+    for name in ("results.jsonl", "predictions.jsonl"):
+        (whole / "out" / name).write_bytes(damaged(draw, (whole / "out" / name).read_bytes(), 1))
+    assert program(COMMANDS["evaluate"], "whole") == 0, program.said("whole")
+    assert holds(whole) == expected
+    print(f"cells and run files: {seen}, 0 silent")
+
+
+def _rows(folder):
+    """What a report would take: value and scores by task and seed."""
+    try:
+        read = read_folder(folder)
+    except MetashotError:
+        return {}
+    scores = {}
+    for row in read.predictions.iter_rows(named=True):
+        scores.setdefault((row["task"], row["seed"]), []).append((row["index"], row["nll"]))
+    return {
+        (row["task"], row["seed"]): (row["value"], row["n"], scores[row["task"], row["seed"]])
+        for row in read.results.iter_rows(named=True)
+    }

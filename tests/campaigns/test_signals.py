@@ -1,0 +1,62 @@
+"""SIGTERM and Ctrl-C in every stage: no success, no result of something half done, and the same command goes on."""
+
+import json
+import random
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import COMMANDS, NEEDS, ROOTS, SYNTHETIC, lay_out
+
+EXIT = {signal.SIGTERM: 143, signal.SIGINT: 130}
+PLACES = 4
+"""Signals of each kind, spread over the command's changes of files."""
+STAGES = {
+    **COMMANDS,
+    "plan": ("stage=plan", *SYNTHETIC, "seeds=[100]", *ROOTS),
+    "compare": ("stage=compare", "runs=[SHARED/evaluated/out,SHARED/evaluated/out]", "compare.permutations=50",
+                "results_root=ROOT/root", "hydra.run.dir=ROOT/out", "model=tiny"),
+    "train and evaluate in a multirun": ("-m", "stage=[train,evaluate]", *SYNTHETIC, "method=metaicl",
+                                         "trainer.steps=4", "trainer.evaluate_every=0", "trainer.pool_size=32",
+                                         "trainer.progress=false", "trainer.seed=1,2", "seeds=[100]", "logger=none",
+                                         "results_root=ROOT/root", "hydra.sweep.dir=ROOT/sweep"),
+}  # fmt: skip
+BEFORE = {**NEEDS, "compare": ("evaluate", "evaluated")}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("stage", STAGES)
+def test_an_interrupted_command_says_so_and_goes_on(program, holds, stage):
+    lay_out(program.folder)
+    if stage in BEFORE:
+        command, place = BEFORE[stage]
+        assert program(COMMANDS[command], place) == 0, program.said(place)
+    assert program(STAGES[stage], "whole") == 0, program.said("whole")
+    expected, events = holds(program.folder / "whole"), program.events("whole")
+    draw, told = random.Random(1), 0
+    for number, status in EXIT.items():
+        for place in range(PLACES):
+            name = f"{number.name}-{place}"
+            first, last = 1 + place * events // PLACES, 1 + (place + 1) * events // PLACES
+            ended = program(STAGES[stage], name, draw.randrange(first, last), number)
+            said = program.said(name)
+            assert ended == status, (name, ended, said)
+            assert f"interrupted: {number.name}" in said or "interrupted: Ctrl-C" in said, said
+            assert "Traceback" not in said, said
+            for record in (program.folder / name).rglob("run.json"):
+                if not _was_finished(record, said):
+                    assert json.loads(record.read_text())["status"] == "interrupted", said
+                    assert not (record.parent / "summary.json").exists() or stage in ("evaluate", "tuning")
+            assert program(STAGES[stage], name) == 0, program.said(name)
+            assert holds(program.folder / name) == expected, name
+            told += 1
+    print(f"{stage}: {told} signals over {events} events, all told, all ends equal")
+
+
+def _was_finished(record, said):
+    """A job of a multirun that ended before the signal, or a run that the signal reached while it wrote its end."""
+    return json.loads(record.read_text())["status"] in ("finished", "running")
