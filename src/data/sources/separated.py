@@ -26,6 +26,8 @@ _TRUE, _FALSE = frozenset({"true", "1", "yes"}), frozenset({"false", "0", "no"})
 _OTHER_DELIMITERS = {";": ";", "\t": "\\t", "|": "|", ",": ","}
 _FAULTS_SHOWN = 4
 _AT_ONCE = 64
+_CHARACTERS_SHOWN = 60
+_MOST_DIGITS = 4000
 _ENCODING_REMEDY = "set source.encoding: windows-1252 if it is that"
 
 
@@ -97,7 +99,8 @@ class WrongValue(ValueError):
     """A value that is not of its column's type."""
 
     def __init__(self, column: str, value: str, remedy: str) -> None:
-        self.problem, self.remedy = f'column "{column}" holds {value!r}', remedy
+        shown = value if len(value) <= _CHARACTERS_SHOWN else f"{value[:_CHARACTERS_SHOWN]}..."
+        self.problem, self.remedy = f'column "{column}" holds {shown!r}', remedy
         super().__init__(self.problem)
 
 
@@ -166,11 +169,11 @@ def _converters(types: Mapping[str, str]) -> Iterator[tuple[str, Callable[[str],
 
 
 def _to_number(text: str) -> int | float | None:
-    if text.isdecimal():
+    if text.isdecimal() and len(text) <= _MOST_DIGITS:
         return int(text)
     if not text or text.isspace():
         return None
-    for kind in (int, float) if "_" not in text else ():
+    for kind in (int, float) if "_" not in text and len(text) <= _MOST_DIGITS else ():
         try:
             return kind(text)
         except ValueError:

@@ -150,6 +150,7 @@ def _wrong_encoding(path: Path, encoding: str | None, error: UnicodeDecodeError,
 def _as_windows(line: bytes, place: int) -> str:
     """Some characters around a byte as Windows-1252 has them; empty where that is no better."""
     try:
-        return line[max(0, place - 8) : place + 8].decode("windows-1252").strip()
+        shown = line[max(0, place - 8) : place + 8].decode("windows-1252").strip()
+        return "" if any(letter < " " and letter not in "\t\r\n" for letter in shown) else shown
     except UnicodeDecodeError:
         return ""

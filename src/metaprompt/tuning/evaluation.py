@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from metashot.engine.files import append_lines, write_json
+from metashot.engine.files import append_lines, read_lines, write_json
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.runs.folder import CellPlace, RunFolder
 from metashot.engine.runs.results import FinishedCell, Result, relabel
@@ -17,6 +17,7 @@ from metashot.metaprompt.meta.learner import PROMPT_FILE
 from metashot.metaprompt.soft_prompt import save_prompt
 from metashot.metaprompt.tuning.cell import (
     LoadedTask,
+    TunedCell,
     fingerprint,
     finished_cell,
     load_task,
@@ -132,22 +133,38 @@ def _cell(
             )
             for name in task.tests
         ]
+        # Before the cells: once they are stored, nothing is trained again that could still be kept.
+        _keep_training(settings, task.renderer.task.name, data_seed, seed, tuned, prints, output)
         for cell in cells:
             store.put(cell)
-    own = task.renderer.task.name
+    return cells
+
+
+def _keep_training(
+    settings: TuneSettings,
+    task: str,
+    data_seed: int,
+    seed: int,
+    tuned: TunedCell,
+    prints: Mapping[str, str],
+    output: Path,
+) -> None:
+    """The prompt, and the curve as one line of `tuning.jsonl` for each training."""
+    if "prompt" in tuned.weights:
+        save_prompt(output / "prompts" / f"{task}-{data_seed}-{seed}-{PROMPT_FILE}", tuned.weights["prompt"])
+    path = output / TUNING_FILE
+    if path.is_file() and any(row.get("fingerprint") == prints[task] for row in read_lines(path)):
+        return
     row = {
-        "task": own,
+        "task": task,
         "data_seed": data_seed,
         "seed": seed,
         "method": settings.method,
         "chosen_step": tuned.chosen_step,
         "curve": tuned.curve_rows(),
-        "fingerprint": prints[own],
+        "fingerprint": prints[task],
     }
-    append_lines(output / TUNING_FILE, [row])
-    if "prompt" in tuned.weights:
-        save_prompt(output / "prompts" / f"{own}-{data_seed}-{seed}-{PROMPT_FILE}", tuned.weights["prompt"])
-    return cells
+    append_lines(path, [row])
 
 
 def deviations(results: Sequence[Result]) -> dict[str, dict[str, float]]:

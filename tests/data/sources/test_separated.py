@@ -21,6 +21,7 @@ FAULTS = {
     "too narrow": b"a,1\n",
     "no number": b"a,one,true,x\n",
     "a superscript is no number": "a,²,true,x\n".encode(),
+    "more digits than a number has": b"a," + b"9" * 5000 + b",true,x\n",
     "neither true nor false": b"a,1,maybe,x\n",
     "a quote followed by text": b'"a" b,1,true,x\n',
     "a quote that stays open": b'"a,1,true,x\n',
@@ -93,3 +94,18 @@ def test_the_place_of_a_row_is_the_line_on_which_it_begins(tmp_path: Path) -> No
     (tmp_path / "d.csv").write_bytes(b'text,label\n\n"one\nlong\nrow",1\n\ntwo,2\n')
     path = tmp_path / "d.csv"
     assert row_places(path, LAYOUT, {0, 1}) == {0: f"{path}:3", 1: f"{path}:7"}
+
+
+def test_a_long_wrong_value_is_shown_by_its_start(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_bytes(b"text,label\na," + b"9" * 5000 + b"\n")
+    with pytest.raises(
+        DataError, match=r"d.csv:2: column \"label\" holds '9{60}\.\.\.' \(the recipe's fields call"
+    ):
+        list(read_rows(tmp_path / "d.csv", TableLayout(types={"label": "number"})))
+
+
+def test_bytes_that_are_no_text_are_not_taken_for_windows_1252(tmp_path: Path) -> None:
+    (tmp_path / "d.csv.gz").write_bytes(gzip.compress(gzip.compress(b"text,label\na,1\n")))
+    with pytest.raises(DataError, match="is not UTF-8") as caught:
+        list(read_rows(tmp_path / "d.csv.gz", TableLayout()))
+    assert "Windows" not in str(caught.value)

@@ -13,6 +13,8 @@ import torch
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.digests import state_digest
 from metashot.engine.models.loading import LanguageModel
+from metashot.engine.runs.results import FinishedCell
+from metashot.engine.runs.store import ResultStore
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
@@ -83,6 +85,27 @@ def test_every_method_runs_and_leaves_the_model_as_it_was(
     row = json.loads((tmp_path / "run" / "tuning.jsonl").read_text())
     assert row["chosen_step"] in (2, 4)
     assert len(row["curve"]) == 2
+
+
+def test_a_kill_at_the_store_leaves_curve_and_prompt_once(
+    make_model: Any, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """What a stored cell never makes again is there before it is stored, and stands once when it is made twice."""
+    model, wanted = make_model("gpt2"), settings(data_root)
+
+    def killed(store: ResultStore, cell: FinishedCell) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultStore, "put", killed)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_prompts(wanted, model, tmp_path / "run", tmp_path, notify=quiet)
+    row = (tmp_path / "run" / "tuning.jsonl").read_text()
+    (prompt,) = (tmp_path / "run" / "prompts").iterdir()
+    kept = prompt.read_bytes()
+    evaluate_prompts(wanted, model, tmp_path / "run", tmp_path, notify=quiet)
+    assert (tmp_path / "run" / "tuning.jsonl").read_text() == row
+    assert prompt.read_bytes() == kept
 
 
 def test_tuning_learns(make_model: Any, data_root: Path, tmp_path: Path):
