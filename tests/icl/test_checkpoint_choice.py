@@ -14,7 +14,7 @@ from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 from metashot.engine.errors import CheckpointError, ConfigError
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import LocalModel, ModelConfig, TinyModel
-from metashot.engine.training.trainable import LoraConfig, TrainableConfig
+from metashot.engine.training.config import LoraConfig, TrainableConfig
 from metashot.icl.checkpoint_choice import checkpoint_folder
 from metashot.icl.export import ExportConfig, export_checkpoint
 from metashot.icl.meta_training import train

@@ -20,9 +20,9 @@ from metashot.engine.errors import CheckpointError, ConfigError, ModelError
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import LocalModel, TinyModel, TrainedAdapter
 from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpoint, verify
+from metashot.engine.training.config import LoraConfig, TrainableConfig
 from metashot.engine.training.learner import DivergedError
 from metashot.engine.training.signals import Interrupted
-from metashot.engine.training.trainable import LoraConfig, TrainableConfig
 from metashot.icl.collate import Batching
 from metashot.icl.held_out import HeldOutConfig
 from metashot.icl.meta_learner import MetaLearner

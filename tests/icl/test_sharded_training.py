@@ -20,8 +20,8 @@ from torch.distributed.tensor import DTensor
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.training.checkpoint import read_checkpoint
+from metashot.engine.training.config import LoraConfig, TrainableConfig
 from metashot.engine.training.signals import Interrupted
-from metashot.engine.training.trainable import LoraConfig, TrainableConfig
 from metashot.icl.held_out import HeldOutConfig
 from metashot.icl.meta_learner import MetaLearner
 from metashot.icl.meta_training import train
