@@ -36,7 +36,7 @@ def test_an_interrupted_command_says_so_and_goes_on(program, holds, stage):
         command, place = BEFORE[stage]
         assert program(COMMANDS[command], place) == 0, program.said(place)
     assert program(STAGES[stage], "whole") == 0, program.said("whole")
-    expected, events = holds(program.folder / "whole"), program.events("whole")
+    expected, events = _newest(holds(program.folder / "whole")), program.events("whole")
     draw, told = random.Random(1), 0
     for number, status in EXIT.items():
         for place in range(PLACES):
@@ -52,9 +52,19 @@ def test_an_interrupted_command_says_so_and_goes_on(program, holds, stage):
                     assert json.loads(record.read_text())["status"] == "interrupted", said
                     assert not (record.parent / "summary.json").exists() or stage in ("evaluate", "tuning")
             assert program(STAGES[stage], name) == 0, program.said(name)
-            assert holds(program.folder / name) == expected, name
+            assert _newest(holds(program.folder / name)) == expected, name
             told += 1
     print(f"{stage}: {told} signals over {events} events, all told, all ends equal")
+
+
+def _newest(found):
+    """Without the checkpoints before the last: an interruption saves one more, which counts among those kept."""
+    steps = [name.partition("step-")[2][:8] for name in found if "step-" in name]
+    return {
+        name: content
+        for name, content in found.items()
+        if "step-" not in name or f"step-{max(steps)}" in name
+    }
 
 
 def _was_finished(record, said):
