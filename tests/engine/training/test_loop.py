@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 
 from metashot.engine.errors import CheckpointError, ConfigError, OutputError
 from metashot.engine.training.checkpoint import CheckpointStore, best_checkpoint, checkpoint_folders, verify
@@ -147,9 +148,8 @@ def test_nan_loss_stops_with_step_and_batch_saved(tmp_path: Path) -> None:
 @pytest.fixture
 def disk_full_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """`disk_full_at(20, 30)`: the saves of these steps find a full disk."""
-    import metashot.engine.training.checkpoint as checkpoint
 
-    original = checkpoint.save_file
+    original = safetensors.torch.save_file
 
     def fill(*steps: int) -> None:
         def save_file(tensors: Any, path: Path, metadata: Any = None) -> None:
@@ -157,7 +157,7 @@ def disk_full_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
                 raise OSError(28, "No space left on device")
             original(tensors, path, metadata)
 
-        monkeypatch.setattr(checkpoint, "save_file", save_file)
+        monkeypatch.setattr(safetensors.torch, "save_file", save_file)
 
     return fill
 

@@ -65,7 +65,6 @@ def test_a_store_writes_shards_as_whole_tensors_and_ties_once(tmp_path: Path, me
 def test_where_the_first_rank_cannot_write_the_others_are_not_left_waiting(
     tmp_path: Path, mesh: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import metashot.engine.training.checkpoint as checkpoint
 
     weights: dict[str, torch.Tensor] = {
         name: distribute_tensor(torch.randn(3), mesh, [Shard(0)]) for name in "abc"
@@ -80,7 +79,7 @@ def test_where_the_first_rank_cannot_write_the_others_are_not_left_waiting(
         gather(tensors["a"])
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoint, "write_safetensors", full_disk)
+    monkeypatch.setattr("metashot.engine.training.sharded.write_safetensors", full_disk)
     monkeypatch.setattr("metashot.engine.training.sharded.whole", counted)
     gathering = Gathering(sharded_among(weights.values()))
     with pytest.raises(OutputError, match="No space left"):
