@@ -10,14 +10,14 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from commands import COMMANDS, ROOTS, SYNTHETIC, lay_out
 
-EVALUATE = (*SYNTHETIC, "method=direct", "seeds=[100]", *ROOTS)
+EVALUATE = (*SYNTHETIC, "k=4", "method=direct", "seeds=[100]", *ROOTS)
 DECIDING = {
-    "k": "k=1", "data's seed": "data.seed=1", "difficulty": "data.difficulty=hard", "test size": "data.test_size=5",
+    "k": "k=3", "data's seed": "data.seed=1", "difficulty": "data.difficulty=hard", "test size": "data.test_size=5",
     "seed": "seeds=[13]", "split": "split=dev", "truncation": "truncation=per_option", "method": "method=channel",
     "calibration": "method=calibrated", "normalization": "method.normalization=sum", "layout": "method.layout=space",
     "weights": "model.seed=1", "architecture": "model.path=llama", "dtype": "model.dtype=bfloat16", "prompt": "prompt=template",
     "separator": "prompt=template prompt.separator=' | '", "limit": "prompt.max_length=64", "example limit": "prompt.max_length_per_example=24",
-    "overlong": "prompt.overlong=cut_start", "boundary": "prompt.boundary=joint", "bos": "prompt.bos=true",
+    "overlong": "prompt.overlong=cut_start", "boundary": "prompt.boundary=joint",
     "strategy": "selection.strategy=random", "order": "selection.order=1", "noise": "selection.label_noise=0.5",
     "labels": "selection.labels=flipped", "shown": "selection.shown=labels",
 }  # fmt: skip
