@@ -14,16 +14,20 @@ from metashot.stages.run_config import RunConfig
 _TRAINING = ("optimizer", "trainer")
 _META = ("supmer", "corpus")
 _OWN_NODES: dict[str, tuple[str, ...]] = {
-    "train": (*_TRAINING, *_META),
-    "find_lr": (*_TRAINING, "find_lr"),
+    "train": (*_TRAINING, "prompt", *_META),
+    "find_lr": (*_TRAINING, "prompt", "find_lr"),
     "prepare": ("prepare", "corpus"),
     "evaluate": ("scorer", "tuning", "selection", "prompt", "checkpoint"),
-    "plan": ("plan", "scorer", "selection", "prompt", "checkpoint"),
+    "plan": ("plan", "scorer", "selection", "prompt", "checkpoint", *_META, "tuning"),
+    "probe": ("probe", *_META),
+    "export": ("export", "checkpoint", "tuning"),
+    "rerun": ("run",),
     "report": ("report", "runs"),
     "compare": ("compare", "runs"),
 }
 """Nodes that only some stages read; every other node is read by all."""
 _PROMPT_METHODS_ONLY = ("supmer", "corpus", "tuning")
+_IN_CONTEXT_ONLY = (*_TRAINING, "prompt", "scorer", "selection", "checkpoint")
 _IN_THE_NAME = ("method", "model", "setting", "k", "data", "experiment", "debug", "stage", "seeds_file")
 _LONGEST_NAME = 128
 
@@ -82,9 +86,8 @@ def shown_config(config: RunConfig, composed: Mapping[str, Any]) -> dict[str, An
     """The nodes that the run's stages read, and none that only others do."""
     used = {node for stage in config.stages for node in _OWN_NODES.get(stage, ())}
     special = {node for nodes in _OWN_NODES.values() for node in nodes}
-    # Only a prompt method trains a prompt, and only the others are trained by `trainer`.
     prompts = "tuning" in str(composed["method"].get("_target_", ""))
-    unused = _TRAINING if prompts else _PROMPT_METHODS_ONLY
+    unused = _IN_CONTEXT_ONLY if prompts else _PROMPT_METHODS_ONLY
     return {
         key: value
         for key, value in composed.items()

@@ -8,7 +8,7 @@ from omegaconf import OmegaConf
 from metashot.engine.components.choices import CONFIG_FOLDER
 from metashot.stages import command
 from metashot.stages.components import make_run_config
-from metashot.stages.tracking import run_label
+from metashot.stages.tracking import run_label, shown_config
 
 
 @pytest.fixture
@@ -40,3 +40,27 @@ def test_runs_of_a_sweep_are_told_apart_by_what_was_overridden(made):
 def test_a_text_is_one_tag(made):
     config, _ = made("logger=none", "tags=first", "logger.tags=[second]")
     assert run_label(config, []).tags == ("second", "first")
+
+
+EVERY_RUN_SHOWS = {
+    "condition", "data", "k", "method", "model", "name", "results_root", "seeds", "setting", "split", "stage", "tags",
+    "truncation",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("overrides", "further"),
+    [
+        (["stage=evaluate"], {"checkpoint", "prompt", "scorer", "selection"}),
+        (["stage=train"], {"optimizer", "prompt", "trainer"}),
+        (["stage=report"], {"report", "runs"}),
+        (["stage=export"], {"export", "checkpoint"}),
+        (["stage=[train,evaluate]"], {"optimizer", "trainer", "checkpoint", "prompt", "scorer", "selection"}),
+        (["stage=evaluate", "method=soft_prompt"], {"tuning"}),
+        (["stage=train", "method=supmer"], {"corpus", "supmer"}),
+        (["stage=probe", "method=supmer"], {"corpus", "supmer", "probe"}),
+    ],
+)
+def test_a_dashboard_shows_the_keys_that_the_run_reads_and_no_others(made, overrides, further):
+    config, composed = made("logger=none", *overrides)
+    assert set(shown_config(config, composed)) == EVERY_RUN_SHOWS | further
