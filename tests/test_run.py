@@ -89,7 +89,7 @@ BAD = [
     (["model=hf"], r"error: model.path: is not set"),
     (["stage=compare", "runs=[a]"], r"error: runs: no folder 'a'"),
     (["stage=rerun"], r"error: run: is not set"),
-    (["-m", "k=1,2", "hydra.launcher._target_=os.system"], r"'os.system' is no plugin that is installed"),
+    (["k=1,2", "hydra.launcher._target_=os.system", "-m"], r"'os.system' is no plugin that is installed"),
 ]
 
 

@@ -26,8 +26,7 @@ from metashot.data.synthetic import SyntheticSource
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
 from metashot.engine.scoring.plain import PlainScorer
-from metashot.engine.training.config import OptimizerConfig, adamw
-from metashot.engine.training.loop import LoopConfig
+from metashot.engine.training.config import LoopConfig, OptimizerConfig, adamw
 from metashot.icl.cell import PromptRules, Truncation
 from metashot.icl.held_out import HeldOutConfig, held_out_metrics, load_held_out
 from metashot.icl.meta_training import train

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer
+from metashot.engine.training.config import OptimizerConfig
+from metashot.engine.training.optimizers import Updater, build_optimizer
 from metashot.metaprompt.backbone import Backbone, target_loss
 from metashot.metaprompt.batch import PromptBatch, collate
 from metashot.metaprompt.meta.regularizer import GradientRegularizer

@@ -42,7 +42,7 @@ from metashot.data.sentences import SentenceRules
 from metashot.engine.files import append_lines, read_lines
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
-from metashot.engine.training.optimizers import OptimizerConfig
+from metashot.engine.training.config import OptimizerConfig
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.clustering import ClusterConfig
 from metashot.metaprompt.clusters.embedding import EncoderConfig

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.loop import LoopConfig
-from metashot.engine.training.optimizers import OptimizerConfig
+from metashot.engine.training.config import LoopConfig, OptimizerConfig
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.config import MetaConfig
 from metashot.metaprompt.meta.regularizer import RegularizerConfig

@@ -70,8 +70,8 @@ def explain_text(text: str) -> str:
     if match := re.search(r"Additional config directory '([^']*)' not found", text):
         return f"--config-dir: no folder {match[1]!r} (give the folder that holds your groups)"
     if text.startswith(PLUGIN):
-        named = re.search(r"'([^']+)'|plugin (\S+)", text)
-        name = next(filter(None, named.groups()), "") if named else ""
+        named = re.search(r"plugin(?: class :)? '?([\w.]+)", text)
+        name = named[1] if named else text
         return (
             f"hydra.launcher._target_ or hydra.sweeper._target_: {name!r} is no plugin that is installed "
             "(choose one by name: hydra/launcher=<name>, hydra/sweeper=<name>)"

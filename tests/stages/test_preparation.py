@@ -43,7 +43,7 @@ def config(tmp_path: Path, **changes: Any) -> Any:
         "pool_seeds": [100],
         "workers": 1,
         "source": "recipes",
-        "prepared": "",
+        "prepared": "allenai/metaicl-data",
         "cache": str(tmp_path / "cache"),
         "online": False,
         "timeout_seconds": 1,

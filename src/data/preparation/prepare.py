@@ -37,7 +37,7 @@ from metashot.data.recipes import load_recipe, recipe_names
 from metashot.data.settings import Setting
 from metashot.data.sources.download import Limits
 from metashot.data.sources.place import Reach
-from metashot.data.value_kinds import GivenLine, Name, Positive, Seed
+from metashot.data.value_kinds import Count, GivenLine, Name, Positive, Seed
 
 Status = Literal["ok", "skipped", "failed"]
 LOCK_NAME = ".prepare.lock"
@@ -50,7 +50,7 @@ class PrepareConfig:
     Attributes:
         roles: `train` makes the pools of the training tasks, `test` the k-shot files of the targets.
         only: task names to restrict to; empty for all of the setting.
-        k: demonstrations per target task.
+        k: demonstrations per target task, at least one when files are made.
         seeds: demonstration seeds of the targets.
         pool_k: most examples per training task.
         pool_seeds: seeds of the training pools.
@@ -66,7 +66,7 @@ class PrepareConfig:
 
     roles: tuple[Literal["train", "test"], ...] = ("train", "test")
     only: tuple[Name, ...] = ()
-    k: Positive = TARGET_K
+    k: Count = TARGET_K
     seeds: tuple[Seed, ...] = TARGET_SEEDS
     pool_k: Positive = POOL_K
     pool_seeds: tuple[Seed, ...] = (POOL_SEED,)
@@ -97,6 +97,15 @@ class PrepareSettings(PrepareConfig):
     raw: Path | None = None
     recipe_path: tuple[str, ...] = ()
     fixes: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse files without demonstrations.
+
+        Raises:
+            DataError: `k` is 0.
+        """
+        if self.k < 1:
+            raise DataError("prepare.k", "is 0, as k is", "give k=16, or prepare.k=16 alone")
 
 
 @dataclass(frozen=True, slots=True)

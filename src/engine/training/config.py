@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from metashot.data.value_kinds import Count, Dropout, GivenLine, LearningRate, Name, Positive, Weight
+from metashot.data.value_kinds import (
+    Count,
+    Dropout,
+    GivenLine,
+    LearningRate,
+    Name,
+    Positive,
+    PositiveShare,
+    Weight,
+)
 from metashot.engine.components.values import stands_for
 from metashot.engine.errors import ConfigError
 
@@ -108,8 +117,8 @@ Algorithm = Callable[..., Optimizer]
 def make_adamw(
     params: Any,
     lr: float = 1e-3,
-    betas: tuple[float, float] = (0.9, 0.999),
-    eps: float = 1e-8,
+    betas: tuple[Dropout, Dropout] = (0.9, 0.999),
+    eps: PositiveShare = 1e-8,
     weight_decay: float = 0.0,
     *,
     amsgrad: bool = False,
