@@ -18,7 +18,7 @@ DECIDING = {
     "weights": "model.seed=1", "architecture": "model.path=llama", "dtype": "model.dtype=bfloat16", "prompt": "prompt=template",
     "separator": "prompt=template prompt.separator=' | '", "limit": "prompt.max_length=64", "example limit": "prompt.max_length_per_example=24",
     "overlong": "prompt.overlong=cut_start", "boundary": "prompt.boundary=joint",
-    "strategy": "selection.strategy=random", "order": "selection.order=1", "noise": "selection.label_noise=0.5",
+    "strategy": "selection.strategy=random", "order": "selection.order=2", "noise": "selection.label_noise=0.5",
     "labels": "selection.labels=flipped", "shown": "selection.shown=labels",
 }  # fmt: skip
 NOT_DECIDING = {
