@@ -50,7 +50,11 @@ def test_an_interrupted_command_says_so_and_goes_on(program, holds, stage):
             for record in (program.folder / name).rglob("run.json"):
                 if not _was_finished(record, said):
                     assert json.loads(record.read_text())["status"] == "interrupted", said
-                    assert not (record.parent / "summary.json").exists() or stage in ("evaluate", "tuning")
+                    assert not (record.parent / "summary.json").exists() or stage in (
+                        "evaluate",
+                        "tuning",
+                        "sweep",
+                    )
             assert program(STAGES[stage], name) == 0, program.said(name)
             assert _newest(holds(program.folder / name)) == expected, name
             told += 1
