@@ -165,6 +165,47 @@ def test_neighbours_belong_to_test_examples():
     assert data.neighbours[0][-1].input == "input 0"
 
 
+@dataclass
+class Overlapping(Source):
+    """The first `overlap` rows of the pool are its test rows, with other blanks and capitals."""
+
+    overlap: int = 3
+
+    def load(self, task, *, k, seed, split="test"):
+        test = tuple(Example(task, f"  Input   {i}", POOL[i].output, OPTIONS) for i in range(self.overlap))
+        return TaskData(task, seed, self.task_type, tuple(POOL[:k]), test)
+
+
+def inputs(examples):
+    return {example.input for example in examples}
+
+
+@pytest.mark.parametrize("strategy", [Strategy.RANDOM, Strategy.BALANCED])
+@given(seed=SEEDS)
+def test_test_rows_are_never_drawn_as_demonstrations_and_the_note_counts_them(strategy, seed):
+    data = load(k=6, seed=seed, source=Overlapping(), strategy=strategy)
+    assert inputs(data.demonstrations).isdisjoint({"input 0", "input 1", "input 2"})
+    assert data.notes == (
+        "task 't': 3 of 3 test rows stand in the training pool: they are left out of the demonstrations",
+    )
+
+
+def test_where_others_are_too_few_each_row_is_left_out_of_its_own_demonstrations():
+    """18 of the 20 pool rows are test rows, so a draw of 6 needs them."""
+    data = load(k=6, source=Overlapping(overlap=18), strategy=Strategy.RANDOM)
+    assert data.demonstrations == ()
+    assert [len(row) for row in data.neighbours] == [6] * 18
+    for number, row in enumerate(data.neighbours):
+        assert f"input {number}" not in inputs(row)
+    assert data.notes[-1].endswith("each is left out of its own demonstrations")
+
+
+def test_the_nearest_row_of_a_test_row_in_the_pool_is_not_itself():
+    data = load(k=2, source=Overlapping(), strategy=Strategy.NEAREST)
+    assert [f"input {number}" in inputs(row) for number, row in enumerate(data.neighbours)] == [False] * 3
+    assert [len(row) for row in data.neighbours] == [2] * 3
+
+
 @pytest.mark.parametrize("strategy", [Strategy.PROTOCOL, Strategy.BALANCED, Strategy.NEAREST])
 def test_changes_apply_to_every_strategy(strategy):
     data = load(strategy=strategy, labels=Labels.FLIPPED, shown=Shown.LABELS)
