@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -12,7 +12,7 @@ from metashot.data.task import TaskData
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.runs.folder import CellPlace, RunFolder
 from metashot.engine.runs.prompts import write_prompts
-from metashot.engine.runs.results import FinishedCell, relabel
+from metashot.engine.runs.results import FinishedCell, relabel, with_cut_inputs
 from metashot.engine.runs.store import ResultStore
 from metashot.engine.scoring.request import MakeScorer, Scorer, SharingScorer
 from metashot.engine.training.ranks import barrier, leads, rank, sum_over_ranks, world_size
@@ -138,19 +138,10 @@ def evaluate(
         progress.finished(cell, computed=computed)
     if folder is not None:
         folder.check_complete()
-    notes.update(dict.fromkeys(_cut_notes(cells, settings)))
+    for one in with_cut_inputs(cell.result for cell in cells):
+        note = cut_note(one.task, one.cut_inputs, one.n, one.cut_tokens, settings.prompt.limits)
+        notes[note] = None
     return Evaluation(tuple(cells), _over_ranks(work.cost, len(keys)), tuple(notes))
-
-
-def _cut_notes(cells: Sequence[FinishedCell], settings: EvaluateSettings) -> Iterator[str]:
-    """One sentence for each task of which test inputs were cut, by its first seed that has some."""
-    told: set[str] = set()
-    for result in (cell.result for cell in cells):
-        if result.cut_inputs and result.task not in told:
-            told.add(result.task)
-            yield cut_note(
-                result.task, result.cut_inputs, result.n, result.cut_tokens, settings.prompt.limits
-            )
 
 
 @dataclass(frozen=True, slots=True)

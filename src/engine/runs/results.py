@@ -6,7 +6,7 @@ on where it was, and two processes that share a `results_root` cannot damage eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from hashlib import sha256
 from typing import Any
@@ -112,6 +112,15 @@ class FinishedCell:
 
     result: Result
     predictions: tuple[Prediction, ...]
+
+
+def with_cut_inputs(results: Iterable[Result]) -> list[Result]:
+    """The first result of each task that has test inputs which were cut; its seeds share the test rows."""
+    first: dict[str, Result] = {}
+    for result in results:
+        if result.cut_inputs:
+            first.setdefault(result.task, result)
+    return list(first.values())
 
 
 def prediction_from_row(row: Mapping[str, Any]) -> Prediction:

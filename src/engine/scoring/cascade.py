@@ -53,13 +53,13 @@ class CascadeScorer:
 
     def _parts(self, requests: Sequence[Request]) -> list[_Part]:
         """The requests by rope regime; a cell is scored and counted, so those of the last tuple are kept."""
-        if self._last is not None and self._last[0] is requests and isinstance(requests, tuple):
+        if self._last is not None and self._last[0] is requests:
             return self._last[1]
         groups = self._regimes.group(requests).items()
         parts = [
             _Part(regime, members, build_trie([requests[i] for i in members])) for regime, members in groups
         ]
-        self._last = requests, parts
+        self._last = (requests, parts) if isinstance(requests, tuple) else None
         return parts
 
     @torch.inference_mode()

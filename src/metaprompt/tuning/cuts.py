@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from metashot.engine.runs.results import Result
+from metashot.engine.runs.results import Result, with_cut_inputs
 from metashot.metaprompt.tuning.tasks import TaskRenderer
 
 
@@ -34,8 +34,7 @@ def cut_note(task: str, cut: int, n: int, tokens: int, limit: int) -> str:
 
 
 def cut_notes(results: Iterable[Result], limit: int) -> list[str]:
-    """One sentence for each task of which test inputs were cut; its seeds share the test rows."""
-    notes = [
-        cut_note(one.task, one.cut_inputs, one.n, one.cut_tokens, limit) for one in results if one.cut_inputs
+    """One sentence for each task of which test inputs were cut."""
+    return [
+        cut_note(one.task, one.cut_inputs, one.n, one.cut_tokens, limit) for one in with_cut_inputs(results)
     ]
-    return list(dict.fromkeys(notes))
