@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from world import ATTRIBUTES
 
 from metashot.engine.files import read_lines, write_atomic
+from metashot.engine.metrics.statistics import Interval
 
 mpl.use("svg")
 mpl.rcParams["svg.hashsalt"] = "supmer_demo"
@@ -49,17 +49,9 @@ DRAWN = ("vocabulary", "multi-task", "meta-learned, mixing", "meta-learned, mixi
 DRAWS = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Figure:
-    """A mean accuracy with its 95 % interval, in percent."""
-
-    mean: float
-    low: float
-    high: float
-
-    def __str__(self) -> str:
-        """`mean (low to high)`."""
-        return f"{self.mean:.1f} ({self.low:.1f} to {self.high:.1f})"
+def in_words(figure: Interval) -> str:
+    """`mean (low to high)`."""
+    return f"{figure.value:.1f} ({figure.low:.1f} to {figure.high:.1f})"
 
 
 @lru_cache
@@ -77,11 +69,11 @@ def bootstrap_weights(backbones: int, meta_seeds: int, data_seeds: int) -> Float
     return weights / weights.sum(axis=(1, 2, 3), keepdims=True)
 
 
-def figure_of(values: Floats) -> Figure:
+def figure_of(values: Floats) -> Interval:
     """Mean and percentile interval of accuracies [backbones, meta seeds, data seeds], 0..1."""
     drawn = (bootstrap_weights(*values.shape) * values).sum(axis=(1, 2, 3))
     low, high = np.quantile(drawn, (0.025, 0.975))
-    return Figure(100 * float(values.mean()), 100 * float(low), 100 * float(high))
+    return Interval(100 * float(values.mean()), 100 * float(low), 100 * float(high))
 
 
 def values_of(
@@ -142,7 +134,7 @@ def _table(rows: Sequence[dict[str, Any]], main: str, task: str) -> str:
     ]
     for method in METHODS:
         found = [values_of(rows, main=main, task=task, method=method, step=s, test=t) for t, s in shown]
-        cells = ["" if values is None else str(figure_of(values)) for values in found]
+        cells = ["" if values is None else in_words(figure_of(values)) for values in found]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -165,7 +157,9 @@ def _differences(rows: Sequence[dict[str, Any]], task: str) -> str:
             ]
             known = [[value for value in side if value is not None] for side in pooled]
             same = [v.shape for v in known[0]] == [v.shape for v in known[1]] and bool(known[0])
-            cells.append(str(figure_of(np.concatenate(known[0]) - np.concatenate(known[1]))) if same else "")
+            cells.append(
+                in_words(figure_of(np.concatenate(known[0]) - np.concatenate(known[1]))) if same else ""
+            )
         lines.append(f"| {first} - {second} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -205,10 +199,12 @@ def _draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
                     values_of(rows, main=main, task=task, method=method, step=s, test=test) for s in steps
                 ]
                 points = [(s, figure_of(v)) for s, v in zip(steps, found, strict=True) if v is not None]
-                spread = [(max(0.0, one.mean - one.low), max(0.0, one.high - one.mean)) for _, one in points]
+                spread = [
+                    (max(0.0, one.value - one.low), max(0.0, one.high - one.value)) for _, one in points
+                ]
                 axes.errorbar(
                     [step for step, _ in points],
-                    [one.mean for _, one in points],
+                    [one.value for _, one in points],
                     yerr=np.array(spread).T if spread else None,
                     label=method,
                     marker="o",

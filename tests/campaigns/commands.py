@@ -39,7 +39,7 @@ COMMANDS = {
                "report.permutations=50", "report.formats=[markdown,csv,latex,html]", "results_root=ROOT/root",
                "hydra.run.dir=ROOT/out", "model=tiny"),
 }  # fmt: skip
-NEEDS = {"report": ("evaluate", "evaluated")}
+NEEDS = {"report": ("evaluate", "evaluated"), "compare": ("evaluate", "evaluated")}
 """A command that must have run before, and in which folder."""
 
 

@@ -13,6 +13,9 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import COMMANDS, NEEDS, lay_out
+
 HERE = Path(__file__).parent
 WARM = [
     "torch", "transformers", "peft", "accelerate", "metashot.stages.run_config", "metashot.stages.icl_evaluation",
@@ -48,8 +51,12 @@ class Program:
         assert not child.is_alive(), f"{name} hangs: {self.said(name)}"
         return child.exitcode
 
-    def undisturbed(self, arguments):
-        """A whole run in `<folder>/whole`, after one that fills the caches which all runs share: its events are theirs."""
+    def undisturbed(self, kind, arguments):
+        """A whole run in `<folder>/whole`, after what it needs and one run that fills the caches which all share."""
+        lay_out(self.folder)
+        if kind in NEEDS:
+            command, place = NEEDS[kind]
+            assert self(COMMANDS[command], place) == 0, self.said(place)
         for name in ("first", "whole"):
             assert self(arguments, name) == 0, self.said(name)
 

@@ -20,6 +20,14 @@ def together(program, commands, names):
     return [child.exitcode for child in children]
 
 
+def raced(program, kind, place, shared):
+    """The command alone in `alone`, then several at once whose `place` is `shared`: their names and exit statuses."""
+    assert program(COMMANDS[kind], "alone") == 0, program.said("alone")
+    command = tuple(text.replace(place, shared) for text in COMMANDS[kind])
+    names = [f"run-{number}" for number in range(PROCESSES)]
+    return names, together(program, [command] * PROCESSES, names)
+
+
 def computed(folder):
     """Cells that a run computed itself."""
     return json.loads((folder / "run.json").read_text())["cost"]["cells_computed"]
@@ -53,10 +61,7 @@ def test_on_one_root_every_cell_is_whole_and_computed_once(program, holds):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_on_one_training_folder_all_but_one_are_refused(program, holds):
-    command = tuple(text.replace("ROOT", "SHARED/same") for text in COMMANDS["train"])
-    assert program(COMMANDS["train"], "alone") == 0, program.said("alone")
-    names = [f"run-{number}" for number in range(PROCESSES)]
-    statuses = together(program, [command] * PROCESSES, names)
+    names, statuses = raced(program, "train", "ROOT", "SHARED/same")
     assert statuses.count(0) >= 1
     for name, status in zip(names, statuses, strict=True):
         if status:
@@ -76,10 +81,7 @@ def test_on_one_training_folder_all_but_one_are_refused(program, holds):
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_on_one_sweep_the_first_runs_it_and_the_others_say_so(program, holds):
-    command = tuple(text.replace("ROOT", "SHARED/same") for text in COMMANDS["sweep"])
-    assert program(COMMANDS["sweep"], "alone") == 0, program.said("alone")
-    names = [f"run-{number}" for number in range(PROCESSES)]
-    statuses = together(program, [command] * PROCESSES, names)
+    names, statuses = raced(program, "sweep", "ROOT", "SHARED/same")
     assert statuses.count(0) >= 1
     assert all(status in (0, 2) for status in statuses)
     for name, status in zip(names, statuses, strict=True):
@@ -91,10 +93,8 @@ def test_on_one_sweep_the_first_runs_it_and_the_others_say_so(program, holds):
 @pytest.mark.timeout(900)
 def test_on_one_data_root_the_files_are_those_of_one(program, holds):
     lay_out(program.folder)
-    command = tuple(text.replace("ROOT/data", "SHARED/data") for text in COMMANDS["prepare"])
-    assert program(COMMANDS["prepare"], "alone") == 0, program.said("alone")
-    names = [f"run-{number}" for number in range(PROCESSES)]
-    assert together(program, [command] * PROCESSES, names) == [0] * PROCESSES
+    _, statuses = raced(program, "prepare", "ROOT/data", "SHARED/data")
+    assert statuses == [0] * PROCESSES
     assert holds(program.folder / "data") == holds(program.folder / "alone" / "data")
 
 

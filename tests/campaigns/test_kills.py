@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from commands import COMMANDS, NEEDS, lay_out
+from commands import COMMANDS
 
 KILLS = 40
 
@@ -17,11 +17,7 @@ KILLS = 40
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", COMMANDS)
 def test_a_killed_command_ends_like_an_uninterrupted_one(program, holds, kind):
-    lay_out(program.folder)
-    if kind in NEEDS:
-        command, place = NEEDS[kind]
-        assert program(COMMANDS[command], place) == 0, program.said(place)
-    program.undisturbed(COMMANDS[kind])
+    program.undisturbed(kind, COMMANDS[kind])
     expected, events = holds(program.folder / "whole"), program.events("whole")
     assert events > 8
     draw, kills, ends = random.Random(0), 0, 0

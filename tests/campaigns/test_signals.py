@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from commands import COMMANDS, NEEDS, ROOTS, SYNTHETIC, lay_out
+from commands import COMMANDS, ROOTS, SYNTHETIC
 
 EXIT = {signal.SIGTERM: 143, signal.SIGINT: 130}
 PLACES = 4
@@ -24,18 +24,13 @@ STAGES = {
                                          "trainer.progress=false", "trainer.seed=1,2", "seeds=[100]", "logger=none",
                                          "results_root=ROOT/root", "hydra.sweep.dir=ROOT/sweep"),
 }  # fmt: skip
-BEFORE = {**NEEDS, "compare": ("evaluate", "evaluated")}
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("stage", STAGES)
 def test_an_interrupted_command_says_so_and_goes_on(program, holds, stage):
-    lay_out(program.folder)
-    if stage in BEFORE:
-        command, place = BEFORE[stage]
-        assert program(COMMANDS[command], place) == 0, program.said(place)
-    program.undisturbed(STAGES[stage])
+    program.undisturbed(stage, STAGES[stage])
     expected, events = _newest(holds(program.folder / "whole")), program.events("whole")
     draw, told = random.Random(1), 0
     for number, status in EXIT.items():

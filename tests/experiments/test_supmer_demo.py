@@ -124,7 +124,7 @@ def test_intervals_resample_backbones_then_meta_seeds_and_data_seeds_once_for_al
     )
     data = np.array([0.2, 0.4, 0.6, 0.8])
     narrow, wide = figure_of(np.broadcast_to(data, (3, 2, 4))), figure_of(data[None, None])
-    assert narrow.mean == pytest.approx(50)
+    assert narrow.value == pytest.approx(50)
     assert narrow.high - narrow.low == pytest.approx(wide.high - wide.low, abs=6)
 
 
