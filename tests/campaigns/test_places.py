@@ -1,0 +1,160 @@
+"""Places that are a file, may not be written, vanish or fill up: one line, an exit status that is not 0, and a way to go on."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from commands import COMMANDS, NEEDS, SYNTHETIC, lay_out
+from program import Removal
+
+REMOVALS = 12
+"""Of each place, spread over the command's changes of files."""
+WRITES = {
+    "evaluate": ("out", "root"), "train": ("out",), "meta-training": ("out", "root"), "tuning": ("out", "root"),
+    "prepare": ("out", "data"), "sweep": ("sweep", "root"), "report": ("out", "report"),
+}  # fmt: skip
+"""Folders that a command writes into; the first is its own."""
+PLACES = [(kind, place) for kind, places in WRITES.items() for place in places]
+STORES = {"root": "the store of cells", "data": "prepared data", "cache": "models and clusters"}
+
+
+@pytest.fixture
+def sealed_off():
+    """`sealed_off(folder)`: nothing in it may be written until the test ends."""
+    sealed = []
+
+    def call(folder):
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(path.stat().st_mode & ~0o222)
+        sealed.append(folder)
+
+    yield call
+    for folder in sealed:
+        for path in [folder, *folder.rglob("*")]:
+            path.chmod(path.stat().st_mode | 0o200)
+
+
+def prepared(program, kind):
+    lay_out(program.folder)
+    if kind in NEEDS:
+        command, place = NEEDS[kind]
+        assert program(COMMANDS[command], place) == 0, program.said(place)
+
+
+def the_error(program, name):
+    """The one line that says what is wrong."""
+    said = program.said(name)
+    assert "Traceback" not in said, said
+    lines = [line for line in said.splitlines() if "error" in line.lower()]
+    assert len(lines) == 1, said
+    return lines[0]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("kind", "place"), PLACES)
+@pytest.mark.parametrize("fault", ["file", "read-only"])
+def test_a_place_that_cannot_be_written_is_one_line(program, sealed_off, kind, place, fault):
+    prepared(program, kind)
+    folder = program.folder / "run" / place
+    folder.parent.mkdir()
+    if fault == "file":
+        folder.write_text("mine")
+    else:
+        folder.mkdir()
+        sealed_off(folder)
+    status = program(COMMANDS[kind], "run", privileged=False)
+    print("\n>>>", kind, place, fault, status, program.said("run"))
+    assert status in (1, 2), program.said("run")
+    assert str(folder) in the_error(program, "run")
+    assert folder.read_text() == "mine" if fault == "file" else not list(folder.iterdir())
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize(("kind", "place"), PLACES)
+def test_a_place_that_vanishes_is_no_silent_loss(program, holds, kind, place):
+    """Removed before some change of a file: the run fails in one line, or has lost nothing; then the same command goes on."""
+    program.undisturbed(kind, COMMANDS[kind])
+    expected, events = holds(program.folder / "whole"), program.events("whole")
+    own = WRITES[kind][0]
+    failed = 0
+    for number in range(REMOVALS):
+        name = f"removed-{number}"
+        gone = Removal(str(program.folder / name / place))
+        status = program(COMMANDS[kind], name, 1 + (number + 1) * events // (REMOVALS + 1), gone)
+        found = holds(program.folder / name)
+        print(
+            "\n>>>",
+            kind,
+            place,
+            number,
+            status,
+            [line for line in program.said(name).splitlines() if "error" in line.lower()],
+            sorted(k for k in expected if k not in found),
+        )
+        if status:
+            the_error(program, name)
+            failed += 1
+        else:
+            assert {file for file in expected if file.startswith(own)} <= found.keys(), program.said(name)
+        assert program(COMMANDS[kind], name) == 0, program.said(name)
+        assert holds(program.folder / name) == expected, number
+    print(f"{kind}, {place}: {REMOVALS} removals, {failed} runs failed, none silent, all ends equal")
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """`small_disk(folder, kilobytes)` puts a file system of that size there, or changes its size."""
+    mounted = []
+
+    def call(folder, kilobytes):
+        verb = "remount," if folder in mounted else ""
+        folder.mkdir(parents=True, exist_ok=True)
+        command = ["mount", "-t", "tmpfs", "-o", f"{verb}size={kilobytes}k", "tmpfs", str(folder)]
+        try:
+            subprocess.run(command, check=True, capture_output=True)
+        except (OSError, subprocess.CalledProcessError):
+            pytest.skip("no file system may be mounted here")
+        if not verb:
+            mounted.append(folder)
+
+    yield call
+    for folder in mounted:
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_a_full_disk_is_one_line_and_the_command_goes_on_when_there_is_room(program, holds, small_disk, kind):
+    program.undisturbed(kind, COMMANDS[kind])
+    expected = holds(program.folder / "whole")
+    used = sum(-(-path.stat().st_size // 4096) * 4 for path in (program.folder / "whole").rglob("*"))
+    failed = 0
+    for number in range(8):
+        name = f"full-{number}"
+        small_disk(program.folder / name, max(8, used * (number + 1) // 9))
+        status = program(COMMANDS[kind], name)
+        said = program.said(name)
+        print(
+            "\n>>>",
+            kind,
+            used,
+            number,
+            status,
+            [line for line in program.said(name).splitlines() if "error" in line.lower()],
+        )
+        if status == 0:
+            break
+        assert "No space left" in said or "the disk is full" in said
+        the_error(program, name)
+        failed += 1
+        small_disk(program.folder / name, 1 << 20)
+        assert program(COMMANDS[kind], name) == 0, program.said(name)
+        assert holds(program.folder / name) == expected, number
+    assert failed > 2
+    print(f"{kind}: {failed} full disks told, all ends equal")
