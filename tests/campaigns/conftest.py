@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from commands import COMMANDS, NEEDS, lay_out
-from program import Signal
+from program import KILL
 
 HERE = Path(__file__).parent
 WARM = [
@@ -33,7 +33,7 @@ class Program:
         self._context, self._target, self.folder = context, target, folder
         self._environment = {"METASHOT_CACHE": str(cache), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-    def start(self, arguments, name, at=0, strike=Signal(), *, privileged=True, **environment):
+    def start(self, arguments, name, at=0, strike=KILL, *, privileged=True, **environment):
         """A running command in `<folder>/<name>`."""
         root = self.folder / name
         root.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ class Program:
         child.start()
         return child
 
-    def __call__(self, arguments, name, at=0, strike=Signal(), **options):
+    def __call__(self, arguments, name, at=0, strike=KILL, **options):
         """The exit status of a command (negative: the signal that ended it)."""
         child = self.start(arguments, name, at, strike, **options)
         child.join(300)

@@ -32,6 +32,9 @@ class Signal:
         os.kill(os.getpid(), self.number)
 
 
+KILL = Signal()
+
+
 @dataclass(frozen=True)
 class Removal:
     """A folder goes, as by another hand."""
@@ -87,7 +90,7 @@ def run(
     arguments: list[str],
     root: str,
     at: int = 0,
-    strike: Callable[[], None] = Signal(),
+    strike: Callable[[], None] = KILL,
     environment: dict[str, str] | None = None,
     privileged: bool = True,
 ) -> None:
