@@ -38,9 +38,11 @@ class Program:
         root = self.folder / name
         root.mkdir(parents=True, exist_ok=True)
         filled = [text.replace("ROOT", str(root)).replace("SHARED", str(self.folder)) for text in arguments]
-        variables = {**self._environment, **environment}
+        assigned = [word for word in filled if word.partition("=")[0].isupper()]
+        variables = {**self._environment, **dict(word.split("=", 1) for word in assigned), **environment}
+        words = [word for word in filled if word not in assigned]
         child = self._context.Process(
-            target=self._target, args=(filled, str(root), at, strike, variables, privileged)
+            target=self._target, args=(words, str(root), at, strike, variables, privileged)
         )
         child.start()
         return child

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from commands import COMMANDS, NEEDS, SYNTHETIC, lay_out
+from commands import COMMANDS, NEEDS, lay_out
 from program import Removal
 
 REMOVALS = 12

@@ -9,22 +9,13 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from commands import COMMANDS, ROOTS, SYNTHETIC
+from commands import COMMANDS, FURTHER
 from program import Signal
 
 EXIT = {signal.SIGTERM: 143, signal.SIGINT: 130}
 PLACES = 4
 """Signals of each kind, spread over the command's changes of files."""
-STAGES = {
-    **COMMANDS,
-    "plan": ("stage=plan", *SYNTHETIC, "seeds=[100]", *ROOTS),
-    "compare": ("stage=compare", "runs=[SHARED/evaluated/out,SHARED/evaluated/out]", "compare.permutations=50",
-                "results_root=ROOT/root", "hydra.run.dir=ROOT/out", "model=tiny"),
-    "train and evaluate in a multirun": ("-m", "stage=[train,evaluate]", *SYNTHETIC, "method=metaicl",
-                                         "trainer.steps=4", "trainer.evaluate_every=0", "trainer.pool_size=32",
-                                         "trainer.progress=false", "trainer.seed=1,2", "seeds=[100]", "logger=none",
-                                         "results_root=ROOT/root", "hydra.sweep.dir=ROOT/sweep"),
-}  # fmt: skip
+STAGES = {**COMMANDS, **FURTHER}
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from metashot.data.json_text import read_json
 from metashot.data.seals import digest_of
 from metashot.engine.errors import ModelError
 from metashot.engine.files import sha256_file
+from metashot.engine.models.exports import check_export
 from metashot.engine.models.hub import hub_adapter
 from metashot.engine.models.weights import first_line
 
@@ -65,7 +66,11 @@ def adapter_digest(base: str, folder: Path) -> str:
     """sha256 over the base's digest and the adapter's files.
 
     The config counts without its paths, so that a moved adapter stays the same one.
+
+    Raises:
+        ModelError: its config cannot be read, or an export of ours is not as it was written.
     """
+    check_export(folder)
     config = _config(folder)
     for key in ("base_model_name_or_path", "revision"):
         config.pop(key, None)
