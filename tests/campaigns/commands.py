@@ -52,7 +52,7 @@ FURTHER = {
                 "results_root=ROOT/root", "hydra.run.dir=ROOT/out", "model=tiny"),
     "doctor": ("stage=doctor", *PREPARE[1:], "data.root=SHARED/prepared/data", *ROOTS),
     "export": ("stage=export", *SYNTHETIC, "method=metaicl", "checkpoint=SHARED/trained/out", *ROOTS),
-    "find_lr": ("stage=find_lr", *SYNTHETIC, *TRAINING, "find_lr.steps=6", *ROOTS),
+    "find_lr": ("stage=find_lr", *SYNTHETIC, *TRAINING, "find_lr.steps=10", *ROOTS),
     "probe": ("stage=probe", *SUPMER, "probe.train=16", "probe.test=16", *ROOTS),
     "generate": (*SYNTHETIC, "method=generate", "method.max_new_tokens=3", "seeds=[100]", *ROOTS),
     "train and evaluate in a multirun": ("-m", "stage=[train,evaluate]", *SYNTHETIC, "method=metaicl",
