@@ -50,7 +50,8 @@ def adapter_folder(adapter: str) -> Path:
     """The local folder of an adapter, downloaded if it is a hub id.
 
     Raises:
-        ModelError: no such folder or id, or one that holds no adapter in safetensors.
+        ModelError: no such folder or id, one that holds no adapter in safetensors, or an export of ours that is not
+            as it was written.
     """
     path = Path(adapter).expanduser()
     folder = path if path.exists() else hub_adapter(adapter)
@@ -59,6 +60,7 @@ def adapter_folder(adapter: str) -> Path:
             raise ModelError(
                 "model.adapter", f"{str(folder)!r} holds no {name}", "give a folder that PEFT saved"
             )
+    check_export(folder)
     return folder
 
 
@@ -66,11 +68,7 @@ def adapter_digest(base: str, folder: Path) -> str:
     """sha256 over the base's digest and the adapter's files.
 
     The config counts without its paths, so that a moved adapter stays the same one.
-
-    Raises:
-        ModelError: its config cannot be read, or an export of ours is not as it was written.
     """
-    check_export(folder)
     config = _config(folder)
     for key in ("base_model_name_or_path", "revision"):
         config.pop(key, None)
