@@ -115,15 +115,6 @@ def test_a_place_that_vanishes_is_no_silent_loss(program, holds, kind, place):
         gone = Removal(str(program.folder / name / place))
         status = program(COMMANDS[kind], name, 1 + (number + 1) * events // (REMOVALS + 1), gone)
         found = holds(program.folder / name)
-        print(
-            "\n>>>",
-            kind,
-            place,
-            number,
-            status,
-            [line for line in program.said(name).splitlines() if "error" in line.lower()],
-            sorted(k for k in expected if k not in found),
-        )
         if status:
             the_error(program, name)
             failed += 1
@@ -168,14 +159,6 @@ def test_a_full_disk_is_one_line_and_the_command_goes_on_when_there_is_room(prog
         small_disk(program.folder / name, max(8, used * (number + 1) // 9))
         status = program(COMMANDS[kind], name)
         said = program.said(name)
-        print(
-            "\n>>>",
-            kind,
-            used,
-            number,
-            status,
-            [line for line in program.said(name).splitlines() if "error" in line.lower()],
-        )
         if status == 0:
             break
         assert "No space left" in said or "the disk is full" in said
