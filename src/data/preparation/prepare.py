@@ -16,6 +16,7 @@ from rich.table import Table
 from metashot.data.console import PlainConsole
 from metashot.data.errors import DataError, suggestion
 from metashot.data.files import record_of, remove_leftovers
+from metashot.data.held_folder import GONE, HeldFolder
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
 from metashot.data.preparation.instruction_files import (
     build_instructions,
@@ -168,7 +169,7 @@ def prepare(settings: PrepareSettings, console: Console | None = None) -> Prepar
 
     Raises:
         DataError: the request itself is wrong (an unknown role, source, task or number), or files are missing in a
-            folder that cannot be written.
+            folder that cannot be written, or the folder was removed meanwhile.
     """
     shown = console or PlainConsole()
     jobs = _jobs(settings)
@@ -220,7 +221,7 @@ def _alone_in(root: Path, shown: Console) -> Generator[DataError | None, None, N
     refusal: DataError | None = None
     lock = FileLock(root / LOCK_NAME)
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        held = HeldFolder(root)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -232,8 +233,11 @@ def _alone_in(root: Path, shown: Console) -> Generator[DataError | None, None, N
         )
         if not (root.is_dir() and is_read_only(error)):
             raise refusal from error
+        held = None
     try:
         yield refusal
+        if held is not None and held.is_gone:
+            raise DataError(str(root), GONE, "run the same command again")
     finally:
         lock.release()
 

@@ -16,8 +16,7 @@ from metashot.data.files import remove_leftovers
 from metashot.data.json_text import parse_json
 from metashot.data.seals import SEAL, sealed, unsealed
 from metashot.engine.errors import OutputError
-from metashot.engine.files import write_json
-from metashot.engine.held_folder import HeldFolder
+from metashot.engine.files import check_held, hold, write_json
 from metashot.engine.runs.results import RUN_FILE
 
 _FORMAT = 2
@@ -51,7 +50,7 @@ class RunRecord:
     ) -> None:
         self.folder = folder
         self._start = time.monotonic()
-        self._held = HeldFolder(folder) if writes else None
+        self._held = hold(folder) if writes else None
         if writes:
             remove_leftovers(folder)
         self._content: dict[str, Any] = {
@@ -83,7 +82,7 @@ class RunRecord:
         self._content["status"] = status
         self._content["wall_seconds"] = round(time.monotonic() - self._start, 3)
         if self._held is not None:
-            self._held.check()
+            check_held(self._held)
             write_json(self.folder / RUN_FILE, sealed(self._content))
 
 

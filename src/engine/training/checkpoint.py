@@ -29,14 +29,14 @@ from safetensors import SafetensorError
 
 from metashot.data.json_text import parse_json, read_json
 from metashot.engine.errors import CheckpointError, OutputError
-from metashot.engine.files import digest_of, fsync_folder, output_errors, sha256_file
-from metashot.engine.held_folder import HeldFolder
+from metashot.engine.files import digest_of, fsync_folder, hold, output_errors, sha256_file
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from metashot.engine.training.state_tree import join_tree, split_tree
 
 if TYPE_CHECKING:
     import torch
 
+    from metashot.data.held_folder import HeldFolder
     from metashot.engine.training.sharded import Gather
 
 MANIFEST = "manifest.json"
@@ -167,7 +167,7 @@ class CheckpointStore:
         Raises:
             OutputError: another process trains in this folder, or it cannot be written.
         """
-        held = HeldFolder(self.root)
+        held = hold(self.root)
         with output_errors(self.root):
             lock = FileLock(self.root / ".lock", timeout=0)
             try:

@@ -14,9 +14,9 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from metashot.data.held_folder import HeldFolder
 from metashot.engine.errors import CheckpointError, ConfigError, OutputError
-from metashot.engine.files import write_json
-from metashot.engine.held_folder import HeldFolder
+from metashot.engine.files import check_held, write_json
 from metashot.engine.training.checkpoint import (
     Checkpoint,
     CheckpointStore,
@@ -105,7 +105,7 @@ def run_training(
         with catch_stop_signals() as stop:
             stopped_by = run.advance(stop)
         if held is not None:
-            held.check()
+            check_held(held)
             store.prune()  # a run killed behind its last save has saved nothing now
     newest = checkpoint_folders(store.root)[-1]
     return TrainingOutcome(cursor.step, stopped_by, newest, dict(cursor.metrics), time.monotonic() - started)
@@ -290,7 +290,7 @@ class _Run:
         gathering = Gathering(sharded_among(stored_tensors(weights, state)))
         if self.held is not None:
             try:
-                self.held.check()
+                check_held(self.held)
                 self.store.save(
                     self.cursor.step,
                     weights,

@@ -6,8 +6,7 @@ import os
 import weakref
 from pathlib import Path
 
-from metashot.engine.errors import OutputError
-from metashot.engine.files import output_errors
+GONE = "the folder was removed while the run wrote to it"
 
 
 class HeldFolder:
@@ -20,15 +19,14 @@ class HeldFolder:
         path: made if it is not there.
 
     Raises:
-        OutputError: it cannot be made or opened.
+        OSError: it cannot be made or opened.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        with output_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
-            # While it is open, the system gives its number to no other folder.
-            self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        path.mkdir(parents=True, exist_ok=True)
+        # While it is open, the system gives its number to no other folder.
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         weakref.finalize(self, os.close, self._descriptor)
 
     @property
@@ -38,12 +36,3 @@ class HeldFolder:
             return not os.path.samestat(os.fstat(self._descriptor), self.path.stat())
         except OSError:
             return True
-
-    def check(self) -> None:
-        """Raise OutputError when the folder is gone."""
-        if self.is_gone:
-            raise OutputError(
-                str(self.path),
-                "the folder was removed while the run wrote to it",
-                "run the same command again: stored cells are not computed anew",
-            )

@@ -5,26 +5,27 @@ import shutil
 
 import pytest
 
+from metashot.data.held_folder import HeldFolder
 from metashot.engine.errors import OutputError
-from metashot.engine.held_folder import HeldFolder
+from metashot.engine.files import check_held, hold
 from metashot.engine.runs.record import RunRecord
 
 
 def test_a_folder_that_stays_is_held(tmp_path):
-    held = HeldFolder(tmp_path / "a" / "b")
+    held = hold(tmp_path / "a" / "b")
     (tmp_path / "a" / "b" / "file").write_text("x")
-    held.check()
+    check_held(held)
     assert not held.is_gone
 
 
 @pytest.mark.parametrize("made_again", [False, True])
 def test_a_folder_that_was_removed_is_gone_even_if_made_again(tmp_path, made_again):
-    held = HeldFolder(tmp_path / "run")
+    held = hold(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
     if made_again:
         (tmp_path / "run").mkdir()
     with pytest.raises(OutputError, match="run: the folder was removed while the run wrote to it"):
-        held.check()
+        check_held(held)
 
 
 def test_nothing_stays_open(tmp_path):
