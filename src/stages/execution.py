@@ -73,10 +73,11 @@ def concluded(run: RunContext) -> Generator[None]:
             yield
         run.record.write("finished")
     except BaseException as error:
+        ending = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         # On a full disk these fail as well, and must not hide what failed first.
         with suppress(MetashotError):
-            run.record.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            run.record.write(ending)
         with suppress(MetashotError):
-            run.tracker.finish("failed")
+            run.tracker.finish(ending)
         raise
     run.tracker.finish("ok")

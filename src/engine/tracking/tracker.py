@@ -22,7 +22,7 @@ from metashot.engine.files import append_lines, output_errors
 log = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
-Status = Literal["ok", "failed", "pruned"]
+Status = Literal["ok", "failed", "interrupted", "pruned"]
 STEPS = {"train": "train/step", "held_out": "train/step", "eval": "eval/cell"}
 """First part of a metric's name -> the metric that counts its steps; each phase counts on its own."""
 
