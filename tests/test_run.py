@@ -42,6 +42,11 @@ def test_a_run_leaves_the_promised_files(run, tmp_path):
     assert summary["mean"]["value"] == pytest.approx(sum(values) / 2)
     assert summary["worst"]["value"] == pytest.approx(min(values))
     assert summary["mean"]["low"] <= summary["mean"]["value"] <= summary["mean"]["high"]
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    (table,) = (row for row in logged if row.get("table") == "results")
+    shown = [dict(zip(table["columns"], row, strict=True))["value_percent"] for row in table["rows"]]
+    assert shown == pytest.approx(values)
+    assert [row["eval/mean_percent"] for row in logged if "step" in row][-1] == pytest.approx(sum(values) / 2)
     record = json.loads((out / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["config"]["k"] == 2
