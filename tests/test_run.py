@@ -70,6 +70,11 @@ BAD = [
     (["method=chanel"], r"error: method: no choice 'chanel' (did you mean 'channel'?)"),
     (["model=gtp2"], r"error: model: no choice 'gtp2' (did you mean 'gpt2'?)"),
     (["setting=hr_to_l"], r"error: setting: no choice 'hr_to_l' (did you mean 'hr_to_lr'?)"),
+    (["logger=[wandb,trakio]"], r"error: logger: no choice 'trakio' (did you mean 'trackio'?)"),
+    (
+        ["name=${oc.env:NOT_SET}"],
+        r"error: ${oc.env:NOT_SET}: the environment variable 'NOT_SET' is not set (set it",
+    ),
     (["scoer.batch_size=1"], r"error: scoer: unknown key (did you mean 'scorer'?)"),
     (["model.dtyp=float32"], r"error: model.dtyp: unknown key (did you mean 'dtype'?)"),
     (["+scorer.foo=1"], r"error: scorer.foo: unknown key"),
