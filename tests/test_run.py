@@ -70,6 +70,12 @@ BAD = [
     (["method=chanel"], r"error: method: no choice 'chanel' (did you mean 'channel'?)"),
     (["model=gtp2"], r"error: model: no choice 'gtp2' (did you mean 'gpt2'?)"),
     (["setting=hr_to_l"], r"error: setting: no choice 'hr_to_l' (did you mean 'hr_to_lr'?)"),
+    (["-cn", "nope"], r"error: --config-name: no config is called 'nope' (one of: config)"),
+    (
+        ["hydra.searchpath=[file:///nope]"],
+        r"error: hydra.searchpath: no folder '/nope' (give file:///<folder>",
+    ),
+    (["logger=wandb", "tags=[a/b,'']"], r"error: tags: "),
     (["logger=[wandb,trakio]"], r"error: logger: no choice 'trakio' (did you mean 'trackio'?)"),
     (
         ["name=${oc.env:NOT_SET}"],

@@ -303,7 +303,7 @@ class TaskRenderer:
 
     def shown(self, row: Row) -> str:
         """The context of one row as text, as the model reads it after its learned prompt."""
-        return str(self.tokenizer.decode(self.example(row).input_ids))
+        return str(self.tokenizer.decode(list(self.example(row).input_ids)))
 
 
 def bind_task(
