@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -107,6 +108,29 @@ BAD = [
     (["stage=rerun"], r"error: run: is not set"),
     (["k=1,2", "hydra.launcher._target_=os.system", "-m"], r"'os.system' is no plugin that is installed"),
 ]
+
+
+def test_a_learning_rate_is_found_kept_and_trained_with(run, tmp_path):
+    smoke, out = ("debug=smoke", "method=metaicl"), tmp_path / "found"
+    found = run(*smoke, "stage=find_lr", "find_lr.steps=12", "logger=jsonl", f"hydra.run.dir={out}")
+    assert found.returncode == 0, found.stderr
+    kept = json.loads((out / "lr_range.json").read_text())
+    assert kept["rates"] == sorted(kept["rates"])
+    assert len(kept["rates"]) == len(kept["losses"])
+    assert kept["suggestion"] < max(kept["rates"])
+    assert not (out / "checkpoints").exists()
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["find_lr/loss"] for row in logged if "find_lr/loss" in row] == kept["losses"]
+    (said,) = re.findall(r"try optimizer.learning_rate=(\S+)", found.stdout)
+    assert float(said) == pytest.approx(kept["suggestion"], rel=0.05)
+
+    trained = run(
+        *smoke, "stage=train", f"optimizer.learning_rate={said}", f"hydra.run.dir={tmp_path / 'trained'}"
+    )
+    assert trained.returncode == 0, trained.stderr
+    refused = run(*smoke, "stage=find_lr", "find_lr.lowest=0.1", "find_lr.highest=0.01")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "find_lr.lowest: 0.1 to 0.01 is no range" in refused.stderr
 
 
 @pytest.mark.parametrize(
