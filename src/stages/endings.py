@@ -26,6 +26,8 @@ SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 USAGE_EXIT = 2
 LOG_FILE = "Unable to configure handler"
 """How logging begins what it says of a log file that cannot be opened; its cause is the system's error."""
+AGENT = "WANDB_SWEEP_ID"
+"""Set by `wandb agent`, which gives up after a few jobs with a status above 0, but not after jobs that died of its SIGTERM."""
 RUN_FILES = (".hydra", "run.json")
 GOING_ON = (
     "what was finished is stored; the same command goes on, a single run with its folder as hydra.run.dir"
@@ -82,6 +84,8 @@ def one_line_errors() -> Generator[None]:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         if LAUNCH.leads:
             print(f"interrupted: {stop} ({GOING_ON})", file=sys.stderr)
+        if stop.signal_number == signal.SIGTERM and AGENT in os.environ:
+            _die_of(signal.SIGTERM)
         raise SystemExit(stop.exit_status) from None
 
 
@@ -94,3 +98,10 @@ def _fail_at(error: OSError) -> NoReturn:
         file=sys.stderr,
     )
     raise SystemExit(1) from None
+
+
+def _die_of(number: signal.Signals) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -73,7 +73,7 @@ class RunRecord:
         self.write("running", cells=rows)
 
     def write(self, status: str, **facts: Any) -> None:
-        """Write the file with `status` (`running`, `finished`, `failed`, `interrupted`) and further facts.
+        """Write the file with `status` (`running`, `finished`, `failed`, `interrupted`, `pruned`) and further facts.
 
         Raises:
             OutputError: it cannot be written, or the folder was removed since the run began.
@@ -103,7 +103,7 @@ class SavedRun:
         folder: its output folder.
         overrides: the command line it was started with.
         config: its resolved config, nested.
-        status: `finished`, `failed`, `interrupted` or `running`.
+        status: `finished`, `failed`, `interrupted`, `pruned` or `running`.
         cells: fingerprint of every cell that it holds, by task and seed; empty when it evaluated nothing.
     """
 
