@@ -1,11 +1,13 @@
 """lm-evaluation-harness with `hf` at its best batch size against `metashot`, on the same local tasks.
 
     python experiments/bench_harness/run_benchmark.py [--documents 24] [--shots 0 5 16] [--shared ../shared/data]
-        [--tasks shaped_arc codah_first] [--batch-sizes 1 8 32]
+        [--tasks shaped_arc codah_first] [--batch-sizes 1 8 32] [--hf-documents 2]
 
 Each (model, batch size) is a process of its own, which scores every task; times are processor seconds of scoring and
-tokenizing, one thread, so that other processes on the machine count less. Prints a row per (task, shots) as it is
-there and keeps it in `results.json`, in the place of an earlier row of that task and number of shots.
+tokenizing, one thread, so that other processes on the machine count less. With `--hf-documents`, `hf` runs the first
+of the documents only, its seconds are scaled up to all (its cost is the same for each), and answers and metrics are
+compared on those. Prints a row per (task, shots) as it is there and keeps it in `results.json`, in the place of an
+earlier row of that task and number of shots.
 """
 
 from __future__ import annotations
@@ -23,8 +25,13 @@ from typing import Any
 HERE = Path(__file__).parent
 
 
-def work(model: str, folder: Path, names: list[str], shots: int, batch_size: int, pretrained: str) -> None:
-    """Score every task and print one JSON line each: seconds, peak memory, metrics and log-likelihoods."""
+def work(
+    model: str, folder: Path, names: list[str], shots: int, batch_size: int, pretrained: str, documents: int
+) -> None:
+    """Score the first documents of every task and print one JSON line each.
+
+    Seconds for all documents, peak memory, which documents are right by either metric, and log-likelihoods.
+    """
     import torch
     from lm_eval.evaluator_utils import get_sample_size  # noqa: F401  fails early on another version
     from lm_eval.tasks import TaskManager
@@ -43,17 +50,20 @@ def work(model: str, folder: Path, names: list[str], shots: int, batch_size: int
         task.set_config("num_fewshot", shots)
         task.set_fewshot_seed(1234)
         task.build_all_requests(rank=0, world_size=1)
-        start = time.process_time()
-        answers = language_model.loglikelihood(task.instances, disable_tqdm=True)
-        seconds = time.process_time() - start
         choices = len(task.instances) // len(task.eval_docs)
-        right = normed = 0
-        for place, doc in enumerate(task.eval_docs):
+        docs = list(task.eval_docs)[:documents]
+        part = task.instances[: len(docs) * choices]
+        start = time.process_time()
+        answers = language_model.loglikelihood(part, disable_tqdm=True)
+        seconds = (time.process_time() - start) * len(task.instances) / len(part)
+        right: list[bool] = []
+        normed: list[bool] = []
+        for place, doc in enumerate(docs):
             lls = [value for value, _ in answers[place * choices : (place + 1) * choices]]
             lengths = [len(choice) for choice in task.doc_to_choice(doc)]
             gold = task.doc_to_target(doc)
-            right += max(range(choices), key=lambda i: lls[i]) == gold
-            normed += max(range(choices), key=lambda i: lls[i] / lengths[i]) == gold
+            right.append(max(range(choices), key=lambda i: lls[i]) == gold)
+            normed.append(max(range(choices), key=lambda i: lls[i] / lengths[i]) == gold)
         row = {
             "task": name, "seconds": seconds, "acc": right, "acc_norm": normed, "answers": answers,
             "peak_mb": next(
@@ -65,12 +75,12 @@ def work(model: str, folder: Path, names: list[str], shots: int, batch_size: int
 
 
 def run(
-    model: str, folder: Path, names: list[str], shots: int, batch_size: int, pretrained: str
+    model: str, folder: Path, names: list[str], shots: int, batch_size: int, pretrained: str, documents: int
 ) -> dict[str, Any]:
     """The rows of one process, by task."""
     command = [
         sys.executable, __file__, "--worker", model, "--folder", str(folder), "--names", *names, "--shots", str(shots),
-        "--batch-size", str(batch_size), "--pretrained", pretrained,
+        "--batch-size", str(batch_size), "--pretrained", pretrained, "--documents", str(documents),
     ]  # fmt: skip
     environment = {
         **os.environ,
@@ -108,6 +118,7 @@ def main() -> None:
     parser.add_argument(
         "--batch-sizes", type=int, nargs="+", default=[1, 8, 32], help="of `hf`; the best one counts"
     )
+    parser.add_argument("--hf-documents", type=int, help="that `hf` runs; all otherwise")
     parser.add_argument("--output", type=Path, default=HERE / "results.json")
     parser.add_argument("--worker")
     parser.add_argument("--folder", type=Path)
@@ -116,7 +127,9 @@ def main() -> None:
     parser.add_argument("--pretrained")
     given = parser.parse_args()
     if given.worker:
-        work(given.worker, given.folder, given.names, given.shots[0], given.batch_size, given.pretrained)
+        work(
+            given.worker, given.folder, given.names, given.shots[0], given.batch_size, given.pretrained, given.documents
+        )  # fmt: skip
         return
     from tasks import write_tasks
 
@@ -130,22 +143,25 @@ def main() -> None:
             f"{'task':24} {'k':>3} {'hf s':>8} {'(batch)':>8} {'ours s':>8} {'ratio':>6} {'largest difference':>18} same metrics"
         )
         for shots in given.shots:
-            ours = run("metashot", folder, names, shots, 16, pretrained)
-            theirs = {size: run("hf", folder, names, shots, size, pretrained) for size in given.batch_sizes}
+            some = min(given.hf_documents or given.documents, given.documents)
+            ours = run("metashot", folder, names, shots, 16, pretrained, given.documents)
+            theirs = {
+                size: run("hf", folder, names, shots, size, pretrained, some) for size in given.batch_sizes
+            }
             for name in names:
                 size = min(given.batch_sizes, key=lambda size: theirs[size][name]["seconds"])
                 best, mine = theirs[size][name], ours[name]
-                pairs = list(zip(best["answers"], mine["answers"], strict=True))
+                pairs = list(zip(best["answers"], mine["answers"], strict=False))
                 others = [
                     _difference(best, theirs[other][name]) for other in given.batch_sizes if other != size
                 ]
-                row = {
-                    "task": name, "shots": shots, "documents": given.documents, "hf_seconds": best["seconds"],
+                row: dict[str, Any] = {
+                    "task": name, "shots": shots, "documents": given.documents, "hf_documents": some, "hf_seconds": best["seconds"],
                     "hf_batch_size": size, "seconds": mine["seconds"], "ratio": best["seconds"] / mine["seconds"],
                     "hf_peak_mb": best["peak_mb"], "peak_mb": mine["peak_mb"],
                     "difference": _difference(best, mine), "hf_difference": max(others, default=None),
                     "same": all(left[1] == right[1] for left, right in pairs)
-                    and all(best[key] == mine[key] for key in ("acc", "acc_norm")),
+                    and all(best[key] == mine[key][:some] for key in ("acc", "acc_norm")),
                 }  # fmt: skip
                 table[name, shots] = row
                 print(
@@ -157,8 +173,8 @@ def main() -> None:
 
 
 def _difference(one: dict[str, Any], other: dict[str, Any]) -> float:
-    """Of the log-likelihoods of two models or batch sizes, in nats."""
-    return max(abs(left[0] - right[0]) for left, right in zip(one["answers"], other["answers"], strict=True))
+    """Of the log-likelihoods of two models or batch sizes on the documents that both ran, in nats."""
+    return max(abs(left[0] - right[0]) for left, right in zip(one["answers"], other["answers"], strict=False))
 
 
 def _kept(output: Path) -> dict[tuple[str, int], dict[str, Any]]:

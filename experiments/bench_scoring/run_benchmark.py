@@ -4,12 +4,14 @@
     python experiments/bench_scoring/run_benchmark.py --k 0 --options 4 --scorers engine,plain
     python experiments/bench_scoring/run_benchmark.py --scorers engine,engine_bf16 --model smollm2_135m \
         --folder <MetaICL data> --task poem_sentiment
+    python experiments/bench_scoring/run_benchmark.py --scorers engine,engine_other --other <checkout of another commit>
 
 Scorers: `engine` (prefix sharing), `plain` (one padded batch of context and option at a time, padded to its
 longest), `original` (every pair padded to min(256 k, 1024), cross entropy over full logits, as the released
-code), `lm_eval` (lm-evaluation-harness, skipped when not installed), and `engine_bf16`. Each lives in a process
-of its own; they take turns, and medians over the turns are compared. All but the engine run on the first
-`--subset` requests, scaled up to all; lm_eval at the best of `--lm-eval-sizes` on whole inputs.
+code), `lm_eval` (lm-evaluation-harness, skipped when not installed), `engine_bf16`, and `engine_other` (the engine of
+the checkout `--other`, by that checkout's worker). Each lives in a process of its own; they take turns, and medians
+over the turns are compared. All but the engines run on the first `--subset` requests, scaled up to all; lm_eval at the
+best of `--lm-eval-sizes` on whole inputs.
 
 Model: GPT-2-small size with random weights (no download). Columns: seconds, times slower than the engine, peak
 memory above the loaded model, tokens through the model, largest difference to the engine's scores, and for the
@@ -26,6 +28,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,7 +37,8 @@ from rich.console import Console
 from rich.table import Table
 from workload import Cell
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
+CHECKOUT = HERE.parents[1]
 
 
 @dataclass
@@ -44,16 +48,21 @@ class Worker:
     name: str
     batch_size: int
     process: subprocess.Popen[str]
+    package: tempfile.TemporaryDirectory[str]
 
     @classmethod
-    def start(cls, name: str, scorer: str, model: str, dtype: str, threads: int, batch_size: int) -> Worker:
+    def start(
+        cls, name: str, scorer: str, model: str, dtype: str, threads: int, batch_size: int, checkout: Path
+    ) -> Worker:
         """Start the process and wait until its model is loaded."""
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-        source = str(HERE.parents[1] / "src")
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+        package = tempfile.TemporaryDirectory()
+        (Path(package.name) / "metashot").symlink_to(checkout / "src")
+        paths = [package.name, os.environ.get("PYTHONPATH")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
         command = [
             sys.executable,
-            str(HERE / "worker.py"),
+            str(checkout / "experiments" / "bench_scoring" / "worker.py"),
             scorer,
             model,
             dtype,
@@ -68,7 +77,7 @@ class Worker:
             text=True,
             env=environment,
         )
-        worker = cls(name, batch_size, process)
+        worker = cls(name, batch_size, process, package)
         worker._read()
         return worker
 
@@ -84,6 +93,7 @@ class Worker:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
+        self.package.cleanup()
 
     def _read(self) -> dict[str, Any]:
         assert self.process.stdout is not None
@@ -147,7 +157,9 @@ def best_lm_eval(cell: Cell, arguments: argparse.Namespace) -> int:
     """The fastest batch size on the subset."""
     seconds: dict[int, float] = {}
     for batch_size in arguments.lm_eval_sizes:
-        worker = Worker.start("lm_eval", "lm_eval", arguments.model, "float32", arguments.threads, batch_size)
+        worker = Worker.start(
+            "lm_eval", "lm_eval", arguments.model, "float32", arguments.threads, batch_size, CHECKOUT
+        )
         command = {"cell": asdict(cell), "subset": cell.options * max(arguments.lm_eval_sizes), "task": None}
         seconds[batch_size] = min(worker.run(command)[f"{arguments.clock}_seconds"] for _ in range(2))
         worker.stop()
@@ -175,6 +187,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--subset", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=4, help="sequences per batch of plain and original")
     parser.add_argument("--lm-eval-sizes", default=[1, 4, 8], nargs="+", type=int)
+    parser.add_argument("--other", type=Path, default=None, help="checkout of `engine_other`")
     parser.add_argument("--output", type=Path, default=None)
     return parser.parse_args()
 
@@ -195,15 +208,17 @@ def main() -> None:
     sizes = {"lm_eval": best_lm_eval(cells[0], arguments)} if "lm_eval" in names else {}
     workers: dict[str, Worker] = {}
     for name in names:
-        scorer, dtype = ("engine", "bfloat16") if name == "engine_bf16" else (name, "float32")
+        scorer = "engine" if name.startswith("engine") else name
+        dtype = "bfloat16" if name == "engine_bf16" else "float32"
+        checkout = arguments.other.resolve() if name == "engine_other" else CHECKOUT
         size = sizes.get(name, arguments.batch_size)
-        workers[name] = Worker.start(name, scorer, arguments.model, dtype, arguments.threads, size)
+        workers[name] = Worker.start(name, scorer, arguments.model, dtype, arguments.threads, size, checkout)
     rows: list[dict[str, Any]] = []
     for cell in cells:
         rows += measure(cell, workers, arguments)
         console.print(table(rows[-len(workers) :]))
         if arguments.output is not None:
-            setting = {key: value for key, value in vars(arguments).items() if key != "output"}
+            setting = {key: value for key, value in vars(arguments).items() if key not in ("output", "other")}
             report = {"setting": setting, "lm_eval_batch": sizes.get("lm_eval"), "rows": rows}
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
             arguments.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")

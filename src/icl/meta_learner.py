@@ -36,7 +36,7 @@ _log = logging.getLogger(__name__)
 _GRADIENT_BYTES = 4
 _KEPT_SLICES = "trainer.micro_batch_size stays %d, as it was before"
 _SMALLER_SLICES = (
-    "trainer.micro_batch_size was %d before, which does not fit here: dropout draws anew from here"
+    "trainer.micro_batch_size was %d before, which is too many here: dropout draws anew from here"
 )
 
 
@@ -69,8 +69,7 @@ class MetaLearner:
         held_out = settings.held_out
         evaluates = settings.loop.evaluate_every > 0
         wanted = held_out.tasks or target_tasks
-        shots = settings.method.shots(held_out.k)
-        self._cells = load_held_out(source, wanted, held_out, shots) if evaluates else []
+        self._cells = load_held_out(source, wanted, held_out, settings.method) if evaluates else []
         loss_weights = LossWeights(settings.episodes.token_weight, settings.episodes.option_weight)
         self._trainable = TrainableModel(
             language_model,

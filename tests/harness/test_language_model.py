@@ -18,7 +18,7 @@ from lm_eval.tasks import TaskManager
 
 import metashot.harness  # noqa: F401  registers the model
 from metashot.engine.models.loading import load_model
-from metashot.engine.models.sources import TinyModel
+from metashot.engine.models.sources import TinyModel, named_model
 
 WORDS = [
     "red",
@@ -52,6 +52,7 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> TaskManager:
             {
                 "question": sentence(place + offset, 6),
                 "choices": [sentence(place + other, 1 + other) for other in range(4)],
+                "endings": [sentence(place + other, 20 + other) for other in range(4)],
                 "answer": place % 4,
             }
             for place in range(count)
@@ -63,13 +64,23 @@ def manager(tmp_path_factory: pytest.TempPathFactory) -> TaskManager:
         path = folder / f"{split}.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-8")
         files[split] = str(path)
-    common = {"dataset_path": "json", "dataset_kwargs": {"data_files": files}, "test_split": "test"}
+    common: dict[str, Any] = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": files},
+        "test_split": "test",
+    }
     tasks = [
         common
         | {
             "task": "local_choice", "training_split": "train", "output_type": "multiple_choice",
             "doc_to_text": "Question: {{question}}\nAnswer: ", "doc_to_choice": "{{choices}}", "doc_to_target": "{{answer}}",
             "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}, {"metric": "acc_mutual_info"}],
+        },
+        common
+        | {
+            "task": "local_endings", "training_split": "train", "output_type": "multiple_choice",
+            "doc_to_text": "{{question}}", "doc_to_choice": "{{endings}}", "doc_to_target": "{{answer}}",
+            "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
         },
         common
         | {
@@ -139,6 +150,59 @@ def test_choices_have_equal_metrics_and_log_likelihoods(
     expected = run(manager, "hf", ["local_choice"], given, shots)
     same_numbers(expected, run(manager, "metashot", ["local_choice"], given, shots))
     assert {"acc,none", "acc_norm,none", "acc_mutual_info,none"} <= set(expected["results"]["local_choice"])
+
+
+@pytest.fixture(scope="module")
+def smollm2(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """SmolLM2-135M as a model folder."""
+    path = tmp_path_factory.mktemp("smollm2")
+    loaded = load_model(named_model("smollm2_135m"))
+    loaded.model.save_pretrained(path)
+    loaded.tokenizer.save_pretrained(path)
+    return str(path)
+
+
+def likelihoods(found: dict[str, Any], task: str) -> list[float]:
+    return [answer[0][0] for sample in found["samples"][task] for answer in sample["resps"]]
+
+
+def worst(one: list[float], other: list[float]) -> float:
+    return max(abs(left - right) for left, right in zip(one, other, strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+@pytest.mark.parametrize("shots", [0, 3])
+def test_real_weights_give_the_same_metrics_and_log_likelihoods(
+    manager: TaskManager, smollm2: str, shots: int
+) -> None:
+    """With `softmax_dtype=float64`; torch's own float32 one adds 3e-6 nats to every token of an ending, always the same way."""
+    given, tasks = {"pretrained": smollm2}, ["local_choice", "local_endings"]
+    expected = run(manager, "hf", tasks, {**given, "softmax_dtype": "float64"}, shots)
+    same_numbers(expected, run(manager, "metashot", tasks, given, shots))
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_real_weights_give_the_same_texts(manager: TaskManager, smollm2: str) -> None:
+    given, tasks = {"pretrained": smollm2}, ["local_text", "local_answer"]
+    expected = run(manager, "hf", tasks, {**given, "softmax_dtype": "float64"}, 0)
+    same_numbers(expected, run(manager, "metashot", tasks, given, 0))
+
+
+@pytest.mark.slow
+@pytest.mark.real_model
+def test_long_endings_are_nearer_to_double_precision_than_those_of_hf(
+    manager: TaskManager, smollm2: str
+) -> None:
+    given, tasks = {"pretrained": smollm2}, ["local_endings"]
+    hf, ours = (run(manager, model, tasks, given, 0) for model in ("hf", "metashot"))
+    assert ours["results"] == hf["results"]
+    exact = likelihoods(run(manager, "hf", tasks, {**given, "dtype": "float64"}, 0), "local_endings")
+    errors = [worst(likelihoods(found, "local_endings"), exact) for found in (ours, hf)]
+    print("largest errors, ours and hf:", errors)
+    assert errors[0] <= 2e-4
+    assert errors[0] < errors[1]
 
 
 def test_whole_texts_and_generated_answers_are_equal(manager: TaskManager, folder: str) -> None:

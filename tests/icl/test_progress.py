@@ -23,7 +23,7 @@ def said(monkeypatch, *, terminal, stored, moments):
     progress.start(total=4, stored=stored)
     for second, part in moments:
         clock[0] = second
-        progress.tokens(CellKey("demo-emotion", 100, "f"), part, 100)
+        progress.tokens(CellKey("demo-emotion", 100, "f", 8), part, 100)
     return console.file.getvalue().splitlines()
 
 

@@ -157,7 +157,7 @@ def test_a_resumed_training_keeps_its_slices_where_they_fit(
     files = verify(end.checkpoint)["files"]
     assert all(files[name] == whole[name] for name in names) == kept
     assert ("micro_batch_size stays 2, as it was before" in caplog.text) == (later == 4)
-    assert ("micro_batch_size was 2 before, which does not fit here" in caplog.text) == (later == 1)
+    assert ("micro_batch_size was 2 before, which is too many here" in caplog.text) == (later == 1)
 
 
 def test_another_attention_dropout_is_another_training(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def read_weights(folder: Path, options: WeightOptions) -> PreTrainedModel:
         "device_map": options.device_map,
     }
     try:
-        return auto.from_pretrained(
+        model = auto.from_pretrained(
             folder,
             dtype=options.dtype,
             attn_implementation=options.attn_implementation,
@@ -91,6 +91,20 @@ def read_weights(folder: Path, options: WeightOptions) -> PreTrainedModel:
     except Exception as error:  # whatever foreign weights make transformers raise
         way_out = "check the folder, model.attn_implementation, model.device_map and model.quantization"
         raise _explained(folder, error, "cannot load the model", way_out) from error
+    if options.quantization == "int4":
+        _without_repacking(model)
+    return model
+
+
+def _without_repacking(model: PreTrainedModel) -> None:
+    """Four-bit layers multiply alike on every CPU.
+
+    With AVX512-BF16, bitsandbytes 0.50 repacks weights at the first forward pass without gradients: it then rounds to
+    bfloat16 whatever the dtype, gives no gradients when training goes on, and fails unless sizes are multiples of 32 and 64.
+    """
+    layers: list[Any] = [one for one in model.modules() if hasattr(one, "support_avx512bf16_for_cpu")]
+    for layer in layers:
+        layer.support_avx512bf16_for_cpu = False
 
 
 def quantization_config(quantization: Quantization | None, dtype: torch.dtype) -> Any:

@@ -136,10 +136,12 @@ def tiled_attention(
     out = queries.new_empty(batch, heads, count, values.shape[-1])
     total = queries.new_empty(batch, heads, count, dtype=torch.float32)
     tile = max(1, _TILE_BYTES // (4 * batch * heads * keys.shape[2]))
+    flat_keys = keys.flatten(0, 1).mT
     for start in range(0, count, tile):
         stop = min(start + tile, count)
-        grouped = queries[:, :, start:stop].reshape(batch, groups, heads // groups, stop - start, size)
-        scores = (grouped @ keys[:, :, None].mT).float() * kernel.scale
+        rows = queries[:, :, start:stop].reshape(batch * groups, -1, size)
+        scores = _float32_products(rows, flat_keys).mul_(kernel.scale)
+        scores = scores.view(batch, groups, heads // groups, stop - start, -1)
         if kernel.softcap is not None:
             scores = torch.tanh_(scores.div_(kernel.softcap)).mul_(kernel.softcap)
         if mask is not None:
@@ -151,6 +153,15 @@ def tiled_attention(
         out[:, :, start:stop] = (weights @ values[:, :, None]).flatten(1, 2)
         total[:, :, start:stop] = lse.squeeze(-1).flatten(1, 2)
     return out, total
+
+
+def _float32_products(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right` for [n, r, e] and [n, e, c], whose result is not rounded to half precision."""
+    if left.dtype == torch.float32:
+        return torch.bmm(left, right)
+    if left.device.type == "cuda":
+        return torch.bmm(left, right, out_dtype=torch.float32)
+    return torch.bmm(left.float(), right.float())
 
 
 def _causal_mask(start: int, stop: int, keys: int, device: torch.device) -> Tensor:

@@ -55,6 +55,18 @@ def test_causal_queries_past_the_keys_see_all_of_them():
         torch.testing.assert_close(total, scores.logsumexp(-1))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_soft_capped_scores_in_half_precision_are_rounded_nowhere(dtype):
+    """Scores of 300 before scaling and cap have a grid of 2 in bfloat16; the sum over the keys must not see it."""
+    queries, keys, values = (part.to(dtype) for part in _inputs(queries=40, keys=60, size=64))
+    for scale, softcap in ((64**-0.5, 50.0), (0.5, 30.0)):
+        out, total = partial_attention(5 * queries, 5 * keys, values, Kernel(scale, softcap), causal=True)
+        wide = (5 * queries).float(), (5 * keys).float(), values.float()
+        expected, expected_total = partial_attention(*wide, Kernel(scale, softcap), causal=True)
+        torch.testing.assert_close(total, expected_total, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(out.float(), expected, atol=0.02, rtol=0.02)
+
+
 def test_values_narrower_than_keys_and_wider_ones():
     queries, keys, values = _inputs()
     for size in (5, 8, 11):
