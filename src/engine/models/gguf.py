@@ -155,9 +155,10 @@ def _read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
         config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         given = {"config": _t5_config(config, path)} if config.model_type == "t5" else {}
-        quantized, told = auto.from_pretrained(
+        loaded: Any = auto.from_pretrained(
             path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True, **given
         )
+        quantized, told = loaded
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except Exception as error:
         raise ModelError(
