@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -42,6 +43,11 @@ def test_a_run_leaves_the_promised_files(run, tmp_path):
     assert summary["mean"]["value"] == pytest.approx(sum(values) / 2)
     assert summary["worst"]["value"] == pytest.approx(min(values))
     assert summary["mean"]["low"] <= summary["mean"]["value"] <= summary["mean"]["high"]
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    (table,) = (row for row in logged if row.get("table") == "results")
+    shown = [dict(zip(table["columns"], row, strict=True))["value_percent"] for row in table["rows"]]
+    assert shown == pytest.approx(values)
+    assert [row["eval/mean_percent"] for row in logged if "step" in row][-1] == pytest.approx(sum(values) / 2)
     record = json.loads((out / "run.json").read_text())
     assert record["status"] == "finished"
     assert record["config"]["k"] == 2
@@ -65,6 +71,17 @@ BAD = [
     (["method=chanel"], r"error: method: no choice 'chanel' (did you mean 'channel'?)"),
     (["model=gtp2"], r"error: model: no choice 'gtp2' (did you mean 'gpt2'?)"),
     (["setting=hr_to_l"], r"error: setting: no choice 'hr_to_l' (did you mean 'hr_to_lr'?)"),
+    (["-cn", "nope"], r"error: --config-name: no config is called 'nope' (one of: config)"),
+    (
+        ["hydra.searchpath=[file:///nope]"],
+        r"error: hydra.searchpath: no folder '/nope' (give file:///<folder>",
+    ),
+    (["logger=wandb", "tags=[a/b,'']"], r"error: tags: "),
+    (["logger=[wandb,trakio]"], r"error: logger: no choice 'trakio' (did you mean 'trackio'?)"),
+    (
+        ["name=${oc.env:NOT_SET}"],
+        r"error: ${oc.env:NOT_SET}: the environment variable 'NOT_SET' is not set (set it",
+    ),
     (["scoer.batch_size=1"], r"error: scoer: unknown key (did you mean 'scorer'?)"),
     (["model.dtyp=float32"], r"error: model.dtyp: unknown key (did you mean 'dtype'?)"),
     (["+scorer.foo=1"], r"error: scorer.foo: unknown key"),
@@ -91,6 +108,29 @@ BAD = [
     (["stage=rerun"], r"error: run: is not set"),
     (["k=1,2", "hydra.launcher._target_=os.system", "-m"], r"'os.system' is no plugin that is installed"),
 ]
+
+
+def test_a_learning_rate_is_found_kept_and_trained_with(run, tmp_path):
+    smoke, out = ("debug=smoke", "method=metaicl"), tmp_path / "found"
+    found = run(*smoke, "stage=find_lr", "find_lr.steps=12", "logger=jsonl", f"hydra.run.dir={out}")
+    assert found.returncode == 0, found.stderr
+    kept = json.loads((out / "lr_range.json").read_text())
+    assert kept["rates"] == sorted(kept["rates"])
+    assert len(kept["rates"]) == len(kept["losses"])
+    assert kept["suggestion"] < max(kept["rates"])
+    assert not (out / "checkpoints").exists()
+    logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [row["find_lr/loss"] for row in logged if "find_lr/loss" in row] == kept["losses"]
+    (said,) = re.findall(r"try optimizer.learning_rate=(\S+)", found.stdout)
+    assert float(said) == pytest.approx(kept["suggestion"], rel=0.05)
+
+    trained = run(
+        *smoke, "stage=train", f"optimizer.learning_rate={said}", f"hydra.run.dir={tmp_path / 'trained'}"
+    )
+    assert trained.returncode == 0, trained.stderr
+    refused = run(*smoke, "stage=find_lr", "find_lr.lowest=0.1", "find_lr.highest=0.01")
+    assert (refused.returncode, refused.stderr.count("\n")) == (2, 1)
+    assert "find_lr.lowest: 0.1 to 0.01 is no range" in refused.stderr
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,9 @@
 """Trained against raw on the same rows and demonstrations, under several calibrations, with paired intervals.
 
-`compare_runs.py <out.json> <raw run> <trained run> [<trained run> ...]`; a run is the output folder of an evaluation.
+`compare_runs.py <out.json> <raw run> <trained run> [<trained run> ...]`; a run is the output folder of an evaluation, or
+several with different tasks, joined by commas. Every calibration is computed from the stored log-probabilities: those over
+unlabelled training inputs for tasks that were evaluated with `method.calibration=batch`, none where it needs one fixed
+label set and the task has options of its own in every row.
 
 The mean over tasks of the mean over demonstration seeds, in percent. The interval of a difference resamples the
 demonstration seeds and, within a task, the test rows (the same rows in every seed and on both sides), and the trained
@@ -17,35 +20,43 @@ from typing import Any
 
 import numpy as np
 
-from metashot.engine.metrics.rules import calibration
+from metashot.engine.files import read_lines
+from metashot.engine.metrics.ranking import OptionCounts, best_option, option_scores
+from metashot.engine.metrics.rules import Calibration, Normalization, calibration
 
-CALIBRATIONS = ("none", "batch_transductive", "prior_transductive")
+CALIBRATIONS = ("none", "batch", "prior", "batch_transductive", "prior_transductive")
 DRAWS = 2000
 Cells = dict[str, dict[int, dict[str, Any]]]
 
 
-def read(folder: Path) -> Cells:
+def read(folders: str) -> Cells:
     """Per task and seed: metric, gold and option scores, from the files of an evaluation."""
     cells: Cells = {}
-    for line in (folder / "results.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        cells.setdefault(row["task"], {})[row["seed"]] = {"metric": row["metric"], "rows": []}
-    for line in (folder / "predictions.jsonl").read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
-        cells[row["task"]][row["seed"]]["rows"].append(row)
+    for folder in map(Path, folders.split(",")):
+        for row in read_lines(folder / "results.jsonl"):
+            cells.setdefault(row["task"], {})[row["seed"]] = {"metric": row["metric"], "rows": []}
+        for row in read_lines(folder / "predictions.jsonl"):
+            cells[row["task"]][row["seed"]]["rows"].append(row)
     return cells
 
 
 def predictions(rows: list[dict[str, Any]], rule: str) -> list[str]:
-    """Answers of one cell; rules over test inputs apply where all rows share their options."""
-    options = {tuple(sorted(row["options"])) for row in rows}
-    used = calibration(rule if len(options) == 1 else "none")
-    order = [{option: place for place, option in enumerate(sorted(row["options"]))} for row in rows]
-    if len({len(places) for places in order}) > 1:
-        return [row["options"][int(np.argmin(row["nll"]))] for row in rows]
-    scores = np.array([[x for _, x in sorted(zip(row["options"], row["nll"], strict=True))] for row in rows])
-    best = used.combine(scores, np.empty((0, *scores.shape))).argmin(axis=1)
-    return [sorted(row["options"])[place] for row, place in zip(rows, best, strict=True)]
+    """Answers of one cell; a calibration applies where all rows share their options and its scores are stored."""
+    used = calibration(rule)
+    one_set = len({tuple(row["options"]) for row in rows}) == 1
+    if not one_set or any(len(row["null_sum_nll"]) < used.fewest for row in rows):
+        used = Calibration.NONE
+    scores = option_scores(
+        [[row["sum_nll"], *row["null_sum_nll"]] for row in rows],
+        [[_counts(row, row["n_tokens"]), *(_counts(row, n) for n in row["null_n_tokens"])] for row in rows],
+        calibration=used,
+        normalization=Normalization.TOKEN_MEAN,
+    )
+    return [row["options"][best_option(own)] for row, own in zip(rows, scores, strict=True)]
+
+
+def _counts(row: dict[str, Any], tokens: list[int]) -> list[OptionCounts]:
+    return [OptionCounts(*each) for each in zip(tokens, row["n_chars"], row["n_bytes"], strict=True)]
 
 
 def value(metric: str, gold: np.ndarray, predicted: np.ndarray) -> float:
@@ -134,7 +145,7 @@ def compare(raw: Cells, trained: list[Cells], rule: str) -> dict[str, Any]:
     }
 
 
-def main(out: Path, raw: Path, trained: list[Path]) -> None:
+def main(out: Path, raw: str, trained: list[str]) -> None:
     """Write all comparisons and print them as tables."""
     before, after = read(raw), [read(folder) for folder in trained]
     found = {rule: compare(before, after, rule) for rule in CALIBRATIONS}
@@ -152,4 +163,4 @@ def main(out: Path, raw: Path, trained: list[Path]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), [Path(name) for name in sys.argv[3:]])
+    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])

@@ -114,7 +114,8 @@ def write_report(output: Path, work: Path) -> str:
     backbones = [json.loads(path.read_text()) for path in sorted(work.glob("backbone-*/abilities.json"))]
     seconds = sum(spent) + sum(one["cpu_seconds"] for one in backbones)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
-    parts = [_table(rows, main, task) for main in ATTRIBUTES for task in tasks]
+    parts = [_table(rows, ATTRIBUTES, task) for task in tasks]
+    parts += [_table(rows, (main,), task) for main in ATTRIBUTES for task in tasks]
     parts += [_differences(rows, task) for task in tasks]
     parts.append(_abilities(backbones))
     parts.append(f"{len(spent)} jobs, {seconds / 60:.1f} CPU minutes in all.\n")
@@ -124,16 +125,23 @@ def write_report(output: Path, work: Path) -> str:
     return text
 
 
-def _table(rows: Sequence[dict[str, Any]], main: str, task: str) -> str:
+def over_settings(rows: Sequence[dict[str, Any]], mains: Sequence[str], **figure: Any) -> Floats | None:
+    """`values_of` in several settings, their backbones one after the other; None unless every setting has them."""
+    found = [values_of(rows, main=main, **figure) for main in mains]
+    known = [values for values in found if values is not None]
+    return np.concatenate(known) if len(known) == len(found) else None
+
+
+def _table(rows: Sequence[dict[str, Any]], mains: Sequence[str], task: str) -> str:
     shown = columns(rows, task)
     heads = [f"step {step}" if test == "test" else f"{test}, step {step}" for test, step in shown]
     lines = [
-        f"Clusters about {main}; {task}. Accuracy in percent (95 % interval).\n",
+        f"Clusters about {' or '.join(mains)}; {task}. Accuracy in percent (95 % interval).\n",
         "| start | " + " | ".join(heads) + " |",
         "| --- |" + " ---: |" * len(heads),
     ]
     for method in METHODS:
-        found = [values_of(rows, main=main, task=task, method=method, step=s, test=t) for t, s in shown]
+        found = [over_settings(rows, mains, task=task, method=method, step=s, test=t) for t, s in shown]
         cells = ["" if values is None else in_words(figure_of(values)) for values in found]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -151,15 +159,11 @@ def _differences(rows: Sequence[dict[str, Any]], task: str) -> str:
     for first, second in PAIRS:
         cells: list[str] = []
         for test, step in shown:
-            pooled = [
-                [values_of(rows, main=m, task=task, method=x, step=step, test=test) for m in ATTRIBUTES]
-                for x in (first, second)
-            ]
-            known = [[value for value in side if value is not None] for side in pooled]
-            same = [v.shape for v in known[0]] == [v.shape for v in known[1]] and bool(known[0])
-            cells.append(
-                in_words(figure_of(np.concatenate(known[0]) - np.concatenate(known[1]))) if same else ""
+            one, two = (
+                over_settings(rows, ATTRIBUTES, task=task, method=method, step=step, test=test)
+                for method in (first, second)
             )
+            cells.append(in_words(figure_of(one - two)) if one is not None and two is not None else "")
         lines.append(f"| {first} - {second} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
 

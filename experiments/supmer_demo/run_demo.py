@@ -76,7 +76,7 @@ class Sizes:
         full_learning_rate: of full fine-tuning.
     """
 
-    backbones: int = 3
+    backbones: int = 8
     meta_seeds: int = 3
     data_seeds: int = 4
     backbone_steps: int = 900
@@ -271,7 +271,7 @@ def work_through(sizes: Sizes, work: Path, output: Path) -> None:
     torch.set_num_threads(1)
     (work / "locks").mkdir(parents=True, exist_ok=True)
     seeds = [range(sizes.meta_seeds + 1), range(1, sizes.backbones + 1)]
-    for job in [Job(main, b, m) for m in seeds[0] for b in seeds[1] for main in ATTRIBUTES]:
+    for job in [Job(main, b, m) for b in seeds[1] for m in seeds[0] for main in ATTRIBUTES]:
         try:
             with FileLock(work / "locks" / f"{job.main}-{job.backbone}-{job.meta_seed}", timeout=0):
                 if job in finished(output):

@@ -47,7 +47,7 @@ class EpisodeSampler:
         k: demonstrations.
         seed: of the data order.
         sampling: how often a task is drawn.
-        labels: per task the label number of each example, to show every label of a task equally often; an empty
+        labels: per task the label number of each example, to draw every label of a task equally often; an empty
             tuple leaves the task's examples as they come. Empty for all tasks as they come.
     """
 
@@ -84,14 +84,16 @@ class EpisodeSampler:
 
 
 def _balanced(labels: tuple[int, ...], count: int, rng: np.random.Generator) -> list[int]:
-    """`count` different examples in random order, whose labels occur equally often up to one and to what there is."""
+    """`count` different examples; each is of a label drawn uniformly, whatever the labels before it.
+
+    Equal counts within a sequence would give the answer away: the label that the demonstrations lack would be right.
+    """
     groups = [rng.permutation(group).tolist() for group in _by_label(labels)]
     chosen: list[int] = []
     while len(chosen) < count:
         filled = [group for group in groups if group]
-        for place in rng.permutation(len(filled)).tolist()[: count - len(chosen)]:
-            chosen.append(filled[place].pop())
-    return [chosen[place] for place in rng.permutation(count).tolist()]
+        chosen.append(filled[int(rng.integers(len(filled)))].pop())
+    return chosen
 
 
 @lru_cache(maxsize=1024)

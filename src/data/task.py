@@ -65,6 +65,7 @@ class TaskData:
         neighbours: what each prompt shows instead of the shared demonstrations; as many as test examples.
         notes: what the user should know of this cell; the same sentence for all seeds where it is the same.
         wording: how the source joins the parts of a prompt, or None where it does not say.
+        unlabelled: training inputs that a calibration averages over.
     """
 
     task: str
@@ -75,6 +76,7 @@ class TaskData:
     neighbours: tuple[tuple[Example, ...], ...] = ()
     notes: tuple[str, ...] = ()
     wording: Wording | None = None
+    unlabelled: tuple[str, ...] = ()
 
     @property
     def shots(self) -> int:

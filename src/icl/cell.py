@@ -109,7 +109,7 @@ def build_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
         return _shared_cell(data, encode, rules)
     return join_cells(
         [
-            _shared_cell(TaskData(data.task, data.seed, data.task_type, shown, (test,)), encode, rules)
+            _shared_cell(replace(data, demonstrations=shown, test=(test,), neighbours=()), encode, rules)
             for shown, test in zip(data.neighbours, data.test, strict=True)
         ]
     )
@@ -145,7 +145,7 @@ def _shared_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
         demonstrations = data.demonstrations[k - shown :]
         rows = tuple(
             tuple(tuple(writer.row(demonstrations, example, text)) for example in data.test)
-            for text in (None, *rules.method.null_inputs)
+            for text in (None, *rules.method.null_inputs, *data.unlabelled)
         )
         lost[:] = [row[0].lost for row in rows[0]]
         return rows

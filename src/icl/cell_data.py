@@ -12,6 +12,7 @@ from metashot.data.task import TaskData, TaskType
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import digest_of
 from metashot.engine.models.loading import LazyLanguageModel
+from metashot.icl.calibration_inputs import with_calibration_inputs
 from metashot.icl.cell import PromptRules
 from metashot.icl.evaluation_settings import EvaluateSettings
 
@@ -49,6 +50,7 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
                     f"{task!r} is free-form: it has no options to rank",
                     "use method=generate, or remove it",
                 )
+            data = with_calibration_inputs(data, settings.method, source, shots)
             sizes[seed] = len(data.test)
             if len(set(sizes.values())) > 1:
                 raise DataError(
@@ -90,6 +92,7 @@ def cell_key(data: TaskData, rules: PromptRules, model: LazyLanguageModel) -> Ce
                 if data.neighbours
                 else {}
             ),
+            **({"unlabelled": data.unlabelled} if data.unlabelled else {}),
             "test": [asdict(example) for example in data.test],
         }
     )

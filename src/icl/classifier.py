@@ -215,7 +215,15 @@ class InContextClassifier:
 
     @property
     def _method(self) -> Method:
-        return named_method(self.method) if isinstance(self.method, str) else self.method
+        method = named_method(self.method) if isinstance(self.method, str) else self.method
+        rule = method.calibration.name
+        if method.calibration.from_training:
+            raise ConfigError(
+                "method.calibration",
+                f"{rule!r} averages over unlabelled training inputs, which a classifier does not get",
+                f"use {rule}_transductive, which averages over the inputs of the call, or contextual",
+            )
+        return method
 
     @cached_property
     def _scorer(self) -> PrefixScorer:

@@ -14,7 +14,9 @@ from metashot.engine.metrics.classification import accuracy, metric_of, score
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.scoring.request import MakeScorer, Scorer
 from metashot.engine.training.ranks import rank, sum_over_ranks, world_size
+from metashot.icl.calibration_inputs import with_calibration_inputs
 from metashot.icl.cell import PromptRules, build_cell, ranking_scores, read_back
+from metashot.icl.methods import Method
 from metashot.icl.piece_cache import batch_encoder
 from metashot.icl.prompt import Ids
 from metashot.icl.training_settings import HeldOutConfig
@@ -24,12 +26,17 @@ if TYPE_CHECKING:
 
 
 def load_held_out(
-    source: TaskSource, tasks: Sequence[str], settings: HeldOutConfig, k: int
+    source: TaskSource, tasks: Sequence[str], settings: HeldOutConfig, method: Method
 ) -> list[TaskData]:
     """The cells (task, seed) to evaluate, cut to `test_examples`."""
+    k = method.shots(settings.k)
     if settings.from_pool:
         source = PoolCells(source, settings.test_examples)
-    cells = [source.load(task, k=k, seed=seed) for task in tasks for seed in settings.seeds]
+    cells = [
+        with_calibration_inputs(source.load(task, k=k, seed=seed), method, source, k)
+        for task in tasks
+        for seed in settings.seeds
+    ]
     return [replace(cell, test=cell.test[: settings.test_examples]) for cell in cells]
 
 

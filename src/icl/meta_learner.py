@@ -61,8 +61,7 @@ class MetaLearner:
         held_out = settings.held_out
         evaluates = settings.loop.evaluate_every > 0
         wanted = held_out.tasks or target_tasks
-        shots = settings.method.shots(held_out.k)
-        self._cells = load_held_out(source, wanted, held_out, shots) if evaluates else []
+        self._cells = load_held_out(source, wanted, held_out, settings.method) if evaluates else []
         loss_weights = LossWeights(settings.episodes.token_weight, settings.episodes.option_weight)
         self._trainable = TrainableModel(
             language_model,

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import PlainValidator
 
 from metashot.data.task import TaskData
-from metashot.data.value_kinds import Line, Name, Signed
+from metashot.data.value_kinds import Line, Name, Positive, Signed
 from metashot.engine.components.choices import named
 from metashot.engine.errors import ConfigError
 from metashot.engine.metrics.rules import Calibration, Normalization
@@ -27,6 +27,7 @@ class Method:
         demonstrations: False for the zero-shot methods, which ignore k.
         calibration: what option scores are compared with.
         null_inputs: content-free inputs of the calibration, in place of the test input; for `domain` the premise.
+        calibration_inputs: most unlabelled training inputs that `batch` and `prior` average over.
         normalization: what summed NLLs are divided by.
         layout: `auto` applies the released rule, or `newline` / `space`.
         trained: True for models meta-trained with this method.
@@ -39,6 +40,7 @@ class Method:
     demonstrations: bool = True
     calibration: Annotated[Calibration, PlainValidator(find_calibration)] = Calibration.NONE
     null_inputs: tuple[str, ...] = field(default=())
+    calibration_inputs: Positive = 16
     normalization: Annotated[Normalization, PlainValidator(find_normalization)] = Normalization.TOKEN_MEAN
     layout: Literal["auto", "newline", "space"] = "auto"
     trained: bool = False
@@ -54,7 +56,13 @@ class Method:
         object.__setattr__(self, "calibration", find_calibration(self.calibration))
         object.__setattr__(self, "normalization", find_normalization(self.normalization))
         rule = self.calibration
-        if len(self.null_inputs) < rule.fewest:
+        if rule.from_training and self.null_inputs:
+            raise ConfigError(
+                "method.null_inputs",
+                f"calibration {rule.name!r} takes unlabelled training inputs, got {len(self.null_inputs)} strings",
+                "leave the list empty, or use method.calibration=contextual",
+            )
+        if not rule.from_training and len(self.null_inputs) < rule.fewest:
             raise ConfigError(
                 "method.null_inputs",
                 f"calibration {rule.name!r} has no content-free input",
@@ -85,6 +93,7 @@ class Method:
             "demonstrations": self.demonstrations,
             "calibration": self.calibration.name,
             "null_inputs": self.null_inputs,
+            **({"calibration_inputs": self.calibration_inputs} if self.calibration.from_training else {}),
             "normalization": self.normalization.name,
         }
 

@@ -56,7 +56,7 @@ class EpisodeConfig:
             (MetaICL) leaves wrong options out of the sequences.
         replaced_share: with `demonstration_labels=random_words`, share of the sequences whose labels become words.
         released_free_form: nothing between input and output of examples without options (released code).
-        balanced_labels: show every label of a task equally often, in demonstrations and queries.
+        balanced_labels: draw every label of a task equally often, each example's by itself.
         batching: `bucketed`, `packed` or `padded`.
         batch_size: sequences of an optimizer step, over all processes.
         micro_batch_size: sequences of one forward pass; the rest of a step is accumulated.

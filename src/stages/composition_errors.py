@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from metashot.data.errors import suggestion
-from metashot.engine.components.choices import CONFIG_FOLDER
+from metashot.engine.components.choices import CONFIG_FOLDER, choice_names
 
 GROUP_NULL = "Config group override must be"
 SEARCH_PATH = "provider="
@@ -31,7 +31,7 @@ def explain(error: Exception) -> str:
         if not group:
             names = [path.stem for path in CONFIG_FOLDER.glob("*.yaml")]
             return f"--config-name: no config is called {choice!r} ({suggestion(choice, names)})"
-        return f"{group}: no choice {choice!r} ({suggestion(choice, error.options or ())})"
+        return f"{group}: no choice {choice!r} ({suggestion(choice, error.options or choice_names(group))})"
     cause = next((link for link in chain(error) if isinstance(link, OmegaConfBaseException)), None)
     if isinstance(error, OverrideParseException):
         return unparsed(error.override)
@@ -43,7 +43,7 @@ def explain(error: Exception) -> str:
         return f"{name}: is not set (give {name}=<value>)"
     if match := re.search(r"Environment variable '([^']*)' not found", str(cause)):
         return (
-            f"{cause.full_key}: the environment variable {match[1]!r} is not set (set it, or write a value that serves "
+            f"{cause.full_key or f'${{oc.env:{match[1]}}}'}: the environment variable {match[1]!r} is not set (set it, or write a value that serves "
             f"without it: ${{oc.env:{match[1]},<value>}})"
         )
     key = cause.full_key or str(cause.key)

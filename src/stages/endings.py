@@ -24,6 +24,8 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 """Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
 USAGE_EXIT = 2
+AGENT = "WANDB_SWEEP_ID"
+"""Set by `wandb agent`, which gives up after a few jobs with a status above 0, but not after jobs that died of its SIGTERM."""
 RUN_FILES = (".hydra", "run.json")
 GOING_ON = (
     "what was finished is stored; the same command goes on, a single run with its folder as hydra.run.dir"
@@ -84,4 +86,13 @@ def one_line_errors() -> Generator[None]:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         if LAUNCH.leads:
             print(f"interrupted: {stop} ({GOING_ON})", file=sys.stderr)
+        if stop.signal_number == signal.SIGTERM and AGENT in os.environ:
+            _die_of(signal.SIGTERM)
         raise SystemExit(stop.exit_status) from None
+
+
+def _die_of(number: signal.Signals) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    signal.signal(number, signal.SIG_DFL)
+    os.kill(os.getpid(), number)

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from metashot.data.errors import MetashotError
 from metashot.data.terminal import printable
@@ -67,16 +67,25 @@ def announce(composed: Mapping[str, Any]) -> None:
 
 @contextmanager
 def concluded(run: RunContext) -> Generator[None]:
-    """Record how the stages end: finished, failed or interrupted; a SIGTERM ends them as Ctrl-C does."""
+    """Record how the stages end: finished, failed, interrupted or pruned; a SIGTERM ends them as Ctrl-C does."""
     try:
         with sigterm_interrupts():
             yield
         run.record.write("finished")
     except BaseException as error:
+        ending = _ending(error)
         # On a full disk these fail as well, and must not hide what failed first.
         with suppress(MetashotError):
-            run.record.write("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
+            run.record.write(ending)
         with suppress(MetashotError):
-            run.tracker.finish("failed")
+            run.tracker.finish(ending)
         raise
     run.tracker.finish("ok")
+
+
+def _ending(error: BaseException) -> Literal["interrupted", "pruned", "failed"]:
+    from metashot.engine.sweeps.pruning import Pruned
+
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "pruned" if isinstance(error, Pruned) else "failed"

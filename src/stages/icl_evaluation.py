@@ -169,7 +169,9 @@ def cost_line(cost: EvaluationCost) -> str:
 
 def _track(run: RunContext, cells: Sequence[FinishedCell], summary: Summary) -> None:
     results = [asdict(cell.result) for cell in cells]
-    run.tracker.table("results", list(results[0]), [list(row.values()) for row in results])
+    names = ["value_percent" if name == "value" else name for name in results[0]]
+    shown = [[100 * v if name == "value" else v for name, v in row.items()] for row in results]
+    run.tracker.table("results", names, shown)
     if run.config.logger.predictions:
         columns = ("task", "seed", "index", "gold", "prediction", "options", "nll")
         rows = [[getattr(p, name) for name in columns] for cell in cells for p in cell.predictions]

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 
 from metashot.engine.files import write_atomic, write_json
+from metashot.engine.metrics.scale import in_percent
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.runs.results import PREDICTIONS_FILE
 from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
@@ -53,15 +54,16 @@ def train_stage(run: RunContext) -> float:
         f"{outcome.stopped_by} after {outcome.step} steps, {outcome.seconds:.0f} s: {outcome.checkpoint}",
         soft_wrap=True,
     )
+    held_out = in_percent(outcome.metrics)
     if outcome.metrics:
         say(run, describe_held_out(outcome.metrics))
         table = Table("held-out metric", "value")
-        for name, value in outcome.metrics.items():
+        for name, value in held_out.items():
             table.add_row(name, f"{value:.4f}")
         run.console.print(table)
     _show_prompt(run, model, outcome.checkpoint)
     run.tracker.artifact("prompt", "prompt", outcome.checkpoint)
-    run.tracker.summary({f"held_out/{name}": value for name, value in outcome.metrics.items()})
+    run.tracker.summary({f"held_out/{name}": value for name, value in held_out.items()})
     return outcome.metrics.get("query_loss", float("nan"))
 
 

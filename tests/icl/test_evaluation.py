@@ -61,6 +61,9 @@ class FewExamples:
         data = replace(data, test=data.test[: self.n])
         return self.edit(data) if self.edit else data
 
+    def pool(self, task, *, size=16384, seed=100):
+        return DemoSource().pool(task, size=size, seed=seed)
+
 
 def settings(tmp_path, method=None, **changes):
     given = {
@@ -90,6 +93,7 @@ METHODS = [
     Method("pmi", calibration=Calibration.PMI, null_inputs=("N/A",)),
     Method("domain_pmi", calibration=Calibration.DOMAIN, null_inputs=("Answer:",)),
     Method("calibrated", calibration=Calibration.CONTEXTUAL, null_inputs=("N/A", "", "[MASK]")),
+    Method("batch_calibrated", calibration=Calibration.BATCH, calibration_inputs=3),
     Method("bytes", normalization=Normalization.BYTES, layout="space"),
 ]
 

@@ -77,11 +77,13 @@ def test_a_log_line_has_losses_by_task_gradient_norm_tokens_time_left_and_what_w
     assert last["train/grad_norm"] > 0
     assert last["train/tokens"] > first["train/tokens"] > first["train/sequences"] == 12
     assert first["train/hours_left"] > 0 == last["train/hours_left"]
-    assert last["train/demonstrations_cut"] == 0
+    assert last["train/demonstrations_cut_percent"] == 0
     for task in TARGETS:
-        shares = [value for key, value in evaluated.items() if key.startswith(f"held_out/predicted/{task}/")]
-        assert sum(shares) == pytest.approx(1.0)
-        assert evaluated[f"held_out/most_frequent/{task}"] == pytest.approx(max(shares))
+        shares = [
+            value for key, value in evaluated.items() if key.startswith(f"held_out/predicted_percent/{task}/")
+        ]
+        assert sum(shares) == pytest.approx(100.0)
+        assert evaluated[f"held_out/most_frequent_percent/{task}"] == pytest.approx(max(shares))
 
 
 def test_either_limit_counts_as_a_cut_and_most_demonstrations_cut_is_said_once(
@@ -101,7 +103,7 @@ def test_either_limit_counts_as_a_cut_and_most_demonstrations_cut_is_said_once(
     settings = kit.settings(episodes={"limits": LengthLimits(8, 256)})
     with caplog.at_level(logging.WARNING):
         train(settings, kit.tiny(), kit.SOURCE, TRAIN, TARGETS, tmp_path, rows)
-    assert rows.seen[-1]["train/demonstrations_cut"] > 0.9
+    assert rows.seen[-1]["train/demonstrations_cut_percent"] > 90
     assert [r.message for r in caplog.records if "lose tokens to" in r.message] == [
         "of 8 demonstrations in a step, 8 lose tokens to prompt.max_length=256 or max_length_per_example=8"
     ]

@@ -7,6 +7,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -346,19 +347,30 @@ def test_a_share_of_the_sequences_has_words_and_tasks_without_common_options_kee
     assert all(end.startswith("\na long answer") for end in ends[1::2])
 
 
-def test_balanced_sampling_shows_every_label_equally_often() -> None:
+def test_balanced_sampling_draws_every_label_equally_often_and_demonstrations_do_not_give_the_next_away() -> (
+    None
+):
     labels = (0,) * 90 + (1,) * 6 + (2,) * 4
-    sampler = EpisodeSampler((100, 6), 5, seed=1, labels=(labels, ()))
-    counts: dict[int, int] = dict.fromkeys(range(3), 0)
-    for index in range(300):
+    sampler = EpisodeSampler((100, 6), 4, seed=1, labels=(labels, ()))
+    queries: dict[int, list[int]] = {0: [], 1: [], 2: [], 3: [], 4: []}
+    for index in range(4000):
         episode = sampler.episode(index)
-        chosen = [*episode.demonstrations, episode.query]
-        assert len(set(chosen)) == 6
+        assert len({*episode.demonstrations, episode.query}) == 5
         if episode.task == 0:
-            assert sorted(labels[one] for one in chosen) == [0, 0, 1, 1, 2, 2]
-            counts[labels[episode.query]] += 1
-    assert min(counts.values()) > 60
-    assert sampler.episode(7) == EpisodeSampler((100, 6), 5, seed=1, labels=(labels, ())).episode(7)
+            shown = [labels[one] for one in episode.demonstrations]
+            queries[shown.count(0)].append(labels[episode.query])
+    # Given c demonstrations of label 0, the query is of label 0 with probability 1/3: within 4 standard errors.
+    for count in (0, 1, 2):
+        found = [label == 0 for label in queries[count]]
+        assert np.mean(found) == pytest.approx(1 / 3, abs=4 * (2 / 9 / len(found)) ** 0.5)
+    assert sampler.episode(7) == EpisodeSampler((100, 6), 4, seed=1, labels=(labels, ())).episode(7)
+
+
+def test_balanced_sampling_takes_what_there_is_where_a_label_runs_out() -> None:
+    sampler = EpisodeSampler((3,), 2, seed=0, labels=((0, 0, 1),))
+    assert {frozenset((*e.demonstrations, e.query)) for e in map(sampler.episode, range(20))} == {
+        frozenset({0, 1, 2})
+    }
 
 
 @pytest.mark.parametrize("objective", list(Objective))

@@ -29,6 +29,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     "channel": ("method=channel",),
     "pmi": ("method=pmi",),
     "calibrated": ("method=calibrated",),
+    "batch_calibrated": ("method=batch_calibrated",),
     "domain_pmi": ("method=domain_pmi",),
     "zero": ("method=zero",),
     "pmi_zero": ("method=pmi_zero",),

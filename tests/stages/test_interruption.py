@@ -93,3 +93,23 @@ def test_ctrl_c_stops_a_sweep_and_leaves_the_job_to_run(start, tmp_path):
     assert states == {0: "interrupted", 1: "waiting"}
     assert status(tmp_path / "sweep" / "0") == "interrupted"
     assert not (tmp_path / "sweep" / "1").exists()
+
+
+STOPPED = """
+import signal
+from metashot.engine.training.signals import Interrupted
+from metashot.stages.endings import one_line_errors
+with one_line_errors():
+    raise Interrupted(signal.SIGTERM, "after step 3")
+"""
+
+
+@pytest.mark.parametrize(("sweep", "code"), [(None, 143), ("sw0", -signal.SIGTERM)])
+def test_a_job_of_a_wandb_agent_dies_of_the_signal_since_a_status_above_0_is_a_failure_there(sweep, code):
+    environment = {key: value for key, value in os.environ.items() if key != "WANDB_SWEEP_ID"}
+    environment |= {"WANDB_SWEEP_ID": sweep} if sweep else {}
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == code
+    assert done.stderr.startswith("interrupted: SIGTERM after step 3 (")

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 PROGRAM = """
-import json, os, sys, time
+import errno, json, os, sys, time
 from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -27,11 +27,18 @@ def main(config):
         raise ConfigError("base", f"must be a number, got {config.base}", "write base=10")
     if config.x == 2 and config.y == "bad" and not (Path(config.log) / "mended").exists():
         raise ValueError("x=2 does not go with y=bad")
+    if config.y == "full":
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "value.json")
     if config.y == "dies":
         os._exit(9)
     (output / "value.json").write_text(json.dumps([config.x, config.y, config.base, os.getpid()]))
     return float(config.x * config.base)
 
+if os.environ.get("LEDGER_IS_FULL"):
+    from metashot.engine.sweeps.ledger import Ledger
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "ledger")
+    Ledger.start = full
 main()
 """
 

@@ -83,6 +83,19 @@ def test_a_mistake_that_every_job_would_make_stops_after_the_first(program, swee
     assert len(started(program)) == 3
 
 
+@pytest.mark.parametrize("where", ["job", "ledger"])
+def test_a_full_disk_stops_the_sweep_in_one_line(program, monkeypatch, where):
+    """Whether the job met it, or its start could not even be recorded."""
+    if where == "ledger":
+        monkeypatch.setenv("LEDGER_IS_FULL", "1")
+    done = program("x=1,2", f"y={'full' if where == 'job' else 'good'}")
+    assert done.returncode != 0
+    assert "the disk is full, the sweep stops" in done.stderr.splitlines()[-1], done.stderr
+    assert (program.folder / "started").exists() == (where == "job")
+    if where == "job":
+        assert (program.folder / "started").read_text() == "1 full\n"
+
+
 def test_a_list_key_that_is_swept_over_bare_values_is_refused(program):
     refused = program("items=100,13")
     assert "items: takes a list, got 100 in one job (write items=[100])" in refused.stderr

@@ -71,6 +71,7 @@ class Calibration:
         most: content-free inputs that it takes, or None for any number.
         row_from: content-free inputs from which the report shows it as a row of its own; None where another rule
             with the same numbers stands for it.
+        from_training: its inputs are unlabelled ones of the training split, not those that the method names.
     """
 
     NONE: ClassVar[Calibration]
@@ -79,6 +80,8 @@ class Calibration:
     CONTEXTUAL: ClassVar[Calibration]
     BATCH: ClassVar[Calibration]
     PRIOR: ClassVar[Calibration]
+    BATCH_TRANSDUCTIVE: ClassVar[Calibration]
+    PRIOR_TRANSDUCTIVE: ClassVar[Calibration]
 
     name: str
     title: str
@@ -86,6 +89,7 @@ class Calibration:
     fewest: int = 0
     most: int | None = 0
     row_from: int | None = 0
+    from_training: bool = False
 
     @property
     def needs_null_inputs(self) -> bool:
@@ -203,12 +207,14 @@ Calibration.CONTEXTUAL = register(
 )
 
 
-def _batch(plain: Floats, nulls: Floats) -> Floats:
-    """-log(p_i / mean p_i), with p the softmax over options and the mean over the cell's test examples."""
-    del nulls
-    own = log_softmax(-plain)
-    top = own.max(axis=0)
-    return top + np.log(np.exp(own - top).mean(axis=0)) - own
+def _transductive(combine: Callable[[Floats, Floats], Floats]) -> Callable[[Floats, Floats], Floats]:
+    """The rule with the cell's own test inputs in place of others: every option's scores after all of them."""
+
+    def own(plain: Floats, nulls: Floats) -> Floats:
+        del nulls
+        return combine(plain, plain[:, None, :])
+
+    return own
 
 
 _ROUNDS = 100
@@ -216,12 +222,11 @@ _CLOSE = 1e-6
 
 
 def _prior(plain: Floats, nulls: Floats) -> Floats:
-    """Scores shifted option by option until the mean probability of every option over the test examples is the same."""
-    del nulls
-    shift = np.zeros(plain.shape[-1])
+    """Scores shifted option by option until every option has the same mean probability over the inputs `nulls`."""
+    shift = np.zeros(nulls.shape[1:])
     for _ in range(_ROUNDS):
-        log_p = log_softmax(-(plain + shift))
-        excess = np.log(np.exp(log_p).mean(axis=0) * plain.shape[-1])
+        log_p = log_softmax(-(nulls + shift))
+        excess = np.log(np.exp(log_p).mean(axis=0) * nulls.shape[-1])
         shift = shift + excess
         if np.abs(excess).max() < _CLOSE:
             break
@@ -230,15 +235,37 @@ def _prior(plain: Floats, nulls: Floats) -> Floats:
 
 Calibration.BATCH = register(
     Calibration(
-        "batch_transductive",
-        "divided by the option's mean probability over the test inputs, whose labels are not looked at (Zhou et al. 2024)",
-        _batch,
+        "batch",
+        "divided by the option's mean probability over unlabelled training inputs (after Zhou et al. 2024)",
+        _contextual,
+        fewest=1,
+        most=None,
+        row_from=1,
+        from_training=True,
     )
 )
 Calibration.PRIOR = register(
     Calibration(
+        "prior",
+        "shifted so that all options have the same mean probability over unlabelled training inputs",
+        _prior,
+        fewest=1,
+        most=None,
+        row_from=1,
+        from_training=True,
+    )
+)
+Calibration.BATCH_TRANSDUCTIVE = register(
+    Calibration(
+        "batch_transductive",
+        "divided by the option's mean probability over the test inputs, whose labels are not looked at (Zhou et al. 2024)",
+        _transductive(_contextual),
+    )
+)
+Calibration.PRIOR_TRANSDUCTIVE = register(
+    Calibration(
         "prior_transductive",
         "shifted so that all options have the same mean probability over the test inputs, labels unseen",
-        _prior,
+        _transductive(_prior),
     )
 )

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from metashot.engine.metrics.classification import Codes, Floats, Metric, weighted_metric
 from metashot.engine.metrics.ranking import Block
 from metashot.engine.metrics.rules import CALIBRATIONS, NORMALIZATIONS, Calibration, Lengths, Normalization
+from metashot.engine.report.folders import Run
 from metashot.engine.report.reading import SYSTEM, Outputs
 from metashot.engine.report.systems import System
 from metashot.engine.report.variants import with_variants
@@ -69,17 +70,19 @@ def rescore(outputs: Outputs) -> list[Rescored]:
     frame = frame.filter(
         (pl.col("options").list.len() > 0) & (pl.col("n_tokens").list.len() == pl.col("options").list.len())
     )
+    training = {number for number, run in enumerate(outputs.runs) if _averages_training_inputs(run)}
     rescored: list[Rescored] = []
     for values, rows in frame.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
-        rescored += _rescore_system(System(*values), rows)
+        from_training = training.issuperset(rows["run"].unique())
+        rescored += _rescore_system(System(*values), rows, from_training=from_training)
     return sorted(rescored, key=lambda r: (r.system.setting, r.system.order))
 
 
-def _rescore_system(system: System, rows: pl.DataFrame) -> Iterator[Rescored]:
+def _rescore_system(system: System, rows: pl.DataFrame, *, from_training: bool) -> Iterator[Rescored]:
     options, gold, stored = _flatten(rows)
     cells = _cell_rows(rows)
     blocks = list(_blocks(options, cells))
-    for calibration in shown_calibrations(len(options.null_lengths)):
+    for calibration in shown_calibrations(len(options.null_lengths), from_training=from_training):
         for normalization in NORMALIZATIONS.values():
             predicted = np.empty_like(stored)
             for numbers, places in blocks:
@@ -96,11 +99,25 @@ def _rescore_system(system: System, rows: pl.DataFrame) -> Iterator[Rescored]:
             )
 
 
-def shown_calibrations(n_null: int) -> tuple[Calibration, ...]:
-    """The calibrations that n stored content-free inputs allow and that are rows of their own."""
+def shown_calibrations(n_null: int, *, from_training: bool) -> tuple[Calibration, ...]:
+    """The calibrations that n stored inputs allow and that are rows of their own.
+
+    Args:
+        n_null: inputs besides the test input whose scores are stored.
+        from_training: they are unlabelled training inputs, not content-free ones.
+    """
     return tuple(
-        rule for rule in CALIBRATIONS.values() if rule.row_from is not None and rule.row_from <= n_null
+        rule
+        for rule in CALIBRATIONS.values()
+        if rule.row_from is not None
+        and rule.row_from <= n_null
+        and (not rule.needs_null_inputs or rule.from_training == from_training)
     )
+
+
+def _averages_training_inputs(run: Run) -> bool:
+    rule = CALIBRATIONS.get(str(run.config.get("method.calibration")))
+    return rule is not None and rule.from_training
 
 
 def _blocks(

@@ -1,6 +1,7 @@
 """`prompts.jsonl`: the text that a run showed the model, so that its predictions can be read without the data.
 
-A line per cell holds the demonstrations before any cut, as one text; a line per task holds the test inputs.
+A line per cell holds the demonstrations before any cut, as one text; a line per task holds the test inputs. After a
+learned prompt there are no demonstrations, and the inputs stand in the task's pattern, cut as the model read them.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class CellPrompt:
     Attributes:
         task: task name.
         seed: demonstration seed.
-        demonstrations: their text with separators; None where each test example has its own.
+        demonstrations: their text with separators, empty where none are shown; None where each test example has its own.
         inputs: the test inputs in order.
     """
 

@@ -70,7 +70,7 @@ class RunRecord:
         self.write("running", cells=rows)
 
     def write(self, status: str, **facts: Any) -> None:
-        """Write the file with `status` (`running`, `finished`, `failed`, `interrupted`) and further facts."""
+        """Write the file with `status` (`running`, `finished`, `failed`, `interrupted`, `pruned`) and further facts."""
         self._content.update(_computer() | facts)
         self._content["status"] = status
         self._content["wall_seconds"] = round(time.monotonic() - self._start, 3)
@@ -95,7 +95,7 @@ class SavedRun:
         folder: its output folder.
         overrides: the command line it was started with.
         config: its resolved config, nested.
-        status: `finished`, `failed`, `interrupted` or `running`.
+        status: `finished`, `failed`, `interrupted`, `pruned` or `running`.
         cells: fingerprint of every cell that it holds, by task and seed; empty when it evaluated nothing.
     """
 

@@ -96,7 +96,6 @@ class PruningTracker:
         self._tracker = tracker
         self._metric = address.metric
         self._steps = 0
-        self._pruned = False
 
     def log(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Record metrics.
@@ -110,7 +109,6 @@ class PruningTracker:
         self._steps = self._steps + 1 if step is None else step
         self._trial.report(float(metrics[self._metric]), self._steps)
         if self._trial.should_prune():
-            self._pruned = True
             raise Pruned(f"stopped at step {self._steps}: {self._metric}={metrics[self._metric]:.4g}")
 
     def summary(self, values: Mapping[str, object]) -> None:
@@ -130,5 +128,5 @@ class PruningTracker:
         self._tracker.uses(path)
 
     def finish(self, status: Status) -> None:
-        """Close the run; one that was given up is no failed one."""
-        self._tracker.finish("pruned" if self._pruned else status)
+        """Close the run."""
+        self._tracker.finish(status)

@@ -6,7 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from rich.table import Table
+from rich.text import Text
 
+from metashot.data.terminal import printable
 from metashot.engine.sweeps.ledger import JobRecord, JobState
 
 _STYLES = {JobState.FAILED: "red", JobState.PRUNED: "yellow"}
@@ -30,10 +32,10 @@ def sweep_table(records: Sequence[JobRecord]) -> Table:
     for record in records:
         table.add_row(
             str(record.number),
-            _own(record, shared).replace("[", r"\["),
+            Text(printable(_own(record, shared))),
             record.state.value,
             "" if record.figure is None else f"{record.figure:.2f}",
-            record.error.replace("[", r"\["),
+            Text(printable(record.error)),
             style=_STYLES.get(record.state),
         )
     return table

@@ -1,8 +1,8 @@
 """Where metrics of a run go besides its own result files: the interface, nothing, and a JSON-lines file.
 
 A tracker watches a run; it must never end one: what a tracking service does wrong after the start is said once and
-then ignored. Names of metrics begin with their phase (`train/loss`, `held_out/loss`, `eval/mean_percent`); the figures of an
-evaluation are percent and say so.
+then ignored. Names of metrics begin with their phase (`train/loss`, `held_out/accuracy_percent`, `eval/mean_percent`); every share is
+percent and says so.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from metashot.engine.files import append_lines, output_errors
 log = logging.getLogger(__name__)
 
 Mode = Literal["auto", "online", "offline", "disabled"]
-Status = Literal["ok", "failed", "pruned"]
+Status = Literal["ok", "failed", "interrupted", "pruned"]
 STEPS = {"train": "train/step", "held_out": "train/step", "eval": "eval/cell"}
 """First part of a metric's name -> the metric that counts its steps; each phase counts on its own."""
 

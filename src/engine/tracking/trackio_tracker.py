@@ -85,7 +85,7 @@ class TrackioTracker:
 
     def finish(self, status: Status) -> None:
         """Log how the run ended, and close it."""
-        if self._open is None and status == "failed":
+        if self._open is None and status != "ok":
             return
         with quietly("finish the run"):
             self._run.log({"status": status})

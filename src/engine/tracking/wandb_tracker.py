@@ -40,6 +40,8 @@ _FINISH_SECONDS = 60.0
 _LONGEST = {"name": 128, "project": 128, "group": 128, "tags": 64, "id": 64, "entity": 128}
 _FORBIDDEN = {"project": r"[/\\#?%:]", "id": r"[/\\#?%:]", "entity": r"[/\\#?%: ]"}
 _LEVELS_UP = 3
+_EXIT_CODES: dict[Status, int] = {"ok": 0, "failed": 1, "interrupted": 255, "pruned": 0}
+"""255 is the client's own for Ctrl-C: W&B shows such a run as killed."""
 
 
 class WandbTracker:
@@ -211,14 +213,14 @@ class WandbTracker:
                 self._run.use_artifact(f"{place}/{kept}:latest")
 
     def finish(self, status: Status) -> None:
-        """Finish the run; a lost server is waited for one minute at most. A run that failed before any record is none."""
-        if self._open is None and status == "failed":
+        """Finish the run; a lost server is waited for one minute at most. A run that ended before any record is none."""
+        if self._open is None and status != "ok":
             return
         with quietly("finish the run"):
-            if status == "pruned":
-                self._run.summary["pruned"] = True
-                self._run.tags = (*(self._run.tags or ()), "pruned")
-            self._run.finish(exit_code=1 if status == "failed" else 0)
+            if status in ("pruned", "interrupted"):
+                self._run.summary[status] = True
+                self._run.tags = (*(self._run.tags or ()), status)
+            self._run.finish(exit_code=_EXIT_CODES[status])
 
 
 def address_of(path: Path) -> dict[str, Any] | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from tqdm import tqdm
 
 from metashot.engine.errors import CheckpointError, ConfigError, OutputError
 from metashot.engine.files import write_json
+from metashot.engine.metrics.scale import in_percent
 from metashot.engine.training.checkpoint import (
     Checkpoint,
     CheckpointStore,
@@ -233,12 +235,12 @@ class _Run:
             shown["grad_norm"] = f"{metrics['grad_norm']:.2g}"
         bar.set_postfix(shown, refresh=False)
         seen = {"sequences": self.cursor.sequences, "tokens": self.cursor.tokens}
-        self._send({f"train/{key}": float(value) for key, value in {**metrics, **seen}.items()})
+        self._send("train", {**metrics, **seen})
 
     def _evaluate(self) -> None:
         metrics = self.learner.evaluate(self.cursor.step)
         self.cursor.metrics = {key: float(value) for key, value in metrics.items()}
-        self._send({f"held_out/{key}": value for key, value in self.cursor.metrics.items()})
+        self._send("held_out", self.cursor.metrics)
         if self.settings.best_metric not in metrics:
             raise ConfigError(
                 f"{self.settings.config_node}.best_metric",
@@ -261,9 +263,10 @@ class _Run:
         patience = self.settings.early_stop_evaluations
         return bool(patience) and self.cursor.evaluations_since_best >= patience
 
-    def _send(self, metrics: dict[str, float]) -> None:
+    def _send(self, phase: str, metrics: Mapping[str, float]) -> None:
         if self.sink is not None and rank() == 0:
-            self.sink.log(metrics, self.cursor.step)
+            shown = in_percent(metrics)
+            self.sink.log({f"{phase}/{key}": float(value) for key, value in shown.items()}, self.cursor.step)
 
     def _save(self, *, last: bool) -> None:
         """Save on rank 0. A full disk is said in one line and training goes on, but without its end it has failed."""

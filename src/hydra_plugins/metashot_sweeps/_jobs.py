@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import copy
 import errno
+import io
 import logging
 import os
 import re
 import sys
 from collections.abc import Collection, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
@@ -131,7 +133,9 @@ class Jobs:
             return
         try:
             with full_disk(self.folder):
-                self._launcher.launch(launched, initial_job_idx=records[0].number)
+                ended = self._launcher.launch(launched, initial_job_idx=records[0].number)
+            if any(os.strerror(errno.ENOSPC) in str(_failure(one)) for one in ended):
+                raise _disk_is_full(self.folder)
         except MetashotError:
             raise
         except Exception:  # a worker was killed, say; a job's own error never gets here
@@ -170,6 +174,16 @@ def full_disk(folder: Path) -> Generator[None]:
         if error.errno != errno.ENOSPC:
             raise
         raise _disk_is_full(folder) from error
+
+
+def _failure(ended: JobReturn) -> Exception | None:
+    """What a job raised, also where the ledger could not take it; Hydra would write of it when asked."""
+    try:
+        with redirect_stderr(io.StringIO()):
+            _ = ended.return_value
+    except Exception as error:
+        return error
+    return None
 
 
 def _disk_is_full(folder: Path) -> OutputError:
@@ -245,8 +259,6 @@ def _run_in_turn(jobs: Jobs, ledger: Ledger, left: Sequence[JobRecord], swept: C
     for place, record in enumerate(left):
         jobs.launch([record])
         outcome = ledger.read(record.key)
-        if os.strerror(errno.ENOSPC) in outcome.error:
-            raise _disk_is_full(jobs.folder)
         mistake = outcome.mistake
         common = mistake and not any(_belongs(mistake, key) for key in swept)
         if (common or mistake in earlier) and place + 1 < len(left):

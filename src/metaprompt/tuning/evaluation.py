@@ -9,6 +9,7 @@ from statistics import fmean, stdev
 from metashot.engine.files import append_lines, read_lines, write_json
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.runs.folder import CellPlace, RunFolder
+from metashot.engine.runs.prompts import CellPrompt, write_prompts
 from metashot.engine.runs.results import FinishedCell, Result, relabel
 from metashot.engine.runs.store import ResultStore
 from metashot.engine.training.learner import MetricSink
@@ -43,7 +44,7 @@ def evaluate_prompts(
 ) -> list[FinishedCell]:
     """Tune and test every (task, data seed, training seed) cell that the store does not hold yet.
 
-    Writes `results.jsonl`, `predictions.jsonl`, `tuning.jsonl` (curve and chosen step of each cell), the tuned
+    Writes `results.jsonl`, `predictions.jsonl`, `prompts.jsonl` (the test inputs), `tuning.jsonl` (curve and chosen step of each cell), the tuned
     prompts and `tuning_summary.json` (deviations) into `output`.
     """
     tasks = [load_task(name, settings, language_model) for name in settings.tasks]
@@ -68,6 +69,12 @@ def evaluate_prompts(
     if expect is not None:
         expect(expected)
     folder = RunFolder(output, expected)
+    shown = {
+        name: tuple(map(renderer.shown, settings.tested(rows.test)))
+        for task in tasks
+        for name, (renderer, rows) in task.tests.items()
+    }
+    write_prompts(output, (CellPrompt(name, seed, "", shown[name]) for name, seed in expected))
     finished: list[FinishedCell] = []
     for number, ((task, data_seed, seed), row) in enumerate(zip(plan, prints, strict=True), start=1):
         for cell in _cell(settings, backbone, task, start, data_seed, seed, row, store, output):

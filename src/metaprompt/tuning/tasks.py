@@ -301,6 +301,10 @@ class TaskRenderer:
             context, (sentinel_id(self.tokenizer, 0), answer) if self.is_seq2seq else (answer,)
         )
 
+    def shown(self, row: Row) -> str:
+        """The context of one row as text, as the model reads it after its learned prompt."""
+        return str(self.tokenizer.decode(list(self.example(row).input_ids)))
+
 
 def bind_task(
     task: PromptTask,

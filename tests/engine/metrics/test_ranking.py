@@ -22,6 +22,8 @@ from metashot.engine.metrics.rules import (
 
 OVER_EXAMPLES = {"batch_transductive", "prior_transductive"}
 """Rules that compare the test examples of a cell with each other."""
+MATCHING = {"prior"}
+"""Rules without a closed form; their property is tested."""
 COUNTS = [OptionCounts(tokens=2, chars=8, bytes=10), OptionCounts(tokens=4, chars=4, bytes=4)]
 
 
@@ -144,14 +146,14 @@ def by_hand(sums, counts, rule, calibration):
         return plain
     if calibration in ("pmi", "domain"):
         return [one - other for one, other in zip(plain, nulls[0], strict=True)]
-    assert calibration == "contextual"
+    assert calibration in ("contextual", "batch")
     shares = [[math.exp(-x) / sum(math.exp(-y) for y in row) for x in row] for row in layers]
     means = [sum(row[i] for row in shares[1:]) / len(nulls) for i in range(len(plain))]
     return [-math.log(share / mean) for share, mean in zip(shares[0], means, strict=True)]
 
 
 @pytest.mark.parametrize("rule", sorted(NORMALIZATIONS))
-@pytest.mark.parametrize("name", sorted(set(CALIBRATIONS) - OVER_EXAMPLES))
+@pytest.mark.parametrize("name", sorted(set(CALIBRATIONS) - OVER_EXAMPLES - MATCHING))
 def test_every_rule_on_a_cell_of_examples_with_different_numbers_of_options(name, rule):
     used = calibration(name)
     n_null = used.fewest if used.most is not None else 3
@@ -194,15 +196,15 @@ BIASED = np.array([[0.1, 2.0], [0.3, 2.6], [0.1, 1.2], [0.4, 1.0]])
 """One option is preferred everywhere; relative to the others, the last two examples lean to the second."""
 
 
-def test_batch_calibration_divides_by_the_mean_probability_of_an_option():
-    found = Calibration.BATCH.combine(BIASED, np.empty((0, 4, 2)))
+def test_transductive_batch_calibration_divides_by_the_mean_probability_of_an_option():
+    found = Calibration.BATCH_TRANSDUCTIVE.combine(BIASED, np.empty((0, 4, 2)))
     p = np.exp(-BIASED) / np.exp(-BIASED).sum(axis=1, keepdims=True)
     assert found == pytest.approx(-np.log(p / p.mean(axis=0)))
     assert found.argmin(axis=1).tolist() == [0, 0, 1, 1]
 
 
 def test_prior_matching_ends_with_options_that_are_equally_likely_over_the_inputs():
-    found = Calibration.PRIOR.combine(BIASED, np.empty((0, 4, 2)))
+    found = Calibration.PRIOR_TRANSDUCTIVE.combine(BIASED, np.empty((0, 4, 2)))
     p = np.exp(-found) / np.exp(-found).sum(axis=1, keepdims=True)
     assert p.mean(axis=0) == pytest.approx([0.5, 0.5], abs=1e-5)
     assert found - BIASED == pytest.approx((found - BIASED)[:1].repeat(4, axis=0))
@@ -219,3 +221,27 @@ def test_a_preference_for_one_option_changes_no_ranking(name: str):
             combine(BIASED, nulls) - combine(BIASED, nulls).mean(axis=1, keepdims=True), abs=1e-4
         )
     assert shifted.argmin(axis=1).tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("rule", "over_tests"),
+    [
+        (Calibration.BATCH, Calibration.BATCH_TRANSDUCTIVE),
+        (Calibration.PRIOR, Calibration.PRIOR_TRANSDUCTIVE),
+    ],
+)
+def test_rules_over_training_inputs_are_the_transductive_ones_where_those_are_the_test_inputs(
+    rule, over_tests
+):
+    nulls = np.repeat(BIASED[:, None, :], len(BIASED), axis=1)  # [n_null, examples, options]
+    assert rule.combine(BIASED, nulls) == pytest.approx(
+        over_tests.combine(BIASED, np.empty((0, 4, 2))), abs=1e-9
+    )
+
+
+def test_prior_matching_makes_options_equally_likely_over_the_training_inputs_of_each_example():
+    draw = np.random.default_rng(3)
+    plain, nulls = draw.normal(size=(5, 3)), draw.normal([0.0, 2.0, -1.0], size=(7, 5, 3))
+    shift = Calibration.PRIOR.combine(plain, nulls) - plain
+    p = np.exp(-(nulls + shift))
+    assert (p / p.sum(axis=2, keepdims=True)).mean(axis=0) == pytest.approx(np.full((5, 3), 1 / 3), abs=1e-5)

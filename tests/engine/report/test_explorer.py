@@ -98,8 +98,8 @@ def test_prompts_are_read_back(tmp_path):
     assert read_prompts(tmp_path / "nowhere") == {}
 
 
-def in_browser(page, script, tmp_path):
-    """The DOM after `script` has run on the page."""
+def in_browser(page, script, tmp_path, width=1280):
+    """The DOM after `script` has run on the page, in a window of that many pixels."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None:
         pytest.skip("no Chromium here")
@@ -109,7 +109,7 @@ def in_browser(page, script, tmp_path):
         "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking"
     )
     command = [
-        chromium, *flags.split(), "--disable-component-update", "--disable-sync",
+        chromium, *flags.split(), "--disable-component-update", "--disable-sync", f"--window-size={width},900",
         f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom", changed.as_uri(),
     ]  # fmt: skip
     return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
@@ -168,6 +168,29 @@ def test_the_confusion_matrix_counts_every_answer(two, tmp_path):
         for said in ("happy", "sad")
     ]
     assert counts == expected
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_its_window_and_breaks_no_label(two, tmp_path, width):
+    """Wide tables scroll inside; lines between rows lie on whole pixels, or a sticky cell hides them.
+
+    Chromium opens no window below 500 pixels; the rules for narrow ones hold there, and the page gets its width.
+    """
+    script = CHOOSE + (
+        f'document.documentElement.style.width = "{width}px";'
+        'set("x-task", "mood"); for (const one of document.querySelectorAll("details")) one.open = true;'
+        "const found = [innerWidth, document.body.scrollWidth];"
+        'const lines = [...document.querySelectorAll(".matrix th")].map((cell) => cell.getBoundingClientRect().height);'
+        'const rows = [...document.querySelectorAll(".scroll tbody tr")].map((row) => row.getBoundingClientRect().height % 1);'
+        "document.title = JSON.stringify([...found, Math.max(...lines), Math.max(...rows)]);"
+    )
+    dom = in_browser(page_of(two, tmp_path / "out"), script, tmp_path, width)
+    window, page, label, fraction = json.loads(html.unescape(re.search(r"<title>(.*?)</title>", dom)[1]))
+    assert window == max(500, width)
+    assert page <= width
+    assert label < 40  # one line, not two
+    assert fraction == 0
 
 
 @pytest.mark.slow

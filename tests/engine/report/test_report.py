@@ -121,7 +121,7 @@ def test_rescoring_equals_the_rules_applied_one_by_one(tmp_path, made, written, 
 
 def test_without_null_scores_only_rules_that_need_none_are_compared(demo_runs):
     rules = {r.calibration for r in rescore(read_outputs([demo_runs])) if r.system.method == "direct"}
-    assert rules == {Calibration.NONE, Calibration.BATCH, Calibration.PRIOR}
+    assert rules == {Calibration.NONE, Calibration.BATCH_TRANSDUCTIVE, Calibration.PRIOR_TRANSDUCTIVE}
 
 
 def test_tests_pair_systems_that_differ_in_one_respect(demo_runs):

@@ -1,13 +1,15 @@
 """The ledger: each job once, whatever happens in between; a changed config is refused."""
 
+import io
 import json
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from metashot.engine.errors import ConfigError, OutputError
 from metashot.engine.sweeps.ledger import Job, JobState, Ledger
-from metashot.engine.sweeps.summary import counts, sweep_markdown
+from metashot.engine.sweeps.summary import counts, sweep_markdown, sweep_table
 
 
 def jobs(*ks, **changes):
@@ -132,3 +134,16 @@ def test_a_record_that_was_changed_is_no_record(tmp_path):
     path.write_text(path.read_text().replace("45.5", "95.5"))
     with pytest.raises(OutputError, match=r"differs from its seal.*the job then runs again"):
         ledger.read(job.key)
+
+
+def test_the_table_shows_overrides_and_errors_as_they_are(tmp_path):
+    ledger = Ledger(tmp_path)
+    words = ("seeds=[100,13]", "data.tasks=[demo-spam]", "model.path=a\\[b]")
+    (record,) = ledger.plan([Job(words, {})])
+    ledger.start(record.key, tmp_path / "0")
+    ledger.fail(record.key, ValueError("got [red]1[/red] of [2]"))
+    console = Console(file=io.StringIO(), width=200)
+    console.print(sweep_table(ledger.records()))
+    shown = console.file.getvalue()
+    assert " ".join(words) in shown
+    assert "got [red]1[/red] of [2]" in shown

@@ -101,7 +101,7 @@ def test_jobs_are_pruned_on_what_they_log(tmp_path, monkeypatch):
             with pytest.raises(Pruned, match=r"stopped at step 1: running_mean=0.1"):
                 tracker.log({"running_mean": level}, step=1)
             search.tell(trial.number, None, pruned=True)
-            tracker.finish("failed")
+            tracker.finish("pruned")
         else:
             tracker.log({"running_mean": level}, step=1)
             tracker.finish("ok")

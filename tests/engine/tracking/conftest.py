@@ -23,11 +23,21 @@ def proposed(parameter):
 
 
 class Store:
-    """Everything the client sent."""
+    """Everything the client sent, and what the server is to decide.
+
+    Attributes:
+        stop_after: run id -> how many values of the sweep's metric it may log before an agent is told to stop it.
+    """
 
     def __init__(self):
+        self.stop_after = {}
         self.calls, self.runs, self.streams, self.uploads = [], {}, {}, {}
-        self.sweeps, self.agents, self.artifacts = {}, {}, {}
+        self.sweeps, self.agents, self.artifacts, self.exit_codes = {}, {}, {}, {}
+
+    def judged(self, run_id, metric):
+        """Values of `metric` in the history that a run has sent so far."""
+        rows = map(json.loads, list(self.streams.get(run_id, {}).get("wandb-history.jsonl", ())))
+        return [row[metric] for row in rows if metric in row]
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -60,7 +70,10 @@ class Handler(BaseHTTPRequestHandler):
             return self._graphql(json.loads(body), store)
         stream = re.match(r"/files/[^/]+/[^/]+/([^/]+)/file_stream", self.path)
         if stream:
-            for name, part in (json.loads(body).get("files") or {}).items():
+            sent = json.loads(body)
+            if sent.get("complete"):
+                store.exit_codes[stream[1]] = sent["exitcode"]
+            for name, part in (sent.get("files") or {}).items():
                 store.streams.setdefault(stream[1], {}).setdefault(name, []).extend(part["content"])
         return self._answer({})  # telemetry ends here too
 
@@ -128,7 +141,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def op_Heartbeat(self, v, store):
         sweep, commands = store.sweeps[store.agents[v["id"]]], []
-        if not json.loads(v["runState"]):
+        metric = yaml.safe_load(sweep["config"])["metric"]["name"]
+        running = json.loads(v["runState"])
+        for run_id in running:
+            if len(store.judged(run_id, metric)) >= store.stop_after.get(run_id, math.inf):
+                commands.append({"type": "stop", "run_id": run_id})
+        if not running:
             if sweep["todo"]:
                 sweep["started"] += 1
                 arguments = {key: {"value": value} for key, value in sweep["todo"].pop(0).items()}

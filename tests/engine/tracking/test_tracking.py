@@ -15,6 +15,7 @@ import yaml
 
 from metashot.engine.errors import ConfigError
 from metashot.engine.tracking import wandb_tracker
+from metashot.engine.tracking.accelerate_trackers import MlflowTracker, TensorBoardTracker
 from metashot.engine.tracking.many import ManyTrackers, together
 from metashot.engine.tracking.tracker import JsonlTracker, NoTracker, RunLabel, flatten
 from metashot.engine.tracking.trackio_tracker import TrackioTracker
@@ -69,7 +70,15 @@ def test_jsonl_rows_are_read_back(tmp_path):
     assert rows[-1] == {"status": "ok"}
 
 
-@pytest.mark.parametrize(("package", "kind"), [("wandb", WandbTracker), ("trackio", TrackioTracker)])
+@pytest.mark.parametrize(
+    ("package", "kind"),
+    [
+        ("wandb", WandbTracker),
+        ("trackio", TrackioTracker),
+        ("tensorboard", TensorBoardTracker),
+        ("mlflow", MlflowTracker),
+    ],
+)
 def test_a_missing_package_says_what_to_install(tmp_path, monkeypatch, package, kind):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(ConfigError, match=f"needs the package {package}.*pip install 'metashot"):
@@ -320,3 +329,67 @@ def test_trackio_rows_are_read_back_from_its_file_and_its_dashboard(tmp_path):
     name, listed = json.loads(line.removeprefix("served "))
     assert name == "direct-k4"
     assert {"eval/mean_percent", "summary/eval/worst_percent"} <= set(listed)
+
+
+def test_tensorboard_files_are_read_back(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    label = replace(LABEL, name="direct k=4 data.root=/x")
+    record(TensorBoardTracker(label, CONFIG, folder=tmp_path / "tensorboard"), tmp_path)
+    folder = tmp_path / "tensorboard" / "direct k=4 data.root=_x"
+    read = EventAccumulator(str(folder)).Reload()
+    assert [(e.step, e.value) for e in read.Scalars("eval/mean_percent")] == [(1, 25.0), (2, 50.0)]
+    assert [e.step for e in read.Scalars("train/loss")] == [7, 12]
+    assert [e.value for e in read.Scalars("summary/eval/worst_percent")] == [25.0]
+    (status,) = read.Tensors("status/text_summary")
+    assert status.tensor_proto.string_val == [b"ok"]
+    (shown,) = folder.glob("*/hparams.yml")
+    config = yaml.safe_load(shown.read_text())
+    assert (config["method.k"], config["seeds"], config["lr"]) == (4, "[100, 13]", 1e-05)
+
+
+@pytest.fixture
+def mlflow_runs(tmp_path, monkeypatch):
+    """Reads the runs below a folder back with MLflow's own client."""
+    for name in ("TRACKING_URI", "EXPERIMENT_NAME", "RUN_ID", "TAGS"):
+        monkeypatch.delenv(f"MLFLOW_{name}", raising=False)
+    mlflow = pytest.importorskip("mlflow")
+    pytest.importorskip("sqlalchemy")
+
+    def read(folder):
+        client = mlflow.MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
+        experiment = client.get_experiment_by_name("metashot")
+        return client, client.search_runs([experiment.experiment_id], order_by=["attributes.start_time"])
+
+    yield read
+    mlflow.end_run()
+
+
+def test_mlflow_runs_are_read_back(tmp_path, mlflow_runs):
+    folder = tmp_path / "mlflow"
+    record(MlflowTracker(LABEL, CONFIG, folder=folder), tmp_path)
+    stopped = MlflowTracker(replace(LABEL, name="second"), CONFIG, folder=folder)
+    stopped.log({"eval/rte->mnli/accuracy_percent": 40.0}, step=1)
+    stopped.uses(tmp_path / "trained")
+    stopped.finish("interrupted")
+    MlflowTracker(LABEL, CONFIG, folder=folder).finish("failed")  # before any record: no run
+    client, (first, second) = mlflow_runs(folder)
+    assert (first.info.run_name, first.info.status) == ("direct-k4", "FINISHED")
+    assert first.data.params == {
+        "method.name": "direct",
+        "method.k": "4",
+        "seeds": "[100, 13]",
+        "lr": "1e-05",
+    }
+    history = client.get_metric_history(first.info.run_id, "eval/mean_percent")
+    assert [(point.step, point.value) for point in history] == [(1, 25.0), (2, 50.0)]
+    assert first.data.metrics["summary/eval/worst_percent"] == 25.0
+    assert {"tags": "demo", "group": "sweep-1", "job_type": "evaluate", "status": "ok"}.items() <= (
+        first.data.tags.items()
+    )
+    (artifact,) = client.list_artifacts(first.info.run_id, "prompt")
+    assert artifact.path == "prompt/prompt.txt"
+    assert (second.info.run_name, second.info.status) == ("second", "KILLED")
+    assert second.data.metrics == {"eval/rte-_mnli/accuracy_percent": 40.0}
+    assert second.data.tags["uses"] == str(tmp_path / "trained")

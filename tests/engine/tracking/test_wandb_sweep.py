@@ -12,6 +12,8 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 SWEEPS = sorted((ROOT / "experiments" / "wandb_sweep").glob("*.yaml"))
+CELLS = 400
+"""Cells of a run that is stopped: some 10 seconds, and an agent asks its server every 5."""
 KNOWN = {"program", "method", "project", "metric", "parameters", "command", "run_cap", "early_terminate"}
 
 
@@ -30,7 +32,10 @@ def agent(tmp_path, wandb_server, _wandb_home):
     """`agent(sweep, fixed)` creates the sweep with the real client and runs a real agent; returns its output."""
     environment = os.environ | wandb_server.environment
     environment |= {"HF_HUB_OFFLINE": "1", "WANDB_DIR": str(tmp_path)}
-    environment["WANDB_AGENT_MAX_INITIAL_FAILURES"] = "1"
+    environment["WANDB_AGENT_MAX_INITIAL_FAILURES"] = (
+        "1"  # one job that counts as failed, and no other is begun
+    )
+    environment["WANDB__FILE_STREAM_TRANSMIT_INTERVAL"] = "0.2"
 
     def wandb(*arguments):
         command = [str(Path(sys.executable).parent / "wandb"), *arguments]
@@ -56,8 +61,11 @@ def swept_runs(store):
             config = {
                 key: part["value"] for key, part in json.loads(run["config"]).items() if "value" in part
             }
-            summary = store.streams.get(name, {}).get("wandb-summary.json", ["{}"])[-1]
-            yield config, json.loads(summary)
+            yield config, last_summary(store, name)
+
+
+def last_summary(store, name):
+    return json.loads(store.streams.get(name, {}).get("wandb-summary.json", ["{}"])[-1])
 
 
 def shipped(name):
@@ -95,6 +103,33 @@ def test_an_agent_trains_at_the_point_that_the_server_proposes(agent, wandb_serv
     assert (config["k"], config["method.name"]) == (4, "metaicl")
     assert 0 <= summary["eval/worst_percent"] <= summary["eval/mean_percent"] <= 100
     assert "train/loss" in summary
+
+
+@pytest.mark.slow
+def test_a_run_that_the_server_stops_early_is_interrupted_and_the_next_goes_on(agent, wandb_server, tmp_path):
+    """bayes.yaml as it is; the server gives the first run `min_iter` values of the metric, the second as many as it likes."""
+    sweep = shipped("bayes") | {"run_cap": 2}
+    wandb_server.store.stop_after["r1"] = sweep["early_terminate"]["min_iter"]
+    seeds = f"seeds=[{','.join(map(str, range(CELLS)))}]"
+    output = agent(sweep, "debug=smoke", "logger=many", "data.target_tasks=1", seeds)
+    seen = {name: wandb_server.store.judged(name, sweep["metric"]["name"]) for name in ("r1", "r2")}
+    assert 3 <= len(seen["r1"]) < CELLS == len(seen["r2"]), output
+    summaries = {name: last_summary(wandb_server.store, name) for name in ("r1", "r2")}
+    assert summaries["r1"]["interrupted"] is True
+    assert "eval/worst_percent" not in summaries["r1"]
+    assert summaries["r2"]["eval/mean_percent"] == pytest.approx(seen["r2"][-1])
+    assert wandb_server.store.exit_codes == {"r1": 255, "r2": 0}
+
+    assert "interrupted: SIGTERM" in output
+    assert "failed" not in output.lower()
+    statuses, endings = {}, {}
+    for record in (tmp_path / "results" / "runs").rglob("run.json"):
+        name = json.loads((record.parent / "wandb.json").read_text())["id"]
+        statuses[name] = json.loads(record.read_text())["status"]
+        endings[name] = json.loads((record.parent / "metrics.jsonl").read_text().splitlines()[-1])["status"]
+        assert (record.parent / "summary.json").exists() == (name == "r2")
+    assert statuses == {"r1": "interrupted", "r2": "finished"}
+    assert endings == {"r1": "interrupted", "r2": "ok"}
 
 
 @pytest.mark.slow

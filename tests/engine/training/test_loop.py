@@ -220,7 +220,7 @@ def test_metrics_carry_throughput_and_are_logged_at_their_steps(tmp_path: Path) 
     assert {"train/sequences_per_second", "train/target_tokens_per_second", "train/network"} <= train[0][
         1
     ].keys()
-    assert [step for step, row in recorder.rows if "held_out/accuracy" in row] == [7, 14, 21, 28, 35]
+    assert [step for step, row in recorder.rows if "held_out/accuracy_percent" in row] == [7, 14, 21, 28, 35]
 
 
 def test_a_changed_config_is_refused_by_the_names_of_its_keys(tmp_path: Path) -> None:

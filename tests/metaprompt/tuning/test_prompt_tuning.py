@@ -13,6 +13,7 @@ import torch
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.digests import state_digest
 from metashot.engine.models.loading import LanguageModel
+from metashot.engine.runs.prompts import read_prompts
 from metashot.engine.runs.results import FinishedCell
 from metashot.engine.runs.store import ResultStore
 from metashot.engine.training.optimizers import OptimizerConfig
@@ -166,6 +167,22 @@ def test_cut_test_inputs_are_counted_in_results_and_plan(
     assert [note.split(":")[0] for note in notes] == ["task 'SST-2'", "task 'SST-2->mr'"]
     assert planned_cuts(asked, [load_task("SST-2", asked, gpt2)]) == notes
     assert planned_cuts(asked, [whole]) == []
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "t5"])
+def test_the_test_inputs_are_kept_as_the_model_read_them(
+    make_model: Any, data_root: Path, tmp_path: Path, kind: str
+):
+    model = make_model(kind)
+    asked = settings(data_root, transfer={"SST-2": ["mr"]}, test_limit=3, data_seeds=(100, 13))
+    evaluate_prompts(asked, model, tmp_path / "run", tmp_path, notify=quiet)
+    kept = read_prompts(tmp_path / "run")
+    assert set(kept) == {("SST-2", 100), ("SST-2->mr", 100), ("SST-2", 13), ("SST-2->mr", 13)}
+    for (name, _), cell in kept.items():
+        renderer, rows = load_task("SST-2", asked, model).tests[name]
+        assert cell.demonstrations == ""
+        read = [tuple(model.tokenizer(text, add_special_tokens=False)["input_ids"]) for text in cell.inputs]
+        assert read == [renderer.example(row).input_ids for row in rows.test[:3]]
 
 
 def test_transfer_tests_on_other_domains(gpt2: LanguageModel, data_root: Path, tmp_path: Path):

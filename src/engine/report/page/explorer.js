@@ -3,7 +3,7 @@
 (() => {
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
   const $ = (id) => document.getElementById(id);
-  const PAGE = 25, MOST_LABELS = 15, BINS = 10;
+  const PAGE = 25, MOST_LABELS = 15, MOST_START = 90, BINS = 10;
   let rows = [], page = 0;
 
   const element = (tag, text, cls) => {
@@ -164,7 +164,8 @@
   const entry = (row) => {
     const box = element("details");
     const line = element("summary");
-    const short = textOf(row).replace(/\s+/g, " ").slice(0, 90);
+    const whole = textOf(row).replace(/\s+/g, " ");
+    const short = whole.length > MOST_START ? `${whole.slice(0, MOST_START)}…` : whole;
     line.append(
       element("span", row.right ? "✓" : "✗", row.right ? "ok" : "bad"),
       element("span", ` ${row.n} · seed ${row.cell.seed} · gold ${row.gold} · said ${row.said}`),
