@@ -16,7 +16,7 @@ from metashot.data.files import remove_leftovers
 from metashot.data.json_text import parse_json
 from metashot.data.seals import SEAL, sealed, unsealed
 from metashot.engine.errors import OutputError
-from metashot.engine.files import write_json
+from metashot.engine.files import check_held, hold, write_json
 from metashot.engine.runs.results import RUN_FILE
 
 _FORMAT = 2
@@ -40,14 +40,17 @@ class RunRecord:
         config: the resolved config.
         overrides: the command line's overrides.
         writes: False for a process whose run another one records.
+
+    Raises:
+        OutputError: the folder cannot be made.
     """
 
     def __init__(
         self, folder: Path, config: Mapping[str, Any], overrides: list[str], *, writes: bool = True
     ) -> None:
         self.folder = folder
-        self._writes = writes
         self._start = time.monotonic()
+        self._held = hold(folder) if writes else None
         if writes:
             remove_leftovers(folder)
         self._content: dict[str, Any] = {
@@ -70,11 +73,16 @@ class RunRecord:
         self.write("running", cells=rows)
 
     def write(self, status: str, **facts: Any) -> None:
-        """Write the file with `status` (`running`, `finished`, `failed`, `interrupted`, `pruned`) and further facts."""
+        """Write the file with `status` (`running`, `finished`, `failed`, `interrupted`, `pruned`) and further facts.
+
+        Raises:
+            OutputError: it cannot be written, or the folder was removed since the run began.
+        """
         self._content.update(_computer() | facts)
         self._content["status"] = status
         self._content["wall_seconds"] = round(time.monotonic() - self._start, 3)
-        if self._writes:
+        if self._held is not None:
+            check_held(self._held)
             write_json(self.folder / RUN_FILE, sealed(self._content))
 
 
