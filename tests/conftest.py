@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from jaxtyping import install_import_hook
 
 # One thread each: pytest-xdist already fills the cores, and spinning threads would only slow each other down.
@@ -19,6 +20,10 @@ TENSOR_MODULES = (
 )
 """Modules of pure tensor functions, whose shapes and dtypes every test checks as it calls them."""
 install_import_hook(TENSOR_MODULES, "beartype.beartype")
+
+# Hypothesis' limits are of wall time (200 ms an example), which a crowded machine or a slow fsync exceeds by itself.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 

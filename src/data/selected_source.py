@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from metashot.data.selection import (
 )
 from metashot.data.source import TaskSource
 from metashot.data.task import Example, TaskData, TaskType
-from metashot.data.value_kinds import Count, GivenLine, Share
+from metashot.data.value_kinds import Count, GivenLine, OrderNumber, Share
 
 Embed = Callable[[list[str]], NDArray[np.float32]]
 """Sentences to vectors [n, d]."""
@@ -77,7 +78,7 @@ class Selection:
     Attributes:
         strategy: how demonstrations are chosen.
         indices: places in the pool, for `fixed`.
-        order: 0 keeps the order, n draws permutation n.
+        order: 0 keeps the order, n is the n-th other one: all different, k! in all.
         label_noise: share of demonstrations with a wrong label, 0 to 1.
         labels: which labels are shown.
         shown: which part is shown.
@@ -86,7 +87,7 @@ class Selection:
 
     strategy: Strategy = Strategy.PROTOCOL
     indices: tuple[Count, ...] = ()
-    order: Count = 0
+    order: OrderNumber = 0
     label_noise: Share = 0.0
     labels: Labels = Labels.GOLD
     shown: Shown = Shown.ALL
@@ -140,7 +141,8 @@ class SelectedSource:
         """One cell with the selected demonstrations.
 
         Raises:
-            DataError: a pool that is too small, or a selection that the task cannot have.
+            DataError: a pool that is too small, an order that k demonstrations do not have, or a selection that the
+                task cannot have.
         """
         fixed = self._selection.strategy is Strategy.FIXED
         if fixed and k not in (0, len(self._selection.indices)):
@@ -152,7 +154,19 @@ class SelectedSource:
         generator = np.random.default_rng(_seed_of(task, seed))
         if k and not protocol:
             data = self._choose(data, k, generator)
+        self._check_order(data)
         return self._rename(self._change(data, generator), generator)
+
+    def _check_order(self, data: TaskData) -> None:
+        """Raise DataError for an order that the demonstrations do not have: it would repeat another one."""
+        most = max(map(len, (data.demonstrations, *data.neighbours)))
+        order, orders = self._selection.order, factorial(most)
+        if most and order >= orders:
+            raise DataError(
+                "selection.order",
+                f"{most} demonstrations have {orders} orders, 0 to {orders - 1}, got {order}",
+                "use one of these, or raise k",
+            )
 
     def _choose(self, data: TaskData, k: int, generator: np.random.Generator) -> TaskData:
         selection = self._selection

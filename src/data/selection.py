@@ -7,8 +7,11 @@ Min et al. 2022 (labels and shown parts), Min et al. NAACL 2022 (random English 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
+from itertools import count, islice
+from math import factorial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,11 +93,28 @@ def nearest(queries: Floats, pool: Floats, k: int) -> NDArray[np.int64]:
 
 
 def reorder(demonstrations: Sequence[Example], order: int) -> tuple[Example, ...]:
-    """Permutation number `order`: 0 keeps the order, any other number draws one from that seed."""
-    if order == 0:
-        return tuple(demonstrations)
-    places = np.random.default_rng(order).permutation(len(demonstrations))
-    return tuple(demonstrations[place] for place in places)
+    """The demonstrations in order number `order`, from 0 (as they are) to k! - 1; see `permutation`."""
+    return tuple(demonstrations[place] for place in permutation(len(demonstrations), order))
+
+
+@lru_cache(maxsize=256)
+def permutation(k: int, order: int) -> tuple[int, ...]:
+    """Permutation number `order` of `k` places, all k! different: their numbers are those of their first appearance.
+
+    The first is the identity, then come numpy's permutations of the seeds 1, 2, ..., without those that came before.
+    (Seed 1 gives the identity for k <= 4.) Numbers from k! on begin anew.
+    """
+    return next(islice(_distinct_permutations(k), order % factorial(k), None))
+
+
+def _distinct_permutations(k: int) -> Iterator[tuple[int, ...]]:
+    seen = {tuple(range(k))}
+    yield tuple(range(k))
+    for seed in count(1):
+        drawn = tuple(np.random.default_rng(seed).permutation(k).tolist())
+        if drawn not in seen:
+            seen.add(drawn)
+            yield drawn
 
 
 def add_label_noise(

@@ -11,6 +11,7 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 
 _MOST = 10**9
+_MOST_ORDERS = 10**4
 _LONGEST_NAME = 200
 
 Count = Annotated[int, Field(ge=0, le=_MOST)]
@@ -19,6 +20,8 @@ Positive = Annotated[int, Field(ge=1, le=_MOST)]
 """How many, at least one."""
 Signed = Annotated[int, Field(ge=-_MOST, le=_MOST)]
 """A place in an order."""
+OrderNumber = Annotated[int, Field(ge=0, lt=_MOST_ORDERS)]
+"""One of the orders of some things; all before it are drawn to tell it from them."""
 Seed = Annotated[int, Field(ge=0, le=2**32 - 1)]
 """What every random generator in use takes."""
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from metashot.data.files import fsync_folder, replacing
+from metashot.data.held_folder import GONE, HeldFolder
 from metashot.data.json_text import parse_json
 from metashot.data.seals import digest_of
 from metashot.engine.errors import OutputError
@@ -19,8 +20,10 @@ from metashot.engine.errors import OutputError
 __all__ = [
     "append_bytes",
     "append_lines",
+    "check_held",
     "digest_of",
     "fsync_folder",
+    "hold",
     "json_line",
     "output_errors",
     "read_lines",
@@ -91,6 +94,24 @@ def read_lines(path: Path) -> Iterator[dict[str, Any]]:
                 continue
             if isinstance(row, dict):
                 yield row
+
+
+def hold(path: Path) -> HeldFolder:
+    """The folder, made if it is not there, to be compared later with what lies there then.
+
+    Raises:
+        OutputError: it cannot be made or opened.
+    """
+    with output_errors(path):
+        return HeldFolder(path)
+
+
+def check_held(folder: HeldFolder) -> None:
+    """Raise OutputError when a held folder is gone."""
+    if folder.is_gone:
+        raise OutputError(
+            str(folder.path), GONE, "run the same command again: stored cells are not computed anew"
+        )
 
 
 def sha256_file(path: Path) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from metashot.engine.errors import CheckpointError, ConfigError
 from metashot.engine.files import sha256_file
 from metashot.engine.models.adapters import ADAPTER_CONFIG
+from metashot.engine.models.exports import check_export
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.training.checkpoint import MANIFEST, best_checkpoint
 from metashot.icl.methods import Method
@@ -88,6 +89,7 @@ def _name_of(path: Path, method: Method) -> str:
 
 
 def _imported(path: Path, name: str, tokenizer: PreTrainedTokenizerBase, released: Path) -> Path:
+    check_export(path.parent)
     root = released / "imported" / f"{parse_name(name).method}-{sha256_file(path)[:16]}"
     done = best_checkpoint(root)
     if done is not None:

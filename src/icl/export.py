@@ -11,12 +11,12 @@ from typing import Any, Literal
 from metashot.engine.errors import ConfigError
 from metashot.engine.files import write_atomic
 from metashot.engine.models.adapters import is_adapter
+from metashot.engine.models.exports import CARD, exporting
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.training.checkpoint import MANIFEST, STATE_TENSORS, STATE_VALUES, verify
 
 _OURS = (MANIFEST, STATE_TENSORS, STATE_VALUES)
-CARD = "README.md"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +38,26 @@ def export_checkpoint(checkpoint: Path, model: ModelConfig, settings: ExportConf
         checkpoint: a folder of ours.
         model: the model below a LoRA update.
         settings: which form.
-        target: a folder that does not exist yet.
+        target: a folder that does not exist yet, or an earlier export.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
-        ConfigError: `target` exists, or the form does not fit the architecture.
+        ConfigError: `target` exists and is no export, or the form does not fit the architecture.
+        OutputError: the folder cannot be written.
     """
     manifest = verify(checkpoint)
-    if target.exists():
-        raise ConfigError("hydra.run.dir", f"{str(target)!r} exists", "export into another run's folder")
-    target.mkdir(parents=True)
-    if settings.format == "released":
-        _write_released(checkpoint, model, target)
-    elif settings.format == "transformers" and is_adapter(checkpoint):
-        loaded = load_model(model.with_weights(checkpoint))
-        loaded.model.save_pretrained(target)
-        loaded.tokenizer.save_pretrained(target)
-    else:
-        for path in sorted(checkpoint.iterdir()):
-            if path.name not in _OURS:
-                shutil.copy2(path, target / path.name)
-    write_atomic(target / CARD, card(manifest, model.name))
+    with exporting(target) as folder:
+        if settings.format == "released":
+            _write_released(checkpoint, model, folder)
+        elif settings.format == "transformers" and is_adapter(checkpoint):
+            loaded = load_model(model.with_weights(checkpoint))
+            loaded.model.save_pretrained(folder)
+            loaded.tokenizer.save_pretrained(folder)
+        else:
+            for path in sorted(checkpoint.iterdir()):
+                if path.name not in _OURS:
+                    shutil.copy2(path, folder / path.name)
+        write_atomic(folder / CARD, card(manifest, model.name))
     return target
 
 

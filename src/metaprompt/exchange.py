@@ -17,7 +17,8 @@ from torch import Tensor
 
 from metashot.data.json_text import read_json
 from metashot.engine.errors import CheckpointError
-from metashot.engine.files import output_errors, sha256_file, write_atomic, write_json
+from metashot.engine.files import sha256_file, write_atomic, write_json
+from metashot.engine.models.exports import CARD, check_export, exporting
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import HubModel
 from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
@@ -26,7 +27,6 @@ from metashot.metaprompt.tuning.adapters import WEIGHTS_FILE, export_adapter, im
 
 ADAPTER_CONFIG = "adapter_config.json"
 REGULARIZER_WEIGHTS, REGULARIZER_CONFIG = "regularizer.safetensors", "regularizer.json"
-CARD = "README.md"
 
 
 def export_learned(
@@ -39,28 +39,28 @@ def export_learned(
     """Write a prompt [P, d], and psi if there is one, as a folder that `peft` and `import_learned` read.
 
     Args:
-        folder: made if missing; files of the same names are replaced.
+        folder: one that does not exist yet, or an earlier export, which is replaced.
         language_model: the model that the prompt is for.
         prompt: [P, d].
         regularizer: psi, or None.
         origin: what the card says about where both come from.
 
     Raises:
+        ConfigError: the folder exists and is no export.
         OutputError: the folder cannot be written.
     """
-    with output_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        export_adapter(folder, language_model, prompt)
-        path = folder / ADAPTER_CONFIG
+    with exporting(folder) as made:
+        export_adapter(made, language_model, prompt)
+        path = made / ADAPTER_CONFIG
         config = json.loads(path.read_text(encoding="utf-8"))
         config["base_model_name_or_path"] = _public_name(language_model)
         write_json(path, config)
         if regularizer is not None:
             tensors = {name: t.detach().cpu().contiguous() for name, t in regularizer.state_dict().items()}
-            write_atomic(folder / REGULARIZER_WEIGHTS, save(tensors))
+            write_atomic(made / REGULARIZER_WEIGHTS, save(tensors))
             shape = asdict(regularizer.config) | {"rescale": regularizer.rescale.value}
-            write_json(folder / REGULARIZER_CONFIG, shape)
-        write_atomic(folder / CARD, _card(language_model, prompt, regularizer, origin))
+            write_json(made / REGULARIZER_CONFIG, shape)
+        write_atomic(made / CARD, _card(language_model, prompt, regularizer, origin))
 
 
 def import_learned(folder: Path, width: int | None = None) -> MetaLearned:
@@ -72,7 +72,9 @@ def import_learned(folder: Path, width: int | None = None) -> MetaLearned:
 
     Raises:
         CheckpointError: damaged, no prompt-tuning adapter, or of another width.
+        ModelError: an export of ours that is not as it was written.
     """
+    check_export(folder)
     prompt = import_adapter(folder, width)
     digest = sha256_file(folder / WEIGHTS_FILE)
     if not (folder / REGULARIZER_WEIGHTS).is_file():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
@@ -19,6 +20,8 @@ from metashot.metaprompt.backbone import input_embeddings
 from metashot.metaprompt.released import load_released_prompt
 
 _TENSOR_NAME = "prompt"
+_DIGEST = "sha256"
+"""Key of the file's metadata; files of other programs have none."""
 _RANDOM_STD = 0.01
 _FREQUENT_IDS = 5000
 
@@ -59,8 +62,9 @@ def initial_prompt(language_model: LanguageModel, length: int, init: str, seed: 
 
 
 def save_prompt(path: Path, prompt: Tensor) -> None:
-    """Write a prompt [P, d] as safetensors, atomically."""
-    write_atomic(path, save({_TENSOR_NAME: prompt.detach().float().cpu().contiguous()}))
+    """Write a prompt [P, d] as safetensors with its digest, atomically."""
+    tensor = prompt.detach().float().cpu().contiguous()
+    write_atomic(path, save({_TENSOR_NAME: tensor}, metadata={_DIGEST: _digest(tensor)}))
 
 
 def load_prompt(path: Path, width: int | None = None) -> Tensor:
@@ -76,8 +80,11 @@ def load_prompt(path: Path, width: int | None = None) -> Tensor:
     if path.suffix == ".pt":
         return load_released_prompt(path, width)
     try:
-        prompt = load_file(path)[_TENSOR_NAME]
-    except (OSError, SafetensorError, KeyError) as error:
+        with safe_open(path, "pt") as file:
+            prompt, told = file.get_tensor(_TENSOR_NAME), (file.metadata() or {}).get(_DIGEST)
+        if told is not None and told != _digest(prompt):
+            raise ValueError("it differs from its digest")
+    except (OSError, SafetensorError, ValueError) as error:
         raise CheckpointError(str(path), f"no readable prompt: {error}", "give a prompt file") from error
     if width is not None and prompt.shape[1] != width:
         raise CheckpointError(
@@ -86,6 +93,11 @@ def load_prompt(path: Path, width: int | None = None) -> Tensor:
             "choose the model that the prompt was made for, or another prompt",
         )
     return prompt
+
+
+def _digest(prompt: Tensor) -> str:
+    """sha256 over shape and values."""
+    return hashlib.sha256(f"{tuple(prompt.shape)}\n".encode() + prompt.numpy().tobytes()).hexdigest()
 
 
 def nearest_tokens(language_model: LanguageModel, prompt: Tensor, count: int) -> list[list[NearestToken]]:

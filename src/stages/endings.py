@@ -24,6 +24,8 @@ FULL_ERROR = "HYDRA_FULL_ERROR"
 SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 """Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
 USAGE_EXIT = 2
+LOG_FILE = "Unable to configure handler"
+"""How logging begins what it says of a log file that cannot be opened; its cause is the system's error."""
 AGENT = "WANDB_SWEEP_ID"
 """Set by `wandb agent`, which gives up after a few jobs with a status above 0, but not after jobs that died of its SIGTERM."""
 RUN_FILES = (".hydra", "run.json")
@@ -67,6 +69,8 @@ def one_line_errors() -> Generator[None]:
             raise
         fail(explain(error))
     except (ValueError, UserWarning, RuntimeError, ImportError) as error:
+        if isinstance(error.__cause__, OSError) and str(error).startswith(LOG_FILE):
+            _fail_at(error.__cause__)
         if SHOW_ALL or not str(error).startswith((GROUP_NULL, SEARCH_PATH, *PLUGIN)):
             raise
         fail(explain(error))
@@ -75,13 +79,7 @@ def one_line_errors() -> Generator[None]:
             raise
         fail(str(error))
     except OSError as error:
-        if SHOW_ALL or error.filename is None:
-            raise
-        print(
-            f"error: {printable(str(error.filename))}: {error.strerror} ({FULL_ERROR}=1 shows where)",
-            file=sys.stderr,
-        )
-        raise SystemExit(1) from None
+        _fail_at(error)
     except KeyboardInterrupt as error:
         stop = error if isinstance(error, Interrupted) else Interrupted(signal.SIGINT)
         if LAUNCH.leads:
@@ -89,6 +87,17 @@ def one_line_errors() -> Generator[None]:
         if stop.signal_number == signal.SIGTERM and AGENT in os.environ:
             _die_of(signal.SIGTERM)
         raise SystemExit(stop.exit_status) from None
+
+
+def _fail_at(error: OSError) -> NoReturn:
+    """One line for a file or folder that the system refuses; errors that name none keep their traceback."""
+    if SHOW_ALL or error.filename is None:
+        raise error
+    print(
+        f"error: {printable(str(error.filename))}: {error.strerror} ({FULL_ERROR}=1 shows where)",
+        file=sys.stderr,
+    )
+    raise SystemExit(1) from None
 
 
 def _die_of(number: signal.Signals) -> None:

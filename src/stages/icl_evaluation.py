@@ -59,7 +59,7 @@ def plan_stage(run: RunContext) -> None:
 
 def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
     from metashot.engine.training.optimizers import state_bytes_per_weight
-    from metashot.icl.training_plan import plan_training, training_line
+    from metashot.icl.training_plan import plan_training, slices_line, training_line
 
     settings, tasks = training_settings(run.config), choose_tasks(run.config)
     try:
@@ -67,8 +67,10 @@ def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
     except DataError as error:
         run.console.print(f"training cannot be priced: {error}", soft_wrap=True)
         return
-    line = training_line(plan, model.spec.read_sizes(), state_bytes_per_weight(settings.optimizer))
-    run.console.print(line, soft_wrap=True)
+    config, state_bytes = model.spec.read_config(), state_bytes_per_weight(settings.optimizer)
+    run.console.print(training_line(plan, config, state_bytes), soft_wrap=True)
+    if settings.episodes.micro_batch_size == "auto":
+        run.console.print(slices_line(plan, settings, model, config, state_bytes), soft_wrap=True)
 
 
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:

@@ -6,7 +6,6 @@ import importlib
 import json
 import multiprocessing
 import os
-import signal
 import sys
 from hashlib import sha256
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 from commands import COMMANDS, NEEDS, lay_out
+from program import KILL
 
 HERE = Path(__file__).parent
 WARM = [
@@ -33,20 +33,23 @@ class Program:
         self._context, self._target, self.folder = context, target, folder
         self._environment = {"METASHOT_CACHE": str(cache), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
-    def start(self, arguments, name, at=0, number=signal.SIGKILL, **environment):
+    def start(self, arguments, name, at=0, strike=KILL, *, privileged=True, **environment):
         """A running command in `<folder>/<name>`."""
         root = self.folder / name
         root.mkdir(parents=True, exist_ok=True)
         filled = [text.replace("ROOT", str(root)).replace("SHARED", str(self.folder)) for text in arguments]
+        assigned = [word for word in filled if word.partition("=")[0].isupper()]
+        variables = {**self._environment, **dict(word.split("=", 1) for word in assigned), **environment}
+        words = [word for word in filled if word not in assigned]
         child = self._context.Process(
-            target=self._target, args=(filled, str(root), at, int(number), {**self._environment, **environment})
-        )  # fmt: skip
+            target=self._target, args=(words, str(root), at, strike, variables, privileged)
+        )
         child.start()
         return child
 
-    def __call__(self, arguments, name, at=0, number=signal.SIGKILL, **environment):
+    def __call__(self, arguments, name, at=0, strike=KILL, **options):
         """The exit status of a command (negative: the signal that ended it)."""
-        child = self.start(arguments, name, at, number, **environment)
+        child = self.start(arguments, name, at, strike, **options)
         child.join(300)
         assert not child.is_alive(), f"{name} hangs: {self.said(name)}"
         return child.exitcode

@@ -117,3 +117,21 @@ def test_on_one_cluster_cache_the_clusters_are_made_once(program, holds, tmp_pat
     made = [name for name in names if "(cached)" not in program.said(name)]
     assert len(made) == 1
     assert not list((tmp_path / "cache").rglob(".*.tmp"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_on_one_conversion_the_weights_are_converted_once(program, holds):
+    lay_out(program.folder)
+    names, statuses = raced(program, "conversion", "ROOT/cache", "SHARED/cache")
+    assert statuses == [0] * PROCESSES
+    made = [name for name in names if "] - converting tiny.gguf" in program.said(name)]
+    assert len(made) == 1
+    alone = holds(program.folder / "alone")
+    shared = holds(program.folder / "cache")
+    assert shared == {
+        name.removeprefix("cache/"): content for name, content in alone.items() if name.startswith("cache/")
+    }
+    for name in names:
+        assert holds(program.folder / name / "out") == holds(program.folder / "alone" / "out")
+    assert not list((program.folder / "cache").rglob(".*.tmp"))

@@ -5,20 +5,33 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 sys.path.insert(0, str(Path(__file__).parent))
 from metashot.data.errors import MetashotError
 from metashot.data.files import write_lines
 from metashot.data.preparation.manifest import Manifest, RoleRecord
+from metashot.data.sentences import SentenceRules
 from metashot.data.source import JsonlSource
 from metashot.engine.models import gguf
+from metashot.engine.models.exports import exporting
 from metashot.engine.models.gguf_files import gguf_on_disk
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import LocalModel, named_model
 from metashot.engine.report.folders import read_folder
 from metashot.engine.runs.store import ResultStore
 from metashot.engine.sweeps.ledger import Job, Ledger
 from metashot.engine.training.checkpoint import CheckpointStore, read_checkpoint
+from metashot.metaprompt.clusters.clustering import ClusterConfig
+from metashot.metaprompt.clusters.embedding import EncoderConfig
+from metashot.metaprompt.clusters.store import CorpusConfig, prepare_clusters
+from metashot.metaprompt.exchange import export_learned, import_learned
+from metashot.metaprompt.meta.regularizer import RegularizerConfig
+from metashot.metaprompt.meta.setup import make_regularizer
+from metashot.metaprompt.soft_prompt import load_prompt, save_prompt
 
 FLIPS = CUTS = 100
 JOBS = [Job((f"k={k}",), {"k": k}) for k in range(4)]
@@ -78,7 +91,93 @@ def _read_search(folder):
     return search.best(), search.points(), search.remaining
 
 
+CORPUS = {
+    "encoder": ("toy", 8, 10, "cpu"),
+    "clusters": (3, 2, 20, 2, 0, 50, 2),
+    "rules": ("en", 5, 2, 100, 2),
+}
+
+
+def _clusters(folder):
+    """Sentences, vectors and clusters; `_read_clusters` makes them again where they are damaged."""
+    text = "\n\n".join(
+        f"{letter}pple {n} is red. {letter}ll {n} are green." for n in range(6) for letter in "ABC"
+    )
+    (folder.parent / "corpus").mkdir(exist_ok=True)
+    (folder.parent / "corpus" / "text.txt").write_text(text)
+    _read_clusters(folder)
+
+
+def _read_clusters(folder):
+    def embed(sentences):
+        return np.asarray([[float(s[0] == letter) for letter in "ABC"] for s in sentences], dtype=np.float32)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("METASHOT_CACHE", str(folder))
+        corpus = CorpusConfig(
+            "toy", "text", str(folder.parent / "corpus"), None, "train", "text", "paragraph", 0,
+            sentences=SentenceRules(*CORPUS["rules"]), encoder=EncoderConfig(*CORPUS["encoder"]),
+            clusters=ClusterConfig(*CORPUS["clusters"]),
+        )  # fmt: skip
+        store = prepare_clusters(corpus, notify=lambda line: None, make_encoder=lambda _: embed)
+    text = [store.sentences[index] for index in range(len(store.sentences))]
+    places = [store.sentences.document_of(index) for index in range(len(text))]
+    return text, places, store.assignment.tolist(), store.centroids.tolist(), store.report, store.digest
+
+
+def _tuned_prompt(folder):
+    save_prompt(folder / "prompt.safetensors", torch.arange(64.0).view(4, 16))
+
+
+def _exported_prompt(folder):
+    model = LazyLanguageModel(named_model("tiny")).load()
+    shape = RegularizerConfig(4, 1, True, "none", "near_identity", "row_l2", 8)
+    width = model.model.get_input_embeddings().embedding_dim
+    export_learned(folder / "export", model, torch.ones(4, width), make_regularizer(width, shape, 1), {})
+
+
+def _read_exported_prompt(folder):
+    learned = import_learned(folder / "export")
+    return learned.prompt.tolist(), {name: t.tolist() for name, t in learned.regularizer.state_dict().items()}
+
+
+def _exported_model(folder):
+    made = LazyLanguageModel(named_model("tiny")).load()
+    with exporting(folder / "export") as export:
+        made.model.save_pretrained(export)
+        made.tokenizer.save_pretrained(export)
+        (export / "README.md").write_text("A card.")
+
+
+def _exported_adapter(folder):
+    model = LazyLanguageModel(named_model("tiny")).load().model
+    model.save_pretrained(folder.parent / "base")
+    named_model("tiny").read_tokenizer().save_pretrained(folder.parent / "base")
+    torch.manual_seed(0)
+    update = get_peft_model(
+        model, LoraConfig(r=2, target_modules=["c_attn"], init_lora_weights=False, fan_in_fan_out=True)
+    )
+    with exporting(folder / "export") as export:
+        update.save_pretrained(export)
+
+
+def _state(spec):
+    """As an evaluation does: what the model is, then its weights and ids."""
+    model = LazyLanguageModel(spec)
+    identity = model.identity
+    state = {name: tensor.tolist() for name, tensor in model.load().model.state_dict().items()}
+    return identity, state, model.encode("the quick reader")
+
+
 KINDS = {
+    "clusters": (_clusters, _read_clusters),
+    "tuned prompt": (_tuned_prompt, lambda folder: load_prompt(folder / "prompt.safetensors").tolist()),
+    "exported prompt": (_exported_prompt, _read_exported_prompt),
+    "exported model": (_exported_model, lambda folder: _state(LocalModel("m", str(folder / "export")))),
+    "exported adapter": (
+        _exported_adapter,
+        lambda folder: _state(LocalModel("m", str(folder.parent / "base"), adapter=str(folder / "export"))),
+    ),
     "prepared data": (_prepared, lambda folder: JsonlSource(folder).load("m", k=4, seed=100)),
     "checkpoint": (_checkpoint, _read_checkpoint),
     "sweep ledger": (_ledger, _read_ledger),
@@ -126,7 +225,7 @@ def test_no_damage_is_silent(tmp_path, kind):
             detected += 1
         else:
             assert found == expected, (path.name, number)
-            without_effect += 1
+            without_effect += 1  # or made again
         shutil.rmtree(folder)
     print(f"{kind}: {detected} detected, {without_effect} without effect, 0 silent")
 

@@ -10,21 +10,23 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 from commands import COMMANDS
 
-KILLS = 40
+KILLS, PARTS = 40, 4
+"""A campaign of 40 kills runs in parts, each of which can be had alone: `-k "sweep and part2"`."""
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("kind", COMMANDS)
-def test_a_killed_command_ends_like_an_uninterrupted_one(program, holds, kind):
+@pytest.mark.parametrize("part", range(PARTS), ids="part{}".format)
+def test_a_killed_command_ends_like_an_uninterrupted_one(program, holds, kind, part):
     program.undisturbed(kind, COMMANDS[kind])
     expected, events = holds(program.folder / "whole"), program.events("whole")
     assert events > 8
-    draw, kills, ends = random.Random(0), 0, 0
-    while kills < KILLS:
+    draw, kills, ends = random.Random(part), 0, 0
+    while kills < KILLS // PARTS:
         name = f"killed-{ends}"
         while True:
-            at = draw.randrange(1, events + 1) if kills < KILLS else 0
+            at = draw.randrange(1, events + 1) if kills < KILLS // PARTS else 0
             status = program(COMMANDS[kind], name, at)
             if status == -signal.SIGKILL:
                 kills += 1

@@ -1,10 +1,11 @@
 """The demonstration lab: choices, orders and label changes as properties; a source around any source."""
 
 from dataclasses import dataclass
+from math import factorial
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from metashot.data.errors import DataError
@@ -18,6 +19,7 @@ from metashot.data.selection import (
     inputs_only,
     labels_only,
     nearest,
+    permutation,
     rename_labels,
     reorder,
     word_map,
@@ -76,11 +78,48 @@ def test_the_nearest_neighbour_stands_last():
         nearest(query, pool, 5)
 
 
-@given(st.integers(0, 1000))
+@given(st.integers(0, 200))
 def test_orders_are_permutations_and_order_0_is_the_same(order):
     changed = reorder(POOL, order)
     assert sorted(changed, key=POOL.index) == POOL
     assert order or list(changed) == POOL
+
+
+@pytest.mark.parametrize("k", [0, 1, 2, 3, 4, 5])
+def test_no_order_repeats_another_before_all_were_there(k):
+    orders = [permutation(k, number) for number in range(factorial(k))]
+    assert len(set(orders)) == factorial(k)
+    assert orders[0] == tuple(range(k))
+    assert permutation(k, factorial(k)) == orders[0]
+
+
+def test_orders_are_numpys_permutations_in_turn_without_those_that_came_before():
+    """Three places, seeds 1 to 7: 012 (the identity), 201, 210, 012, 120, 012, 021."""
+    drawn = [tuple(np.random.default_rng(seed).permutation(3).tolist()) for seed in range(1, 8)]
+    assert drawn[0] == drawn[3] == drawn[5] == (0, 1, 2)
+    assert [permutation(3, number) for number in range(5)] == [drawn[place] for place in (0, 1, 2, 4, 6)]
+
+
+@given(st.integers(5, 16), st.integers(1, 12))
+def test_where_no_seed_repeats_an_order_is_the_permutation_of_its_seed(k, order):
+    """So the published orders, whose number was the seed, keep their meaning."""
+    drawn = [tuple(np.random.default_rng(seed).permutation(k).tolist()) for seed in range(order + 1)]
+    assume(len({tuple(range(k)), *drawn[1:]}) == order + 1)
+    assert permutation(k, order) == drawn[order]
+
+
+@pytest.mark.parametrize(("k", "order"), [(1, 1), (2, 2), (3, 6), (4, 24)])
+def test_an_order_that_would_be_another_one_again_is_refused(k, order):
+    message = (
+        rf"selection.order: {k} demonstrations have {order} orders, 0 to {order - 1}, got {order} \(use one"
+    )
+    with pytest.raises(DataError, match=message):
+        load(k=k, order=order)
+    assert len({load(k=k, order=number).demonstrations for number in range(order)}) == order
+
+
+def test_where_nothing_is_shown_every_order_is_the_same():
+    assert load(k=0, order=7).demonstrations == ()
 
 
 @given(SEEDS, st.floats(0, 1))

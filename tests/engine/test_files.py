@@ -7,7 +7,7 @@ import os
 import signal
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from metashot.data.files import remove_leftovers, replacing
@@ -61,7 +61,6 @@ def test_a_torn_last_line_is_closed_and_passed_over(tmp_path):
     assert list(read_lines(path)) == [{"n": 1}, {"n": 3}]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.dictionaries(st.text(max_size=3), st.integers() | st.text(max_size=5), max_size=3), max_size=5

@@ -112,5 +112,9 @@ def test_exports_come_back_with_the_same_logits(tmp_path: Path) -> None:
     card = (peft / "README.md").read_text()
     assert "# metaicl, step 2" in card
     assert "2 demonstrations, newline layout" in card
-    with pytest.raises(ConfigError, match="exists"):
-        export_checkpoint(full, TINY, ExportConfig(), plain)
+    before = {path.name: path.read_bytes() for path in plain.iterdir()}
+    export_checkpoint(full, TINY, ExportConfig(), plain)
+    assert {path.name: path.read_bytes() for path in plain.iterdir()} == before
+    for folder in (full, tmp_path / "full"):
+        with pytest.raises(ConfigError, match="exists"):
+            export_checkpoint(full, TINY, ExportConfig(), folder)

@@ -171,7 +171,7 @@ def test_options_as_branches_equal_options_in_passes_of_their_own(
     lead=st.integers(0, 3),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_branches_change_no_token_loss(lengths: list[int], lead: int, seed: int) -> None:
     model = small_model("llama")
     one = question_sequence(lengths, lead, seed)

@@ -199,7 +199,7 @@ def test_a_step_does_not_depend_on_the_steps_before_it(model: LanguageModel, bat
 
 
 @given(world=st.sampled_from([1, 2, 3, 6]), micro=st.integers(1, 4), step=st.integers(0, 7))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ranks_share_a_step_without_gap_or_overlap(world: int, micro: int, step: int) -> None:
     model = _shared_model()
     source = stream(model, Objective.DIRECT, Batching.BUCKETED)

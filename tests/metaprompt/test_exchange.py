@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from metashot.engine.errors import CheckpointError
+from metashot.engine.errors import CheckpointError, ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import LocalModel
 from metashot.metaprompt.backbone import make_backbone
@@ -54,23 +54,28 @@ def test_a_round_trip_through_peft_gives_equal_logits_and_the_same_psi(
 
 def test_the_card_names_the_model_and_no_folder(gpt2: LanguageModel, tmp_path: Path):
     model = replace(gpt2, spec=LocalModel("mine", "/somewhere/private"))
-    export_learned(tmp_path, model, torch.randn(4, 16), None, {"method": "soft_prompt"})
-    card, config = ((tmp_path / name).read_text() for name in ("README.md", "adapter_config.json"))
+    export_learned(tmp_path / "made", model, torch.randn(4, 16), None, {"method": "soft_prompt"})
+    card, config = ((tmp_path / "made" / name).read_text() for name in ("README.md", "adapter_config.json"))
     assert json.loads(config)["base_model_name_or_path"] == "mine"
     assert "4 virtual tokens of width 16" in card
     assert model.weights_digest in card
     assert "regularizer.safetensors" not in card
     assert "/somewhere" not in card + config
-    assert is_adapter(tmp_path)
-    assert not (tmp_path / "regularizer.safetensors").exists()
+    assert is_adapter(tmp_path / "made")
+    assert not (tmp_path / "made" / "regularizer.safetensors").exists()
 
 
 def test_damaged_folders_are_said(gpt2: LanguageModel, tmp_path: Path):
-    export_learned(tmp_path, gpt2, torch.randn(4, 16), make_regularizer(16, SHAPE, 1), {})
+    export_learned(tmp_path / "made", gpt2, torch.randn(4, 16), make_regularizer(16, SHAPE, 1), {})
     with pytest.raises(CheckpointError, match="prompt of width 16, the model has 48"):
-        import_learned(tmp_path, 48)
-    (tmp_path / "regularizer.safetensors").write_bytes(b"x")
+        import_learned(tmp_path / "made", 48)
+    (tmp_path / "made" / "regularizer.safetensors").write_bytes(b"x")
+    with pytest.raises(
+        ModelError, match=r"regularizer.safetensors: is not as it was exported \(export it again; if"
+    ):
+        import_learned(tmp_path / "made")
+    (tmp_path / "made" / "metashot.json").unlink()  # as a folder that another program wrote
     with pytest.raises(CheckpointError, match="no readable regularizer"):
-        import_learned(tmp_path)
+        import_learned(tmp_path / "made")
     with pytest.raises(CheckpointError, match="no PEFT adapter"):
         import_learned(tmp_path / "nothing")

@@ -160,6 +160,7 @@ def test_no_key_takes_what_it_cannot_mean(configs, tmp_path, monkeypatch, count)
         ("trainer.steps", 0, "trainer.steps: must be 1 or more, got 0"),
         ("trainer.save_every", -1, "trainer.save_every: must be 0 or more, got -1"),
         ("selection.order", -1, "selection.order: must be 0 or more, got -1"),
+        ("selection.order", 10**4, "selection.order: must be below 10,000, got 10000"),
         ("report.draws", "abc", "report.draws: input should be a valid integer"),
         ("report.level", 95, "report.level: must be below 1, got 95 (give above 0 and below 1)"),
         ("selection.label_noise", 1.5, "selection.label_noise: must be 1 or less, got 1.5"),

@@ -16,6 +16,7 @@ from rich.table import Table
 from metashot.data.console import PlainConsole
 from metashot.data.errors import DataError, suggestion
 from metashot.data.files import record_of, remove_leftovers
+from metashot.data.held_folder import GONE, HeldFolder
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
 from metashot.data.preparation.instruction_files import (
     build_instructions,
@@ -33,6 +34,7 @@ from metashot.data.preparation.task_files import (
     task_fingerprint,
 )
 from metashot.data.preparation.work_pool import run_jobs
+from metashot.data.read_only import is_read_only
 from metashot.data.recipes import load_recipe, recipe_names
 from metashot.data.settings import Setting
 from metashot.data.sources.download import Limits
@@ -166,12 +168,13 @@ def prepare(settings: PrepareSettings, console: Console | None = None) -> Prepar
     goes on where it was.
 
     Raises:
-        DataError: the request itself is wrong: an unknown role, source, task or number.
+        DataError: the request itself is wrong (an unknown role, source, task or number), or files are missing in a
+            folder that cannot be written, or the folder was removed meanwhile.
     """
     shown = console or PlainConsole()
     jobs = _jobs(settings)
-    with _alone_in(settings.root, shown):
-        report = _prepare(settings, jobs, shown)
+    with _alone_in(settings.root, shown) as refusal:
+        report = _prepare(settings, jobs, shown, refusal)
     shown.print(report.table())
     shown.print(
         ", ".join(f"{len(report.with_status(status))} {status}" for status in ("ok", "skipped", "failed"))
@@ -179,7 +182,9 @@ def prepare(settings: PrepareSettings, console: Console | None = None) -> Prepar
     return report
 
 
-def _prepare(settings: PrepareSettings, jobs: Sequence[Job], shown: Console) -> PrepareReport:
+def _prepare(
+    settings: PrepareSettings, jobs: Sequence[Job], shown: Console, refusal: DataError | None
+) -> PrepareReport:
     remove_leftovers(settings.root)
     remove_leftovers(settings.root, "*/.*.tmp")
     manifest = read_manifest(settings.root)
@@ -187,6 +192,8 @@ def _prepare(settings: PrepareSettings, jobs: Sequence[Job], shown: Console) -> 
         (job.task, job.role): manifest.get(job.task, job.role) for job in jobs if _is_ready(job, manifest)
     }
     todo = [job for job in jobs if (job.task, job.role) not in ready]
+    if todo and refusal is not None:
+        raise refusal
     outcomes = {
         key: Outcome(*key, status="skipped", reason="already prepared", record=record)
         for key, record in ready.items()
@@ -205,22 +212,32 @@ def _prepare(settings: PrepareSettings, jobs: Sequence[Job], shown: Console) -> 
 
 
 @contextmanager
-def _alone_in(root: Path, shown: Console) -> Generator[None, None, None]:
-    """One preparation a folder: a second one waits, then finds the files made."""
+def _alone_in(root: Path, shown: Console) -> Generator[DataError | None, None, None]:
+    """One preparation a folder: a second one waits, then finds the files made.
+
+    Yields:
+        None, or where the folder is read-only the error of whoever has to write.
+    """
+    refusal: DataError | None = None
+    lock = FileLock(root / LOCK_NAME)
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(root / LOCK_NAME)
+        held = HeldFolder(root)
         try:
             lock.acquire(timeout=0)
         except Timeout:
             shown.print(f"waiting for another preparation in {root}")
             lock.acquire()
     except OSError as error:
-        raise DataError(
+        refusal = DataError(
             "data.root", f"{root} cannot be written: {error.strerror or error}", "choose another"
-        ) from error
+        )
+        if not (root.is_dir() and is_read_only(error)):
+            raise refusal from error
+        held = None
     try:
-        yield
+        yield refusal
+        if held is not None and held.is_gone:
+            raise DataError(str(root), GONE, "run the same command again")
     finally:
         lock.release()
 

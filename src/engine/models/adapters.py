@@ -10,6 +10,7 @@ from metashot.data.json_text import read_json
 from metashot.data.seals import digest_of
 from metashot.engine.errors import ModelError
 from metashot.engine.files import sha256_file
+from metashot.engine.models.exports import check_export
 from metashot.engine.models.hub import hub_adapter
 from metashot.engine.models.weights import first_line
 
@@ -49,7 +50,8 @@ def adapter_folder(adapter: str) -> Path:
     """The local folder of an adapter, downloaded if it is a hub id.
 
     Raises:
-        ModelError: no such folder or id, or one that holds no adapter in safetensors.
+        ModelError: no such folder or id, one that holds no adapter in safetensors, or an export of ours that is not
+            as it was written.
     """
     path = Path(adapter).expanduser()
     folder = path if path.exists() else hub_adapter(adapter)
@@ -58,6 +60,7 @@ def adapter_folder(adapter: str) -> Path:
             raise ModelError(
                 "model.adapter", f"{str(folder)!r} holds no {name}", "give a folder that PEFT saved"
             )
+    check_export(folder)
     return folder
 
 

@@ -21,6 +21,7 @@ from metashot.engine.models.adapters import (
 )
 from metashot.engine.models.devices import Device
 from metashot.engine.models.digests import folder_digest
+from metashot.engine.models.exports import check_export
 from metashot.engine.models.gguf import convert_gguf
 from metashot.engine.models.gguf_files import gguf_on_disk, packaged_gguf
 from metashot.engine.models.hub import hub_folder
@@ -249,12 +250,13 @@ class LocalModel(FolderModel):
         return Path(self.path).expanduser()
 
     def folder(self, *, weights: bool = True) -> Path:
-        """The folder itself, or the conversion of a GGUF file."""
+        """The folder itself, held to its seal where it is an export of ours, or the conversion of a GGUF file."""
         del weights
         path = Path(self.path).expanduser()
         if path.suffix == ".gguf" and path.is_file():
             return convert_gguf(gguf_on_disk(path))
         if (path / "config.json").is_file():
+            check_export(path)
             return path
         if (path / ADAPTER_CONFIG).is_file():
             raise ModelError(

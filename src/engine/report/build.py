@@ -9,7 +9,9 @@ from pathlib import Path
 from rich.console import Console
 
 from metashot.data.errors import DataError
+from metashot.data.held_folder import GONE
 from metashot.data.settings import load_setting
+from metashot.engine.errors import OutputError
 from metashot.engine.files import write_atomic
 from metashot.engine.report import comparisons, formats, tables
 from metashot.engine.report.config import ReportConfig
@@ -62,7 +64,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     """Read the runs, compute everything, write and print it.
 
     Raises:
-        OutputError: no results, results of mixed formats, or the output folder cannot be written.
+        OutputError: no results, results of mixed formats, or the output folder cannot be written or was removed.
     """
     outputs = read_outputs(settings.runs)
     draws, level, seed = settings.draws, settings.level, settings.seed
@@ -137,6 +139,9 @@ def _write(
             path = settings.output / relative
             write_atomic(path, content)
             written.append(path)
+    lost = [path for path in written if not path.is_file()]
+    if lost:
+        raise OutputError(str(settings.output), f"{lost[0].name} is gone again: {GONE}", "report once more")
     return tuple(written)
 
 

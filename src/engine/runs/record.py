@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from metashot.data.files import remove_leftovers
 from metashot.data.json_text import parse_json
 from metashot.data.seals import SEAL, sealed, unsealed
 from metashot.engine.errors import OutputError
-from metashot.engine.files import write_json
+from metashot.engine.files import check_held, hold, write_json
 from metashot.engine.runs.results import RUN_FILE
 
 _FORMAT = 2
@@ -40,14 +41,17 @@ class RunRecord:
         config: the resolved config.
         overrides: the command line's overrides.
         writes: False for a process whose run another one records.
+
+    Raises:
+        OutputError: the folder cannot be made.
     """
 
     def __init__(
         self, folder: Path, config: Mapping[str, Any], overrides: list[str], *, writes: bool = True
     ) -> None:
         self.folder = folder
-        self._writes = writes
         self._start = time.monotonic()
+        self._held = hold(folder) if writes else None
         if writes:
             remove_leftovers(folder)
         self._content: dict[str, Any] = {
@@ -70,11 +74,16 @@ class RunRecord:
         self.write("running", cells=rows)
 
     def write(self, status: str, **facts: Any) -> None:
-        """Write the file with `status` (`running`, `finished`, `failed`, `interrupted`, `pruned`) and further facts."""
+        """Write the file with `status` (`running`, `finished`, `failed`, `interrupted`, `pruned`) and further facts.
+
+        Raises:
+            OutputError: it cannot be written, or the folder was removed since the run began.
+        """
         self._content.update(_computer() | facts)
         self._content["status"] = status
         self._content["wall_seconds"] = round(time.monotonic() - self._start, 3)
-        if self._writes:
+        if self._held is not None:
+            check_held(self._held)
             write_json(self.folder / RUN_FILE, sealed(self._content))
 
 
@@ -130,7 +139,8 @@ def read_run(folder: Path) -> SavedRun:
         ) from None
 
 
-def package_versions() -> dict[str, str]:
+@cache
+def package_versions() -> Mapping[str, str]:
     """Installed versions of the packages that can change a number."""
     found: dict[str, str] = {}
     for name in _PACKAGES:
@@ -141,8 +151,9 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+@cache
 def git_commit() -> str | None:
-    """The checkout's commit, with `-dirty` when files differ from it; None outside a checkout."""
+    """The checkout's commit when this process first asked, with `-dirty` when files differ from it; None outside a checkout."""
     folder = Path(__file__).parent
     try:
         described = subprocess.run(

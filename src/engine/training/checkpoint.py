@@ -29,13 +29,14 @@ from safetensors import SafetensorError
 
 from metashot.data.json_text import parse_json, read_json
 from metashot.engine.errors import CheckpointError, OutputError
-from metashot.engine.files import digest_of, fsync_folder, output_errors, sha256_file
+from metashot.engine.files import digest_of, fsync_folder, hold, output_errors, sha256_file
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from metashot.engine.training.state_tree import join_tree, split_tree
 
 if TYPE_CHECKING:
     import torch
 
+    from metashot.data.held_folder import HeldFolder
     from metashot.engine.training.sharded import Gather
 
 MANIFEST = "manifest.json"
@@ -157,14 +158,17 @@ class CheckpointStore:
         fsync_folder(self.root)
 
     @contextmanager
-    def alone(self) -> Generator[None]:
+    def alone(self) -> Generator[HeldFolder]:
         """Held by the one process that writes here: a second one would remove what the first is writing.
+
+        Yields:
+            the folder, which must stay where it is.
 
         Raises:
             OutputError: another process trains in this folder, or it cannot be written.
         """
+        held = hold(self.root)
         with output_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
             lock = FileLock(self.root / ".lock", timeout=0)
             try:
                 lock.acquire()
@@ -175,7 +179,7 @@ class CheckpointStore:
                     "wait for it, stop it, or choose another hydra.run.dir",
                 ) from None
         try:
-            yield
+            yield held
         finally:
             lock.release()
 
@@ -229,12 +233,18 @@ class CheckpointStore:
         differing = [key for key in keys if stored.get(key) != wanted.get(key)]
         if not differing:
             return
-        told = ", ".join(f"{key} is {stored.get(key)!r} there, {wanted.get(key)!r} here" for key in differing)
-        raise CheckpointError(
-            str(folder),
-            f"cannot be continued by this run: {told}",
-            "set the keys back, or start in another output folder",
+        told = ", ".join(
+            f"{key} is {_said(stored, key)} there, {_said(wanted, key)} here" for key in differing
         )
+        shared = stored.keys() & self.identity.keys()
+        remedy = "set the keys back, or start in another output folder"
+        if not shared.issuperset(differing):
+            remedy = "another version began it: start in another output folder; it evaluates as before"
+        raise CheckpointError(str(folder), f"cannot be continued by this run: {told}", remedy)
+
+
+def _said(identity: dict[str, Any], key: str) -> str:
+    return repr(identity[key]) if key in identity else "not recorded"
 
 
 def checkpoint_folders(root: Path) -> list[Path]:

@@ -15,8 +15,9 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from metashot.data.held_folder import HeldFolder
 from metashot.engine.errors import CheckpointError, ConfigError, OutputError
-from metashot.engine.files import write_json
+from metashot.engine.files import check_held, write_json
 from metashot.engine.metrics.scale import in_percent
 from metashot.engine.training.checkpoint import (
     Checkpoint,
@@ -41,6 +42,8 @@ from metashot.engine.training.window import Window, step_totals
 _log = logging.getLogger(__name__)
 
 DIVERGED_FILE = "diverged.json"
+_GONE = 2
+"""Severity of a save that failed because the folder is gone; 1 is any other failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +94,20 @@ def run_training(
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C came; the step in hand was ended and saved, and the same call goes on there.
-        OutputError: the last checkpoint could not be written.
+        OutputError: the last checkpoint could not be written, or the folder was removed meanwhile.
         DivergedError: NaN or infinite loss; `diverged.json` beside the checkpoints names step and batch.
         CheckpointError: the checkpoints there belong to another run, or all are damaged.
         ConfigError: a setting outside its rule.
     """
     _check(settings)
     started = time.monotonic()
-    with store.alone() if rank() == 0 else nullcontext():
+    with store.alone() if rank() == 0 else nullcontext() as held:
         cursor = _resume(learner, settings, store)
-        run = _Run(learner, settings, store, sink, cursor)
+        run = _Run(learner, settings, store, held, sink, cursor)
         with catch_stop_signals() as stop:
             stopped_by = run.advance(stop)
-        if rank() == 0:
+        if held is not None:
+            check_held(held)
             store.prune()  # a run killed behind its last save has saved nothing now
     newest = checkpoint_folders(store.root)[-1]
     return TrainingOutcome(cursor.step, stopped_by, newest, dict(cursor.metrics), time.monotonic() - started)
@@ -173,6 +177,7 @@ class _Run:
     learner: Learner
     settings: LoopConfig
     store: CheckpointStore
+    held: HeldFolder | None
     sink: MetricSink | None
     cursor: _Cursor
     saved_step: int = -1
@@ -269,7 +274,10 @@ class _Run:
             self.sink.log({f"{phase}/{key}": float(value) for key, value in shown.items()}, self.cursor.step)
 
     def _save(self, *, last: bool) -> None:
-        """Save on rank 0. A full disk is said in one line and training goes on, but without its end it has failed."""
+        """Save on rank 0. A full disk is said in one line and training goes on, but without its end it has failed.
+
+        Where the folder is gone, training ends: the checkpoints to come would stand without the best one so far.
+        """
         if self.cursor.step == self.saved_step:
             return
         state = {
@@ -283,8 +291,9 @@ class _Run:
             metric = self.cursor.metrics.get(self.settings.best_metric)
         failure: OutputError | None = None
         gathering = Gathering(sharded_among(stored_tensors(weights, state)))
-        if rank() == 0:
+        if self.held is not None:
             try:
+                check_held(self.held)
                 self.store.save(
                     self.cursor.step,
                     weights,
@@ -297,10 +306,12 @@ class _Run:
                 failure = error
         gathering.finish()
         self.saved_step = self.cursor.step
-        if not max_over_ranks(int(failure is not None), self.learner.device):
+        gone = failure is not None and self.held is not None and self.held.is_gone
+        severity = max_over_ranks(_GONE if gone else int(failure is not None), self.learner.device)
+        if not severity:
             return
         failure = failure or OutputError(str(self.store.root), "process 0 could not save", "see its error")
-        if last:
+        if last or severity == _GONE:
             raise failure
         _log.warning("no checkpoint at step %d: %s; training goes on", self.cursor.step, failure)
 

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from metashot.data.corpus import CorpusSource, read_documents
 from metashot.data.files import remove_leftovers
 from metashot.data.json_text import parse_json
+from metashot.data.read_only import is_read_only
 from metashot.data.seals import sealed, unsealed
 from metashot.data.sentences import (
     INDEX_FILE,
@@ -129,11 +130,20 @@ def find_clusters(
 
 @contextmanager
 def _alone_in(folder: Path) -> Generator[None]:
-    """Held by one process at a time, without what killed ones left."""
-    with output_errors(folder), FileLock(folder / ".lock"):
-        remove_leftovers(folder)
-        remove_leftovers(folder, "*/.*.tmp")
-        yield
+    """Held by one process at a time, without what killed ones left; a read-only cache serves what it has."""
+    lock = FileLock(folder / ".lock")
+    with output_errors(folder):
+        try:
+            lock.acquire()
+        except OSError as error:
+            if not is_read_only(error):
+                raise
+        try:
+            remove_leftovers(folder)
+            remove_leftovers(folder, "*/.*.tmp")
+            yield
+        finally:
+            lock.release()
 
 
 def _corpus_folder(corpus: CorpusConfig) -> tuple[Path, Callable[[], Iterator[str]]]:

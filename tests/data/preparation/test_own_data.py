@@ -325,7 +325,7 @@ tables = st.lists(st.tuples(nasty, st.integers(0, 1)), min_size=2, max_size=8)
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv", "pandas csv", "polars csv", "jsonl", "json", "parquet"])
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(table=tables)
 def test_no_row_and_no_character_is_lost_on_the_way(
     tmp_path_factory: pytest.TempPathFactory, kind: str, table: list[tuple[str, int]]

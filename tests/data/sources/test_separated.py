@@ -54,7 +54,7 @@ def slow(path: Path, layout: TableLayout) -> tuple[list[dict], str]:
 
 
 @pytest.mark.parametrize("fault", [*FAULTS, "none"])
-@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=10, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(before=rows_of_text, times=st.sampled_from([1, 7, 30]), after=rows_of_text)
 def test_rows_and_the_first_error_are_those_of_the_slow_reader(
     tmp_path: Path, fault: str, before, times, after

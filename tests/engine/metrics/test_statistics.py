@@ -148,7 +148,7 @@ def test_sign_test_by_hand():
     assert (result.n_tasks, result.n_examples) == (1, 8)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(*[st.sampled_from("abc")] * 3), min_size=1, max_size=8))
 def test_macro_f1_test_equals_full_enumeration(rows):
     gold, first, second = map(list, zip(*rows, strict=True))

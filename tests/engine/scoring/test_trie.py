@@ -19,7 +19,7 @@ def _prefix_of(trie, row):
     return tuple(reversed(tokens))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(_requests)
 def test_rows_are_the_distinct_prefixes_that_predict_something(requests):
     trie = build_trie(requests)
@@ -31,7 +31,7 @@ def test_rows_are_the_distinct_prefixes_that_predict_something(requests):
     assert trie.depths.tolist() == [len(prefix) - 1 for prefix in rows]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(_requests)
 def test_descendants_follow_their_ancestor_directly(requests):
     trie = build_trie(requests)
@@ -41,7 +41,7 @@ def test_descendants_follow_their_ancestor_directly(requests):
         assert descendants == list(range(row, int(trie.ends[row])))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(_requests)
 def test_each_scored_token_is_paired_with_the_row_of_all_tokens_before_it(requests):
     trie = build_trie(requests)

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import logging
 import os
+import shutil
 import signal
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,26 @@ def test_a_full_disk_at_the_last_save_fails_the_run_and_names_the_file(
     assert checkpoint_folders(tmp_path)[-1].name == "step-00000030"
 
 
+@pytest.mark.parametrize("made_again", [False, True])
+def test_a_folder_that_vanishes_ends_the_training_at_the_next_save(tmp_path: Path, made_again: bool) -> None:
+    """Checkpoints to come would stand without the best one so far."""
+    root = tmp_path / "checkpoints"
+
+    class Removing(ToyLearner):
+        def train_step(self, step: int) -> Any:
+            if step == 15:
+                shutil.rmtree(root)
+                if made_again:
+                    root.mkdir()
+            return super().train_step(step)
+
+    learner = Removing(STEPS)
+    with pytest.raises(OutputError, match="the folder was removed while the run wrote to it"):
+        run_training(learner, settings(save_every=10), CheckpointStore(root))
+    assert not checkpoint_folders(root)
+    assert run_training(ToyLearner(STEPS), settings(save_every=10), CheckpointStore(root)).step == STEPS
+
+
 def test_a_signal_that_comes_during_the_last_save_is_not_lost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -229,6 +250,19 @@ def test_a_changed_config_is_refused_by_the_names_of_its_keys(tmp_path: Path) ->
     other = CheckpointStore(tmp_path, {"optimizer.learning_rate": 0.02, "model": "a"})
     with pytest.raises(CheckpointError, match=r"optimizer\.learning_rate is 0\.01 there, 0\.02 here"):
         run_training(ToyLearner(STEPS), settings(), other)
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_in_one_line_with_the_way_out(tmp_path: Path) -> None:
+    """Until checkpoints could change the number of processes, that number was part of a run's identity."""
+    earlier = CheckpointStore(tmp_path, {"seed": 1, "trainer.world_size": 1})
+    run_training(ToyLearner(STEPS), settings(), earlier)
+    with pytest.raises(CheckpointError) as refused:
+        run_training(ToyLearner(STEPS), settings(), CheckpointStore(tmp_path, {"seed": 1}))
+    assert str(refused.value) == (
+        f"{tmp_path / 'step-00000040'}: cannot be continued by this run: trainer.world_size is 1 there, "
+        "not recorded here (another version began it: start in another output folder; it evaluates as before)"
+    )
+    assert best_checkpoint(tmp_path) is not None
 
 
 def test_a_checkpoint_of_two_processes_is_continued_by_one_with_dropout_of_its_own(

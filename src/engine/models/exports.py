@@ -1,0 +1,91 @@
+"""Folders that are written for others: whole or absent, and held to a seal where this package reads them back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from safetensors import SafetensorError
+
+from metashot.data.files import remove_leftovers, temporary_beside
+from metashot.data.json_text import read_json
+from metashot.data.seals import sealed, unsealed
+from metashot.engine.errors import ConfigError, ModelError, OutputError
+from metashot.engine.files import fsync_folder, output_errors, sha256_file, sha256_once, write_json
+
+EXPORT_SEAL = "metashot.json"
+"""Beside the exported files: sha256 of each of them, sealed."""
+CARD = "README.md"
+"""For people, who may rewrite it: not held to anything."""
+
+
+@contextmanager
+def exporting(target: Path) -> Generator[Path]:
+    """A folder to fill, which becomes `target` when the block ends well; an earlier export there is replaced.
+
+    Raises:
+        ConfigError: `target` exists and is no export.
+        OutputError: the folder cannot be written, or the disk is full.
+    """
+    if target.exists() and not (target / EXPORT_SEAL).is_file():
+        raise ConfigError("hydra.run.dir", f"{str(target)!r} exists", "export into another run's folder")
+    staging = temporary_beside(target)
+    try:
+        with _export_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(target.parent)
+            staging.mkdir()
+            yield staging
+            _seal(staging)
+            shutil.rmtree(target, ignore_errors=True)
+            os.replace(staging, target)
+            fsync_folder(target.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_export(folder: Path) -> None:
+    """Hold a folder to the seal that `exporting` left in it; folders of others carry none and are taken as they stand.
+
+    Raises:
+        ModelError: a file is missing or differs, or the seal itself is damaged.
+    """
+    path = folder / EXPORT_SEAL
+    if not path.is_file():
+        return
+    try:
+        files = unsealed(read_json(path))["files"]
+        differing = [name for name, digest in files.items() if sha256_once(folder / name) != digest]
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(
+            str(path), f"cannot hold the export to its seal: {error}", "export it again"
+        ) from error
+    if differing:
+        raise ModelError(
+            str(folder / differing[0]),
+            "is not as it was exported",
+            f"export it again; if the change is meant, remove {EXPORT_SEAL}",
+        )
+
+
+def _seal(folder: Path) -> None:
+    files: dict[str, str] = {}
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
+        if path.name != CARD:
+            files[path.name] = sha256_file(path)
+    write_json(folder / EXPORT_SEAL, sealed({"files": files}))
+
+
+@contextmanager
+def _export_errors(target: Path) -> Generator[None]:
+    """A full disk reaches us as OSError or, through safetensors, as SafetensorError."""
+    try:
+        with output_errors(target):
+            yield
+    except SafetensorError as error:
+        raise OutputError(str(target), f"cannot write: {error}", "free the disk") from error
