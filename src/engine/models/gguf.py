@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -153,9 +153,13 @@ def _read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     try:
-        config = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+        config: Any = AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
         auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        quantized = auto.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+        given = {"config": _t5_config(config, path)} if config.model_type == "t5" else {}
+        loaded: Any = auto.from_pretrained(
+            path.parent, gguf_file=path.name, dtype=torch.float32, output_loading_info=True, **given
+        )
+        quantized, told = loaded
         tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
     except Exception as error:
         raise ModelError(
@@ -163,6 +167,13 @@ def _read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             f"cannot read this GGUF file: {first_line(error)}",
             "check that the file is whole, and that transformers reads its architecture",
         ) from error
+    if told["missing_keys"]:
+        lacking = sorted(told["missing_keys"])
+        raise ModelError(
+            str(path),
+            f"lacks {len(lacking)} of the tensors of {type(quantized).__name__}, such as {lacking[0]}",
+            "give the file of a whole language model",
+        )
     # transformers refuses to save a model that remembers its quantization, so a plain twin takes the tensors.
     config = quantized.config.__class__.from_dict(
         {key: value for key, value in quantized.config.to_dict().items() if key != "quantization_config"}
@@ -170,5 +181,21 @@ def _read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     with torch.device("meta"):
         plain = auto.from_config(config, dtype=torch.float32)
     plain.load_state_dict(quantized.state_dict(), assign=True)
-    plain.tie_weights()
+    if quantized.get_output_embeddings().weight is quantized.get_input_embeddings().weight:
+        plain.tie_weights()  # a T5 config asks for it even where the file has a head of its own
     return plain, tokenizer
+
+
+def _t5_config(config: Any, path: Path) -> Any:
+    """The config of a T5 file with what transformers 5.23 does not read: the feed-forward layer's form, and whose the head is.
+
+    Files with a gate are of T5 1.1, Flan-T5 and later (GELU), those without of the first T5 (ReLU).
+    """
+    from gguf import GGUFReader
+
+    tensors = {tensor.name for tensor in GGUFReader(path).tensors}
+    derived = ("dense_act_fn", "is_gated_act", "scale_decoder_outputs")
+    known = {key: value for key, value in config.to_dict().items() if key not in derived}
+    known["feed_forward_proj"] = "gated-gelu" if "enc.blk.0.ffn_gate.weight" in tensors else "relu"
+    known["tie_word_embeddings"] = "output.weight" not in tensors
+    return type(config).from_dict(known)

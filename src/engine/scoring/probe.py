@@ -108,10 +108,26 @@ def why_not(model: PreTrainedModel, scorer: BestScorer, length: int) -> str | No
     """Why `scorer` must not stand in for the model, or None; requests of `length` tokens."""
     first, second = (_branching(model, length, replaced) for replaced in (False, True))
     ours, others = (targets_only(scorer.score_with_best(requests)) for requests in (first, second))
-    leak = max(float((ours[i] - others[i]).abs().max()) for i in (0, 2))
+    leak = _leak(ours, others)
     if leak > 0:
         return f"replacing a prompt's tokens changes its neighbours' scores by {leak:.2g} nats"
     return difference_to_plain(model, first, ours)
+
+
+def mixes_batches(model: PreTrainedModel, length: int) -> bool:
+    """Whether the rows of a batch change each other's scores in the model itself, as in LLM.int8().
+
+    It looks for large activations over all rows of a product, and multiplies their columns in another precision.
+    """
+    first, second = (_branching(model, length, replaced) for replaced in (False, True))
+    return _leak(*(score_plain(model, requests, batch_size=3) for requests in (first, second))) > (
+        _MAX_DIFFERENCE_NATS
+    )
+
+
+def _leak(ours: Sequence[Tensor], others: Sequence[Tensor]) -> float:
+    """The largest change of the first and last of three branches whose middle one was replaced."""
+    return max(float((ours[i] - others[i]).abs().max()) for i in (0, 2))
 
 
 def difference_to_plain(

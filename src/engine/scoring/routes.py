@@ -17,7 +17,14 @@ from metashot.engine.scoring.interception import MaskMarker, UnsharedAttentionEr
 from metashot.engine.scoring.last_layer import find_last_layer
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.plain import PlainScorer
-from metashot.engine.scoring.probe import Attentions, borders_of, observe, probed_length, why_not
+from metashot.engine.scoring.probe import (
+    Attentions,
+    borders_of,
+    mixes_batches,
+    observe,
+    probed_length,
+    why_not,
+)
 from metashot.engine.scoring.request import BestScorer, Request
 
 
@@ -77,9 +84,14 @@ def slower_route(model: PreTrainedModel, batch_size: int, reason: str) -> Route:
         failure = _tried(lambda scorer=scorer: why_not(model, scorer, length))
         if failure is None:
             return Route(RouteName.CACHED_PREFIX, scorer, reason)
-    return Route(
-        RouteName.PLAIN, PlainScorer(model, batch_size), f"{reason}; with a cached prefix, {failure}"
-    )
+    reason = f"{reason}; with a cached prefix, {failure}"
+    mixed: list[bool] = []
+    if batch_size > 1 and _tried(lambda: mixed.append(mixes_batches(model, length))) is None and mixed[0]:
+        batch_size, reason = (
+            1,
+            f"{reason}; one request at a time, since those of a batch change each other's scores",
+        )
+    return Route(RouteName.PLAIN, PlainScorer(model, batch_size), reason)
 
 
 def _shared_prefixes(model: PreTrainedModel, memory_budget_bytes: int | None) -> Route | str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
 from safetensors import SafetensorError
+from transformers import T5Config, T5ForConditionalGeneration
 
 from metashot.engine.errors import ModelError, OutputError
 from metashot.engine.models import gguf
@@ -41,6 +43,93 @@ def test_an_architecture_besides_llama_keeps_its_logits_and_its_ids(tmp_path, ki
     with torch.inference_mode():
         torch.testing.assert_close(lazy.load().model(ids).logits, model(ids).logits, atol=1e-5, rtol=1e-5)
     assert lazy.encode("the quick reader\n") == tuple(tiny_tokenizer()("the quick reader\n").input_ids)
+
+
+T5_PIECES = [
+    "<pad>",
+    "</s>",
+    "<unk>",
+    "▁",
+    "▁the",
+    "▁quick",
+    "▁reader",
+    *(f"▁w{place}" for place in range(57)),
+]
+
+
+def tiny_t5(feed_forward, own_head):
+    torch.manual_seed(0)
+    model = T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=len(T5_PIECES),
+            d_model=32,
+            d_kv=16,
+            d_ff=64,
+            num_layers=2,
+            num_heads=2,
+            feed_forward_proj=feed_forward,
+            decoder_start_token_id=0,
+            tie_word_embeddings=not own_head,
+        )
+    ).eval()
+    if own_head:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn(len(T5_PIECES), 32))
+    return model
+
+
+def write_t5(path, model, parts):
+    """A float32 GGUF file of the tensors of a tiny T5 whose names start with one of `parts`."""
+    writer = GGUFWriter(path, "t5")
+    writer.add_context_length(128)
+    writer.add_embedding_length(32)
+    writer.add_feed_forward_length(64)
+    writer.add_block_count(2)
+    writer.add_head_count(2)
+    writer.add_key_length(16)
+    writer.add_value_length(16)
+    writer.add_layer_norm_eps(1e-6)
+    writer.add_relative_attn_buckets_count(32)
+    writer.add_decoder_start_token_id(0)
+    writer.add_tokenizer_model("t5")
+    writer.add_token_list(T5_PIECES)
+    writer.add_token_scores([0.0] * 3 + [-float(place) for place in range(3, len(T5_PIECES))])
+    writer.add_token_types([3, 3, 2] + [1] * (len(T5_PIECES) - 3))
+    writer.add_eos_token_id(1)
+    writer.add_pad_token_id(0)
+    writer.add_unk_token_id(2)
+    names = get_tensor_name_map(MODEL_ARCH.T5, 2)
+    for name, tensor in model.state_dict().items():
+        is_copy = name.endswith("embed_tokens.weight") or (
+            name == "lm_head.weight" and tensor.data_ptr() == model.shared.weight.data_ptr()
+        )
+        if name.startswith(parts) and not is_copy:
+            writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), tensor.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+@pytest.mark.parametrize(("feed_forward", "own_head"), [("gated-gelu", True), ("relu", False)])
+def test_both_kinds_of_t5_keep_their_logits_and_their_ids(tmp_path, feed_forward, own_head):
+    """Flan-T5 and T5 1.1 have a gate and a head of their own, the first T5 neither."""
+    model = tiny_t5(feed_forward, own_head)
+    write_t5(tmp_path / "tiny.gguf", model, ("shared", "encoder", "decoder", "lm_head"))
+    lazy = LazyLanguageModel(LocalModel("tiny", str(tmp_path / "tiny.gguf")))
+    inputs = {"input_ids": torch.arange(20)[None] + 4, "decoder_input_ids": torch.arange(9)[None] + 10}
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            lazy.load().model(**inputs).logits, model(**inputs).logits, atol=1e-5, rtol=1e-5
+        )
+    assert lazy.encode("the quick reader") == (4, 5, 6)
+
+
+def test_a_file_of_a_part_of_a_model_is_refused(tmp_path):
+    write_t5(tmp_path / "tiny.gguf", tiny_t5("gated-gelu", True), ("shared", "encoder"))
+    with pytest.raises(
+        ModelError, match=r"lacks \d+ of the tensors of T5ForConditionalGeneration, such as decoder"
+    ):
+        LocalModel("tiny", str(tmp_path / "tiny.gguf")).read_model()
 
 
 def test_the_converted_folder_is_for_the_group(tmp_path):

@@ -386,3 +386,17 @@ def test_the_best_token_of_each_place_stands_beside_the_target(architecture):
             best = torch.stack([scores[-1] for scores in every]).amax()
             torch.testing.assert_close(row[-1, 1], best, atol=1e-4, rtol=0)
             assert (row[:, 0] <= row[:, 1]).all()
+
+
+def test_a_model_that_mixes_up_batches_is_scored_one_request_at_a_time(tiny_architecture):
+    """As LLM.int8() does, whose precision depends on the activations of a batch."""
+    model = tiny_architecture("llama")
+    layer = model.model.layers[0].mlp
+    layer.forward = lambda states, forward=layer.forward: forward(states) * (1 + 9 * states[..., 0].mean())
+    scorer = PrefixScorer(model)
+    assert scorer.route == "plain"
+    assert "one request at a time" in scorer.reason
+    requests = [Request((20, 21, 22), (23 + place, 60)) for place in range(5)]
+    together = scorer.score(requests)
+    alone = [scorer.score([request])[0] for request in requests]
+    assert all(map(torch.equal, together, alone))
