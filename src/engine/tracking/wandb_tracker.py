@@ -199,6 +199,9 @@ class WandbTracker:
             address = read_json(self._output / ADDRESS_FILE)
             address["artifacts"][kind] = own
             write_json(self._output / ADDRESS_FILE, address)
+            shared = not path.absolute().is_relative_to(self._output.absolute())
+            if shared and kind in ("checkpoint", "prompt"):  # the newest run that left one is noted there
+                write_json(path.parent / ADDRESS_FILE, address)
 
     def uses(self, path: Path) -> None:
         """Note the run that left `path` in `run.config["built_on"]`, and online its artifact as an input."""
