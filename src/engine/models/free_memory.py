@@ -51,12 +51,12 @@ def _groups(root: Path) -> Iterator[tuple[Path, str, str, str]]:
         _, controllers, path = line.split(":", 2)
         own = PurePosixPath(path.lstrip("/"))
         if not controllers:
-            names = (mounted, "memory.max", "memory.current", "inactive_file")
+            folder, files = mounted, ("memory.max", "memory.current", "inactive_file")
         elif "memory" in controllers.split(","):
-            names = (
-                mounted / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file",
-            )  # fmt: skip
+            folder = mounted / "memory"
+            files = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
         else:
             continue
+        limit, used, cache = files
         for group in (own, *own.parents):
-            yield names[0] / group, *names[1:]
+            yield folder / group, limit, used, cache

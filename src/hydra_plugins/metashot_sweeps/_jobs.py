@@ -110,9 +110,8 @@ class Jobs:
         """Compose a job without running it; a bad override raises here, before any job starts."""
         composed = self._loader.composed(self.config, overrides)
         self._check_lists(composed, overrides)
-        return Job(
-            tuple(overrides), {key: _plain(composed, key) for key in composed if key not in _OF_A_FOLDER}
-        )
+        keys = [str(key) for key in composed if key not in _OF_A_FOLDER]
+        return Job(tuple(overrides), {key: _plain(composed, key) for key in keys})
 
     def launch(self, records: Sequence[JobRecord], environment: Sequence[Mapping[str, str]] = ()) -> None:
         """Run these jobs, each in a folder that its number names, or that `hydra.sweep.subdir` makes of it.
@@ -233,7 +232,7 @@ class OnceLoader:
         return config
 
 
-def _plain(config: DictConfig, key: Any) -> Any:
+def _plain(config: DictConfig, key: str) -> Any:
     """A top-level value of a config, its interpolations resolved."""
     if OmegaConf.is_missing(config, key):
         return "???"
