@@ -1,7 +1,11 @@
-"""Times of short commands as ratios to `import torch, transformers`, measured in turn in one run."""
+"""Times of short commands as ratios to `import torch, transformers`, measured in turn in one run.
+
+python experiments/bench_commands/run_benchmark.py [--rounds 3] [--against <another checkout with its .venv>]
+"""
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -12,49 +16,78 @@ from pathlib import Path
 from statistics import median
 
 ROOT = Path(__file__).parents[2]
-ROUNDS = int(os.environ.get("ROUNDS", "3"))
 REFERENCE = "import torch, transformers"
+JOBS = 10
+ONE, MANY = "sweep of 1 stored job", f"sweep of {JOBS + 1} stored jobs"
+FINISHED = f"the same {JOBS + 1} jobs, finished"
 
 
-def processor_seconds(command: list[str]) -> float:
+def processor_seconds(command: list[str], checkout: Path) -> float:
     """User and system seconds of a command and its children."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+    subprocess.run(command, cwd=checkout, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
-def main() -> None:
-    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with tempfile.TemporaryDirectory() as folder:
-        own = ["debug=smoke", f"results_root={folder}"]
-        run = [sys.executable, "run.py"]
-        commands = {
-            REFERENCE: [sys.executable, "-c", REFERENCE],
-            "import metashot": [sys.executable, "-c", "import metashot"],
-            "stored rerun (debug=smoke)": [*run, *own],
-            "stage=plan (debug=smoke)": [*run, *own, "stage=plan"],
-            "stage=evaluat": [*run, *own, "stage=evaluat"],
-            "method=chanel": [*run, *own, "method=chanel"],
-            "k=many": [*run, *own, "k=many"],
-        }
-        subprocess.run(
-            commands["stored rerun (debug=smoke)"], cwd=ROOT, check=True, stdout=subprocess.DEVNULL
-        )
-        times: dict[str, list[float]] = {name: [] for name in commands}
-        for _ in range(ROUNDS):
-            for name, command in commands.items():
-                times[name].append(processor_seconds(command))
-    reference = median(times[REFERENCE])
-    rows = {
-        name: {"processor_seconds": round(median(values), 2), "ratio": round(median(values) / reference, 2)}
-        for name, values in times.items()
+def commands_of(python: str, folder: Path, turn: int) -> dict[str, list[str]]:
+    """What is measured; a sweep begins a new ledger in every turn."""
+    own, run = ["debug=smoke", f"results_root={folder}"], [python, "run.py"]
+    many = [*run, "-m", *own, f"k={','.join(str(k) for k in range(1, JOBS + 2))}"]
+    return {
+        REFERENCE: [python, "-c", REFERENCE],
+        "import metashot": [python, "-c", "import metashot"],
+        "stored rerun (debug=smoke)": [*run, *own],
+        "stage=plan (debug=smoke)": [*run, *own, "stage=plan"],
+        "stage=evaluat": [*run, *own, "stage=evaluat"],
+        "method=chanel": [*run, *own, "method=chanel"],
+        "k=many": [*run, *own, "k=many"],
+        "--help": [*run, "--help"],
+        ONE: [*run, "-m", *own, "k=1", f"hydra.sweep.dir={folder}/one-{turn}"],
+        MANY: [*many, f"hydra.sweep.dir={folder}/many-{turn}"],
+        FINISHED: [*many, f"hydra.sweep.dir={folder}/many-{turn}"],
     }
-    for name, row in rows.items():
-        print(f"{name:32} {row['processor_seconds']:6.2f} s  {row['ratio']:5.2f}")
-    (Path(__file__).parent / "results.json").write_text(
-        json.dumps({"rounds": ROUNDS, "commands": rows}, indent=2) + "\n"
-    )
+
+
+def measured(checkouts: list[Path], rounds: int, scratch: Path) -> list[dict[str, list[float]]]:
+    """Seconds of every command in every checkout, in turn; the first turn stores results and bytecode."""
+    pythons = [sys.executable, *(str(checkout / ".venv/bin/python") for checkout in checkouts[1:])]
+    times: list[dict[str, list[float]]] = [{} for _ in checkouts]
+    for turn in range(rounds + 1):
+        for number, (checkout, python) in enumerate(zip(checkouts, pythons, strict=True)):
+            for name, command in commands_of(python, scratch / str(number), turn).items():
+                seconds = processor_seconds(command, checkout)
+                if turn:
+                    times[number].setdefault(name, []).append(seconds)
+    return times
+
+
+def summary(times: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """Medians, and ratios to the reference."""
+    medians = {name: median(values) for name, values in times.items()}
+    medians["a stored job more in a sweep"] = (medians[MANY] - medians[ONE]) / JOBS
+    return {
+        name: {"processor_seconds": round(value, 2), "ratio": round(value / medians[REFERENCE], 3)}
+        for name, value in medians.items()
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--against", type=Path)
+    options = parser.parse_args()
+    os.environ |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed program has its bytecode
+    with tempfile.TemporaryDirectory() as folder:
+        os.environ["PYTHONPYCACHEPREFIX"] = f"{folder}/bytecode"
+        checkouts = [ROOT, *([options.against.resolve()] if options.against else [])]
+        rows = [summary(times) for times in measured(checkouts, options.rounds, Path(folder))]
+    for name, row in rows[0].items():
+        earlier = f"   before {rows[1][name]['processor_seconds']:6.2f} s" if len(rows) > 1 else ""
+        print(f"{name:32} {row['processor_seconds']:6.2f} s  {row['ratio']:6.3f}{earlier}")
+    content = {"rounds": options.rounds, "commands": rows[0], **({"before": rows[1]} if rows[1:] else {})}
+    (Path(__file__).parent / "results.json").write_text(json.dumps(content, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from metashot.icl.prompting.frame import TextFrame
 from metashot.icl.sequences import SequenceRules, TrainingSequence, build_sequences
 from metashot.icl.training_settings import Batching, MetaTrainSettings
 
+_FIRST_STEPS = 16
+
 
 class EpisodeStream:
     """Batches by step number; holds one window of sequences, whatever the number of steps.
@@ -54,6 +56,10 @@ class EpisodeStream:
             self._batches = self._build(window)
             self._window = window
         return self._batches[place]
+
+    def first_sequences(self) -> list[TrainingSequence]:
+        """The sequences of the first steps: what lengths are to be expected."""
+        return [one for step in range(_FIRST_STEPS) for one in self.step(step)]
 
     def micro_batches(
         self, step: int, world_size: int, rank: int, micro_batch_size: int

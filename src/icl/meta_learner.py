@@ -16,9 +16,11 @@ from torch import Tensor
 
 from metashot.data.source import TaskSource
 from metashot.data.task import Example
+from metashot.engine.models.free_memory import free_memory
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.scoring.request import MakeScorer
 from metashot.engine.training.learner import StepReport, ensure_finite
+from metashot.engine.training.optimizers import state_bytes_per_weight
 from metashot.engine.training.ranks import leads, max_over_ranks, rank, world_size
 from metashot.engine.training.trainable import TrainableModel
 from metashot.icl.cell import PromptRules, Truncation
@@ -27,9 +29,15 @@ from metashot.icl.episode_stream import batch_identity, episode_stream, training
 from metashot.icl.held_out import collapsed_tasks, held_out_metrics, load_held_out
 from metashot.icl.objective import LossWeights, TargetLoss
 from metashot.icl.sequences import TrainingSequence
+from metashot.icl.slices import longest_sequence, pick_slices
 from metashot.icl.training_settings import Batching, MetaTrainSettings
 
 _log = logging.getLogger(__name__)
+_GRADIENT_BYTES = 4
+_KEPT_SLICES = "trainer.micro_batch_size stays %d, as it was before"
+_SMALLER_SLICES = (
+    "trainer.micro_batch_size was %d before, which is too many here: dropout draws anew from here"
+)
 
 
 class MetaLearner:
@@ -71,6 +79,29 @@ class MetaLearner:
             settings.loop.steps,
         )
         self._cut_told = False
+        self._micro_batch_size = self._sliced()
+
+    def _sliced(self) -> int:
+        """The number of `trainer.micro_batch_size`, or what the process with the least memory can take."""
+        asked = self._settings.episodes.micro_batch_size
+        if asked != "auto":
+            return asked
+        parameters = [one for one in self._trainable.loss.parameters() if one.requires_grad]
+        pending = sum(one.numel() for one in parameters) * (
+            _GRADIENT_BYTES + state_bytes_per_weight(self._settings.optimizer)
+        )
+        picked = pick_slices(
+            self._settings,
+            self._language_model.model.config,
+            self._stream.first_sequences(),
+            context_length=self._language_model.context_length,
+            free=free_memory(str(self.device)) - pending,
+            on_gpu=self.device.type == "cuda",
+            processes=world_size(),
+        )
+        if leads():
+            _log.info(picked.line())
+        return -max_over_ranks(-picked.size, self.device)
 
     @property
     def device(self) -> torch.device:
@@ -83,8 +114,9 @@ class MetaLearner:
         everything = self._stream.step(step)
         # A sequence without a scored target (an empty input in channel training) has no mean to take part with.
         counted = max(1, sum(sequence.target_tokens > 0 for sequence in everything))
-        micro_batches = self._stream.micro_batches(step, world_size(), rank(), episodes.micro_batch_size)
-        pad_to = self._pad_to() if episodes.batching is Batching.PADDED else 0
+        micro_batches = self._stream.micro_batches(step, world_size(), rank(), self._micro_batch_size)
+        padded = episodes.batching is Batching.PADDED
+        pad_to = longest_sequence(self._settings, self._language_model.context_length) if padded else 0
         loss = torch.zeros((), device=self.device)
         by_task = torch.zeros(len(self._task_names), device=self.device)
         for place, sequences in enumerate(micro_batches):
@@ -130,11 +162,6 @@ class MetaLearner:
         }
         return {**by_task, "demonstrations_cut": (float(cut), float(shown))}
 
-    def _pad_to(self) -> int:
-        limits = self._settings.episodes.limits
-        longest = limits.sequence if self._settings.shots else limits.per_example
-        return min(longest, self._language_model.context_length)
-
     def set_learning_rate(self, rate: float) -> None:
         """Step at this rate from here on, whatever the schedule."""
         updater = self._trainable.updater
@@ -162,12 +189,16 @@ class MetaLearner:
         self._trainable.load_weights(weights)
 
     def state(self) -> Any:
-        """Optimizer and loss-scale state."""
-        return self._trainable.state()
+        """Optimizer and loss-scale state, and how steps are sliced, on which what dropout draws depends."""
+        return {**self._trainable.state(), "micro_batch_size": self._micro_batch_size}
 
     def load_state(self, state: Any) -> None:
-        """Put the state back."""
+        """Put the state back; slices stay as they were unless less fits here."""
         self._trainable.load_state(state)
+        kept = int(state.get("micro_batch_size", self._micro_batch_size))
+        if leads() and kept != self._micro_batch_size:
+            _log.info(_KEPT_SLICES if kept < self._micro_batch_size else _SMALLER_SLICES, kept)
+        self._micro_batch_size = min(kept, self._micro_batch_size)
 
     def export(self, folder: Path) -> None:
         """Config and tokenizer, so that the checkpoint loads as `model=local`."""

@@ -132,8 +132,10 @@ def _check(settings: MetaTrainSettings) -> None:
             f"{episodes.batch_size} sequences cannot be shared evenly by {world_size()} processes",
             "make it a multiple",
         )
-    if episodes.micro_batch_size < 1:
-        raise ConfigError("trainer.micro_batch_size", f"{episodes.micro_batch_size} is not positive", "try 8")
+    if episodes.micro_batch_size != "auto" and episodes.micro_batch_size < 1:
+        raise ConfigError(
+            "trainer.micro_batch_size", f"{episodes.micro_batch_size} is not positive", "auto, or 1 and more"
+        )
     if (
         min(episodes.token_weight, episodes.option_weight) < 0
         or not episodes.token_weight + episodes.option_weight

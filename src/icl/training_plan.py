@@ -7,14 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 from metashot.data.source import TaskSource
-from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.free_memory import free_memory
+from metashot.engine.models.loading import LazyLanguageModel, resolve_device
 from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize
 from metashot.icl.episode_stream import episode_stream
 from metashot.icl.meta_training import chosen_tasks, load_pools
+from metashot.icl.sequences import TrainingSequence
+from metashot.icl.slices import pick_slices
 from metashot.icl.training_settings import MetaTrainSettings
 
-_SAMPLED_STEPS = 16
 _BACKWARD_FACTOR = 3
 """A backward pass costs two forward passes of matrix products."""
 
@@ -30,6 +32,7 @@ class TrainingPlan:
         tokens: tokens of a sequence.
         target_tokens: scored tokens of a sequence.
         longest: tokens of the longest sequence seen.
+        sequences: those of the first steps.
     """
 
     tasks: int
@@ -38,6 +41,7 @@ class TrainingPlan:
     tokens: float
     target_tokens: float
     longest: int
+    sequences: tuple[TrainingSequence, ...] = ()
 
     def flops(self, config: Any) -> float:
         """Floating-point operations of the whole training (a multiply-add is two)."""
@@ -59,7 +63,7 @@ def plan_training(
     chosen = chosen_tasks(tasks, settings.episodes.training_tasks, settings.episodes.training_tasks_draw)
     pools = load_pools(source, chosen, settings.episodes)
     stream = episode_stream(settings, model.tokenizer, model.context_length, pools)
-    sequences = [one for step in range(_SAMPLED_STEPS) for one in stream.step(step)]
+    sequences = stream.first_sequences()
     return TrainingPlan(
         tasks=len(chosen),
         steps=settings.loop.steps,
@@ -67,6 +71,7 @@ def plan_training(
         tokens=sum(one.tokens for one in sequences) / len(sequences),
         target_tokens=sum(one.target_tokens for one in sequences) / len(sequences),
         longest=max(one.tokens for one in sequences),
+        sequences=tuple(sequences),
     )
 
 
@@ -87,3 +92,27 @@ def training_line(plan: TrainingPlan, config: Any, state_bytes: float) -> str:
         f"at least {duration(seconds)} of float32 arithmetic on this machine; "
         f"{state:,.0f} MB of weights, gradients and optimizer state"
     )
+
+
+def slices_line(
+    plan: TrainingPlan, settings: MetaTrainSettings, model: LazyLanguageModel, config: Any, state_bytes: float
+) -> str:
+    """One line: what `trainer.micro_batch_size=auto` would pick with the memory that is free here now.
+
+    Args:
+        plan: from `plan_training`.
+        settings: of the training.
+        model: what would be trained.
+        config: its transformers config.
+        state_bytes: of the optimizer, per weight.
+    """
+    device = str(resolve_device(model.spec.device))
+    pending = ModelSize.of(config).stored_weights * (4 if settings.trainable.lora else 8 + state_bytes)
+    return pick_slices(
+        settings,
+        config,
+        plan.sequences,
+        context_length=model.context_length,
+        free=free_memory(device) - pending,
+        on_gpu=device.startswith("cuda"),
+    ).line()

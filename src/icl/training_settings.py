@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from metashot.data.episodes import TaskSampling
 from metashot.data.task import Example
@@ -59,7 +59,8 @@ class EpisodeConfig:
         balanced_labels: draw every label of a task equally often, each example's by itself.
         batching: `bucketed`, `packed` or `padded`.
         batch_size: sequences of an optimizer step, over all processes.
-        micro_batch_size: sequences of one forward pass; the rest of a step is accumulated.
+        micro_batch_size: sequences of one forward pass, the rest of a step is accumulated; `auto` takes what fits
+            into the memory that is free (`icl.slices`).
         bucket_batches: batches among which lengths are sorted.
         limits: token limits.
     """
@@ -80,7 +81,7 @@ class EpisodeConfig:
     released_free_form: bool = False
     batching: Batching = Batching.BUCKETED
     batch_size: Positive = 8
-    micro_batch_size: Positive = 8
+    micro_batch_size: Positive | Literal["auto"] = "auto"
     bucket_batches: Positive = 16
     limits: LengthLimits = field(default_factory=LengthLimits)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -14,8 +13,7 @@ from metashot.engine.files import write_atomic, write_json
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
-from metashot.engine.runs.results import PREDICTIONS_FILE, FinishedCell
-from metashot.engine.runs.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
+from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.engine.training.ranks import leads
 from metashot.icl.checkpoint_choice import checkpoint_folder
 from metashot.icl.evaluation import EvaluationCost, evaluate
@@ -26,7 +24,7 @@ from metashot.icl.plan import plan_evaluation
 from metashot.icl.progress import CellProgress
 from metashot.icl.sequence_labels import english_words
 from metashot.icl.trained_method import check_method, follow_checkpoint
-from metashot.stages.context import RunContext, show_notes
+from metashot.stages.context import RunContext, show_notes, track_evaluation
 from metashot.stages.icl_training import in_context, trained_folder, training_settings
 from metashot.stages.preparation import show_data_checks
 from metashot.stages.task_source import choose_tasks
@@ -46,7 +44,7 @@ def evaluate_stage(run: RunContext) -> float:
     run.console.print(cost_line(outcome.cost), soft_wrap=True)
     show_notes(run.console, outcome.notes)
     run.record.write("running", cost=asdict(outcome.cost), notes=list(outcome.notes))
-    _track(run, outcome.cells, summary)
+    track_evaluation(run, outcome.cells, summary)
     return summary.mean.value
 
 
@@ -61,7 +59,7 @@ def plan_stage(run: RunContext) -> None:
 
 def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
     from metashot.engine.training.optimizers import state_bytes_per_weight
-    from metashot.icl.training_plan import plan_training, training_line
+    from metashot.icl.training_plan import plan_training, slices_line, training_line
 
     settings, tasks = training_settings(run.config), choose_tasks(run.config)
     try:
@@ -69,8 +67,10 @@ def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
     except DataError as error:
         run.console.print(f"training cannot be priced: {error}", soft_wrap=True)
         return
-    line = training_line(plan, model.spec.read_sizes(), state_bytes_per_weight(settings.optimizer))
-    run.console.print(line, soft_wrap=True)
+    config, state_bytes = model.spec.read_config(), state_bytes_per_weight(settings.optimizer)
+    run.console.print(training_line(plan, config, state_bytes), soft_wrap=True)
+    if settings.episodes.micro_batch_size == "auto":
+        run.console.print(slices_line(plan, settings, model, config, state_bytes), soft_wrap=True)
 
 
 def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
@@ -165,16 +165,3 @@ def cost_line(cost: EvaluationCost) -> str:
         f"{cost.computed_cells} cells computed, {cost.reused_cells} reused; {cost.tokens_computed:,} tokens computed, "
         f"{ratio:.1f} times fewer than without prefix sharing"
     )
-
-
-def _track(run: RunContext, cells: Sequence[FinishedCell], summary: Summary) -> None:
-    results = [asdict(cell.result) for cell in cells]
-    names = ["value_percent" if name == "value" else name for name in results[0]]
-    shown = [[100 * v if name == "value" else v for name, v in row.items()] for row in results]
-    run.tracker.table("results", names, shown)
-    if run.config.logger.predictions:
-        columns = ("task", "seed", "index", "gold", "prediction", "options", "nll")
-        rows = [[getattr(p, name) for name in columns] for cell in cells for p in cell.predictions]
-        run.tracker.table("predictions", columns, [[*row[:5], list(row[5]), list(row[6])] for row in rows])
-    run.tracker.artifact("predictions", "predictions", run.output / PREDICTIONS_FILE)
-    run.tracker.summary(summary.tracked())

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from metashot.engine.errors import ConfigError
 from metashot.engine.launched import launched_ranks
 
-_MULTIRUN = {"-m", "--multirun"}
+MULTIRUN = {"-m", "--multirun"}
 _QUIET = ("hydra.output_subdir=null", "hydra/job_logging=disabled")
 """Hydra's own files and log, switched off on all ranks but the first."""
 
@@ -47,7 +47,7 @@ class Launch:
 
         join_ranks()
         self.stamp, self.leads = from_first(self.stamp), leads()
-        if _MULTIRUN & set(sys.argv):
+        if MULTIRUN & set(sys.argv):
             raise ConfigError(
                 "--multirun",
                 "one launch of several processes runs one job",

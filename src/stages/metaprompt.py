@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from rich.table import Table
@@ -9,7 +10,6 @@ from rich.table import Table
 from metashot.engine.files import write_atomic, write_json
 from metashot.engine.metrics.scale import in_percent
 from metashot.engine.models.loading import LanguageModel, load_model
-from metashot.engine.runs.results import PREDICTIONS_FILE
 from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
 from metashot.metaprompt.meta.cuts import describe as describe_cuts
@@ -20,7 +20,7 @@ from metashot.metaprompt.meta.training import load_meta_learned, meta_train
 from metashot.metaprompt.soft_prompt import nearest_tokens
 from metashot.metaprompt.tuning.cuts import cut_notes
 from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
-from metashot.stages.context import RunContext, show_notes
+from metashot.stages.context import RunContext, show_notes, track_evaluation
 from metashot.stages.metaprompt_settings import (
     checkpoint_root,
     loop_settings,
@@ -89,8 +89,9 @@ def evaluate_stage(run: RunContext) -> float:
     notes = cut_notes((cell.result for cell in cells), settings.max_tokens)
     show_notes(run.console, notes)
     run.record.write("running", notes=notes)
-    run.tracker.artifact("predictions", "predictions", run.output / PREDICTIONS_FILE)
-    run.tracker.summary(summary.tracked())
+    if settings.prompt_path is not None:
+        run.tracker.uses(Path(settings.prompt_path).expanduser())
+    track_evaluation(run, cells, summary)
     return summary.mean.value
 
 

@@ -16,7 +16,7 @@ def report_stage(run: RunContext) -> None:
     """Write tables, plots and the page of the runs in `runs` (by default all under `results_root` and this one)."""
     keys = run.config.report
     folders = _run_folders(run) or (run.results_root, *_own_results(run))
-    settings = ReportSettings(folders, keys.folder or run.output, **fields_of(keys))
+    settings = ReportSettings(folders, keys.folder or run.output, own=run.output, **fields_of(keys))
     outcome = write_report(settings, run.console)
     for path in outcome.files:
         if path.suffix == ".html":

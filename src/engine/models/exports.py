@@ -8,13 +8,12 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from safetensors import SafetensorError
-
 from metashot.data.files import remove_leftovers, temporary_beside
 from metashot.data.json_text import read_json
 from metashot.data.seals import sealed, unsealed
-from metashot.engine.errors import ConfigError, ModelError, OutputError
-from metashot.engine.files import fsync_folder, output_errors, sha256_file, sha256_once, write_json
+from metashot.engine.errors import ConfigError, ModelError
+from metashot.engine.files import fsync_folder, sha256_file, sha256_once, write_json
+from metashot.engine.weight_output import weight_output_errors
 
 EXPORT_SEAL = "metashot.json"
 """Beside the exported files: sha256 of each of them, sealed."""
@@ -34,7 +33,7 @@ def exporting(target: Path) -> Generator[Path]:
         raise ConfigError("hydra.run.dir", f"{str(target)!r} exists", "export into another run's folder")
     staging = temporary_beside(target)
     try:
-        with _export_errors(target):
+        with weight_output_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             remove_leftovers(target.parent)
             staging.mkdir()
@@ -79,13 +78,3 @@ def _seal(folder: Path) -> None:
         if path.name != CARD:
             files[path.name] = sha256_file(path)
     write_json(folder / EXPORT_SEAL, sealed({"files": files}))
-
-
-@contextmanager
-def _export_errors(target: Path) -> Generator[None]:
-    """A full disk reaches us as OSError or, through safetensors, as SafetensorError."""
-    try:
-        with output_errors(target):
-            yield
-    except SafetensorError as error:
-        raise OutputError(str(target), f"cannot write: {error}", "free the disk") from error

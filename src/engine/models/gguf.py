@@ -19,6 +19,7 @@ from metashot.engine.errors import ModelError
 from metashot.engine.files import fsync_folder, output_errors, sha256_file, sha256_once, write_json
 from metashot.engine.models.gguf_files import GgufFile
 from metashot.engine.models.weights import first_line
+from metashot.engine.weight_output import weight_output_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -137,7 +138,7 @@ def _write_converted(source: GgufFile, folder: Path) -> None:
     if whole.parent == folder:
         whole.unlink()
     _log.info("writing %d tensors of %s", len(model.state_dict()), type(model).__name__)
-    with output_errors(folder):
+    with weight_output_errors(folder):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         for (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -37,6 +37,31 @@ def context_length(config: Any) -> int:
         if value:
             return int(value)
     return 1 << 30
+
+
+_ATTENTION_DROPOUTS = ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob")
+_RESIDUAL_DROPOUTS = (
+    "resid_pdrop",
+    "resid_dropout",
+    "residual_dropout",
+    "hidden_dropout",
+    "hidden_dropout_prob",
+    "dropout",
+)
+
+
+def attention_dropout(config: Any) -> float:
+    """Probability with which a text config drops attention weights in training; 0 where it knows no such key."""
+    return _first(config, _ATTENTION_DROPOUTS)
+
+
+def residual_dropout(config: Any) -> float:
+    """The same for what attention and MLP add to the residual stream."""
+    return _first(config, _RESIDUAL_DROPOUTS)
+
+
+def _first(config: Any, keys: Sequence[str]) -> float:
+    return next((float(value) for key in keys if (value := getattr(config, key, None))), 0.0)
 
 
 def sizes_of(written: Mapping[str, Any]) -> SimpleNamespace | None:

@@ -35,10 +35,12 @@ class ReportSettings(ReportConfig):
     Attributes:
         runs: output folders, or folders above them.
         output: where the report is written.
+        own: the folder of the run that reports; it ends after its report.
     """
 
     runs: tuple[Path, ...]
     output: Path
+    own: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -66,7 +68,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     Raises:
         OutputError: no results, results of mixed formats, or the output folder cannot be written or was removed.
     """
-    outputs = read_outputs(settings.runs)
+    outputs = read_outputs(settings.runs, settings.own)
     draws, level, seed = settings.draws, settings.level, settings.seed
     answers, left_out = collect_answers(outputs, _targets, draws=draws, level=level, seed=seed)
     tests, untested = compare_pairs(answers, settings.permutations, seed)

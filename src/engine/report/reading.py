@@ -39,8 +39,12 @@ class Outputs:
     problems: tuple[str, ...]
 
 
-def read_outputs(places: Sequence[Path]) -> Outputs:
+def read_outputs(places: Sequence[Path], own: Path | None = None) -> Outputs:
     """Read every output folder at or below `places`.
+
+    Args:
+        places: folders of runs, or folders above them.
+        own: the folder of the run that reads, which may be a job of a sweep.
 
     Raises:
         OutputError: nothing found, a file of another format version, or one that is no results file.
@@ -57,20 +61,21 @@ def read_outputs(places: Sequence[Path]) -> Outputs:
     results = results.with_columns(conditions.gather(results["run"]).alias("condition"))
     predictions = pl.concat([_numbered(number, folder.predictions) for number, folder in enumerate(folders)])
     results, conflicts = _without_conflicts(results, runs)
-    return Outputs(runs, results, predictions, (*unfinished_sweeps(places), *conflicts, *found))
+    return Outputs(runs, results, predictions, (*unfinished_sweeps(places, own), *conflicts, *found))
 
 
 def _numbered(number: int, frame: pl.DataFrame) -> pl.DataFrame:
     return frame.with_columns(pl.lit(number).alias("run"))
 
 
-def unfinished_sweeps(places: Sequence[Path]) -> list[str]:
-    """A sentence for every sweep at or below `places` that has jobs left to run, or that failed."""
+def unfinished_sweeps(places: Sequence[Path], own: Path | None = None) -> list[str]:
+    """A sentence for every sweep at or below `places` that has jobs left to run, or that failed; not for the `own` job."""
     problems: list[str] = []
     for header in sorted({path for place in places for path in place.rglob(f"ledger/{HEADER}")}):
         folder = header.parent.parent
         records = Ledger(folder).records()
-        left = [r for r in records if r.state not in (JobState.FINISHED, JobState.PRUNED)]
+        ended = (JobState.FINISHED, JobState.PRUNED)
+        left = [r for r in records if r.state not in ended and not (own and r.folder == str(own))]
         if left:
             numbers = ", ".join(f"{r.number} ({r.state.value})" for r in left[:_SHOWN_JOBS])
             more = f" and {len(left) - _SHOWN_JOBS} more" if len(left) > _SHOWN_JOBS else ""

@@ -7,6 +7,7 @@ of a method are named alike, so that curves over k stay together.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,7 +59,12 @@ def variant_names(runs: Sequence[Run]) -> list[str]:
     different = [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]
     if not different:
         return [run.folder.name for run in runs]
-    return [", ".join(f"{key}={run.config.get(key)}" for key in different) for run in runs]
+    return [", ".join(f"{key}={_word(run.config.get(key))}" for key in different) for run in runs]
+
+
+def _word(value: Any) -> str:
+    """A value as the command line takes it: null and true, not None and True."""
+    return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
 def _is_label(key: str) -> bool:

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -138,7 +139,8 @@ def read_run(folder: Path) -> SavedRun:
         ) from None
 
 
-def package_versions() -> dict[str, str]:
+@cache
+def package_versions() -> Mapping[str, str]:
     """Installed versions of the packages that can change a number."""
     found: dict[str, str] = {}
     for name in _PACKAGES:
@@ -149,8 +151,9 @@ def package_versions() -> dict[str, str]:
     return found
 
 
+@cache
 def git_commit() -> str | None:
-    """The checkout's commit, with `-dirty` when files differ from it; None outside a checkout."""
+    """The checkout's commit when this process first asked, with `-dirty` when files differ from it; None outside a checkout."""
     folder = Path(__file__).parent
     try:
         described = subprocess.run(

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
+from metashot.engine.models.activations import gelu_in_place
 from metashot.engine.scoring.attention import Kernel
-from metashot.engine.scoring.own_modules import fused_activations, own_attention
+from metashot.engine.scoring.own_modules import own_attention
 
 NAME = "metashot_shared_prefixes"
 """How the attention function and the mask function are called in transformers' registries."""
@@ -84,7 +85,7 @@ def attention_handled_by(model: PreTrainedModel, handler: AttentionHandler) -> G
     token = _handler.set(handler)
     try:
         with ExitStack() as stack:
-            stack.enter_context(fused_activations(model))
+            stack.enter_context(gelu_in_place(model))
             stack.enter_context(own_attention(model, _attention))
             if "forward" in vars(model):  # compiled: the engine's shapes change at every batch
                 stack.enter_context(torch.compiler.set_stance("force_eager"))

@@ -1,4 +1,4 @@
-"""Parts of models that need a hand: attention that bypasses transformers' interface, and a slow activation."""
+"""Attention modules that bypass transformers' interface."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-from transformers.activations import NewGELUActivation
 
 Attention = Callable[..., tuple[Tensor, None]]
 """An attention function as in transformers' registry, giving [1, t, h, e]."""
@@ -46,20 +44,3 @@ def _through(attention: Attention, module: nn.Module, scale: float, window: int 
         return out.transpose(1, 2), None
 
     return attend
-
-
-@contextmanager
-def fused_activations(model: nn.Module) -> Generator[None]:
-    """Inside, GPT-2's GELU takes one pass over its input instead of eight; the same to the last bits but one."""
-    changed = [module for module in model.modules() if isinstance(module, NewGELUActivation)]
-    try:
-        for module in changed:
-            module.forward = _fused_gelu
-        yield
-    finally:
-        for module in changed:
-            vars(module).pop("forward", None)
-
-
-def _fused_gelu(input: Tensor) -> Tensor:
-    return torch.ops.aten.gelu_(input, approximate="tanh")

@@ -174,8 +174,9 @@ class JsonlTracker:
         append_lines(self._path, [{"uses": str(path)}])
 
     def finish(self, status: Status) -> None:
-        """Append how the run ended."""
-        append_lines(self._path, [{"status": status}])
+        """Append how the run ended; one that ended before any record leaves no file."""
+        if status == "ok" or self._path.exists():
+            append_lines(self._path, [{"status": status}])
 
 
 @contextmanager

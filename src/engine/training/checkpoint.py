@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
 
 from metashot.data.json_text import parse_json, read_json
 from metashot.engine.errors import CheckpointError, OutputError
 from metashot.engine.files import digest_of, fsync_folder, hold, output_errors, sha256_file
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from metashot.engine.training.state_tree import join_tree, split_tree
+from metashot.engine.weight_output import weight_output_errors
 
 if TYPE_CHECKING:
     import torch
@@ -116,7 +116,7 @@ class CheckpointStore:
         self.remove_leftovers()
         staging = self.root / f".{target.name}.{os.getpid()}{_STAGING_SUFFIX}"
         try:
-            with _save_errors(target):
+            with weight_output_errors(target):
                 staging.mkdir()
                 if export is not None:
                     export(staging)
@@ -338,12 +338,12 @@ def _write_parts(
     tensors, values = split_tree(state)
     metadata = {"format": "pt"}  # transformers loads a .safetensors file only when it names its framework
     for name, part in ((_weights_file(staging), distinct_tensors(weights)), (STATE_TENSORS, tensors)):
-        with _save_errors(target / name):
+        with weight_output_errors(target / name):
             if sharded_among(part.values()):
                 write_safetensors(part, staging / name, metadata, gather or whole)
             else:
                 save_file(part, staging / name, metadata=metadata)
-    with _save_errors(target / STATE_VALUES):
+    with weight_output_errors(target / STATE_VALUES):
         (staging / STATE_VALUES).write_text(json.dumps(values) + "\n", encoding="utf-8")
 
 
@@ -379,13 +379,3 @@ def _is_whole(folder: Path) -> bool:
 def _fsync_file(path: Path) -> None:
     with path.open("rb") as stream:
         os.fsync(stream.fileno())
-
-
-@contextmanager
-def _save_errors(target: Path) -> Generator[None]:
-    """A full disk reaches us as OSError or, through safetensors, as SafetensorError."""
-    try:
-        with output_errors(target):
-            yield
-    except SafetensorError as error:
-        raise OutputError(str(target), f"cannot write: {error}", "free the disk") from error

@@ -75,12 +75,15 @@ class TrainableConfig:
 
     Attributes:
         precision: `float32`, `bfloat16` (autocast, float32 weights) or `float16` (the same with loss scaling; GPU).
+        attention_dropout: probability with which attention weights are dropped; None keeps the model's published
+            value (GPT-2: 0.1). At 0 the fused kernel of CPUs applies.
         gradient_checkpointing: recompute activations in the backward pass.
         compile: run the transformer through torch.compile.
         lora: train low-rank updates only, or None for all weights.
     """
 
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    attention_dropout: Dropout | None = None
     gradient_checkpointing: bool = False
     compile: bool = False
     lora: LoraConfig | None = None

@@ -17,6 +17,8 @@ from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
 from metashot.engine.errors import ConfigError, ModelError
+from metashot.engine.models.activations import fuse_gelu
+from metashot.engine.models.attention_dropout import set_attention_dropout
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import distinct_tensors
 from metashot.engine.training.config import OptimizerConfig, TrainableConfig
@@ -186,6 +188,9 @@ def _check(settings: TrainableConfig, model: PreTrainedModel, device: torch.devi
 
 def _configure(model: PreTrainedModel, settings: TrainableConfig) -> None:
     model.train()
+    fuse_gelu(model)
+    if settings.attention_dropout is not None:
+        set_attention_dropout(model, settings.attention_dropout)
     if settings.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         if settings.lora is not None:

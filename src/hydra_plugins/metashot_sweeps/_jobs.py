@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 PINNED = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "+hydra.job.env_set.")
 """What `Jobs.launch` adds to a job's own overrides."""
+_OF_A_FOLDER = ("hydra", "logger")
+"""Nodes that speak of a folder that only a running job has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,13 +108,10 @@ class Jobs:
 
     def compose(self, overrides: Sequence[str]) -> Job:
         """Compose a job without running it; a bad override raises here, before any job starts."""
-        composed = self._loader.load_sweep_config(self.config, list(overrides))
+        composed = self._loader.composed(self.config, overrides)
         self._check_lists(composed, overrides)
-        with open_dict(composed):
-            for node in ("hydra", "logger"):  # they speak of a folder that only a running job has
-                composed.pop(node, None)
-        plain: Any = OmegaConf.to_container(composed, resolve=True)
-        return Job(tuple(overrides), plain)
+        keys = [str(key) for key in composed if key not in _OF_A_FOLDER]
+        return Job(tuple(overrides), {key: _plain(composed, key) for key in keys})
 
     def launch(self, records: Sequence[JobRecord], environment: Sequence[Mapping[str, str]] = ()) -> None:
         """Run these jobs, each in a folder that its number names, or that `hydra.sweep.subdir` makes of it.
@@ -142,7 +141,7 @@ class Jobs:
             log.exception("the launcher failed; jobs it was running stay in the state `running`")
 
     def _subdir(self, record: JobRecord) -> str:
-        composed = self._loader.load_sweep_config(self.config, list(record.overrides))
+        composed = self._loader.composed(self.config, record.overrides)
         with open_dict(composed):
             composed.hydra.job.num = composed.hydra.job.id = record.number
         return str(composed.hydra.sweep.subdir)
@@ -194,7 +193,8 @@ def _disk_is_full(folder: Path) -> OutputError:
 class OnceLoader:
     """Hydra's config loader, which composes each job once; launchers ask again for what was composed to check it.
 
-    What a launcher adds (`hydra.sweep.dir=`, ...) is set in a copy. A worker of another process has no copies.
+    What a launcher adds (`hydra.sweep.dir=`, ...) is set when a job starts, which is when its config is handed out. A
+    worker of another process has none.
 
     Args:
         loader: Hydra's.
@@ -212,18 +212,32 @@ class OnceLoader:
     def __reduce__(self) -> tuple[Any, ...]:
         return OnceLoader, (self._loader,)
 
+    def composed(self, master_config: DictConfig, overrides: Sequence[str]) -> DictConfig:
+        """A job's config as it is kept; not to be changed but by what the job itself will set."""
+        own = tuple(overrides)
+        if own not in self._composed:
+            self._composed[own] = self._loader.load_sweep_config(master_config, list(own))
+        return self._composed[own]
+
     def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
         """Hydra's method of that name."""
         own = [word for word in sweep_overrides if not word.startswith(PINNED)]
         pinned = [word for word in sweep_overrides if word.startswith(PINNED)]
-        if tuple(own) not in self._composed:
-            self._composed[tuple(own)] = self._loader.load_sweep_config(master_config, own)
-        config = copy.deepcopy(self._composed[tuple(own)])
-        if pinned:
-            self._composed.pop(tuple(own))  # it starts now, and is not asked for again
+        config = self.composed(master_config, own)
+        if not pinned:
+            return copy.deepcopy(config)
+        del self._composed[tuple(own)]  # it starts now, and is not asked for again
         for override in OverridesParser.create().parse_overrides(pinned):
             OmegaConf.update(config, override.get_key_element().lstrip("+"), override.value(), force_add=True)
         return config
+
+
+def _plain(config: DictConfig, key: str) -> Any:
+    """A top-level value of a config, its interpolations resolved."""
+    if OmegaConf.is_missing(config, key):
+        return "???"
+    value = config[key]
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
 def run_all(jobs: Jobs, rows: Sequence[Sequence[str]]) -> list[JobRecord]:

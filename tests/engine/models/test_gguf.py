@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
+from safetensors import SafetensorError
 from transformers import T5Config, T5ForConditionalGeneration
 
-from metashot.engine.errors import ModelError
+from metashot.engine.errors import ModelError, OutputError
 from metashot.engine.models import gguf
 from metashot.engine.models.gguf_files import gguf_on_disk, packaged_gguf
 from metashot.engine.models.loading import LazyLanguageModel
@@ -141,6 +142,19 @@ def test_the_converted_folder_is_for_the_group(tmp_path):
         os.umask(before)
     assert folder.stat().st_mode & 0o777 == 0o750
     assert {file.stat().st_mode & 0o777 for file in folder.iterdir()} == {0o640}
+
+
+def test_a_full_disk_is_said_and_nothing_is_left(tmp_path, monkeypatch):
+    """safetensors has an error of its own for it."""
+    write_gguf(tmp_path / "tiny.gguf", "qwen2", tiny_qwen("qwen2"))
+
+    def full(*_, **__):
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr("transformers.modeling_utils.safe_save_file", full)
+    with pytest.raises(OutputError, match=r"cannot write: .*No space left on device .*\(free the disk\)"):
+        gguf.convert_gguf(gguf_on_disk(tmp_path / "tiny.gguf"))
+    assert [path.name for path in (tmp_path / "cache" / "models").iterdir()] == [".conversion.lock"]
 
 
 class FakePackages:

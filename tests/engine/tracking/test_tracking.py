@@ -70,6 +70,11 @@ def test_jsonl_rows_are_read_back(tmp_path):
     assert rows[-1] == {"status": "ok"}
 
 
+def test_a_run_that_ends_before_any_record_leaves_no_rows(tmp_path):
+    JsonlTracker(LABEL, CONFIG, folder=tmp_path).finish("failed")
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
 @pytest.mark.parametrize(
     ("package", "kind"),
     [
@@ -140,12 +145,15 @@ class TestWandb:
     ):
         for name, value in wandb_server.environment.items():
             monkeypatch.setenv(name, value)
-        training = replace(LABEL, job_type="train")
-        for step in (1, 2):
+        training, told = replace(LABEL, job_type="train"), []
+        for step, status in ((1, "interrupted"), (2, "ok")):
             tracker = WandbTracker(training, CONFIG, folder=tmp_path)
             tracker.log({"train/loss": 1 / step}, step=step)
-            tracker.finish("failed" if step == 1 else "ok")
-        (run_id,) = wandb_server.store.runs
+            tracker.finish(status)
+            ((run_id, run),) = wandb_server.store.runs.items()
+            summary = json.loads(wandb_server.store.streams[run_id]["wandb-summary.json"][-1])
+            told.append((wandb_server.store.exit_codes[run_id], summary["interrupted"], run["tags"]))
+        assert told == [(255, True, ["demo", "interrupted"]), (0, False, ["demo"])]
         streamed = wandb_server.store.streams[run_id]["wandb-history.jsonl"]
         assert {json.loads(line)["train/step"] for line in streamed} == {1, 2}
         tracker = WandbTracker(LABEL, CONFIG, folder=tmp_path)
@@ -247,19 +255,22 @@ class TestWandb:
         with pytest.raises(ConfigError, match=message):
             WandbTracker(label, {}, folder=tmp_path, mode="offline", **keys)
 
-    def test_an_evaluation_names_the_run_that_made_its_checkpoint(self, tmp_path, monkeypatch, wandb_server):
+    @pytest.mark.parametrize("place", ["trained/checkpoints/step-1", "shared/supmer/step-1"])
+    def test_an_evaluation_names_the_run_that_made_its_checkpoint(
+        self, tmp_path, monkeypatch, wandb_server, place
+    ):
         for name, value in wandb_server.environment.items():
             monkeypatch.setenv(name, value)
-        trained = tmp_path / "trained"
-        tracker = WandbTracker(LABEL, {}, folder=trained, id="first")
-        (trained / "checkpoints" / "step-1").mkdir(parents=True)
-        (trained / "checkpoints" / "step-1" / "weights").write_text("w")
-        tracker.artifact("checkpoint", "checkpoint", trained / "checkpoints" / "step-1")
+        checkpoint = tmp_path / place
+        tracker = WandbTracker(LABEL, {}, folder=tmp_path / "trained", id="first")
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "weights").write_text("w")
+        tracker.artifact("checkpoint", "checkpoint", checkpoint)
         tracker.finish("ok")
-        address = wandb_tracker.address_of(trained / "checkpoints" / "step-1")
+        address = wandb_tracker.address_of(checkpoint)
         assert (address["id"], address["artifacts"]) == ("first", {"checkpoint": "checkpoint-first"})
         tracker = WandbTracker(LABEL, {}, folder=tmp_path / "evaluated", id="second")
-        tracker.uses(trained / "checkpoints" / "step-1")
+        tracker.uses(checkpoint)
         tracker.finish("ok")
         config = json.loads(wandb_server.store.runs["second"]["config"])
         assert config["built_on"]["value"] == "lab/metashot/first"
