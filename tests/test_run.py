@@ -77,6 +77,7 @@ BAD = [
         r"error: hydra.searchpath: no folder '/nope' (give file:///<folder>",
     ),
     (["logger=wandb", "tags=[a/b,'']"], r"error: tags: "),
+    (["logger.trackers=true"], r"error: logger.trackers: takes no true or false, got True"),
     (["logger=[wandb,trakio]"], r"error: logger: no choice 'trakio' (did you mean 'trackio'?)"),
     (
         ["name=${oc.env:NOT_SET}"],

@@ -135,8 +135,9 @@ def _holds_empty(value: Any) -> bool:
 
 @lru_cache(maxsize=4096)
 def _mentions(kind: Any, wanted: type) -> bool:
-    """Whether a type names `wanted` anywhere."""
-    return kind is wanted or any(_mentions(part, wanted) for part in get_args(kind))
+    """Whether a type names `wanted` anywhere, less what a callable takes."""
+    parts = [part for part in get_args(kind) if not isinstance(part, list)]
+    return kind is wanted or any(_mentions(part, wanted) for part in parts)
 
 
 def _takes_any(kind: Any) -> bool:
