@@ -90,9 +90,9 @@ class WandbTracker:
         }
         self._called = {"job_type": label.job_type, "name": label.name}
         before = _noted(folder)
-        continues = before is not None and self._called.items() <= before.items()
-        self._artifacts = dict(before["artifacts"]) if before is not None and continues else {}
-        if before is not None and continues and id is None and resume is None and _free("id", "resume"):
+        self._continues = before is not None and self._called.items() <= before.items()
+        self._artifacts = dict(before["artifacts"]) if before is not None and self._continues else {}
+        if before is not None and self._continues and id is None and resume is None and _free("id", "resume"):
             self._settings |= {"id": before["id"], "resume": "allow"}
         if not os.environ.get("WANDB_TAGS"):
             self._settings["tags"] = list(label.tags)
@@ -223,6 +223,9 @@ class WandbTracker:
             if status in ("pruned", "interrupted"):
                 self._run.summary[status] = True
                 self._run.tags = (*(self._run.tags or ()), status)
+            elif self._continues:  # it may have been interrupted before
+                self._run.summary["interrupted"] = False
+                self._run.tags = tuple(tag for tag in self._run.tags or () if tag != "interrupted")
             self._run.finish(exit_code=_EXIT_CODES[status])
 
 

@@ -145,12 +145,15 @@ class TestWandb:
     ):
         for name, value in wandb_server.environment.items():
             monkeypatch.setenv(name, value)
-        training = replace(LABEL, job_type="train")
-        for step in (1, 2):
+        training, told = replace(LABEL, job_type="train"), []
+        for step, status in ((1, "interrupted"), (2, "ok")):
             tracker = WandbTracker(training, CONFIG, folder=tmp_path)
             tracker.log({"train/loss": 1 / step}, step=step)
-            tracker.finish("failed" if step == 1 else "ok")
-        (run_id,) = wandb_server.store.runs
+            tracker.finish(status)
+            ((run_id, run),) = wandb_server.store.runs.items()
+            summary = json.loads(wandb_server.store.streams[run_id]["wandb-summary.json"][-1])
+            told.append((wandb_server.store.exit_codes[run_id], summary["interrupted"], run["tags"]))
+        assert told == [(255, True, ["demo", "interrupted"]), (0, False, ["demo"])]
         streamed = wandb_server.store.streams[run_id]["wandb-history.jsonl"]
         assert {json.loads(line)["train/step"] for line in streamed} == {1, 2}
         tracker = WandbTracker(LABEL, CONFIG, folder=tmp_path)
