@@ -10,6 +10,10 @@ import matplotlib
 
 matplotlib.use("svg")
 import matplotlib.pyplot as plt
+import numpy as np
+
+BINS = 12
+"""Points of a loss curve, each a mean over neighbouring steps."""
 
 
 def main(comparison: Path, training: Path, out: Path) -> None:
@@ -21,7 +25,7 @@ def main(comparison: Path, training: Path, out: Path) -> None:
     tasks = [*next(iter(found.values()))["tasks"], "mean"]
     for place, (rule, one) in enumerate(found.items()):
         gains = [values["trained"] - values["raw"] for values in one["tasks"].values()]
-        heights = [number + 0.25 * (place - 1) for number in range(len(tasks))]
+        heights = [number + 0.6 * ((place + 0.5) / len(found) - 0.5) for number in range(len(tasks))]
         (points,) = left.plot([*gains, one["difference"]], heights, "o", label=f"calibration {rule}")
         left.plot(one["interval"], [heights[-1]] * 2, color=points.get_color())
     left.axvline(0, color="gray", linewidth=1)
@@ -30,11 +34,16 @@ def main(comparison: Path, training: Path, out: Path) -> None:
         yticklabels=tasks,
         xlabel="trained minus raw, points; line: 95 % of the mean",
     )
-    left.legend(fontsize=7)
+    left.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.3, -0.16), ncols=3)
     names = sorted({key for row in rows for key in row if key.startswith("train/loss/")})
     for name in names:
         seen = [(row["step"], row[name]) for row in rows if name in row]
-        right.plot(*zip(*seen, strict=True), marker=".", label=name.removeprefix("train/loss/"))
+        parts = np.array_split(np.array(seen), min(BINS, len(seen)))
+        right.plot(
+            *np.stack([part.mean(axis=0) for part in parts]).T,
+            marker=".",
+            label=name.removeprefix("train/loss/"),
+        )
     right.set(xlabel="step", ylabel="loss over the options, nats")
     right.legend(fontsize=7)
     figure.tight_layout()
