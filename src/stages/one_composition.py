@@ -61,13 +61,14 @@ class KeepingLoader(ConfigLoaderImpl):
 
     def _forget(self) -> None:
         self._kept: _Composed | None = None
+        self._composes_jobs = False
         self._files: Any = None
         self._merged: dict[tuple[Any, ...], DictConfig] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         """Without what is kept: workers of other processes compose anew."""
         state = dict(vars(self))
-        for name in ("_kept", "_files", "_merged"):
+        for name in ("_kept", "_composes_jobs", "_files", "_merged"):
             del state[name]
         return state
 
@@ -86,6 +87,7 @@ class KeepingLoader(ConfigLoaderImpl):
         """Hydra's method of that name."""
         if run_mode is RunMode.MULTIRUN and not validate_sweep_overrides:  # only the mode is asked for
             mode = RunMode.MULTIRUN if MULTIRUN & set(sys.argv) else RunMode.RUN
+            self._composes_jobs = mode is RunMode.MULTIRUN
             try:
                 config = super().load_configuration(config_name, overrides, mode, from_shell, True)
             except Exception:  # a file may make this a multirun, which allows more
@@ -95,6 +97,7 @@ class KeepingLoader(ConfigLoaderImpl):
         kept, self._kept = self._kept, None
         if kept is not None and _fits(kept, config_name, overrides, run_mode):
             return _in_mode(kept.config, overrides[len(kept.overrides) :])
+        self._composes_jobs |= run_mode is RunMode.MULTIRUN
         return super().load_configuration(
             config_name, overrides, run_mode, from_shell, validate_sweep_overrides
         )
@@ -102,7 +105,7 @@ class KeepingLoader(ConfigLoaderImpl):
     def _parse_overrides_and_create_caching_repo(
         self, config_name: str | None, overrides: list[str]
     ) -> tuple[list[Any], Any]:
-        if any(_SEARCH_PATH in override for override in overrides):
+        if not self._composes_jobs or any(_SEARCH_PATH in override for override in overrides):
             return super()._parse_overrides_and_create_caching_repo(config_name, overrides)
         if self._files is None:
             parsed, self._files = super()._parse_overrides_and_create_caching_repo(config_name, overrides)
@@ -110,6 +113,8 @@ class KeepingLoader(ConfigLoaderImpl):
         return OverridesParser.create().parse_overrides(overrides), self._files
 
     def _load_single_config(self, default: Any, repo: Any) -> Any:
+        if repo is not self._files:
+            return super()._load_single_config(default, repo)
         return super()._load_single_config(default, _Copies(repo))  # pyright: ignore[reportArgumentType]
 
     def _compose_config_from_defaults_list(self, defaults: list[Any], repo: Any) -> DictConfig:
