@@ -7,7 +7,6 @@ import pytest
 
 from metashot.stages.endings import one_line_errors
 
-
 LOGS = """
 import logging.config, sys
 from metashot.stages.endings import one_line_errors
