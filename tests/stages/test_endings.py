@@ -1,22 +1,32 @@
 """How a command ends whose place cannot be written: one line with the file, and no traceback."""
 
-import logging.config
+import subprocess
+import sys
 
 import pytest
 
 from metashot.stages.endings import one_line_errors
 
+LOGS = """
+import logging.config, sys
+from metashot.stages.endings import one_line_errors
+with one_line_errors():
+    handlers = {"file": {"class": "logging.FileHandler", "filename": sys.argv[1]}}
+    logging.config.dictConfig({"version": 1, "handlers": handlers})
+"""
 
-def test_a_log_file_that_cannot_be_opened_is_one_line(tmp_path, capsys):
-    """logging hides the system's error below a ValueError of its own; so ends a run in a read-only folder."""
-    handlers = {"file": {"class": "logging.FileHandler", "filename": str(tmp_path / "gone" / "run.log")}}
-    with pytest.raises(SystemExit) as ended, one_line_errors():
-        logging.config.dictConfig({"version": 1, "handlers": handlers, "disable_existing_loggers": False})
-    assert ended.value.code == 1
+
+def test_a_log_file_that_cannot_be_opened_is_one_line(tmp_path):
+    """logging hides the system's error below a ValueError of its own; so ends a run in a read-only folder.
+
+    In a process of its own: configuring logging closes the handlers of everybody.
+    """
     path = tmp_path / "gone" / "run.log"
-    assert capsys.readouterr().err == (
-        f"error: {path}: No such file or directory (HYDRA_FULL_ERROR=1 shows where)\n"
+    done = subprocess.run(
+        [sys.executable, "-c", LOGS, str(path)], capture_output=True, text=True, check=False
     )
+    assert done.returncode == 1
+    assert done.stderr == f"error: {path}: No such file or directory (HYDRA_FULL_ERROR=1 shows where)\n"
 
 
 def test_an_output_folder_that_is_a_file_is_one_line(tmp_path, capsys):
