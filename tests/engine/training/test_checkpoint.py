@@ -84,6 +84,18 @@ def test_a_read_only_folder_is_an_output_error(tmp_path: Path) -> None:
         save(tmp_path / "file" / "below")
 
 
+def test_a_folder_that_is_removed_and_made_again_while_it_is_written_is_no_checkpoint(tmp_path: Path) -> None:
+    """What was written before is not in it, and its manifest would not miss it."""
+
+    def export(folder: Path) -> None:
+        shutil.rmtree(folder)
+        folder.mkdir()
+
+    with pytest.raises(OutputError, match="was removed while the run wrote to it"):
+        CheckpointStore(tmp_path / "root").save(1, {"w": torch.ones(2)}, {}, export=export)
+    assert not [path for path in (tmp_path / "root").iterdir() if path.is_dir()]
+
+
 def test_a_tied_tensor_is_stored_once(tmp_path: Path) -> None:
     tied = torch.ones(3, 2)
     folder = CheckpointStore(tmp_path).save(1, {"embed": tied, "head": tied}, {"shared": [tied, tied]})
