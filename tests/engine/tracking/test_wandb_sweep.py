@@ -12,8 +12,8 @@ import yaml
 
 ROOT = Path(__file__).parents[3]
 SWEEPS = sorted((ROOT / "experiments" / "wandb_sweep").glob("*.yaml"))
-CELLS = 400
-"""Cells of a run that is stopped: some 10 seconds, and an agent asks its server every 5."""
+CELLS = 1200
+"""Cells of a run that is stopped: half a minute on an idle core; an agent asks its server every few seconds, and 400 cells were over before it did."""
 KNOWN = {"program", "method", "project", "metric", "parameters", "command", "run_cap", "early_terminate"}
 
 
