@@ -75,6 +75,12 @@ def record_of(path: Path) -> FileRecord:
     return FileRecord(rows, size, digest.hexdigest())
 
 
+def fsync_file(path: Path) -> None:
+    """Make the bytes of a file that is there durable."""
+    with path.open("rb") as stream:
+        os.fsync(stream.fileno())
+
+
 def fsync_folder(folder: Path) -> None:
     """Make a rename inside `folder` durable."""
     descriptor = os.open(folder, os.O_RDONLY)

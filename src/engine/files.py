@@ -11,7 +11,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from metashot.data.files import fsync_folder, replacing
+from metashot.data.files import fsync_file, fsync_folder, replacing
 from metashot.data.held_folder import GONE, HeldFolder
 from metashot.data.json_text import parse_json
 from metashot.data.seals import digest_of
@@ -22,6 +22,7 @@ __all__ = [
     "append_lines",
     "check_held",
     "digest_of",
+    "fsync_file",
     "fsync_folder",
     "hold",
     "json_line",

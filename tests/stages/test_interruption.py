@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -16,47 +15,11 @@ TRAIN = (
 )  # fmt: skip
 
 
-@pytest.fixture
-def start(repository, tmp_path):
-    """`start(*overrides)`: run.py as a process of its own."""
-    started = []
-
-    def call(*overrides):
-        environment = {
-            **os.environ,
-            "METASHOT_CACHE": str(tmp_path / "cache"),
-            "OMP_NUM_THREADS": "1",
-        }
-        command = [
-            sys.executable, str(repository / "run.py"), *overrides, f"results_root={tmp_path / 'root'}"
-        ]  # fmt: skip
-        process = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        return process
-
-    yield call
-    for process in started:
-        if process.poll() is None:
-            process.kill()
-
-
-def wait_for(process, file, text=""):
-    """Until `file` holds `text`."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if file.is_file() and text in file.read_text():
-            return
-        time.sleep(0.02)
-    pytest.fail(f"{file} never held {text!r}: {process.communicate()}")
-
-
 def status(folder):
     return json.loads((folder / "run.json").read_text())["status"]
 
 
-def test_a_sigterm_in_training_is_no_success_and_the_same_command_goes_on(start, tmp_path):
+def test_a_sigterm_in_training_is_no_success_and_the_same_command_goes_on(start, tmp_path, wait_for):
     out = tmp_path / "out"
     process = start(*TRAIN, f"hydra.run.dir={out}")
     wait_for(process, out / "metrics.jsonl", '"step": 3,')
@@ -78,7 +41,7 @@ def test_a_sigterm_in_training_is_no_success_and_the_same_command_goes_on(start,
     assert (out / "summary.json").is_file()
 
 
-def test_ctrl_c_stops_a_sweep_and_leaves_the_job_to_run(start, tmp_path):
+def test_ctrl_c_stops_a_sweep_and_leaves_the_job_to_run(start, tmp_path, wait_for):
     sweep = ("-m", *TRAIN, "trainer.seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     process = start(*sweep)
     wait_for(process, tmp_path / "sweep" / "0" / "metrics.jsonl", '"step": 3,')

@@ -1,14 +1,8 @@
 """Train, evaluate and report in one command: planned, interrupted, resumed, swept over what the trainer alone reads."""
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
-import time
-
-import pytest
 
 CHAIN = (
     "stage=[train,evaluate,report]", "model=tiny", "model.path=gpt2", "method=metaicl", "data=synthetic", "data.train_tasks=4",
@@ -16,26 +10,6 @@ CHAIN = (
     "trainer.evaluate_every=0", "trainer.progress=false", "trainer.log_every=1", "logger=jsonl", "report.formats=[markdown]",
     "report.draws=20", "report.permutations=20",
 )  # fmt: skip
-
-
-@pytest.fixture
-def command(repository, tmp_path):
-    """`command(*overrides)`: run.py as a process of its own."""
-    started = []
-
-    def call(*overrides):
-        environment = {**os.environ, "METASHOT_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"}
-        words = [sys.executable, str(repository / "run.py"), *overrides, f"results_root={tmp_path / 'root'}"]
-        process = subprocess.Popen(
-            words, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        started.append(process)
-        return process
-
-    yield call
-    for process in started:
-        if process.poll() is None:
-            process.kill()
 
 
 def finished(process, status=0):
@@ -51,38 +25,32 @@ def weights(folder):
     return json.loads((newest / "manifest.json").read_text())["files"]["model.safetensors"]
 
 
-def interrupted(process, metrics):
-    """Stop a training that has logged a step."""
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if metrics.is_file() and "train/loss" in metrics.read_text():
-            break
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    return finished(process, status=143)
-
-
-def test_a_chain_is_planned_interrupted_resumed_and_reported_as_if_nothing_had_been(command, tmp_path):
+def test_a_chain_is_planned_interrupted_resumed_and_reported_as_if_nothing_had_been(
+    start, wait_for, tmp_path
+):
     steps = "trainer.steps=120"
-    plan = finished(command(*CHAIN[1:], steps, "stage=plan"))
+    plan = finished(start(*CHAIN[1:], steps, "stage=plan"))
     assert re.search(
         r"micro_batch_size=auto: 4 sequences a forward pass, 1 of them a step; one of 1,024 tokens", plan
     )
     whole, cut = tmp_path / "whole", tmp_path / "cut"
-    printed = finished(command(*CHAIN, steps, f"hydra.run.dir={whole}"))
+    printed = finished(start(*CHAIN, steps, f"hydra.run.dir={whole}"))
     assert printed.count("trainer.micro_batch_size=auto: 4 sequences a forward pass") == 1
-    interrupted(command(*CHAIN, steps, f"hydra.run.dir={cut}"), cut / "metrics.jsonl")
+    process = start(*CHAIN, steps, f"hydra.run.dir={cut}")
+    wait_for(process, cut / "metrics.jsonl", "train/loss")
+    process.send_signal(signal.SIGTERM)
+    finished(process, status=143)
     assert not (cut / "results.jsonl").exists()
-    assert "continuing from" in finished(command(*CHAIN, steps, f"hydra.run.dir={cut}"))
+    assert "continuing from" in finished(start(*CHAIN, steps, f"hydra.run.dir={cut}"))
     assert weights(cut) == weights(whole)
     rows = [json.loads((folder / "summary.json").read_text())["mean"] for folder in (whole, cut)]
     assert rows[0] == rows[1]
     assert "not finished" not in (cut / "report.md").read_text()
 
 
-def test_a_sweep_over_attention_dropout_trains_each_value_and_names_it(command, tmp_path):
+def test_a_sweep_over_attention_dropout_trains_each_value_and_names_it(start, tmp_path):
     sweep = ("-m", *CHAIN, "trainer.steps=3", "trainer.attention_dropout=null,0.0")
-    printed = finished(command(*sweep))
+    printed = finished(start(*sweep))
     assert "2 jobs: 2 finished" in printed
     (folder,) = (tmp_path / "root" / "sweeps").iterdir()
     assert weights(folder / "0") != weights(folder / "1")
@@ -90,5 +58,5 @@ def test_a_sweep_over_attention_dropout_trains_each_value_and_names_it(command, 
     assert "MetaICL [trainer.attention_dropout=null]" in report
     assert "MetaICL [trainer.attention_dropout=0.0]" in report
     assert "not finished" not in report
-    again = finished(command(*sweep))
+    again = finished(start(*sweep))
     assert "2 of 2 jobs are finished already" in again

@@ -12,7 +12,7 @@ from metashot.data.files import remove_leftovers, temporary_beside
 from metashot.data.json_text import read_json
 from metashot.data.seals import sealed, unsealed
 from metashot.engine.errors import ConfigError, ModelError
-from metashot.engine.files import fsync_folder, sha256_file, sha256_once, write_json
+from metashot.engine.files import fsync_file, fsync_folder, sha256_file, sha256_once, write_json
 from metashot.engine.weight_output import weight_output_errors
 
 EXPORT_SEAL = "metashot.json"
@@ -73,8 +73,7 @@ def check_export(folder: Path) -> None:
 def _seal(folder: Path) -> None:
     files: dict[str, str] = {}
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        with path.open("rb") as stream:
-            os.fsync(stream.fileno())
+        fsync_file(path)
         if path.name != CARD:
             files[path.name] = sha256_file(path)
     write_json(folder / EXPORT_SEAL, sealed({"files": files}))

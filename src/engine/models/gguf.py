@@ -16,7 +16,14 @@ from filelock import FileLock, Timeout
 from metashot.data.json_text import parse_json
 from metashot.data.seals import sealed, unsealed
 from metashot.engine.errors import ModelError
-from metashot.engine.files import fsync_folder, output_errors, sha256_file, sha256_once, write_json
+from metashot.engine.files import (
+    fsync_file,
+    fsync_folder,
+    output_errors,
+    sha256_file,
+    sha256_once,
+    write_json,
+)
 from metashot.engine.models.gguf_files import GgufFile
 from metashot.engine.models.weights import first_line
 from metashot.engine.weight_output import weight_output_errors
@@ -79,8 +86,8 @@ def _write_mark(folder: Path, source: str) -> None:
     """Make the files durable and write their digests beside them."""
     files: dict[str, str] = {}
     for file in sorted(folder.iterdir()):
-        with output_errors(file), file.open("rb") as stream:
-            os.fsync(stream.fileno())
+        with output_errors(file):
+            fsync_file(file)
         files[file.name] = sha256_file(file)
     write_json(folder / _COMPLETE_MARK, sealed({"source": source, "files": files}))
 

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from metashot.data.held_folder import GONE, HeldFolder
 from metashot.data.json_text import parse_json, read_json
 from metashot.engine.errors import CheckpointError, OutputError
-from metashot.engine.files import digest_of, fsync_folder, hold, output_errors, sha256_file
+from metashot.engine.files import digest_of, fsync_file, fsync_folder, hold, output_errors, sha256_file
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from metashot.engine.training.state_tree import join_tree, split_tree
 from metashot.engine.weight_output import weight_output_errors
@@ -136,7 +136,7 @@ class CheckpointStore:
     def _write_manifest(self, staging: Path, step: int, metric: float | None) -> None:
         files: dict[str, dict[str, Any]] = {}
         for path in sorted(path for path in staging.rglob("*") if path.is_file()):
-            _fsync_file(path)
+            fsync_file(path)
             files[path.relative_to(staging).as_posix()] = {
                 "sha256": sha256_file(path),
                 "bytes": path.stat().st_size,
@@ -151,7 +151,7 @@ class CheckpointStore:
         }
         path = staging / MANIFEST
         path.write_text(_manifest_text(manifest), encoding="utf-8")
-        _fsync_file(path)
+        fsync_file(path)
         fsync_folder(staging)
 
     def _publish(self, staging: Path, target: Path) -> None:
@@ -378,8 +378,3 @@ def _is_whole(folder: Path) -> bool:
     except CheckpointError:
         return False
     return True
-
-
-def _fsync_file(path: Path) -> None:
-    with path.open("rb") as stream:
-        os.fsync(stream.fileno())
