@@ -9,8 +9,9 @@
 Scorers: `engine` (prefix sharing), `plain` (one padded batch of context and option at a time, padded to its
 longest), `original` (every pair padded to min(256 k, 1024), cross entropy over full logits, as the released
 code), `lm_eval` (lm-evaluation-harness, skipped when not installed), `engine_bf16`, and `engine_other` (the engine of
-the checkout `--other`, by that checkout's worker). Each lives in a process of its own; they take turns, and medians
-over the turns are compared. All but the engines run on the first `--subset` requests, scaled up to all; lm_eval at the
+the checkout `--other`, by that checkout's worker), `llama_cpp` and `llama_cpp_bf16` (llama.cpp on the same trie, skipped
+when llama-cpp-python is not installed). Each lives in a process of its own; they take turns, and medians
+over the turns are compared. All but the engines and llama.cpp run on the first `--subset` requests, scaled up to all; lm_eval at the
 best of `--lm-eval-sizes` on whole inputs.
 
 Model: GPT-2-small size with random weights (no download). Columns: seconds, times slower than the engine, peak
@@ -108,11 +109,11 @@ def measure(cell: Cell, workers: dict[str, Worker], arguments: argparse.Namespac
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
     for turn in range(arguments.repeat + 1):
         for name, worker in workers.items():
-            is_engine = name.startswith("engine")
-            if is_engine or turn <= arguments.baseline_repeat:
+            shares = name.startswith(("engine", "llama_cpp"))
+            if shares or turn <= arguments.baseline_repeat:
                 # lm_eval gets whole batches of whole inputs, so that it can merge what it merges.
                 whole = cell.options * worker.batch_size if name == "lm_eval" else 0
-                subset = 0 if is_engine else max(arguments.subset, whole) if turn else 1
+                subset = 0 if shares else max(arguments.subset, whole) if turn else 1
                 command = {"cell": asdict(cell), "subset": subset, "task": arguments.task}
                 turns[name].append(worker.run({**command, "folder": arguments.folder}))
     rows: list[dict[str, Any]] = []
@@ -177,7 +178,9 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--k", type=int, default=16)
     parser.add_argument("--inputs", type=int, default=32)
-    parser.add_argument("--model", default="gpt2_small_random", choices=["gpt2_small_random", "smollm2_135m"])
+    parser.add_argument(
+        "--model", default="gpt2_small_random", choices=["gpt2_small_random", "smollm2_135m", "gemma3_270m"]
+    )
     parser.add_argument("--folder", default=None)
     parser.add_argument("--task", default=None)
     parser.add_argument("--threads", type=int, default=2)
@@ -196,9 +199,10 @@ def main() -> None:
     """Run all cells, print a table, and write the rows."""
     arguments, console = parse(), Console(width=150)
     names = arguments.scorers.split(",")
-    if "lm_eval" in names and importlib.util.find_spec("lm_eval") is None:
-        console.print("lm_eval is not installed: skipped (pip install -e '.[bench]')")
-        names.remove("lm_eval")
+    for package, install in (("lm_eval", "metashot[harness]"), ("llama_cpp", "metashot[llama]")):
+        if any(name.startswith(package) for name in names) and importlib.util.find_spec(package) is None:
+            console.print(f"{package} is not installed: skipped (pip install '{install}')")
+            names = [name for name in names if not name.startswith(package)]
     lengths = [tuple(map(int, pair.split(":"))) for pair in arguments.option_tokens.split(",")]
     cells = [
         Cell(method, options, arguments.k, arguments.inputs, lengths[min(index, len(lengths) - 1)])
@@ -208,8 +212,8 @@ def main() -> None:
     sizes = {"lm_eval": best_lm_eval(cells[0], arguments)} if "lm_eval" in names else {}
     workers: dict[str, Worker] = {}
     for name in names:
-        scorer = "engine" if name.startswith("engine") else name
-        dtype = "bfloat16" if name == "engine_bf16" else "float32"
+        scorer = next((kind for kind in ("engine", "llama_cpp") if name.startswith(kind)), name)
+        dtype = "bfloat16" if name.endswith("_bf16") else "float32"
         checkout = arguments.other.resolve() if name == "engine_other" else CHECKOUT
         size = sizes.get(name, arguments.batch_size)
         workers[name] = Worker.start(name, scorer, arguments.model, dtype, arguments.threads, size, checkout)

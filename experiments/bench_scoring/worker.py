@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,8 +24,9 @@ from torch.nn import functional
 from transformers import GPT2Config, GPT2LMHeadModel
 from workload import Cell, real, synthetic
 
+from metashot.engine.models.gguf_files import packaged_gguf
 from metashot.engine.models.loading import load_model
-from metashot.engine.models.sources import EmbeddedModel
+from metashot.engine.models.sources import EmbeddedModel, named_model
 from metashot.engine.scoring.plain import score_plain
 from metashot.engine.scoring.plan import plan_requests
 from metashot.engine.scoring.prefix import PrefixScorer
@@ -33,17 +35,20 @@ from metashot.engine.scoring.request import Request
 Score = Callable[[list[Request], Cell], list[Tensor]]
 
 
+RANDOM_MODEL = "gpt2_small_random"
+
+
 def load(name: str, dtype: str) -> tuple[Any, Any]:
-    """GPT-2-small size with random weights, or the embedded SmolLM2-135M, and its tokenizer or None."""
-    if name == "smollm2_135m":
-        spec = EmbeddedModel(name, dtype=dtype)
-        return load_model(spec).model, spec.read_tokenizer()
-    torch.manual_seed(0)
-    return GPT2LMHeadModel(GPT2Config()).eval().to(getattr(torch, dtype)), None
+    """GPT-2-small size with random weights, or a model from a package, and its tokenizer or None."""
+    if name == RANDOM_MODEL:
+        torch.manual_seed(0)
+        return GPT2LMHeadModel(GPT2Config()).eval().to(getattr(torch, dtype)), None
+    loaded = load_model(named_model(name, dtype=dtype))
+    return loaded.model, loaded.tokenizer
 
 
-def make_scorer(name: str, model: Any, batch_size: int) -> Score:
-    """`engine`, `plain`, `original` or `lm_eval`."""
+def make_scorer(name: str, model: Any, model_name: str, batch_size: int) -> Score:
+    """`engine`, `plain`, `original`, `lm_eval` or `llama_cpp`."""
     if name == "engine":
         scorer = PrefixScorer(model, force=True)
         return lambda requests, cell: scorer.score(requests)
@@ -51,7 +56,26 @@ def make_scorer(name: str, model: Any, batch_size: int) -> Score:
         return lambda requests, cell: score_plain(model, requests, batch_size)
     if name == "original":
         return lambda requests, cell: score_original(model, requests, cell.padded_length, batch_size)
+    if name == "llama_cpp":
+        return llama_cpp_scorer(model, model_name)
     return lm_eval_scorer(model, batch_size)
+
+
+def llama_cpp_scorer(model: Any, model_name: str) -> Score:
+    """llama.cpp with the model's weights in the model's precision."""
+    from with_llama_cpp import LlamaCppScorer, write_gpt2, write_unquantized
+
+    dtype = str(model.dtype).removeprefix("torch.")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.gguf"
+        if model_name == RANDOM_MODEL:
+            write_gpt2(model, dtype, path)
+        else:
+            spec = named_model(model_name)
+            assert isinstance(spec, EmbeddedModel)
+            write_unquantized(packaged_gguf(spec.package, spec.name, spec.install), dtype, path)
+        scorer = LlamaCppScorer(path, threads=torch.get_num_threads())
+    return lambda requests, cell: scorer.score(requests)
 
 
 @torch.inference_mode()
@@ -137,7 +161,7 @@ def main() -> None:
     answers = sys.stdout
     sys.stdout = sys.stderr
     model, tokenizer = load(model_name, dtype)
-    score = make_scorer(name, model, int(batch_size))
+    score = make_scorer(name, model, model_name, int(batch_size))
     take_tokens = tokens_run(model)
     print(json.dumps({"ready": name}), file=answers, flush=True)
     for line in sys.stdin:
@@ -164,7 +188,7 @@ def main() -> None:
             "wall_seconds": wall * scale,
             "cpu_seconds": cpu * scale,
             "peak_bytes": memory_bytes("VmHWM") - before,
-            "tokens": round(take_tokens() * scale),
+            "tokens": plan.tokens_computed if name == "llama_cpp" else round(take_tokens() * scale),
             "timed": len(part),
             "requests": len(requests),
             "flops": plan.flops(model.config),
