@@ -14,6 +14,7 @@ import numpy as np
 
 from metashot.data.episodes import check_pools
 from metashot.data.source import TaskSource
+from metashot.data.synthetic import SyntheticSource
 from metashot.data.task import Example
 from metashot.engine.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
@@ -191,10 +192,25 @@ def chosen_tasks(tasks: Sequence[str], count: int | None, draw: int) -> list[str
 
 
 def load_pools(source: TaskSource, tasks: Sequence[str], episodes: EpisodeConfig) -> dict[str, list[Example]]:
-    """Training examples by task, cut to `pool_size` and `pool_fraction`."""
+    """Training examples by task, cut to `pool_size` and `pool_fraction`; generated tasks last.
+
+    Raises:
+        ConfigError: generated tasks beside those of `data=synthetic`, which are the same.
+    """
+    origins: dict[str, TaskSource] = dict.fromkeys(tasks, source)
+    if episodes.generated_tasks:
+        generated = SyntheticSource(train_tasks=episodes.generated_tasks)
+        names = generated.training_tasks()
+        if same := [name for name in names if name in origins]:
+            raise ConfigError(
+                "trainer.generated_tasks",
+                f"{same[0]!r} is among the training tasks already",
+                "set data.train_tasks instead",
+            )
+        origins |= dict.fromkeys(names, generated)
     pools: dict[str, list[Example]] = {}
-    for number, task in enumerate(tasks):
-        pool = source.pool(task, size=episodes.pool_size, seed=episodes.pool_seed)
+    for number, (task, origin) in enumerate(origins.items()):
+        pool = origin.pool(task, size=episodes.pool_size, seed=episodes.pool_seed)
         if episodes.pool_fraction < 1:
             rng = np.random.default_rng([episodes.pool_seed, 5, number])
             kept = rng.choice(

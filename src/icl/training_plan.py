@@ -65,7 +65,7 @@ def plan_training(
     stream = episode_stream(settings, model.tokenizer, model.context_length, pools)
     sequences = stream.first_sequences()
     return TrainingPlan(
-        tasks=len(chosen),
+        tasks=len(pools),
         steps=settings.loop.steps,
         batch_size=settings.episodes.batch_size,
         tokens=sum(one.tokens for one in sequences) / len(sequences),

@@ -47,6 +47,7 @@ class EpisodeConfig:
             the all-instructions setting).
         training_tasks: train on this many tasks, or None for all.
         training_tasks_draw: which draw of them.
+        generated_tasks: so many procedural tasks of `data=synthetic` (its training families, easy) beside the others.
         demonstration_labels: the label ablation.
         no_masking: every token is a target.
         loss_on: the examples of a sequence that are trained on: `query` (MetaICL) or `every` with a demonstration
@@ -71,6 +72,7 @@ class EpisodeConfig:
     pool_fraction: PositiveShare = 1.0
     training_tasks: Positive | None = None
     training_tasks_draw: Seed = 0
+    generated_tasks: Count = 0
     demonstration_labels: DemonstrationLabels = DemonstrationLabels.GOLD
     no_masking: bool = False
     loss_on: LossOn = LossOn.QUERY

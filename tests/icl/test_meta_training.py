@@ -14,7 +14,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from metashot.data.demo import DemoSource
 from metashot.data.errors import DataError
+from metashot.data.synthetic import SyntheticSource
 from metashot.engine.components.choices import named
 from metashot.engine.errors import CheckpointError, ConfigError, ModelError
 from metashot.engine.models.activations import fuse_gelu
@@ -27,9 +29,9 @@ from metashot.engine.training.signals import Interrupted
 from metashot.icl.collate import Batching
 from metashot.icl.held_out import HeldOutConfig
 from metashot.icl.meta_learner import MetaLearner
-from metashot.icl.meta_training import chosen_tasks, train
+from metashot.icl.meta_training import chosen_tasks, load_pools, train
 from metashot.icl.prompt import Objective
-from metashot.icl.training_settings import pools_digest
+from metashot.icl.training_settings import EpisodeConfig, pools_digest
 
 _spec = importlib.util.spec_from_file_location("kit", Path(__file__).with_name("training_helpers.py"))
 assert _spec is not None
@@ -341,6 +343,23 @@ def test_fewer_training_tasks_are_drawn_by_number() -> None:
     assert chosen_tasks(TRAIN, 3, 1) == chosen_tasks(TRAIN, 3, 1)
     assert {tuple(chosen_tasks(TRAIN, 3, draw)) for draw in range(9)} != {tuple(chosen_tasks(TRAIN, 3, 1))}
     assert chosen_tasks(TRAIN, None, 1) == TRAIN
+
+
+def test_generated_tasks_stand_beside_the_others_and_leave_them_as_they_were() -> None:
+    episodes = EpisodeConfig(pool_size=8, pool_fraction=0.5, generated_tasks=3)
+    pools = load_pools(DemoSource(), ["demo-spam", "demo-emotion"], episodes)
+    alone = load_pools(DemoSource(), ["demo-spam", "demo-emotion"], replace(episodes, generated_tasks=0))
+    generated = SyntheticSource(train_tasks=3).training_tasks()
+    assert list(pools) == ["demo-spam", "demo-emotion", *generated]
+    assert {task: pools[task] for task in alone} == alone
+    for task in generated:
+        assert len(pools[task]) == 4  # half of eight
+        assert all(example.task == task and example.output in example.options for example in pools[task])
+
+
+def test_generated_tasks_beside_the_same_ones_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"trainer.generated_tasks.*'synthetic-.*data.train_tasks"):
+        load_pools(kit.SOURCE, TRAIN, EpisodeConfig(pool_size=8, generated_tasks=1))
 
 
 def test_one_changed_training_text_changes_the_digest() -> None:

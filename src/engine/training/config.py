@@ -190,9 +190,9 @@ class LrRangeConfig:
         steps: optimizer steps between them, each at a rate higher by the same factor.
     """
 
-    lowest: float = 1e-6
-    highest: float = 1e-1
-    steps: int = 60
+    lowest: LearningRate = 1e-6
+    highest: LearningRate = 1e-1
+    steps: Positive = 60
 
     def __post_init__(self) -> None:
         """Check values.
