@@ -40,6 +40,8 @@ from workload import Cell
 
 HERE = Path(__file__).resolve().parent
 CHECKOUT = HERE.parents[1]
+SHARING = ("engine", "llama_cpp")
+"""Beginnings of the names of scorers that compute a shared prefix once: they run on all requests."""
 
 
 @dataclass
@@ -109,7 +111,7 @@ def measure(cell: Cell, workers: dict[str, Worker], arguments: argparse.Namespac
     turns: dict[str, list[dict[str, Any]]] = {name: [] for name in workers}
     for turn in range(arguments.repeat + 1):
         for name, worker in workers.items():
-            shares = name.startswith(("engine", "llama_cpp"))
+            shares = name.startswith(SHARING)
             if shares or turn <= arguments.baseline_repeat:
                 # lm_eval gets whole batches of whole inputs, so that it can merge what it merges.
                 whole = cell.options * worker.batch_size if name == "lm_eval" else 0
@@ -212,7 +214,7 @@ def main() -> None:
     sizes = {"lm_eval": best_lm_eval(cells[0], arguments)} if "lm_eval" in names else {}
     workers: dict[str, Worker] = {}
     for name in names:
-        scorer = next((kind for kind in ("engine", "llama_cpp") if name.startswith(kind)), name)
+        scorer = next((kind for kind in SHARING if name.startswith(kind)), name)
         dtype = "bfloat16" if name.endswith("_bf16") else "float32"
         checkout = arguments.other.resolve() if name == "engine_other" else CHECKOUT
         size = sizes.get(name, arguments.batch_size)

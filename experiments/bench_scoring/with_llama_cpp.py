@@ -66,6 +66,7 @@ class LlamaCppScorer:
         llama_cpp.llama_memory_clear(memory, True)
         leaves = np.flatnonzero(trie.ends == np.arange(trie.rows) + 1)
         order = np.argsort(trie.pair_rows, kind="stable")
+        read = trie.pair_rows[order]
         start = 0
         for first in range(0, len(leaves), SEQUENCES):
             group = leaves[first : first + SEQUENCES]
@@ -73,8 +74,8 @@ class LlamaCppScorer:
             for sequence, leaf in enumerate(group, start=1):
                 shared = _computed_depth(trie, int(leaf), start)
                 llama_cpp.llama_memory_seq_cp(memory, 0, sequence, 0, shared)
-            self._decode(trie, np.arange(start, stop), group, trie.pair_rows)
-            low, high = np.searchsorted(trie.pair_rows[order], [start, stop])
+            low, high = np.searchsorted(read, [start, stop])
+            self._decode(trie, np.arange(start, stop), group, read[low:high])
             self._read(trie, order[low:high], start, found)
             if stop < trie.rows:
                 kept = int(trie.depths[stop])

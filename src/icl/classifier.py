@@ -266,9 +266,9 @@ def _pairs(demonstrations: Any) -> list[tuple[str, Hashable]]:
 
 def _classes(outputs: Sequence[Hashable]) -> NDArray[Any]:
     """Distinct answers: sorted, or in order of appearance where they cannot be compared."""
-    distinct = list(dict.fromkeys(outputs))
+    distinct: list[Any] = list(dict.fromkeys(outputs))
     with suppress(TypeError):
-        distinct.sort()  # type: ignore[type-var]
+        distinct.sort()
     kinds = {type(one) for one in distinct}
     classes = np.empty(len(distinct), dtype=object)
     classes[:] = distinct

@@ -223,7 +223,7 @@ class _Loader(yaml.SafeLoader):
     """Reads PromptSource's tagged objects as plain mappings."""
 
 
-_Loader.add_multi_constructor("!Template", lambda loader, _, node: loader.construct_mapping(node, deep=True))  # type: ignore[no-untyped-call]
+_Loader.add_multi_constructor("!Template", lambda loader, _, node: loader.construct_mapping(node, deep=True))
 
 
 @lru_cache(maxsize=64)

@@ -127,7 +127,7 @@ def test_an_unknown_suffix_is_answered_with_the_near_one(checkout: Path) -> None
 
 
 def pair(jinja: str, row: dict[str, Any], choices: str | None = None) -> tuple[str, str]:
-    return tuple(Renderer(Template("t", jinja, choices), "inst:ag_news:t").pair(row, 0))  # type: ignore[return-value]
+    return tuple(Renderer(Template("t", jinja, choices), "inst:ag_news:t").pair(row, 0))
 
 
 def test_printed_expressions_are_cut_at_2048_characters_with_five_of_leeway() -> None:

@@ -136,7 +136,7 @@ def test_the_probe_tells_a_model_that_knows_from_one_that_does_not(store: Cluste
     assert all(row.probe == 1.0 and row.vectors == 1.0 and row.verdict == "held" for row in knowing)
     assert [row.guess for row in knowing] == pytest.approx([0.5, 0.25])
     blank = Knowing(gpt2)
-    blank.answer_state = lambda encoding, batch: torch.ones(len(batch.target_ids), 16)  # type: ignore[method-assign]
+    blank.answer_state = lambda encoding, batch: torch.ones(len(batch.target_ids), 16)
     assert all(row.verdict == "nothing to select" for row in rows(blank))
 
 
