@@ -17,11 +17,11 @@ from world import (
     ATTRIBUTES,
     GROUPS,
     INDEX,
-    TOLD,
     WORDS,
     Attribute,
     answer_ids,
     ask,
+    description,
     prefixes,
     training_questions,
 )
@@ -52,7 +52,7 @@ class BackboneSize:
     heads: int = 4
     first_steps: int = 1000
     first_loss: float = 0.02
-    steps: int = 900
+    steps: int = 1200
     batch: int = 128
     learning_rate: float = 3e-3
 
@@ -168,14 +168,16 @@ def abilities(model: GPT2LMHeadModel, count: int = 500) -> dict[str, float]:
     for main in ATTRIBUTES:
         for asked in ATTRIBUTES:
             for form, words in ANSWERS.items():
-                for told in (True, False):
+                for kind in ("told", "differ, told", "not told"):
+                    differ = kind == "differ, told"
                     same = generator.integers(2, size=(2, count))
-                    truth = same[0] if asked == main else same[1]
-                    prefix = prefixes([(*TOLD[asked], *TOLD[form]) if told else ()] * count, generator)
+                    truth = (same[0] if asked == main else same[1]) ^ differ
+                    told = () if kind == "not told" else description(asked, form, differ=differ)
+                    prefix = prefixes([told] * count, generator)
                     rows = np.concatenate([prefix, ask(form, main, same[0], same[1], generator)], axis=1)
                     with torch.no_grad():
                         logits = model(torch.from_numpy(rows)).logits[:, -1, [INDEX[word] for word in words]]
                     chosen = np.array([INDEX[word] for word in words])[logits.argmax(dim=1).numpy()]
                     right = float((chosen == answer_ids([form] * count, truth)).mean())
-                    found[f"{asked} of {main} phrases, {form}, {'told' if told else 'not told'}"] = right
+                    found[f"{asked} of {main} phrases, {form}, {kind}"] = right
     return found

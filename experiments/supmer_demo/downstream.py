@@ -1,4 +1,7 @@
-"""The downstream tasks: a few labelled questions about the main attribute, tested in domain and under a shift."""
+"""The downstream tasks: a few labelled questions about the main attribute, tested in domain and under a shift.
+
+Every draw of examples asks in one of the two senses; only the examples tell in which.
+"""
 
 from __future__ import annotations
 
@@ -52,20 +55,26 @@ class DownstreamTask:
 TASKS = (
     DownstreamTask("in domain", "yes_no", shifted=False, about_other=False),
     DownstreamTask("in domain, other answer words", "good_bad", shifted=False, about_other=False),
-    DownstreamTask("shift, other answer words", "good_bad", shifted=True, about_other=False),
+    DownstreamTask("shift", "yes_no", shifted=True, about_other=False),
     DownstreamTask("harder shift, other answer words", "good_bad", shifted=True, about_other=True),
 )
+
+
+def asks_for_difference(seed: int) -> bool:
+    """The sense of the questions of a draw: half of the draws ask what differs."""
+    return seed % 2 == 0
 
 
 def training_set(task: DownstreamTask, main: Attribute, shots: int, seed: int) -> LabelledSet:
     """K examples per label; a pure function of its arguments."""
     pool = SOURCE_GROUPS if task.shifted else (*SOURCE_GROUPS, *TARGET_GROUPS)
     generator = np.random.default_rng([seed, _TRAIN, TASKS.index(task)])
-    return _labelled(task, main, 2 * shots, pool, "agrees" if task.shifted else "free", generator)
+    agreement: Agreement = "agrees" if task.shifted else "free"
+    return _labelled(task, main, 2 * shots, pool, agreement, generator, differ=asks_for_difference(seed))
 
 
-def test_sets(task: DownstreamTask, main: Attribute, size: int) -> dict[str, LabelledSet]:
-    """Fixed test sets: `test`, or `source`, `free` and `oppose` where the domain shifts.
+def test_sets(task: DownstreamTask, main: Attribute, size: int, *, differ: bool) -> dict[str, LabelledSet]:
+    """Fixed test sets in one sense: `test`, or `source`, `free` and `oppose` where the domain shifts.
 
     `free` and `oppose` ask about groups that training never shows; in `oppose` the other attribute contradicts
     the label in every example.
@@ -82,7 +91,13 @@ def test_sets(task: DownstreamTask, main: Attribute, size: int) -> dict[str, Lab
     )
     return {
         name: _labelled(
-            task, main, size, pool, agreement, np.random.default_rng([_TEST, TASKS.index(task), place])
+            task,
+            main,
+            size,
+            pool,
+            agreement,
+            np.random.default_rng([_TEST, TASKS.index(task), place]),
+            differ=differ,
         )
         for place, (name, (pool, agreement)) in enumerate(plans.items())
     }
@@ -95,6 +110,8 @@ def _labelled(
     pool: tuple[int, ...],
     agreement: Agreement,
     generator: np.random.Generator,
+    *,
+    differ: bool,
 ) -> LabelledSet:
     same: Ints = generator.permutation(np.arange(count) % 2)
     other = {"free": generator.integers(2, size=count), "agrees": same, "opposes": 1 - same}[agreement]
@@ -102,13 +119,14 @@ def _labelled(
         words = pairs(opposite(asked), other, same, generator, other_pool=pool)
     else:
         words = pairs(asked, same, other, generator, pool)
-    answers = answer_ids([task.form] * count, same)
+    truth = same ^ differ
+    answers = answer_ids([task.form] * count, truth)
     examples = tuple(
         PromptExample(tuple(map(int, row)), (int(answer),))
         for row, answer in zip(words, answers, strict=True)
     )
     return LabelledSet(
-        examples, tuple((1 - same).tolist()), tuple(INDEX[word] for word in ANSWERS[task.form])
+        examples, tuple((1 - truth).tolist()), tuple(INDEX[word] for word in ANSWERS[task.form])
     )
 
 

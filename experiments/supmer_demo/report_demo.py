@@ -21,31 +21,22 @@ mpl.rcParams["svg.hashsalt"] = "supmer_demo"
 from matplotlib import pyplot as plt  # noqa: E402
 
 Floats = NDArray[np.float64]
+STARTS = ("vocabulary", "multi-task", "meta-learned", "meta-learned, mixing")
 METHODS = (
-    "vocabulary",
-    "vocabulary, psi",
-    "multi-task",
-    "multi-task, psi",
-    "meta-learned",
-    "meta-learned, psi",
-    "meta-learned, mixing",
-    "meta-learned, mixing, psi",
+    *STARTS,
+    *(f"{start}, psi" for start in STARTS),
+    *(f"{start}, AdamW" for start in STARTS),
     "PEFT prompt tuning",
     "full fine-tuning",
     "in context",
 )
 PAIRS = (
-    ("meta-learned", "vocabulary"),
-    ("meta-learned", "multi-task"),
-    ("meta-learned, mixing", "vocabulary"),
-    ("meta-learned, mixing", "multi-task"),
-    ("vocabulary, psi", "vocabulary"),
-    ("multi-task, psi", "multi-task"),
-    ("meta-learned, psi", "meta-learned"),
-    ("meta-learned, mixing, psi", "meta-learned, mixing"),
+    *((first, second) for first in STARTS[2:] for second in STARTS[:2]),
+    *((first, f"{second}, AdamW") for first in STARTS[2:] for second in STARTS[:2]),
+    *((f"{first}, AdamW", f"{second}, AdamW") for first in STARTS[2:] for second in STARTS[:2]),
+    *((f"{start}, psi", start) for start in STARTS),
 )
 """Whose difference is shown with an interval of its own: both saw the same backbones, seeds and examples."""
-DRAWN = ("vocabulary", "multi-task", "meta-learned, mixing", "meta-learned, mixing, psi")
 DRAWS = 2000
 
 
@@ -180,7 +171,7 @@ def _abilities(backbones: Sequence[dict[str, Any]]) -> str:
         by_kind: dict[str, list[float]] = {"told": [], "habit": [], "other": []}
         for name, accuracy in one["abilities"].items():
             kind = "other" if name.startswith(other) else "habit"
-            by_kind["told" if name.endswith(", told") else kind].append(100 * accuracy)
+            by_kind[kind if name.endswith("not told") else "told"].append(100 * accuracy)
         cells = [*(f"{min(values):.1f}" for values in by_kind.values()), str(one["given_up"])]
         lines.append(f"| clusters about {other}, seed {one['backbone']} | " + " | ".join(cells) + " |")
     return "\n".join(lines) + "\n"
@@ -198,7 +189,7 @@ def _draw(rows: Sequence[dict[str, Any]], path: Path) -> None:
             shown = columns(rows, task)
             test = "test" if shown[0][0] == "test" else "oppose"
             steps = [step for name, step in shown if name == test]
-            for method in DRAWN:
+            for method in STARTS:
                 found = [
                     values_of(rows, main=main, task=task, method=method, step=s, test=test) for s in steps
                 ]

@@ -27,7 +27,7 @@ def tune_rows(
     *,
     steps: int,
     batch_size: int,
-    learning_rate: float,
+    optimizer: OptimizerConfig,
     seed: int,
     look_at: Sequence[int],
 ) -> tuple[Tensor, Curve]:
@@ -43,7 +43,7 @@ def tune_rows(
         tests: test sets.
         steps: optimizer steps.
         batch_size: examples of a step.
-        learning_rate: at the start; it falls linearly to 0.
+        optimizer: the rule of every row; clipping is each row's own.
         seed: of the order of examples.
         look_at: numbers of steps after which the tests are taken.
 
@@ -51,9 +51,8 @@ def tune_rows(
         The tuned prompts [R, P, d], and the accuracies.
     """
     prompts = nn.Parameter(starts.clone())
-    settings = OptimizerConfig(learning_rate=learning_rate, weight_decay=0.0)
     updater = Updater(
-        [prompts], build_optimizer([("prompts", prompts)], settings), settings, steps, _clip_rows
+        [prompts], build_optimizer([("prompts", prompts)], optimizer), optimizer, steps, _clip_rows
     )
     order = example_order(len(train.examples), steps * batch_size, seed)
     curve: Curve = {}

@@ -1,8 +1,9 @@
 """Texts with two attributes, and questions about either: what the small backbone is trained on and tested with.
 
 A phrase is three English words, two that tell its main attribute and one that tells the other, in random order.
-A question compares two phrases, or asks which of two options fits a phrase. The words alone do not say which
-attribute is meant; a prefix of four words may.
+A question compares two phrases, or offers two options to a phrase. It is asked in one of two senses: whether the
+phrases agree or whether they differ, which option fits or which does not. The words alone tell neither the attribute
+nor the sense that is meant; a prefix of four words may.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ TOLD: dict[str, tuple[str, ...]] = {
     "yes_no": ("answer",),
     "good_bad": ("grade",),
     "choice": ("pick",),
+    "agree": ("agree",),
+    "differ": ("differ",),
 }
 FILLERS = ("the", "of", "and", "to", "in", "that", "it", "for")
 
@@ -201,6 +204,11 @@ class Questions:
     form: Form
 
 
+def description(asked: Attribute, form: Form, *, differ: bool) -> tuple[str, ...]:
+    """The words that tell what a question asks."""
+    return (*TOLD[asked], *TOLD[form], *TOLD["differ" if differ else "agree"])
+
+
 def ask(form: Form, main: Attribute, one: Ints, other: Ints, generator: np.random.Generator) -> Ints:
     """Questions of a form; see `pairs` and `choices`."""
     return (choices if form == "choice" else pairs)(main, one, other, generator)
@@ -209,10 +217,11 @@ def ask(form: Form, main: Attribute, one: Ints, other: Ints, generator: np.rando
 def training_questions(
     count: int, habit: Attribute, generator: np.random.Generator, *, simple: bool
 ) -> Questions:
-    """A batch for the backbone: questions about either attribute over all groups, behind a prefix.
+    """A batch for the backbone: questions about either attribute in either sense over all groups, behind a prefix.
 
     One prefix in ten is fillers only, the others say what is asked and how to answer. Where nothing is said, the
-    question is about `habit`, nine times of ten. `simple` batches are pairs answered by yes and no, all of them told.
+    question asks for what agrees, and is about `habit`, nine times of ten. `simple` batches ask whether pairs agree,
+    are answered by yes and no, and are all told.
     """
     form: Form = "yes_no" if simple or generator.random() < 2 / 3 else "choice"
     main = ATTRIBUTES[int(generator.integers(2))]
@@ -223,20 +232,24 @@ def training_questions(
     asked = np.where(told | (generator.random(count) < 0.2), generator.integers(2, size=count), habitual)
     graded = (generator.random(count) < 0.5) & (form == "yes_no") & (not simple)
     forms: list[Form] = ["good_bad" if grade else form for grade in graded]
+    differ = (generator.random(count) < 0.5) & told & (not simple)
     prefix = prefixes(
         [
-            (*TOLD[opposite(main) if not_main else main], *TOLD[kind]) if tell else ()
-            for not_main, kind, tell in zip(asked, forms, told, strict=True)
+            description(opposite(main) if not_main else main, kind, differ=flip) if tell else ()
+            for not_main, kind, tell, flip in zip(asked, forms, told, differ.tolist(), strict=True)
         ],
         generator,
     )
-    answers = answer_ids(forms, truths[asked, np.arange(count)])
+    answers = answer_ids(forms, truths[asked, np.arange(count)] ^ differ)
     by_name = truths if main == ATTRIBUTES[0] else truths[::-1]
     return Questions(np.concatenate([prefix, words], axis=1), answers, by_name.copy(), form)
 
 
 def answer_ids(forms: Sequence[Form], truth: Ints) -> Ints:
-    """Number of the answer word of each row: a pair's first answer means "same", a choice's the first option."""
+    """Number of the answer word of each row: a pair's first answer stands for 1, a choice's for 0, the first option.
+
+    Where the sense is "differ", `truth` comes here exchanged.
+    """
     return np.array(
         [
             INDEX[ANSWERS[form][int(value) if form == "choice" else 1 - int(value)]]

@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
-from safetensors.torch import save_file
+from safetensors.torch import save
 from tqdm import tqdm
 
 from metashot.engine.components.choices import CONFIG_FOLDER
+from metashot.engine.files import write_atomic
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS
-from metashot.engine.models.loading import load_model
+from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.training.config import LoraConfig, OptimizerConfig
 from metashot.engine.training.low_rank import adapter_weights, with_lora, write_adapter_config
 from metashot.engine.training.optimizers import Updater, build_optimizer
@@ -37,7 +38,7 @@ from metashot.stages.components import make_run_config
 from metashot.stages.metaprompt_settings import meta_settings
 
 SHOWN = 25
-"""Steps between two lines of losses."""
+"""Steps between two lines of losses; the adapter is written then, so that a run that is cut leaves its last one."""
 
 
 def configured(overrides: list[str]) -> Any:
@@ -46,6 +47,13 @@ def configured(overrides: list[str]) -> Any:
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         composed = compose("config", overrides=["experiment=supmer_smollm2", *overrides])
     return make_run_config(OmegaConf.to_container(composed, resolve=True))  # pyright: ignore[reportArgumentType]
+
+
+def write_adapter(model: Any, base: LanguageModel, folder: Path) -> None:
+    """The trained weights and PEFT's description of them, over those of an earlier step."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomic(folder / ADAPTER_WEIGHTS, save(adapter_weights(model)))
+    write_adapter_config(model, base, folder)
 
 
 def main() -> None:
@@ -92,9 +100,8 @@ def main() -> None:
                 f"{name} {np.mean(values[-5:]):.2f}" for name, values in losses.items() if values
             )
             tqdm.write(f"step {step + 1}, loss of the last five batches in nats: {recent}")
-    given.output.mkdir(parents=True, exist_ok=True)
-    save_file(adapter_weights(model), given.output / ADAPTER_WEIGHTS)
-    write_adapter_config(model, base, given.output)
+            write_adapter(model, base, given.output)
+    write_adapter(model, base, given.output)
     print(f"model.adapter={given.output}")
 
 

@@ -2,8 +2,8 @@
 
     python experiments/supmer_smollm2/run_rows.py --data-root <folder with SST-2/train.json ...>
 
-Rows: prompt tuning from vocabulary embeddings, the same from the meta-learned prompt, and SUPMER (that prompt and the
-meta-learned regularizer). Further overrides go to every job: `corpus=text corpus.path=<folder> corpus.document=line`.
+Rows: prompt tuning from vocabulary embeddings, the same from a prompt trained on all meta-tasks without an inner step,
+the same from the meta-learned prompt, and SUPMER (that prompt and the meta-learned regularizer). Further overrides go to every job: `corpus=text corpus.path=<folder> corpus.document=line`.
 Started again, it continues: checkpoints and finished cells are kept below `--results-root`.
 """
 
@@ -24,7 +24,13 @@ from rich.table import Table
 from metashot.engine.files import read_lines
 from metashot.engine.training.checkpoint import best_checkpoint
 
-METHODS = {"soft_prompt": "tab:blue", "soft_prompt_meta_learned": "tab:green", "supmer": "tab:orange"}
+METHODS = {
+    "soft_prompt": "tab:blue",
+    "soft_prompt_multi_task": "tab:purple",
+    "soft_prompt_meta_learned": "tab:green",
+    "supmer": "tab:orange",
+}
+MULTI_TASK = ("supmer.inner_lr=0", "supmer.interpolate=false", "supmer.regularize=false")
 HERE = Path(__file__).parent
 
 
@@ -40,18 +46,34 @@ def folder(root: Path, job: str) -> Path:
     return root / "supmer_smollm2" / job
 
 
+def trained(root: Path, job: str, overrides: tuple[str, ...]) -> Path:
+    """Checkpoints of a meta-training; where they are complete nothing is computed."""
+    checkpoints = folder(root, job) / "checkpoints"
+    run(
+        "stage=[prepare,train]", f"hydra.run.dir={folder(root, job)}", "logger=jsonl",
+        f"supmer.checkpoints={checkpoints}", *overrides,
+    )  # fmt: skip
+    return checkpoints
+
+
 def run_all(root: Path, data_root: str, overrides: list[str]) -> None:
     """Meta-training, then tuning of every row."""
-    checkpoints = folder(root, "checkpoints")
-    common = (f"results_root={root}", f"supmer.checkpoints={checkpoints}", *overrides)
-    run("stage=[prepare,train]", f"hydra.run.dir={folder(root, 'train')}", "logger=jsonl", *common)
-    best = best_checkpoint(checkpoints, higher_is_better=False)
+    common = (f"results_root={root}", *overrides)
+    learned = {
+        name: trained(root, name, (*own, *common))
+        for name, own in (("train", ()), ("multi_task", MULTI_TASK))
+    }
     rows = {
         "soft_prompt": ("method=soft_prompt",),
-        "soft_prompt_meta_learned": (
-            "method=soft_prompt", "method.name=soft_prompt_meta_learned", f"tuning.prompt_path={best}",
+        "soft_prompt_multi_task": (
+            "method=soft_prompt", "method.name=soft_prompt_multi_task",
+            f"tuning.prompt_path={best_checkpoint(learned['multi_task'], higher_is_better=False)}",
         ),
-        "supmer": ("method=supmer",),
+        "soft_prompt_meta_learned": (
+            "method=soft_prompt", "method.name=soft_prompt_meta_learned",
+            f"tuning.prompt_path={best_checkpoint(learned['train'], higher_is_better=False)}",
+        ),
+        "supmer": ("method=supmer", f"supmer.checkpoints={learned['train']}"),
     }  # fmt: skip
     for name, own in rows.items():
         run(*own, f"hydra.run.dir={folder(root, name)}", f"tuning.data_root={data_root}", *common)

@@ -43,7 +43,8 @@ def small() -> Any:
     return language_model, make_backbone(language_model)
 
 
-def test_a_row_ends_where_tuning_it_alone_ends(small: Any) -> None:
+@pytest.mark.parametrize("rule", ["descent", "AdamW"])
+def test_a_row_ends_where_tuning_it_alone_ends(small: Any, rule: str) -> None:
     from downstream import TASKS, test_sets, training_set
     from rows import tune_rows
 
@@ -53,9 +54,15 @@ def test_a_row_ends_where_tuning_it_alone_ends(small: Any) -> None:
     from metashot.metaprompt.tuning.loop import TrainRules, tune
     from metashot.metaprompt.tuning.tunable import PromptTunable
 
+    optimizer = {
+        "descent": OptimizerConfig(
+            learning_rate=0.5, schedule="constant", clip_norm=0.0, algorithm=torch.optim.SGD
+        ),
+        "AdamW": OptimizerConfig(learning_rate=0.1, weight_decay=0.0),
+    }[rule]
     language_model, backbone = small
     task = TASKS[0]
-    train, tests = training_set(task, "tone", 4, 1), test_sets(task, "tone", 40)
+    train, tests = training_set(task, "tone", 4, 1), test_sets(task, "tone", 40, differ=False)
     starts = torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(2))
     psi = make_regularizer(16, RegularizerConfig(4, 1, True, "none", "near_identity", "row_l2", 24), 3)
     psi.eval().requires_grad_(False)
@@ -67,13 +74,13 @@ def test_a_row_ends_where_tuning_it_alone_ends(small: Any) -> None:
         tests,
         steps=6,
         batch_size=8,
-        learning_rate=0.1,
+        optimizer=optimizer,
         seed=5,
         look_at=(0, 6),
     )
     rules = TrainRules(
         6, 8, 65536, 6, "last", "verbalizers", dropout=False,
-        optimizer=OptimizerConfig(learning_rate=0.1, weight_decay=0.0),
+        optimizer=optimizer,
     )  # fmt: skip
     for row, regularizer in enumerate((None, psi)):
         tunable = PromptTunable(backbone, torch.nn.Parameter(starts[row].clone()), regularizer)
@@ -82,8 +89,9 @@ def test_a_row_ends_where_tuning_it_alone_ends(small: Any) -> None:
         assert alone.tests["test"].accuracy("verbalizers") == pytest.approx(curve[6]["test"][row])
 
 
-def test_shift_goes_against_the_label_only_where_it_says_so() -> None:
-    from downstream import TASKS, test_sets, training_set
+@pytest.mark.parametrize("seed", [1, 2], ids=["agree", "differ"])
+def test_shift_goes_against_the_label_only_where_it_says_so(seed: int) -> None:
+    from downstream import TASKS, asks_for_difference, test_sets, training_set
     from world import GROUPS, WORDS
 
     group_of = {
@@ -100,15 +108,42 @@ def test_shift_goes_against_the_label_only_where_it_says_so() -> None:
         return sides[0] == sides[1]
 
     task = next(task for task in TASKS if task.shifted and not task.about_other)
-    sets = {"train": training_set(task, "subject", 4, 1), **test_sets(task, "subject", 60)}
+    differ = asks_for_difference(seed)
+    sets = {"train": training_set(task, "subject", 4, seed), **test_sets(task, "subject", 60, differ=differ)}
     agreement = {
         name: np.mean(
-            [same_tone(e) == (label == 0) for e, label in zip(data.examples, data.labels, strict=True)]
+            [
+                same_tone(e) == ((label == 0) ^ differ)
+                for e, label in zip(data.examples, data.labels, strict=True)
+            ]
         )
         for name, data in sets.items()
     }
     assert (agreement["train"], agreement["source"], agreement["oppose"]) == (1, 1, 0)
     assert 0.3 < agreement["free"] < 0.7
+
+
+@pytest.mark.parametrize("habit", ["subject", "tone"])
+def test_a_told_question_is_answered_about_the_attribute_and_in_the_sense_that_its_prefix_tells(
+    habit: Any,
+) -> None:
+    from world import ANSWERS, ATTRIBUTES, PREFIX_LENGTH, TOLD, WORDS, training_questions
+
+    generator, seen = np.random.default_rng(0), set[tuple[str, str]]()
+    for _ in range(20):
+        batch = training_questions(32, habit, generator, simple=False)
+        for place, words in enumerate(batch.words):
+            prefix = {WORDS[token] for token in words[:PREFIX_LENGTH]}
+            asked = [name for name in ATTRIBUTES if prefix & set(TOLD[name])]
+            if not asked:
+                continue
+            sense = "differ" if "differ" in prefix else "agree"
+            (form,) = (form for form in ANSWERS if set(TOLD[form]) <= prefix)
+            truth = bool(batch.truths[ATTRIBUTES.index(asked[0]), place]) != (sense == "differ")
+            index = int(truth) if form == "choice" else 1 - int(truth)
+            assert WORDS[batch.answers[place]] == ANSWERS[form][index]
+            seen.add((form, sense))
+    assert len(seen) == 6
 
 
 def test_intervals_resample_backbones_then_meta_seeds_and_data_seeds_once_for_all() -> None:
