@@ -49,6 +49,7 @@ from metashot.metaprompt.clusters.clustering import ClusterConfig
 from metashot.metaprompt.clusters.embedding import EncoderConfig
 from metashot.metaprompt.clusters.store import ClusterStore, CorpusConfig, prepare_clusters
 from metashot.metaprompt.soft_prompt import initial_prompt
+from metashot.metaprompt.tuning.adapters import peft_prompt_model
 from metashot.metaprompt.tuning.loop import TrainRules, tune
 from metashot.metaprompt.tuning.tunable import FullTunable, PeftPromptTunable, Tunable
 
@@ -236,7 +237,11 @@ def _control_rows(job: Job, model: LanguageModel, sizes: Sizes) -> list[dict[str
     backbone = make_backbone(model)
     nothing = torch.empty(1, 0, backbone.width)
     trained: tuple[tuple[str, OptimizerConfig, Callable[[Tensor], Tunable]], ...] = (
-        ("PEFT prompt tuning", DESCENT, lambda start: PeftPromptTunable(backbone, start)),
+        (
+            "PEFT prompt tuning",
+            DESCENT,
+            lambda start: PeftPromptTunable(backbone, peft_prompt_model(model, start)),
+        ),
         ("full fine-tuning", WHOLE_MODEL, lambda _: FullTunable(backbone)),
     )
     rows: list[dict[str, object]] = []

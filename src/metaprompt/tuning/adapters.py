@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -11,20 +11,51 @@ from torch import Tensor
 from metashot.engine.errors import CheckpointError
 from metashot.engine.models.loading import LanguageModel
 
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
 WEIGHTS_FILE = "adapter_model.safetensors"
 
 
 def peft_prompt_model(language_model: LanguageModel, prompt: Tensor) -> Any:
     """A PEFT prompt-tuning model whose virtual tokens are `prompt` [P, d] (trainable)."""
-    from peft import PromptTuningConfig, PromptTuningInit, TaskType, get_peft_model
+    from peft import PromptTuningConfig, PromptTuningInit
 
-    config = PromptTuningConfig(
-        task_type=TaskType.SEQ_2_SEQ_LM if language_model.is_seq2seq else TaskType.CAUSAL_LM,
-        num_virtual_tokens=prompt.shape[0],
-        prompt_tuning_init=PromptTuningInit.RANDOM,
-        # PEFT counts encoder and decoder as two by default; our prompts stand before the encoder only.
-        num_transformer_submodules=1,
+    shape = _prompt_shape(language_model, prompt)
+    return _with_prompt(
+        language_model, PromptTuningConfig(**shape, prompt_tuning_init=PromptTuningInit.RANDOM), prompt
     )
+
+
+def peft_p_tuning_model(language_model: LanguageModel, prompt: Tensor, seed: int) -> Any:
+    """A PEFT P-tuning model: a trained MLP of width d, random by `seed`, makes its virtual tokens from `prompt` [P, d].
+
+    Source: Liu et al., GPT Understands, Too, 2021.
+    """
+    from peft import PromptEncoderConfig
+
+    shape = _prompt_shape(language_model, prompt)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return _with_prompt(
+            language_model, PromptEncoderConfig(**shape, encoder_hidden_size=prompt.shape[1]), prompt
+        )
+
+
+def _prompt_shape(language_model: LanguageModel, prompt: Tensor) -> dict[str, Any]:
+    from peft import TaskType
+
+    return {
+        "task_type": TaskType.SEQ_2_SEQ_LM if language_model.is_seq2seq else TaskType.CAUSAL_LM,
+        "num_virtual_tokens": prompt.shape[0],
+        # PEFT counts encoder and decoder as two by default; our prompts stand before the encoder only.
+        "num_transformer_submodules": 1,
+    }
+
+
+def _with_prompt(language_model: LanguageModel, config: PeftConfig, prompt: Tensor) -> Any:
+    from peft import get_peft_model
+
     model: Any = get_peft_model(language_model.model, config)
     weight: Tensor = model.prompt_encoder["default"].embedding.weight
     with torch.no_grad():

@@ -25,6 +25,8 @@ class TuningMethod(StrEnum):
     """All weights, no prompt."""
     PEFT_PROMPT = "peft_prompt_tuning"
     """The soft prompt through PEFT's own forward pass, for comparison."""
+    PEFT_P_TUNING = "peft_p_tuning"
+    """P-tuning: a small network that makes the soft prompt is trained, through PEFT."""
     LORA = "lora"
     """A LoRA adapter through PEFT."""
 

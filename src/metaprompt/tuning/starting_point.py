@@ -18,6 +18,7 @@ from metashot.metaprompt.meta.setup import make_regularizer
 from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned
 from metashot.metaprompt.released import load_released_regularizer
 from metashot.metaprompt.soft_prompt import initial_prompt, load_prompt
+from metashot.metaprompt.tuning.adapters import peft_p_tuning_model, peft_prompt_model
 from metashot.metaprompt.tuning.config import TuneSettings, TuningMethod
 from metashot.metaprompt.tuning.tunable import (
     FullTunable,
@@ -102,7 +103,9 @@ def make_tunable(settings: TuneSettings, backbone: Backbone, start: StartingPoin
         prompt = initial_prompt(language_model, settings.prompt_length, settings.prompt_init, seed)
     prompt = prompt.clone().to(language_model.device)
     if method is TuningMethod.PEFT_PROMPT:
-        return PeftPromptTunable(backbone, prompt)
+        return PeftPromptTunable(backbone, peft_prompt_model(language_model, prompt))
+    if method is TuningMethod.PEFT_P_TUNING:
+        return PeftPromptTunable(backbone, peft_p_tuning_model(language_model, prompt, seed))
     return PromptTunable(
         backbone, nn.Parameter(prompt), start.regularizer, settings.behaviour().state_over_padding
     )

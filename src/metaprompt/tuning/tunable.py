@@ -15,7 +15,6 @@ from transformers.pytorch_utils import Conv1D
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.batch import PromptBatch
 from metashot.metaprompt.meta.regularizer import GradientRegularizer
-from metashot.metaprompt.tuning.adapters import peft_prompt_model
 
 
 class Tunable(Protocol):
@@ -167,13 +166,12 @@ class LoraTunable:
 
 
 class PeftPromptTunable:
-    """PEFT's prompt tuning with its own forward pass."""
+    """Virtual tokens of a PEFT model, with PEFT's own forward pass."""
 
-    def __init__(self, backbone: Backbone, prompt: Tensor) -> None:
+    def __init__(self, backbone: Backbone, adapter: Any) -> None:
         self.backbone = backbone
-        self.length = prompt.shape[0]
-        self.adapter: Any = peft_prompt_model(backbone.language_model, prompt)
-        self.adapter.to(backbone.language_model.device)
+        self.adapter: Any = adapter.to(backbone.language_model.device)
+        self.length = int(adapter.active_peft_config.num_virtual_tokens)
 
     @property
     def virtual_tokens(self) -> int:
@@ -181,7 +179,7 @@ class PeftPromptTunable:
         return self.length
 
     def named_parameters(self) -> list[tuple[str, nn.Parameter]]:
-        """The virtual tokens."""
+        """What makes the virtual tokens."""
         return [(name, p) for name, p in self.adapter.named_parameters() if p.requires_grad]
 
     def logits(self, batch: PromptBatch) -> tuple[Tensor, Tensor | None]:

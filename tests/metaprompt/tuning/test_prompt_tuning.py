@@ -21,6 +21,7 @@ from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.setup import make_regularizer
 from metashot.metaprompt.soft_prompt import save_prompt
+from metashot.metaprompt.tuning.adapters import peft_p_tuning_model
 from metashot.metaprompt.tuning.cell import load_task
 from metashot.metaprompt.tuning.config import TuneSettings
 from metashot.metaprompt.tuning.cuts import cut_notes
@@ -64,7 +65,7 @@ def quiet(line: str) -> None:
     del line
 
 
-@pytest.mark.parametrize("tuning", ["soft_prompt", "peft_prompt_tuning", "lora", "full"])
+@pytest.mark.parametrize("tuning", ["soft_prompt", "peft_prompt_tuning", "peft_p_tuning", "lora", "full"])
 def test_every_method_runs_and_leaves_the_model_as_it_was(
     language_model: LanguageModel, data_root: Path, tmp_path: Path, tuning: str
 ):
@@ -127,6 +128,21 @@ def test_our_soft_prompt_and_peft_s_agree(make_model: Any, data_root: Path, tmp_
         )
         values.append(torch.tensor([p.nll for p in cell.predictions]))
     torch.testing.assert_close(values[0], values[1], rtol=1e-2, atol=1e-2)
+
+
+def test_p_tuning_trains_a_network_of_its_seed_that_makes_the_prompt(gpt2: LanguageModel):
+    prompt = torch.randn(3, gpt2.model.config.n_embd, generator=torch.Generator().manual_seed(0))
+    state = torch.get_rng_state()
+    one, same, other = (peft_p_tuning_model(gpt2, prompt, seed) for seed in (1, 1, 2))
+    torch.testing.assert_close(torch.get_rng_state(), state)
+    trained = {name.split(".", 2)[-1] for name, p in one.named_parameters() if p.requires_grad}
+    assert trained == {
+        "embedding.weight", *(f"mlp_head.{layer}.{kind}" for layer in (0, 2, 4) for kind in ("weight", "bias"))
+    }  # fmt: skip
+    made = [model.prompt_encoder["default"](torch.arange(3)[None])[0] for model in (one, same, other)]
+    torch.testing.assert_close(made[0], one.prompt_encoder["default"].mlp_head(prompt))
+    torch.testing.assert_close(made[0], made[1])
+    assert not torch.allclose(made[0], made[2])
 
 
 def test_a_finished_cell_is_not_trained_again(
