@@ -25,7 +25,7 @@ class Domains:
         document_of: document of each sentence of the store, [n].
         documents: documents of this split.
         members: for each cluster its sentences in this split.
-        eligible: clusters that may serve as a domain: enough sentences, from two documents or more.
+        eligible: clusters that may serve as a domain: enough sentences, and documents enough to part them.
     """
 
     store: ClusterStore
@@ -103,18 +103,29 @@ def _domains(
     eligible = tuple(
         cluster
         for cluster, rows in enumerate(members)
-        if len(rows) >= min_sentences and len(np.unique(document_of[rows])) >= 2
+        if len(rows) >= min_sentences and _can_be_parted(document_of[rows])
     )
     if not eligible:
         of_rule = " (a quarter of it)" if split == "meta_test" else ""
         sizes = sorted((len(rows) for rows in members), reverse=True)
         raise DataError(
             "supmer.min_domain_sentences",
-            f"no cluster has {min_sentences} {split} sentences{of_rule} from two documents"
+            f"no cluster has {min_sentences} {split} sentences{of_rule} in documents that make two halves"
             f" (the largest has {sizes[0]})",
             "give more text, fewer clusters, or a smaller supmer.min_domain_sentences",
         )
     return Domains(store, split, document_of, documents, members, eligible)
+
+
+def _can_be_parted(documents: NDArray[np.int64]) -> bool:
+    """Whether the documents of a cluster's sentences, dealt to two halves in turn, can give each two sentences.
+
+    Four documents always can; of three the half with one document needs two sentences in it, of two both do.
+    """
+    sentences = np.unique(documents, return_counts=True)[1]
+    if len(sentences) == 2:
+        return bool(sentences.min() >= 2)
+    return len(sentences) >= 4 or bool(len(sentences) == 3 and sentences.max() >= 2)
 
 
 @dataclass(frozen=True, slots=True)

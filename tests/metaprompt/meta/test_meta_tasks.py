@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import permutations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from metashot.engine.errors import ConfigError, DataError
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.clusters.store import ClusterStore
-from metashot.metaprompt.meta.domains import Domains, Half, split_domains, task_halves
+from metashot.metaprompt.meta.domains import Domains, Half, _can_be_parted, split_domains, task_halves
 from metashot.metaprompt.meta.draws import ADJACENT, DRAWS, OTHER_DOCUMENT, DrawPlan, Record
 from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format
 from metashot.metaprompt.meta.tasks import TaskStream, check_stream
@@ -101,6 +104,15 @@ def test_support_and_query_share_no_document(store: ClusterStore):
     support, query = task_halves(domains, (1,), np.random.default_rng(0), shared=True)
     assert support.allowed.all()
     assert query.allowed.all()
+
+
+@given(st.lists(st.integers(1, 4), min_size=1, max_size=6))
+def test_a_domain_is_a_cluster_that_some_deal_of_its_documents_parts(sentences: list[int]):
+    """Against every deal of the documents in turn: one half gets the odd ones, and either needs two sentences."""
+    documents = np.repeat(np.arange(len(sentences)), sentences)
+    deals = permutations(sentences)
+    parted = any(min(sum(deal[::2]), sum(deal[1::2])) >= 2 for deal in deals)
+    assert _can_be_parted(documents) == parted
 
 
 def test_support_and_query_contexts_are_disjoint_unless_released(store: ClusterStore, gpt2: LanguageModel):
