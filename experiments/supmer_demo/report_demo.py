@@ -101,13 +101,14 @@ def write_report(output: Path, work: Path) -> str:
     """Write `table.md` and `curves.svg` below `output` from its `results.jsonl`, and return the table."""
     everything = list(read_lines(output / "results.jsonl"))
     rows = [row for row in everything if "method" in row]
-    spent = [row["cpu_seconds"] for row in everything if "method" not in row]
+    spent = [row["cpu_seconds"] for row in everything if "cpu_seconds" in row]
     backbones = [json.loads(path.read_text()) for path in sorted(work.glob("backbone-*/abilities.json"))]
     seconds = sum(spent) + sum(one["cpu_seconds"] for one in backbones)
     tasks = list(dict.fromkeys(row["task"] for row in rows))
     parts = [_table(rows, ATTRIBUTES, task) for task in tasks]
     parts += [_table(rows, (main,), task) for main in ATTRIBUTES for task in tasks]
     parts += [_differences(rows, task) for task in tasks]
+    parts.append(_held_out([row for row in everything if "start" in row]))
     parts.append(_abilities(backbones))
     parts.append(f"{len(spent)} jobs, {seconds / 60:.1f} CPU minutes in all.\n")
     text = "\n".join(parts)
@@ -156,6 +157,22 @@ def _differences(rows: Sequence[dict[str, Any]], task: str) -> str:
             )
             cells.append(in_words(figure_of(one - two)) if one is not None and two is not None else "")
         lines.append(f"| {first} - {second} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _held_out(trained: Sequence[dict[str, Any]]) -> str:
+    """Loss on held-out meta-tasks after an inner step: of the start that was kept, and how many were made."""
+    lines = [
+        "Loss on held-out meta-tasks after an inner step, in nats (guessing: 0.69), of the starts that were kept.\n",
+        "| start | median | largest | meta-trainings | starts |",
+        "| --- | ---: | ---: | ---: | ---: |",
+    ]
+    for name in dict.fromkeys(row["start"] for row in trained):
+        losses = [row["held_out_losses"] for row in trained if row["start"] == name]
+        kept = [min(one) for one in losses]
+        lines.append(
+            f"| {name} | {np.median(kept):.3f} | {max(kept):.3f} | {len(kept)} | {sum(map(len, losses))} |"
+        )
     return "\n".join(lines) + "\n"
 
 

@@ -55,6 +55,8 @@ from metashot.metaprompt.tuning.tunable import FullTunable, PeftPromptTunable, T
 
 HERE = Path(__file__).parent
 RESULTS = "results.jsonl"
+FIRST_BACKBONE = 21
+"""Seed of the first backbone; 1, 11 and 12 served to choose the rates."""
 STARTS = 5
 """Starts of a backbone before the demonstration ends."""
 DESCENT = OptimizerConfig(learning_rate=1.0, clip_norm=0.0, algorithm=torch.optim.SGD)
@@ -81,11 +83,11 @@ class Sizes:
         test_size: questions of each test set.
     """
 
-    backbones: int = 5
+    backbones: int = 4
     meta_seeds: int = 3
     data_seeds: int = 4
     backbone_steps: int = 1200
-    outer_steps: int = 400
+    outer_steps: int = 300
     tuning_steps: int = 40
     shots: int = 4
     test_size: int = 80
@@ -187,15 +189,18 @@ def run_job(job: Job, sizes: Sizes, work: Path) -> list[dict[str, object]]:
 def _meta_rows(job: Job, model: LanguageModel, sizes: Sizes, work: Path) -> list[dict[str, object]]:
     """Prompts of every start, tuned side by side."""
     store = clusters(job.main, work / "corpus")
-    learned = {
+    trained = {
         name: meta_learn(
             variant, model, store, sizes.outer_steps, job.meta_seed,
             work / "meta" / f"{job.main}-{job.backbone}-{job.meta_seed}" / name.replace(", ", "-"),
         )
         for name, variant in VARIANTS.items()
     }  # fmt: skip
+    learned = {name: found for name, (found, _) in trained.items()}
     psi = learned["meta-learned, mixing"].regularizer
-    rows: list[dict[str, object]] = []
+    rows: list[dict[str, object]] = [
+        {**asdict(job), "start": name, "held_out_losses": losses} for name, (_, losses) in trained.items()
+    ]
     backbone = make_backbone(model)
     for data_seed in range(1, sizes.data_seeds + 1):
         start = initial_prompt(model, PROMPT_LENGTH, "vocabulary", 1000 + 100 * job.meta_seed + data_seed)
@@ -278,7 +283,7 @@ def work_through(sizes: Sizes, work: Path, output: Path) -> None:
     """Do every job that is neither done nor in the hands of another process."""
     torch.set_num_threads(1)
     (work / "locks").mkdir(parents=True, exist_ok=True)
-    seeds = [range(sizes.meta_seeds + 1), range(1, sizes.backbones + 1)]
+    seeds = [range(sizes.meta_seeds + 1), range(FIRST_BACKBONE, FIRST_BACKBONE + sizes.backbones)]
     for job in [Job(main, b, m) for b in seeds[1] for m in seeds[0] for main in ATTRIBUTES]:
         try:
             with FileLock(work / "locks" / f"{job.main}-{job.backbone}-{job.meta_seed}", timeout=0):
