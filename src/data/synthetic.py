@@ -95,11 +95,6 @@ class SyntheticSource:
         return [Example(task, text, options[label], options) for text, label in drawn]
 
 
-def synthetic_tasks(source: SyntheticSource, size: int) -> dict[str, list[Example]]:
-    """Training pools of `size` examples for every meta-training task of `source`."""
-    return {task: source.pool(task, size=size) for task in source.training_tasks()}
-
-
 def _names(families: Iterable[str], count: int) -> list[str]:
     ordered = sorted(families)
     return [f"synthetic-{ordered[i % len(ordered)]}-{i // len(ordered):04d}" for i in range(count)]

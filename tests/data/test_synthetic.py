@@ -10,7 +10,7 @@ from collections import Counter
 import pytest
 
 from metashot.data.errors import DataError
-from metashot.data.synthetic import SyntheticSource, synthetic_tasks
+from metashot.data.synthetic import SyntheticSource
 from metashot.data.synthetic_rules import DIFFICULTIES, TARGET_FAMILIES, TRAIN_FAMILIES, vocabulary
 from metashot.data.task import TaskType
 
@@ -72,7 +72,8 @@ def test_seeds_change_rules_demonstrations_and_splits() -> None:
 
 
 def test_tasks_do_not_depend_on_the_hash_seed() -> None:
-    code = "from metashot.data.synthetic import *; print(synthetic_tasks(SyntheticSource(3, 1), 4))"
+    pools = "[source.pool(task, size=4) for task in source.training_tasks()]"
+    code = f"from metashot.data.synthetic import *; source = SyntheticSource(3, 1); print({pools})"
     outputs = {
         subprocess.run(
             [sys.executable, "-c", code],
@@ -81,7 +82,8 @@ def test_tasks_do_not_depend_on_the_hash_seed() -> None:
         ).stdout
         for seed in ("1", "2")
     }  # fmt: skip
-    assert outputs == {f"{synthetic_tasks(SyntheticSource(3, 1), 4)}\n"}
+    source = SyntheticSource(3, 1)
+    assert outputs == {f"{[source.pool(task, size=4) for task in source.training_tasks()]}\n"}
 
 
 def test_an_unknown_task_difficulty_or_number_is_named() -> None:
