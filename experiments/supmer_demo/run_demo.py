@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
+import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -325,7 +327,11 @@ def main() -> None:
     sizes = Sizes(**arguments)
     output.mkdir(parents=True, exist_ok=True)
     started, context = time.monotonic(), get_context("spawn")
-    processes = [context.Process(target=work_through, args=(sizes, work, output)) for _ in range(workers)]
+    processes = [
+        context.Process(target=work_through, args=(sizes, work, output), daemon=True) for _ in range(workers)
+    ]
+    # Ending by the exit handlers takes the workers along.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     for process in processes:
         process.start()
     for process in processes:
