@@ -16,6 +16,7 @@ from world import (
     ANSWERS,
     ATTRIBUTES,
     GROUPS,
+    PREFIX_LENGTH,
     INDEX,
     WORDS,
     Attribute,
@@ -45,6 +46,9 @@ class BackboneSize:
         steps: steps on all kinds of questions, during which the rate falls.
         batch: questions of a step.
         learning_rate: peak of AdamW's rate.
+        prefix_noise: deviation of the noise on each entry of the prefix's vectors, which have entries of some 0.1:
+            what a prefix tells then changes smoothly with it. Without noise, meta-training stayed at guessing from
+            several backbones.
     """
 
     width: int = 64
@@ -55,6 +59,7 @@ class BackboneSize:
     steps: int = 1200
     batch: int = 128
     learning_rate: float = 3e-3
+    prefix_noise: float = 0.1
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
@@ -111,7 +116,7 @@ def new_model(size: BackboneSize, vectors: Tensor, seed: int) -> GPT2LMHeadModel
 
 
 def train_backbone(
-    size: BackboneSize, vectors: Tensor, habit: Attribute, seed: int, notify: Callable[[str], None]
+    size: BackboneSize, word_table: Tensor, habit: Attribute, seed: int, notify: Callable[[str], None]
 ) -> GPT2LMHeadModel | None:
     """Teach a new model to answer questions; what is asked stands in the prefix, nine times of ten in the end.
 
@@ -120,7 +125,7 @@ def train_backbone(
     without it a model learns to compare by one attribute and stays there. One start in seven or so stays there even
     so: None then.
     """
-    model = new_model(size, vectors, seed).train()
+    model = new_model(size, word_table, seed).train()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         both = torch.nn.Linear(size.width, 4)
@@ -131,6 +136,7 @@ def train_backbone(
         list[tuple[float, float]](),
         time.process_time(),
     )
+    noises = torch.Generator().manual_seed(seed)
     simple, left, step = True, size.steps, 0
     while left:
         if simple and _learned(losses, size.first_loss):
@@ -141,7 +147,10 @@ def train_backbone(
         for group in optimizer.param_groups:
             group["lr"] = size.learning_rate * min(1.0, step / 30, max(0.02, 1.5 * left / size.steps))
         batch = training_questions(size.batch, habit, generator, simple=simple)
-        hidden = model.transformer(torch.from_numpy(batch.words), use_cache=False).last_hidden_state
+        vectors = model.transformer.wte(torch.from_numpy(batch.words))
+        noise = size.prefix_noise * torch.randn(size.batch, PREFIX_LENGTH, size.width, generator=noises)
+        vectors = torch.cat([vectors[:, :PREFIX_LENGTH] + noise, vectors[:, PREFIX_LENGTH:]], dim=1)
+        hidden = model.transformer(inputs_embeds=vectors, use_cache=False).last_hidden_state
         loss = functional.cross_entropy(model.lm_head(hidden[:, -1]), torch.from_numpy(batch.answers))
         read = both(hidden[:, -1])[:, :2] if batch.form == "yes_no" else both(hidden[:, -1])[:, 2:]
         aside = functional.binary_cross_entropy_with_logits(read, torch.from_numpy(batch.truths.T).float())

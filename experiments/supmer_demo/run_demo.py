@@ -37,7 +37,7 @@ from downstream import (
 from filelock import FileLock, Timeout
 from report_demo import write_report
 from rows import Curve, accuracies, tune_rows
-from starts import PROMPT_LENGTH, VARIANTS, meta_learn
+from starts import INNER_RATE, PROMPT_LENGTH, VARIANTS, meta_learn
 from torch import Tensor
 from world import ATTRIBUTES, Attribute, opposite
 
@@ -57,11 +57,11 @@ from metashot.metaprompt.tuning.tunable import FullTunable, PeftPromptTunable, T
 
 HERE = Path(__file__).parent
 RESULTS = "results.jsonl"
-FIRST_BACKBONE = 21
-"""Seed of the first backbone; 1, 11 and 12 served to choose the rates."""
+FIRST_BACKBONE = 31
+"""Seed of the first backbone; 1, 11, 12 and 21 served to choose rates and noise."""
 STARTS = 5
 """Starts of a backbone before the demonstration ends."""
-DESCENT = OptimizerConfig(learning_rate=1.0, clip_norm=0.0, algorithm=torch.optim.SGD)
+DESCENT = OptimizerConfig(learning_rate=INNER_RATE, clip_norm=0.0, algorithm=torch.optim.SGD)
 """How prompts are tuned: by the inner step of meta-training, again and again; the rate falls linearly to 0."""
 ADAMW = OptimizerConfig(learning_rate=0.06)
 """The other rule, so that no start is judged by one that does not suit it."""
