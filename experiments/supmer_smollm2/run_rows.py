@@ -50,17 +50,17 @@ def trained(root: Path, job: str, overrides: tuple[str, ...]) -> Path:
     """Checkpoints of a meta-training; where they are complete nothing is computed."""
     checkpoints = folder(root, job) / "checkpoints"
     run(
-        "stage=[prepare,train]", f"hydra.run.dir={folder(root, job)}", "logger=jsonl",
-        f"supmer.checkpoints={checkpoints}", *overrides,
+        *overrides, "stage=[prepare,train]", f"hydra.run.dir={folder(root, job)}", "logger=jsonl",
+        f"supmer.checkpoints={checkpoints}",
     )  # fmt: skip
     return checkpoints
 
 
 def run_all(root: Path, data_root: str, overrides: list[str]) -> None:
-    """Meta-training, then tuning of every row."""
+    """Meta-training, then tuning of every row; what a row is stands behind the overrides of the command, so it holds."""
     common = (f"results_root={root}", *overrides)
     learned = {
-        name: trained(root, name, (*own, *common))
+        name: trained(root, name, (*common, *own))
         for name, own in (("train", ()), ("multi_task", MULTI_TASK))
     }
     rows = {
@@ -76,7 +76,7 @@ def run_all(root: Path, data_root: str, overrides: list[str]) -> None:
         "supmer": ("method=supmer", f"supmer.checkpoints={learned['train']}"),
     }  # fmt: skip
     for name, own in rows.items():
-        run(*own, f"hydra.run.dir={folder(root, name)}", f"tuning.data_root={data_root}", *common)
+        run(*common, f"hydra.run.dir={folder(root, name)}", f"tuning.data_root={data_root}", *own)
 
 
 def comparison(root: Path) -> Table:
