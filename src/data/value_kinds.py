@@ -34,6 +34,8 @@ Dropout = Annotated[float, Field(ge=0, lt=1)]
 """Probability with which a unit is left out."""
 LearningRate = Annotated[float, Field(gt=0, le=1000)]
 """Of any optimizer; prompts are tuned with rates up to some hundreds."""
+InnerRate = Annotated[float, Field(ge=0, le=1000)]
+"""The same of an inner step; 0 takes none."""
 Weight = Annotated[float, Field(ge=0, le=1e6)]
 """Of a term in a sum, or a norm."""
 PositiveWeight = Annotated[float, Field(gt=0, le=1e6)]

@@ -142,8 +142,8 @@ def test_no_key_takes_what_it_cannot_mean(configs, tmp_path, monkeypatch, count)
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("supmer.inner_lr", 1e20, "supmer.inner_lr: must be 1,000 or less, got 1e+20 (give above 0 and 1,000 or less)"),
-        ("supmer.inner_lr", -0.1, "supmer.inner_lr: must be above 0, got -0.1 (give above 0 and 1,000 or less)"),
+        ("supmer.inner_lr", 1e20, "supmer.inner_lr: must be 1,000 or less, got 1e+20 (give 0 or more and 1,000 or less)"),
+        ("supmer.inner_lr", -0.1, "supmer.inner_lr: must be 0 or more, got -0.1 (give 0 or more and 1,000 or less)"),
         ("supmer.coefficient_weight", -1, "supmer.coefficient_weight: must be 0 or more, got -1"),
         ("optimizer.clip_norm", -1, "optimizer.clip_norm: must be 0 or more, got -1"),
         ("optimizer.algorithm.eps", 1e20, "optimizer.algorithm.eps: must be 1 or less, got 1e+20"),
@@ -183,3 +183,10 @@ def test_a_value_outside_its_rule_is_one_line(configs, key, value, message):
     with pytest.raises(MetashotError) as caught:
         _check(_changed(configs[0][0], key.split("."), value))
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("supmer.inner_lr", 0), ("supmer.interpolate", False), ("supmer.regularize", False)]
+)
+def test_the_ablations_that_the_readme_names_are_values(configs, key, value):
+    _check(_changed(configs[0][0], key.split("."), value))

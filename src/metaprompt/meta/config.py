@@ -13,8 +13,8 @@ from pydantic import Field
 from metashot.data.value_kinds import (
     Count,
     GivenLine,
+    InnerRate,
     InnerShare,
-    LearningRate,
     Positive,
     PositiveWeight,
     Seed,
@@ -105,7 +105,7 @@ class MetaConfig:
         steps_per_draw: outer steps that share one format.
         max_context_tokens: context limit, soft prompt not counted.
         max_batch_tokens: padded tokens of one forward pass.
-        inner_lr: alpha.
+        inner_lr: alpha; 0 is multi-task training of the prompt.
         second_order: differentiate through the inner gradient.
         interpolate: mix query sets with those of augmentation tasks.
         regularize: pass inner gradients through psi; without, only the prompt is learned.
@@ -137,7 +137,7 @@ class MetaConfig:
     steps_per_draw: Positive
     max_context_tokens: Positive
     max_batch_tokens: Positive
-    inner_lr: LearningRate
+    inner_lr: InnerRate
     second_order: bool
     interpolate: bool
     regularize: bool

@@ -145,6 +145,15 @@ def test_a_checkpoint_of_other_settings_is_not_continued(
         meta_train(replace(SETTINGS, inner_lr=0.2), gpt2, store, short, tmp_path)
 
 
+def test_without_an_inner_step_a_held_out_task_is_answered_by_the_prompt_as_it_is(
+    store: ClusterStore, gpt2: LanguageModel, tmp_path: Path
+):
+    multi_task = replace(SETTINGS, inner_lr=0.0, interpolate=False, regularize=False)
+    outcome = meta_train(multi_task, gpt2, store, replace(LOOP, steps=2), tmp_path)
+    assert outcome.metrics["query_loss"] == outcome.metrics["query_loss_unadapted"]
+    assert load_meta_learned(outcome.checkpoint).regularizer is None
+
+
 def test_what_training_hands_on(store: ClusterStore, gpt2: LanguageModel, tmp_path: Path):
     before = gpt2.model.state_dict()["transformer.wte.weight"].clone()
     outcome = meta_train(SETTINGS, gpt2, store, replace(LOOP, steps=2), tmp_path)
