@@ -4,9 +4,9 @@
 
 A small language model that can compare phrases by subject or by tone, for what agrees or for what differs
 (`backbone.py`), unlabelled text clustered by MiniLM, prompts meta-learned from those clusters, and few-shot tuning of
-tasks in domain and under a shift (`downstream.py`), in two settings that exchange the roles of subject and tone. Writes `results/results.jsonl`,
-`table.md` and `curves.svg`. A run that was cut goes on where it was, and finished seeds stay; the same command
-started twice shares the work.
+tasks in domain and under a shift (`downstream.py`), in two settings that exchange the roles of subject and tone.
+Writes `results/results.jsonl`, `table.md` and `curves.svg`. A run that was cut goes on where it was, and finished seeds
+stay; the same command started twice shares the work.
 """
 
 from __future__ import annotations

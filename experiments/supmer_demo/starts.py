@@ -21,6 +21,7 @@ FORMATS = tuple(
 PROMPT_LENGTH = 4
 INNER_RATE, REGULARIZER_RATE = 1.0, 2e-3
 STARTS = 2
+"""Most starts of a meta-training."""
 LEARNED = 0.1
 """Nats on held-out meta-tasks, after an inner step, at which no other start of a meta-training is tried."""
 
@@ -97,17 +98,12 @@ def meta_learn(
     Some stay where either answer is as likely as the other. Held-out meta-tasks tell: another start is made then, by
     the same rule for every variant; downstream examples have no say.
     """
+    loop = LoopConfig(
+        steps=steps, save_every=0, log_every=steps, evaluate_every=steps, best_metric="query_loss", progress=False
+    )  # fmt: skip
     found: list[tuple[float, Path]] = []
     while len(found) < STARTS and all(loss > LEARNED for loss, _ in found):
         start = seed + 100 * len(found)
-        own = LoopConfig(
-            steps=steps,
-            save_every=0,
-            log_every=steps,
-            evaluate_every=steps,
-            best_metric="query_loss",
-            progress=False,
-        )
-        outcome = meta_train(meta_settings(variant, start), model, store, own, folder / str(start))
+        outcome = meta_train(meta_settings(variant, start), model, store, loop, folder / str(start))
         found.append((verify(outcome.checkpoint)["metric"], outcome.checkpoint))
     return load_meta_learned(min(found)[1]), [loss for loss, _ in found]
