@@ -11,6 +11,7 @@ from typing import Any
 import matplotlib as mpl
 import numpy as np
 from numpy.typing import NDArray
+from starts import VARIANTS
 from world import ATTRIBUTES
 
 from metashot.engine.files import read_lines, write_atomic
@@ -21,7 +22,8 @@ mpl.rcParams["svg.hashsalt"] = "supmer_demo"
 from matplotlib import pyplot as plt  # noqa: E402
 
 Floats = NDArray[np.float64]
-STARTS = ("vocabulary", "multi-task", "meta-learned", "meta-learned, mixing")
+STARTS = ("vocabulary", *VARIANTS)
+"""Prompts that are tuned: two controls, then the two that are meta-learned."""
 METHODS = (
     *STARTS,
     *(f"{start}, psi" for start in STARTS),

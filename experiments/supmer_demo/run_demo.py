@@ -199,7 +199,8 @@ def _meta_rows(job: Job, model: LanguageModel, sizes: Sizes, work: Path) -> list
         for name, variant in VARIANTS.items()
     }  # fmt: skip
     learned = {name: found for name, (found, _) in trained.items()}
-    psi = learned["meta-learned, mixing"].regularizer
+    own_psi = {name: found.regularizer for name, found in learned.items()}
+    psi = own_psi["meta-learned, mixing"]
     rows: list[dict[str, object]] = [
         {**asdict(job), "start": name, "held_out_losses": losses} for name, (_, losses) in trained.items()
     ]
@@ -207,12 +208,9 @@ def _meta_rows(job: Job, model: LanguageModel, sizes: Sizes, work: Path) -> list
     for data_seed in range(1, sizes.data_seeds + 1):
         start = initial_prompt(model, PROMPT_LENGTH, "vocabulary", 1000 + 100 * job.meta_seed + data_seed)
         prompts = {"vocabulary": start, **{name: found.prompt for name, found in learned.items()}}
-        regularizers = {
-            name: (learned[name].regularizer if name in learned else None) or psi for name in prompts
-        }
         by_descent = {
             **{name: (prompt, None) for name, prompt in prompts.items()},
-            **{f"{name}, psi": (prompt, regularizers[name]) for name, prompt in prompts.items()},
+            **{f"{name}, psi": (prompt, own_psi.get(name) or psi) for name, prompt in prompts.items()},
         }
         by_adamw = {f"{name}, AdamW": (prompt, None) for name, prompt in prompts.items()}
         for task in TASKS:

@@ -3,8 +3,8 @@
     python experiments/supmer_smollm2/run_rows.py --data-root <folder with SST-2/train.json ...>
 
 Rows: prompt tuning from vocabulary embeddings, the same from a prompt trained on all meta-tasks without an inner step,
-the same from the meta-learned prompt, and SUPMER (that prompt and the meta-learned regularizer). Further overrides go to every job: `corpus=text corpus.path=<folder> corpus.document=line`.
-Started again, it continues: checkpoints and finished cells are kept below `--results-root`.
+the same from the meta-learned prompt, and SUPMER (that prompt and the meta-learned regularizer). Further overrides go to
+every job: `corpus=text corpus.path=<folder> corpus.document=line`. Started again, it continues: checkpoints and finished cells are kept below `--results-root`.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def main() -> None:
     root = arguments.results_root.resolve()
     run_all(root, arguments.data_root, arguments.overrides)
     Console().print(comparison(root))
-    draw(root, HERE / "curves.png")
+    draw(root, root / "supmer_smollm2" / "curves.png")
 
 
 if __name__ == "__main__":
