@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from metashot import moved_names
+
 if TYPE_CHECKING:
-    from metashot.icl.classifier import InContextClassifier
+    from metashot.icl.scoring.classifier import InContextClassifier
+
+moved_names.install()
 
 __all__ = ["InContextClassifier"]
 

@@ -14,7 +14,7 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 TENSOR_MODULES = (
-    "metashot.icl.objective",
+    "metashot.icl.learning.objective",
     "metashot.metaprompt.meta.interpolation",
     "metashot.metaprompt.meta.regularizer",
 )

@@ -5,8 +5,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from metashot.base.components.choices import choice_names, choice_node, named
 from metashot.data.settings import diversity_names, setting_names
-from metashot.engine.components.choices import choice_names, choice_node, named
 from metashot.engine.models.sources import named_model
 from metashot.stages import command
 

@@ -93,7 +93,7 @@ BAD = [
         ["scorer._target_=metashot.engine.scoring.plain.PlainScorrer"],
         r"error: scorer._target_: cannot import",
     ),
-    (["scorer._target_=metashot.engine.runs.store.ResultStore"], r"lacks score (a Scorer has these)"),
+    (["scorer._target_=metashot.engine.cells.store.ResultStore"], r"lacks score (a Scorer has these)"),
     (["k=abc"], r"error: k: input should be a valid integer"),
     (["k=-1"], r"error: k: must be 0 or more, got -1"),
     (["truncation=sharedd"], r"(did you mean 'shared'?)"),

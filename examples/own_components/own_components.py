@@ -16,8 +16,8 @@ import torch
 from metashot.data.task import Example, TaskData, TaskType
 from metashot.engine.metrics.rules import Lengths, Normalization
 from metashot.engine.tracking.tracker import NoTracker, RunLabel
-from metashot.icl.methods import Method
-from metashot.icl.prompt import Objective
+from metashot.icl.prompting.methods import Method
+from metashot.icl.prompting.prompt import Objective
 
 TASK = "parity"
 

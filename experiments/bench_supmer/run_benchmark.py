@@ -22,8 +22,8 @@ from rich.console import Console
 from rich.table import Table
 from transformers import GPT2Config, GPT2LMHeadModel, T5Config, T5ForConditionalGeneration
 
-from metashot.data.corpus import CorpusSource, read_documents
-from metashot.data.sentences import SentenceRules, split_sentences
+from metashot.data.text.corpus import CorpusSource, read_documents
+from metashot.data.text.sentences import SentenceRules, split_sentences
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.models.tiny import tiny_tokenizer

@@ -24,19 +24,19 @@ import numpy as np
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
-from metashot.data.episodes import EpisodeSampler
+from metashot.data.rows.episodes import EpisodeSampler
 from metashot.data.task import Example
 from metashot.engine.models.sources import EmbeddedModel
 from metashot.engine.training.config import OptimizerConfig
 from metashot.engine.training.optimizers import build_optimizer, optimizer_state_bytes
-from metashot.icl.collate import Batching, collate
-from metashot.icl.episode_stream import EpisodeStream
-from metashot.icl.objective import TargetLoss
-from metashot.icl.piece_cache import PieceCache, batch_encoder
-from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.learning.collate import Batching, collate
+from metashot.icl.learning.episode_stream import EpisodeStream
+from metashot.icl.learning.objective import TargetLoss
+from metashot.icl.learning.piece_cache import PieceCache, batch_encoder
+from metashot.icl.learning.sequence_labels import english_words
+from metashot.icl.learning.sequences import SequenceRules, TrainingSequence
 from metashot.icl.prompting.frame import MetaiclFrame
-from metashot.icl.sequence_labels import english_words
-from metashot.icl.sequences import SequenceRules, TrainingSequence
+from metashot.icl.prompting.prompt import Layout, LengthLimits, Objective
 
 K = 16
 MICRO_BATCH = 4

@@ -14,7 +14,7 @@ import torch
 from scratch import ScratchSize, write_scratch_model
 from torch.nn import functional
 
-from metashot.data.synthetic_rules import vocabulary
+from metashot.data.tasks.synthetic_rules import vocabulary
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
 from metashot.engine.training.config import OptimizerConfig, adamw

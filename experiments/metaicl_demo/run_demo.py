@@ -22,19 +22,19 @@ import torch
 from base_model import make_base_model
 from report_demo import write_report
 
-from metashot.data.synthetic import SyntheticSource
+from metashot.data.tasks.synthetic import SyntheticSource
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
 from metashot.engine.scoring.plain import PlainScorer
 from metashot.engine.training.config import LoopConfig, OptimizerConfig, adamw
-from metashot.icl.cell import PromptRules, Truncation
-from metashot.icl.held_out import HeldOutConfig, held_out_metrics, load_held_out
-from metashot.icl.meta_training import train
-from metashot.icl.methods import Method
-from metashot.icl.prompt import Layout, LengthLimits, Objective
+from metashot.icl.learning.held_out import HeldOutConfig, held_out_metrics, load_held_out
+from metashot.icl.learning.meta_training import train
+from metashot.icl.learning.training_settings import EpisodeConfig, MetaTrainSettings
 from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.frame import MetaiclFrame
-from metashot.icl.training_settings import EpisodeConfig, MetaTrainSettings
+from metashot.icl.prompting.methods import Method
+from metashot.icl.prompting.prompt import Layout, LengthLimits, Objective
+from metashot.icl.scoring.cell import PromptRules, Truncation
 
 HERE = Path(__file__).parent
 LIMITS = LengthLimits(64, 200)

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from metashot.engine.files import output_errors
+from metashot.base.files import output_errors
 
 SEPARATORS = ("\n", "\n\n", "\n\n\n")
 

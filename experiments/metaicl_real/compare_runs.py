@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from metashot.engine.files import read_lines
+from metashot.base.files import read_lines
 from metashot.engine.metrics.ranking import OptionCounts, best_option, option_scores
 from metashot.engine.metrics.rules import Calibration, Normalization, calibration
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from starts import VARIANTS
 from world import ATTRIBUTES
 
-from metashot.engine.files import read_lines, write_atomic
+from metashot.base.files import read_lines, write_atomic
 from metashot.engine.metrics.statistics import Interval
 
 mpl.use("svg")

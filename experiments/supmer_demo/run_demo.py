@@ -41,8 +41,8 @@ from starts import INNER_RATE, PROMPT_LENGTH, VARIANTS, meta_learn
 from torch import Tensor
 from world import ATTRIBUTES, Attribute, opposite
 
-from metashot.data.sentences import SentenceRules
-from metashot.engine.files import append_lines, read_lines
+from metashot.base.files import append_lines, read_lines
+from metashot.data.text.sentences import SentenceRules
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
 from metashot.engine.training.config import OptimizerConfig

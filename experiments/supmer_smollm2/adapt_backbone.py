@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from safetensors.torch import save
 from tqdm import tqdm
 
-from metashot.engine.components.choices import CONFIG_FOLDER
-from metashot.engine.files import write_atomic
+from metashot.base.components.choices import CONFIG_FOLDER
+from metashot.base.files import write_atomic
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.training.config import LoraConfig, OptimizerConfig

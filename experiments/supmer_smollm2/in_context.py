@@ -13,7 +13,7 @@ import argparse
 import numpy as np
 
 from metashot import InContextClassifier
-from metashot.icl.methods import named_method
+from metashot.icl.prompting.methods import named_method
 from metashot.metaprompt.tuning.tasks import load_prompt_task, load_rows, sample_per_label
 
 

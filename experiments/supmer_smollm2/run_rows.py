@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from rich.console import Console
 from rich.table import Table
 
-from metashot.engine.files import read_lines
+from metashot.base.files import read_lines
 from metashot.engine.training.checkpoint import best_checkpoint
 
 METHODS = {

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 
 TARGET_K = 16
 """Demonstrations per target task in the published results."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from metashot.icl.classifier import InContextClassifier
+    from metashot.icl.scoring.classifier import InContextClassifier
 
 __all__ = ["InContextClassifier"]
 

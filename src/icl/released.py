@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from metashot.base.errors import CheckpointError, ConfigError
+from metashot.base.files import sha256_file
 from metashot.data.settings import setting_names
-from metashot.engine.errors import CheckpointError, ConfigError
-from metashot.engine.files import sha256_file
 from metashot.engine.training.checkpoint import CheckpointStore, distinct_tensors
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_outputs import BaseModelOutput
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.own_head import decoder, logits_of
 from metashot.metaprompt.batch import PromptBatch

@@ -15,9 +15,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from metashot.data.json_text import read_json
-from metashot.engine.errors import CheckpointError
-from metashot.engine.files import sha256_file, write_atomic, write_json
+from metashot.base.errors import CheckpointError
+from metashot.base.files import sha256_file, write_atomic, write_json
+from metashot.base.json_text import read_json
 from metashot.engine.models.exports import CARD, check_export, exporting
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import HubModel

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from metashot.engine.errors import CheckpointError
+from metashot.base.errors import CheckpointError
 from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
 
 _STATISTICS = re.compile(r"(^|\.)(grad_mean|grad_std|grad_s|k)$")

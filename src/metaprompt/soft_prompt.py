@@ -13,8 +13,8 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
-from metashot.engine.errors import CheckpointError, ConfigError
-from metashot.engine.files import write_atomic
+from metashot.base.errors import CheckpointError, ConfigError
+from metashot.base.files import write_atomic
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import input_embeddings
 from metashot.metaprompt.released import load_released_prompt

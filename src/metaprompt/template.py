@@ -17,7 +17,7 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.metaprompt.truncation import (
     Ids,
     Truncation,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from enum import StrEnum
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 
 Ids = list[int]
 

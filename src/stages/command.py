@@ -15,9 +15,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from metashot.data.errors import MetashotError
-from metashot.data.terminal import PrintableRecords
-from metashot.engine.components.choices import CONFIG_FOLDER
+from metashot.base.components.choices import CONFIG_FOLDER
+from metashot.base.errors import MetashotError
+from metashot.base.terminal import PrintableRecords
 from metashot.engine.training.signals import sigterm_interrupts
 from metashot.stages.command_line import with_new_keys
 from metashot.stages.composition_errors import SEARCH_PATH, explain

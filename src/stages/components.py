@@ -8,7 +8,7 @@ from typing import Any
 
 from hydra.utils import instantiate
 
-from metashot.engine.components.binding import PARTIAL, TARGET, Call, bind_call, make
+from metashot.base.components.binding import PARTIAL, TARGET, Call, bind_call, make
 from metashot.stages.run_config import RunConfig
 
 

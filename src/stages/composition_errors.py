@@ -9,8 +9,8 @@ from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from metashot.data.errors import suggestion
-from metashot.engine.components.choices import CONFIG_FOLDER, choice_names
+from metashot.base.components.choices import CONFIG_FOLDER, choice_names
+from metashot.base.errors import suggestion
 
 GROUP_NULL = "Config group override must be"
 SEARCH_PATH = "provider="

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 from rich.console import Console
 
-from metashot.engine.runs.record import RunRecord
-from metashot.engine.runs.results import PREDICTIONS_FILE, FinishedCell
+from metashot.engine.cells.record import RunRecord
+from metashot.engine.cells.results import PREDICTIONS_FILE, FinishedCell
 from metashot.engine.tracking.tracker import Tracker
 from metashot.stages.run_config import RunConfig
 
 if TYPE_CHECKING:
-    from metashot.engine.runs.summary import Summary
+    from metashot.engine.cells.summary import Summary
 
 SHOWN_NOTES = 12
 

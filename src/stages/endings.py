@@ -15,8 +15,8 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from metashot.data.errors import MetashotError
-from metashot.data.terminal import printable
+from metashot.base.errors import MetashotError
+from metashot.base.terminal import printable
 from metashot.engine.training.signals import Interrupted
 from metashot.stages.composition_errors import GROUP_NULL, PLUGIN, SEARCH_PATH, explain
 from metashot.stages.launch import LAUNCH

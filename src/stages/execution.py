@@ -8,8 +8,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from metashot.data.errors import MetashotError
-from metashot.data.terminal import printable
+from metashot.base.errors import MetashotError
+from metashot.base.terminal import printable
 from metashot.engine.training.signals import sigterm_interrupts
 from metashot.stages.launch import LAUNCH
 from metashot.stages.stage_table import STAGES_OF_RUNS, chosen_stages
@@ -31,8 +31,8 @@ def execute(
         overrides: of the command line.
         recorded: the config as `run.json` and trackers may hold it; by default as it is.
     """
-    from metashot.data.console import PlainConsole
-    from metashot.engine.runs.record import RunRecord
+    from metashot.base.console import PlainConsole
+    from metashot.engine.cells.record import RunRecord
     from metashot.engine.sweeps.pruning import watched
     from metashot.stages.components import make_run_config
     from metashot.stages.context import RunContext

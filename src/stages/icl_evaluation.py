@@ -5,25 +5,25 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from metashot.data.modules import DataModule, HarnessData
-from metashot.data.selected_source import Labels, SelectedSource, Selection, Strategy
-from metashot.data.source import TaskSource
-from metashot.engine.errors import ConfigError, DataError
-from metashot.engine.files import write_atomic, write_json
+from metashot.base.errors import ConfigError, DataError
+from metashot.base.files import write_atomic, write_json
+from metashot.data.tasks.modules import DataModule, HarnessData
+from metashot.data.tasks.selected_source import Labels, SelectedSource, Selection, Strategy
+from metashot.data.tasks.source import TaskSource
+from metashot.engine.cells.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
-from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.engine.training.ranks import leads
-from metashot.icl.checkpoint_choice import checkpoint_folder
-from metashot.icl.evaluation import EvaluationCost, evaluate
-from metashot.icl.evaluation_settings import EvaluateSettings
-from metashot.icl.export import export_checkpoint
-from metashot.icl.methods import Method
-from metashot.icl.plan import plan_evaluation
-from metashot.icl.progress import CellProgress
-from metashot.icl.sequence_labels import english_words
-from metashot.icl.trained_method import check_method, follow_checkpoint
+from metashot.icl.learning.checkpoint_choice import checkpoint_folder
+from metashot.icl.learning.export import export_checkpoint
+from metashot.icl.learning.sequence_labels import english_words
+from metashot.icl.prompting.methods import Method
+from metashot.icl.scoring.evaluation import EvaluationCost, evaluate
+from metashot.icl.scoring.evaluation_settings import EvaluateSettings
+from metashot.icl.scoring.plan import plan_evaluation
+from metashot.icl.scoring.progress import CellProgress
+from metashot.icl.scoring.trained_method import check_method, follow_checkpoint
 from metashot.stages.context import RunContext, show_notes, track_evaluation
 from metashot.stages.icl_training import in_context, trained_folder, training_settings
 from metashot.stages.preparation import show_data_checks
@@ -59,7 +59,7 @@ def plan_stage(run: RunContext) -> None:
 
 def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
     from metashot.engine.training.optimizers import state_bytes_per_weight
-    from metashot.icl.training_plan import plan_training, slices_line, training_line
+    from metashot.icl.learning.training_plan import plan_training, slices_line, training_line
 
     settings, tasks = training_settings(run.config), choose_tasks(run.config)
     try:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from metashot.data.episodes import check_disjoint
-from metashot.engine.errors import ConfigError
-from metashot.engine.files import write_json
+from metashot.base.errors import ConfigError
+from metashot.base.files import write_json
+from metashot.data.rows.episodes import check_disjoint
 from metashot.engine.models.loading import load_model
 from metashot.engine.training.checkpoint import best_checkpoint
 from metashot.engine.training.ranks import leads
-from metashot.icl.methods import Method
-from metashot.icl.training_settings import MetaTrainSettings
+from metashot.icl.learning.training_settings import MetaTrainSettings
+from metashot.icl.prompting.methods import Method
 from metashot.stages.context import RunContext
 from metashot.stages.run_config import AnyMethod, RunConfig
 from metashot.stages.task_source import TaskChoice, choose_tasks
@@ -44,7 +44,7 @@ def train_stage(run: RunContext) -> float:
 
 def find_lr_stage(run: RunContext) -> float:
     """The learning-rate range test; returns the suggested rate, and keeps the curve in `lr_range.json`."""
-    from metashot.icl.meta_training import find_learning_rate
+    from metashot.icl.learning.meta_training import find_learning_rate
 
     config = run.config
     settings, tasks = training_settings(config), choose_tasks(config)

@@ -8,8 +8,8 @@ import uuid
 from collections.abc import Generator
 from contextlib import contextmanager
 
-from metashot.engine.errors import ConfigError
-from metashot.engine.launched import launched_ranks
+from metashot.base.errors import ConfigError
+from metashot.engine.training.launched import launched_ranks
 
 MULTIRUN = {"-m", "--multirun"}
 _QUIET = ("hydra.output_subdir=null", "hydra/job_logging=disabled")

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from metashot.data.value_kinds import GivenLine, Weight
+from metashot.base.value_kinds import GivenLine, Weight
 from metashot.engine.tracking.tracker import Mode, RunLabel, Tracker
 
 MakeTracker = Callable[[RunLabel, Mapping[str, Any]], Tracker]

@@ -7,10 +7,10 @@ from typing import Any
 
 from rich.table import Table
 
-from metashot.engine.files import write_atomic, write_json
+from metashot.base.files import write_atomic, write_json
+from metashot.engine.cells.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.engine.metrics.scale import in_percent
 from metashot.engine.models.loading import LanguageModel, load_model
-from metashot.engine.runs.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
 from metashot.metaprompt.meta.cuts import describe as describe_cuts
 from metashot.metaprompt.meta.cuts import measure_cuts

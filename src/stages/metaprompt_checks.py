@@ -9,8 +9,8 @@ from dataclasses import asdict
 import torch
 from rich.table import Table
 
-from metashot.engine.errors import ConfigError
-from metashot.engine.files import write_json
+from metashot.base.errors import ConfigError
+from metashot.base.files import write_json
 from metashot.engine.models.throughput import duration
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.embedding import load_encoder

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from metashot.engine.components.values import fields_of, part_of
-from metashot.engine.errors import ConfigError
+from metashot.base.components.values import fields_of, part_of
+from metashot.base.errors import ConfigError
 from metashot.engine.training.checkpoint import best_checkpoint
 from metashot.engine.training.loop import LoopConfig
 from metashot.metaprompt.meta.config import MetaConfig, SupmerConfig

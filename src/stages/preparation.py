@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from metashot.data.errors import DataError
-from metashot.data.modules import HubData, JsonlData
+from metashot.base.components.values import fields_of
+from metashot.base.errors import ConfigError, DataError
+from metashot.base.files import write_json
 from metashot.data.preparation.checks import check_setting
 from metashot.data.preparation.doctor import doctor
 from metashot.data.preparation.prepare import PrepareSettings, prepare
 from metashot.data.settings import Setting, load_setting
-from metashot.engine.components.values import fields_of
-from metashot.engine.errors import ConfigError
-from metashot.engine.files import write_json
+from metashot.data.tasks.modules import HubData, JsonlData
 from metashot.stages.context import RunContext
 from metashot.stages.run_config import RunConfig
 

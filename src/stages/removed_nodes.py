@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from metashot.engine.components.choices import CONFIG_FOLDER
-from metashot.engine.errors import ConfigError
+from metashot.base.components.choices import CONFIG_FOLDER
+from metashot.base.errors import ConfigError
 
 _OPTIONAL = ("hydra", "experiment", "debug")
 """Groups that leave no node behind."""

@@ -8,10 +8,10 @@ from typing import Any
 from hydra import compose
 from omegaconf import DictConfig, OmegaConf
 
-from metashot.data.terminal import printable
-from metashot.engine.errors import ConfigError
-from metashot.engine.runs.config_difference import config_changes
-from metashot.engine.runs.record import read_run
+from metashot.base.errors import ConfigError
+from metashot.base.terminal import printable
+from metashot.engine.cells.config_difference import config_changes
+from metashot.engine.cells.record import read_run
 
 
 def replay(composed: DictConfig, overrides: list[str]) -> tuple[DictConfig, list[str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from metashot.engine.components.values import fields_of
-from metashot.engine.errors import ConfigError
+from metashot.base.components.values import fields_of
+from metashot.base.errors import ConfigError
+from metashot.engine.cells.results import RESULTS_FILE
 from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.compare import CompareSettings, compare_runs
-from metashot.engine.runs.results import RESULTS_FILE
 from metashot.stages.context import RunContext
 
 

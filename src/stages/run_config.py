@@ -7,22 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from metashot.data.modules import DataModule
+from metashot.base.value_kinds import Count, GivenLine, Line, Seed
 from metashot.data.preparation.prepare import PrepareConfig
-from metashot.data.selected_source import Selection
-from metashot.data.source import TaskSource
-from metashot.data.value_kinds import Count, GivenLine, Line, Seed
+from metashot.data.tasks.modules import DataModule
+from metashot.data.tasks.selected_source import Selection
+from metashot.data.tasks.source import TaskSource
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.report.config import CompareConfig, ReportConfig
 from metashot.engine.scoring.request import MakeScorer
 from metashot.engine.training.config import LrRangeConfig, OptimizerConfig
 from metashot.engine.training.learner import MetricSink
-from metashot.icl.cell import Truncation
-from metashot.icl.export import ExportConfig
-from metashot.icl.methods import Method
-from metashot.icl.plan import PlanConfig
+from metashot.icl.learning.export import ExportConfig
+from metashot.icl.learning.training_settings import MetaTrainSettings
 from metashot.icl.prompting.config import PromptConfig
-from metashot.icl.training_settings import MetaTrainSettings
+from metashot.icl.prompting.methods import Method
+from metashot.icl.scoring.cell import Truncation
+from metashot.icl.scoring.plan import PlanConfig
 from metashot.metaprompt.clusters.store import CorpusConfig
 from metashot.metaprompt.meta.config import ProbeConfig, SupmerConfig
 from metashot.metaprompt.tuning.config import TuningConfig

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from metashot.engine.files import write_atomic
+from metashot.base.files import write_atomic
 
 _SECRET_VARIABLE = re.compile(
     r"\$\{oc\.env:\s*['\"]?(\w*(?:KEY|TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL)\w*)", re.IGNORECASE

@@ -6,8 +6,7 @@ from collections.abc import Callable, Mapping
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from metashot.data.errors import suggestion
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError, suggestion
 
 if TYPE_CHECKING:
     from metashot.stages.run_config import RunConfig

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metashot.data.settings import load_setting, published_overlap
-from metashot.data.source import TaskSource
+from metashot.data.tasks.source import TaskSource
 from metashot.stages.run_config import RunConfig
 
 

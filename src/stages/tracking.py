@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.sweeps.ledger import decides
 from metashot.engine.tracking.many import together
 from metashot.engine.tracking.tracker import RunLabel, Tracker

@@ -11,18 +11,18 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 sys.path.insert(0, str(Path(__file__).parent))
-from metashot.data.errors import MetashotError
-from metashot.data.files import write_lines
-from metashot.data.preparation.manifest import Manifest, RoleRecord
-from metashot.data.sentences import SentenceRules
-from metashot.data.source import JsonlSource
+from metashot.base.errors import MetashotError
+from metashot.base.files import write_lines
+from metashot.data.rows.manifest import Manifest, RoleRecord
+from metashot.data.tasks.source import JsonlSource
+from metashot.data.text.sentences import SentenceRules
+from metashot.engine.cells.store import ResultStore
 from metashot.engine.models import gguf
 from metashot.engine.models.exports import exporting
 from metashot.engine.models.gguf_files import gguf_on_disk
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import LocalModel, named_model
 from metashot.engine.report.folders import read_folder
-from metashot.engine.runs.store import ResultStore
 from metashot.engine.sweeps.ledger import Job, Ledger
 from metashot.engine.training.checkpoint import CheckpointStore, read_checkpoint
 from metashot.metaprompt.clusters.clustering import ClusterConfig

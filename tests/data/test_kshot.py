@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.kshot import CUT_SEED, KShotSplit, k_shot_split
 
 SHARED = Path(os.environ.get("METASHOT_SHARED", Path(__file__).parents[2] / "../shared"))

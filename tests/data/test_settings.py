@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.settings import diversity_names, load_setting, published_overlap, setting_names
 
 SHARED = Path(os.environ.get("METASHOT_SHARED", Path(__file__).parents[2] / "../shared"))

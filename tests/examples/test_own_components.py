@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf, open_dict
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.stages import command
 from metashot.stages.components import make_run_config
 

@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.models.own_head import decoder, logits_of
-from metashot.icl.attention_mask import check_rows_of_several
-from metashot.icl.collate import Batching, collate
-from metashot.icl.objective import LossWeights, TargetLoss
-from metashot.icl.sequences import Alternative, Question, TrainingSequence
+from metashot.icl.learning.attention_mask import check_rows_of_several
+from metashot.icl.learning.collate import Batching, collate
+from metashot.icl.learning.objective import LossWeights, TargetLoss
+from metashot.icl.learning.sequences import Alternative, Question, TrainingSequence
 
 VOCABULARY, WINDOW = 64, 8
 _WIDTHS: dict[str, Any] = {

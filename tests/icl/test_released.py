@@ -11,14 +11,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from metashot.engine.errors import CheckpointError, ConfigError
+from metashot.base.errors import CheckpointError, ConfigError
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import LocalModel
 from metashot.engine.models.tiny import tiny_model
 from metashot.engine.training.checkpoint import CheckpointStore
-from metashot.icl.methods import Method
-from metashot.icl.prompt import Objective
 from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
+from metashot.icl.prompting.methods import Method
+from metashot.icl.prompting.prompt import Objective
 from metashot.icl.released import (
     ReleasedName,
     import_released,
@@ -26,7 +26,7 @@ from metashot.icl.released import (
     method_of,
     parse_name,
 )
-from metashot.icl.trained_method import check_method, follow_checkpoint, trained_method
+from metashot.icl.scoring.trained_method import check_method, follow_checkpoint, trained_method
 
 
 def gpt2_file(path: Path, prefix: str = "", **extra: Any) -> Any:

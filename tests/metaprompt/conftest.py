@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GPT2Config, LlamaConfig, T5Config
 
-from metashot.data.sentences import SentenceRules, build_sentences
+from metashot.data.text.sentences import SentenceRules, build_sentences
 from metashot.engine.models.digests import state_digest, tokenizer_digest
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import TinyModel

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from metashot.engine.errors import CheckpointError, ModelError
+from metashot.base.errors import CheckpointError, ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import LocalModel
 from metashot.metaprompt.backbone import make_backbone

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metashot.engine.errors import CheckpointError
+from metashot.base.errors import CheckpointError
 from metashot.metaprompt.released import load_released_prompt, load_released_regularizer
 from metashot.metaprompt.soft_prompt import load_prompt
 

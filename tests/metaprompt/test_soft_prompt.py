@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from metashot.engine.errors import CheckpointError, ConfigError, ModelError
+from metashot.base.errors import CheckpointError, ConfigError, ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import embed, input_embeddings, make_backbone
 from metashot.metaprompt.batch import PromptExample, collate

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.metaprompt.truncation import (
     cut_right,
     fit_lengths,

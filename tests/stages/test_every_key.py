@@ -14,8 +14,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from metashot.data.errors import MetashotError
-from metashot.engine.components.binding import Call, bind_call, types_of
+from metashot.base.components.binding import Call, bind_call, types_of
+from metashot.base.errors import MetashotError
 from metashot.stages.command import register_resolvers
 from metashot.stages.components import make_run_config
 from metashot.stages.removed_nodes import check_nothing_is_removed

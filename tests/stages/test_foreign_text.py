@@ -7,12 +7,12 @@ import pytest
 from rich.console import Console
 from rich.table import Table as ConsoleTable
 
-from metashot.data.console import PlainConsole
-from metashot.data.terminal import PrintableRecords, printable
+from metashot.base.console import PlainConsole
+from metashot.base.terminal import PrintableRecords, printable
+from metashot.engine.cells.summary import Summary, TaskSummary, console_table
 from metashot.engine.metrics.statistics import Interval
 from metashot.engine.report.formats import comma_separated
 from metashot.engine.report.table import Cell, Table
-from metashot.engine.runs.summary import Summary, TaskSummary, console_table
 from metashot.stages.secrets import HIDDEN, hide_in_files, recorded_overrides, secrets_of, without_secrets
 
 

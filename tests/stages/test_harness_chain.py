@@ -16,7 +16,7 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from metashot.engine.files import read_lines
+from metashot.base.files import read_lines
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import named_model
 from metashot.stages import command

@@ -8,10 +8,10 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from metashot.data.errors import DataError, MetashotError
-from metashot.data.modules import DemoData, HubData
+from metashot.base.components.binding import bind, make
+from metashot.base.errors import DataError, MetashotError
 from metashot.data.preparation.prepare import PrepareConfig
-from metashot.engine.components.binding import bind, make
+from metashot.data.tasks.modules import DemoData, HubData
 from metashot.stages.context import RunContext
 from metashot.stages.preparation import doctor_stage, prepare_settings, prepare_stage, show_data_checks
 from metashot.stages.run_config import SettingChoice

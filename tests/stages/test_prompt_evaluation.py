@@ -7,7 +7,7 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from metashot.engine.runs.prompts import read_prompts
+from metashot.engine.cells.prompts import read_prompts
 from metashot.stages import command
 from metashot.stages.execution import execute
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.shared_paths import anchored
 
@@ -38,7 +38,7 @@ def composed_config():
     from hydra import compose, initialize_config_dir
     from omegaconf import OmegaConf
 
-    from metashot.engine.components.choices import CONFIG_FOLDER
+    from metashot.base.components.choices import CONFIG_FOLDER
 
     with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
         return OmegaConf.to_container(compose("config", ["debug=smoke"]))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from metashot.engine.components.binding import signature, types_of
-from metashot.engine.components.choices import CONFIG_FOLDER
-from metashot.engine.components.targets import import_target
-from metashot.engine.errors import ConfigError
+from metashot.base.components.binding import signature, types_of
+from metashot.base.components.choices import CONFIG_FOLDER
+from metashot.base.components.targets import import_target
+from metashot.base.errors import ConfigError
 from metashot.stages.run_config import RunConfig
 from metashot.stages.stage_table import STAGES, check_stage
 
@@ -95,12 +95,12 @@ def test_import_metashot_alone_imports_nothing_large():
     [
         (
             "evaluat",
-            "metashot.icl.methods.Method",
+            "metashot.icl.prompting.methods.Method",
             r"stage: unknown stage 'evaluat' \(did you mean 'evaluate'\?\)",
         ),
         (
             ["train", "plant"],
-            "metashot.icl.methods.Method",
+            "metashot.icl.prompting.methods.Method",
             r"unknown stage 'plant' \(did you mean 'plan'\?\)",
         ),
         ("doctor", "metashot.metaprompt.tuning.config.PromptMethod", r"method 'm' has no stage 'doctor'"),

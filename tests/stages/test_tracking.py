@@ -5,7 +5,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import OmegaConf
 
-from metashot.engine.components.choices import CONFIG_FOLDER
+from metashot.base.components.choices import CONFIG_FOLDER
 from metashot.stages import command
 from metashot.stages.components import make_run_config
 from metashot.stages.tracking import run_label, shown_config

@@ -15,7 +15,7 @@ import errno, json, os, sys, time
 from pathlib import Path
 import hydra
 from hydra.core.hydra_config import HydraConfig
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 
 @hydra.main(config_path="conf", config_name="config", version_base="1.3")
 def main(config):

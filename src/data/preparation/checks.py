@@ -12,10 +12,10 @@ import numpy as np
 from rich.console import Group
 from rich.table import Table
 
-from metashot.data.errors import DataError
-from metashot.data.jsonl import file_name, read_examples
+from metashot.base.errors import DataError
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K
 from metashot.data.preparation.leakage import Overlap, overlaps
+from metashot.data.rows.jsonl import file_name, read_examples
 from metashot.data.settings import Setting, published_overlap
 from metashot.data.task import Example
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from metashot.data.console import PlainConsole
-from metashot.data.files import FileRecord, record_of
-from metashot.data.jsonl import file_name
+from metashot.base.console import PlainConsole
+from metashot.base.files import FileRecord, record_of
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
-from metashot.data.preparation.manifest import MANIFEST_NAME, Manifest, read_manifest
+from metashot.data.rows.jsonl import file_name
+from metashot.data.rows.manifest import MANIFEST_NAME, Manifest, read_manifest
 from metashot.data.settings import Setting
 
 

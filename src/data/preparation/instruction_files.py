@@ -9,9 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from metashot.data.errors import DataError
-from metashot.data.files import FileRecord, copy_file, write_lines
-from metashot.data.jsonl import file_name, to_line
+from metashot.base.errors import DataError
+from metashot.base.files import FileRecord, copy_file, write_lines
 from metashot.data.preparation.instructions import (
     Renderer,
     Template,
@@ -19,11 +18,12 @@ from metashot.data.preparation.instructions import (
     is_instruction,
     read_templates,
 )
-from metashot.data.preparation.manifest import RoleRecord
 from metashot.data.preparation.row_selection import k_shot_entries, parts
 from metashot.data.preparation.task_files import Choice, Role
 from metashot.data.recipes import DropCounts, load_recipe
 from metashot.data.recipes.rows import Dropped, Row, stopped
+from metashot.data.rows.jsonl import file_name, to_line
+from metashot.data.rows.manifest import RoleRecord
 from metashot.data.settings import base_task
 from metashot.data.sources.place import Reach, open_split
 from metashot.data.task import Example

@@ -19,10 +19,10 @@ import yaml
 from jinja2 import BaseLoader
 from jinja2.sandbox import SandboxedEnvironment
 
-from metashot.data.errors import DataError, suggestion
+from metashot.base.errors import DataError, suggestion
+from metashot.base.yaml_files import load_bounded
 from metashot.data.recipes.rows import Pair, Row, left_out, stopped
 from metashot.data.settings import base_task
-from metashot.data.yaml_files import load_bounded
 
 TEXT_LIMIT = 2048
 """Characters to which every printed expression is cut (PromptSource's default)."""

@@ -13,17 +13,16 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from metashot.data.console import PlainConsole
-from metashot.data.errors import DataError, suggestion
-from metashot.data.files import record_of, remove_leftovers
-from metashot.data.held_folder import GONE, HeldFolder
+from metashot.base.console import PlainConsole
+from metashot.base.errors import DataError, suggestion
+from metashot.base.files import GONE, HeldFolder, is_read_only, record_of, remove_leftovers
+from metashot.base.value_kinds import Count, GivenLine, Name, Positive, Seed
 from metashot.data.kshot import POOL_K, POOL_SEED, TARGET_K, TARGET_SEEDS
 from metashot.data.preparation.instruction_files import (
     build_instructions,
     instruction_fingerprint,
     is_instruction,
 )
-from metashot.data.preparation.manifest import Manifest, RoleRecord, read_manifest
 from metashot.data.preparation.prepared import PreparedFiles, take_prepared
 from metashot.data.preparation.task_files import (
     Choice,
@@ -34,12 +33,11 @@ from metashot.data.preparation.task_files import (
     task_fingerprint,
 )
 from metashot.data.preparation.work_pool import run_jobs
-from metashot.data.read_only import is_read_only
 from metashot.data.recipes import load_recipe, recipe_names
+from metashot.data.rows.manifest import Manifest, RoleRecord, read_manifest
 from metashot.data.settings import Setting
 from metashot.data.sources.download import Limits
 from metashot.data.sources.place import Reach
-from metashot.data.value_kinds import Count, GivenLine, Name, Positive, Seed
 
 Status = Literal["ok", "skipped", "failed"]
 LOCK_NAME = ".prepare.lock"

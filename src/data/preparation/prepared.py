@@ -7,12 +7,12 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
-from metashot.data.errors import DataError
-from metashot.data.files import FileRecord, copy_file, record_of
-from metashot.data.jsonl import file_name, read_records
-from metashot.data.preparation.manifest import RoleRecord
+from metashot.base.errors import DataError
+from metashot.base.files import FileRecord, copy_file, record_of
 from metashot.data.preparation.task_files import Choice, Role
-from metashot.data.record_checks import check_gold
+from metashot.data.rows.jsonl import file_name, read_records
+from metashot.data.rows.manifest import RoleRecord
+from metashot.data.rows.record_checks import check_gold
 
 
 class PreparedFiles:

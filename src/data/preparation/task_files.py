@@ -11,16 +11,16 @@ from typing import Any, Literal
 
 import numpy as np
 
-from metashot.data.errors import DataError
-from metashot.data.files import FileRecord, copy_file, write_lines
-from metashot.data.jsonl import file_name, to_line
+from metashot.base.errors import DataError
+from metashot.base.files import FileRecord, copy_file, write_lines
 from metashot.data.kshot import legacy_generator
-from metashot.data.preparation.manifest import RoleRecord
 from metashot.data.preparation.row_selection import drawn_entries, entry_rows, k_shot_entries, parts
 from metashot.data.recipes import DropCounts, Recipe
 from metashot.data.recipes.keys import OptionMarks, ReleasedRule
 from metashot.data.recipes.rows import ChoicePair, Pair, Row
 from metashot.data.recipes.spec import CauseEffect, Choices, GroupedChoices, ShuffledChoices
+from metashot.data.rows.jsonl import file_name, to_line
+from metashot.data.rows.manifest import RoleRecord
 from metashot.data.sources.place import Reach, SplitRows, open_split, own_files
 
 Role = Literal["train", "test"]

@@ -16,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn
 
-from metashot.data.errors import MetashotError
-from metashot.data.terminal import printable
+from metashot.base.errors import MetashotError
+from metashot.base.terminal import printable
 
 _POLL_SECONDS = 0.2
 

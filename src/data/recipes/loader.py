@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from metashot.data.errors import DataError, suggestion
+from metashot.base.errors import DataError, suggestion
+from metashot.base.yaml_files import YamlFile, read_yaml
 from metashot.data.recipes.named_fields import named_fields
 from metashot.data.recipes.own_rows import check_own_recipe
 from metashot.data.recipes.recipe import Recipe
 from metashot.data.recipes.registry import KINDS
-from metashot.data.yaml_files import YamlFile, read_yaml
 
 _FAMILY_KEY = "tasks"
 

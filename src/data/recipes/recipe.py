@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.kshot import CUT_SEED, POOL_SEED, legacy_generator
 from metashot.data.recipes import choice_kinds, unifiedqa
 from metashot.data.recipes.finalize import finish

@@ -11,8 +11,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from metashot.data.errors import DataError, suggestion
-from metashot.data.yaml_files import YamlFile, read_yaml
+from metashot.base.errors import DataError, suggestion
+from metashot.base.yaml_files import YamlFile, read_yaml
 
 _KEYS = ("name", "title", "train", "test", "unseen_domain_test")
 

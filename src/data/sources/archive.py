@@ -8,8 +8,8 @@ import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from metashot.data.errors import DataError
-from metashot.data.files import remove_leftovers, temporary_beside
+from metashot.base.errors import DataError
+from metashot.base.files import remove_leftovers, temporary_beside
 
 MAX_BYTES = 40 << 30
 """Most bytes that an archive may unpack to."""

@@ -9,8 +9,8 @@ from typing import Any
 import pyarrow
 from pyarrow import ipc, parquet
 
-from metashot.data.errors import DataError, suggestion
-from metashot.data.json_text import parse_json, read_json
+from metashot.base.errors import DataError, suggestion
+from metashot.base.json_text import parse_json, read_json
 from metashot.data.sources.layout import Row, TableLayout
 
 _BATCH_ROWS = 1024

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 
 _RANGE_REFUSED = 416
 _PARTIAL = 206

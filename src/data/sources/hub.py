@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.sources.text_files import COMPRESSIONS
 
 CONVERSION = "refs/convert/parquet"

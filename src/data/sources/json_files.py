@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from metashot.data.errors import DataError
-from metashot.data.json_text import bounded
+from metashot.base.errors import DataError
+from metashot.base.json_text import bounded
 from metashot.data.sources.layout import Row, TableLayout
 from metashot.data.sources.text_files import open_text
 

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
-from metashot.data.errors import DataError, suggestion
+from metashot.base.errors import DataError, suggestion
 from metashot.data.recipes import Recipe
 from metashot.data.recipes.keys import Place
 from metashot.data.recipes.named_fields import compared_columns

@@ -12,7 +12,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.sources.layout import Row, TableLayout
 from metashot.data.sources.text_files import open_text
 

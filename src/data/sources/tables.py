@@ -8,7 +8,7 @@ from itertools import repeat
 from operator import itemgetter
 from pathlib import Path
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.sources.json_files import json_line_rows, json_rows
 from metashot.data.sources.layout import Row, TableLayout
 from metashot.data.sources.separated import bare_separated_rows, separated_rows, waiting_separated_rows

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, TextIO, cast
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 
 COMPRESSIONS = (".gz", ".zst", ".xz", ".bz2")
 """Endings that may stand behind the ending that names a file's format."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,7 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from metashot.data.errors import suggestion
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError, suggestion
 
 Floats = NDArray[np.float64]
 

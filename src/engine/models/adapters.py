@@ -6,10 +6,9 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from metashot.data.json_text import read_json
-from metashot.data.seals import digest_of
-from metashot.engine.errors import ModelError
-from metashot.engine.files import sha256_file
+from metashot.base.errors import ModelError
+from metashot.base.files import sha256_file
+from metashot.base.json_text import digest_of, read_json
 from metashot.engine.models.exports import check_export
 from metashot.engine.models.hub import hub_adapter
 from metashot.engine.models.weights import first_line

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 
 _PLACES = ("attn_dropout", "attention_dropout", "attn_dropout_p")
 """How attention modules call it: a probability, or a `Dropout` module."""

@@ -9,9 +9,9 @@ from importlib.metadata import PackagePath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metashot.data.json_text import read_json
-from metashot.engine.errors import ModelError
-from metashot.engine.files import sha256_once
+from metashot.base.errors import ModelError
+from metashot.base.files import sha256_once
+from metashot.base.json_text import read_json
 
 if TYPE_CHECKING:
     import torch

@@ -8,12 +8,18 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from metashot.data.files import remove_leftovers, temporary_beside
-from metashot.data.json_text import read_json
-from metashot.data.seals import sealed, unsealed
-from metashot.engine.errors import ConfigError, ModelError
-from metashot.engine.files import fsync_file, fsync_folder, sha256_file, sha256_once, write_json
-from metashot.engine.weight_output import weight_output_errors
+from metashot.base.errors import ConfigError, ModelError
+from metashot.base.files import (
+    fsync_file,
+    fsync_folder,
+    remove_leftovers,
+    sha256_file,
+    sha256_once,
+    temporary_beside,
+    write_json,
+)
+from metashot.base.json_text import read_json, sealed, unsealed
+from metashot.engine.training.weight_output import weight_output_errors
 
 EXPORT_SEAL = "metashot.json"
 """Beside the exported files: sha256 of each of them, sealed."""

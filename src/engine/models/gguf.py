@@ -13,10 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from metashot.data.json_text import parse_json
-from metashot.data.seals import sealed, unsealed
-from metashot.engine.errors import ModelError
-from metashot.engine.files import (
+from metashot.base.errors import ModelError
+from metashot.base.files import (
     fsync_file,
     fsync_folder,
     output_errors,
@@ -24,9 +22,10 @@ from metashot.engine.files import (
     sha256_once,
     write_json,
 )
+from metashot.base.json_text import parse_json, sealed, unsealed
 from metashot.engine.models.gguf_files import GgufFile
 from metashot.engine.models.weights import first_line
-from metashot.engine.weight_output import weight_output_errors
+from metashot.engine.training.weight_output import weight_output_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from metashot.data.seals import digest_of
-from metashot.engine.errors import ModelError
-from metashot.engine.files import sha256_once
+from metashot.base.errors import ModelError
+from metashot.base.files import sha256_once
+from metashot.base.json_text import digest_of
 from metashot.engine.models.digests import check_packaged
 
 _GGUF = re.compile(r"(?P<stem>.+)\.gguf(\.part(?P<part>\d+))?$")

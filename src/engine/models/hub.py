@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 
 _SMALL = ("*.json", "*.txt", "*.model", "*.jinja", "merges.txt", "vocab*")
 _LEFT_OUT = ("*/*", "consolidated*")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models.digests import tokenizer_digest
 from metashot.engine.models.sizes import context_length
 from metashot.engine.models.sources import ModelConfig

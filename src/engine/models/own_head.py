@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 
 
 def output_embedding(model: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models.digests import check_packaged
 
 EMBEDDED_MODEL = "all-MiniLM-L6-v2"

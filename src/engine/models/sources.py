@@ -7,9 +7,9 @@ from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from metashot.data.value_kinds import GivenLine, RepositoryName
-from metashot.engine.components.choices import choice_names, named
-from metashot.engine.errors import ModelError
+from metashot.base.components.choices import choice_names, named
+from metashot.base.errors import ModelError
+from metashot.base.value_kinds import GivenLine, RepositoryName
 from metashot.engine.models.adapters import (
     ADAPTER_CONFIG,
     adapter_base,

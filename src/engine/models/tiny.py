@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from metashot.data.seals import digest_of
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
+from metashot.base.json_text import digest_of
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerFast

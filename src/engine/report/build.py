@@ -8,11 +8,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from metashot.data.errors import DataError
-from metashot.data.held_folder import GONE
+from metashot.base.errors import DataError, OutputError
+from metashot.base.files import GONE, write_atomic
 from metashot.data.settings import load_setting
-from metashot.engine.errors import OutputError
-from metashot.engine.files import write_atomic
 from metashot.engine.report import comparisons, formats, tables
 from metashot.engine.report.config import ReportConfig
 from metashot.engine.report.explorer import Explorer, explorer

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from metashot.engine.errors import OutputError
-from metashot.engine.files import write_atomic
+from metashot.base.errors import OutputError
+from metashot.base.files import write_atomic
+from metashot.engine.cells.config_difference import Change, config_changes
+from metashot.engine.cells.record import read_run
+from metashot.engine.cells.results import RUN_FILE
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.permutation import paired_permutation_test
 from metashot.engine.metrics.statistics import TaskOutcomes, holm, seed_values
@@ -22,9 +25,6 @@ from metashot.engine.report.harness_files import harness_results_files
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.report.systems import Answers, collect_answers
 from metashot.engine.report.table import Cell, Table, names, p_value, percent, points
-from metashot.engine.runs.config_difference import Change, config_changes
-from metashot.engine.runs.record import read_run
-from metashot.engine.runs.results import RUN_FILE
 
 _NOT_COMPARED = ("logger", "hydra", "results_root", "name", "tags")
 

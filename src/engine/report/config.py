@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from metashot.data.value_kinds import Count, InnerShare, Positive, Seed
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
+from metashot.base.value_kinds import Count, InnerShare, Positive, Seed
 
 FORMATS = ("console", "markdown", "latex", "csv", "plots", "html", "lm_eval")
 

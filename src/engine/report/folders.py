@@ -10,11 +10,11 @@ from typing import Any
 
 import polars as pl
 
-from metashot.engine.errors import OutputError
+from metashot.base.errors import OutputError
+from metashot.engine.cells.folder import SUPERSEDED_FILE, Block, CellPlace, Contents, read_contents
+from metashot.engine.cells.record import SavedRun, read_run
+from metashot.engine.cells.results import REQUIRED, RESULTS_FILE, RUN_FILE, Result, is_unchecked
 from metashot.engine.report.harness_files import harness_results_files, read_harness_run
-from metashot.engine.runs.folder import SUPERSEDED_FILE, Block, CellPlace, Contents, read_contents
-from metashot.engine.runs.record import SavedRun, read_run
-from metashot.engine.runs.results import REQUIRED, RESULTS_FILE, RUN_FILE, Result, is_unchecked
 from metashot.engine.tracking.tracker import flatten
 
 RESULT_SCHEMA: dict[str, Any] = {

@@ -11,7 +11,7 @@ from rich.console import Group
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-from metashot.data.terminal import printable
+from metashot.base.terminal import printable
 from metashot.engine.report.table import Cell, Table
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")

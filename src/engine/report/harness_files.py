@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from metashot.data.json_text import read_json
-from metashot.engine.errors import OutputError
-from metashot.engine.files import read_lines, sha256_file
+from metashot.base.errors import OutputError
+from metashot.base.files import read_lines, sha256_file
+from metashot.base.json_text import read_json
+from metashot.engine.cells.results import FinishedCell, Prediction, Result
 from metashot.engine.metrics.classification import Metric
-from metashot.engine.runs.results import FinishedCell, Prediction, Result
 
 METHOD = "lm_eval"
 """What reports call a system that the harness ran."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from metashot.engine.errors import OutputError
+from metashot.base.errors import OutputError
 from metashot.engine.report.folders import Run, find_run_folders, read_folder, replaced_note
 from metashot.engine.sweeps.ledger import HEADER, JobState, Ledger
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from metashot.engine.components.choices import choice_names, choice_node
+from metashot.base.components.choices import choice_names, choice_node
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.statistics import (
     Interval,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models.own_head import head_input
 from metashot.engine.scoring.batch import TrieBatch
 from metashot.engine.scoring.batches import next_cut, rows_for_budget

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models.own_head import logits_at
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.precision import float32_between_products

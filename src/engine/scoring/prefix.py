@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.scoring.interception import UnsharedAttentionError
 from metashot.engine.scoring.plain import check_finite
 from metashot.engine.scoring.plan import Plan, plan_requests

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models.own_head import head_input
 from metashot.engine.scoring.interception import AttentionCall, UnsharedAttentionError, attention_handled_by
 from metashot.engine.scoring.plain import score_plain

@@ -16,12 +16,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from metashot.data.files import remove_leftovers
-from metashot.data.json_text import read_json
-from metashot.data.seals import SEAL, sealed, unsealed
-from metashot.engine.errors import ConfigError, MetashotError, OutputError
-from metashot.engine.files import digest_of, output_errors, write_json
-from metashot.engine.runs.config_difference import config_changes
+from metashot.base.errors import ConfigError, MetashotError, OutputError
+from metashot.base.files import output_errors, remove_leftovers, write_json
+from metashot.base.json_text import SEAL, digest_of, read_json, sealed, unsealed
+from metashot.engine.cells.config_difference import config_changes
 
 PROJECT = "metashot"
 FORMAT_VERSION = 1

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.tracking.tracker import Status, Tracker, import_extra
 
 TRIAL_VARIABLE = "METASHOT_TRIAL"

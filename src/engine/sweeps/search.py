@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from metashot.data.seals import SEAL, digest_of
-from metashot.engine.errors import ConfigError, MetashotError
+from metashot.base.errors import ConfigError, MetashotError
+from metashot.base.json_text import SEAL, digest_of
 from metashot.engine.sweeps.pruning import TrialAddress, make_pruner, trial_id
 from metashot.engine.tracking.tracker import import_extra
 

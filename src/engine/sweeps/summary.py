@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from metashot.data.terminal import printable
+from metashot.base.terminal import printable
 from metashot.engine.sweeps.ledger import JobRecord, JobState
 
 _STYLES = {JobState.FAILED: "red", JobState.PRUNED: "yellow"}

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from metashot.engine.errors import ConfigError
-from metashot.engine.files import append_lines, output_errors
+from metashot.base.errors import ConfigError
+from metashot.base.files import append_lines, output_errors
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.tracking.tracker import RunLabel, Status, flatten, import_extra, quietly
 
 log = logging.getLogger(__name__)

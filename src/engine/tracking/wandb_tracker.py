@@ -16,9 +16,9 @@ from typing import Any, Literal
 
 import yaml
 
-from metashot.data.json_text import read_json
-from metashot.engine.errors import ConfigError, OutputError
-from metashot.engine.files import write_atomic, write_json
+from metashot.base.errors import ConfigError, OutputError
+from metashot.base.files import write_atomic, write_json
+from metashot.base.json_text import read_json
 from metashot.engine.tracking.tracker import (
     STEPS,
     Mode,

@@ -26,13 +26,12 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
-from metashot.data.held_folder import GONE, HeldFolder
-from metashot.data.json_text import parse_json, read_json
-from metashot.engine.errors import CheckpointError, OutputError
-from metashot.engine.files import digest_of, fsync_file, fsync_folder, hold, output_errors, sha256_file
+from metashot.base.errors import CheckpointError, OutputError
+from metashot.base.files import GONE, HeldFolder, fsync_file, fsync_folder, hold, output_errors, sha256_file
+from metashot.base.json_text import digest_of, parse_json, read_json
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from metashot.engine.training.state_tree import join_tree, split_tree
-from metashot.engine.weight_output import weight_output_errors
+from metashot.engine.training.weight_output import weight_output_errors
 
 if TYPE_CHECKING:
     import torch

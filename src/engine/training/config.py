@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from metashot.data.value_kinds import (
+from metashot.base.components.values import stands_for
+from metashot.base.errors import ConfigError
+from metashot.base.value_kinds import (
     Count,
     Dropout,
     GivenLine,
@@ -17,8 +19,6 @@ from metashot.data.value_kinds import (
     PositiveShare,
     Weight,
 )
-from metashot.engine.components.values import stands_for
-from metashot.engine.errors import ConfigError
 
 
 @dataclass(frozen=True)

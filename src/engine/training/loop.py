@@ -15,9 +15,8 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
-from metashot.data.held_folder import HeldFolder
-from metashot.engine.errors import CheckpointError, ConfigError, OutputError
-from metashot.engine.files import check_held, write_json
+from metashot.base.errors import CheckpointError, ConfigError, OutputError
+from metashot.base.files import HeldFolder, check_held, write_json
 from metashot.engine.metrics.scale import in_percent
 from metashot.engine.training.checkpoint import (
     Checkpoint,

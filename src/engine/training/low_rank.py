@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from metashot.engine.errors import ConfigError
-from metashot.engine.files import write_json
+from metashot.base.errors import ConfigError
+from metashot.base.files import write_json
 from metashot.engine.models.adapters import BASE_FILE
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.config import LoraConfig

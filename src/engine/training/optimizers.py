@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.training.config import Algorithm, OptimizerConfig
 from metashot.engine.training.sharded import whole
 

@@ -6,7 +6,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
-from metashot.engine.launched import launched_ranks
+from metashot.engine.training.launched import launched_ranks
 
 if TYPE_CHECKING:
     import torch

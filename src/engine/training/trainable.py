@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
-from metashot.engine.errors import ConfigError, ModelError
+from metashot.base.errors import ConfigError, ModelError
 from metashot.engine.models.activations import fuse_gelu
 from metashot.engine.models.attention_dropout import set_attention_dropout
 from metashot.engine.models.loading import LanguageModel

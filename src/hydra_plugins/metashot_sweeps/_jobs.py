@@ -27,9 +27,9 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
-from metashot.data.console import PlainConsole
-from metashot.engine.errors import ConfigError, MetashotError, OutputError
-from metashot.engine.files import write_atomic
+from metashot.base.console import PlainConsole
+from metashot.base.errors import ConfigError, MetashotError, OutputError
+from metashot.base.files import write_atomic
 from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import Pruned
 from metashot.engine.sweeps.summary import counts, sweep_markdown, sweep_table

@@ -9,7 +9,7 @@ from hydra.core.override_parser.types import ChoiceSweep, IntervalSweep, Overrid
 from hydra.errors import HydraException
 
 from hydra_plugins.metashot_sweeps._jobs import Jobs, conclude
-from metashot.data.console import PlainConsole
+from metashot.base.console import PlainConsole
 from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import TRIAL_VARIABLE
 from metashot.engine.sweeps.search import Choice, Interval, Search, SearchConfig

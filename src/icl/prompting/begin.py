@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any, Literal, cast
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.models.text_tokenizer import AnyTokenizer
-from metashot.icl.prompt import Ids
+from metashot.icl.prompting.prompt import Ids
 
 BosChoice = Literal["auto"] | bool
 _SAMPLE = "a"

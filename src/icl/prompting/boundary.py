@@ -8,9 +8,9 @@ from enum import StrEnum
 from itertools import accumulate
 from typing import Any
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.models.text_tokenizer import AnyTokenizer
-from metashot.icl.prompt import Ids
+from metashot.icl.prompting.prompt import Ids
 
 Spans = tuple[tuple[int, int], ...]
 EncodeSpans = Callable[[str], tuple[Ids, Spans]]

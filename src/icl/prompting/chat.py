@@ -9,10 +9,10 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.models.text_tokenizer import AnyTokenizer
-from metashot.icl.prompt import Objective
 from metashot.icl.prompting.frame import TextFrame, word_pairs
+from metashot.icl.prompting.prompt import Objective
 
 _MARK = re.compile("\ue000[0-9]+\ue001")
 """Stands for a turn's text in the sample conversation; from Unicode's private area, so no template holds it."""

@@ -7,16 +7,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
+from metashot.base.errors import ConfigError
+from metashot.base.value_kinds import Name, Positive
 from metashot.data.task import Wording
-from metashot.data.value_kinds import Name, Positive
-from metashot.engine.errors import ConfigError
 from metashot.engine.models.text_tokenizer import AnyTokenizer
-from metashot.icl.methods import Method
-from metashot.icl.prompt import Ids, LengthLimits, Objective, Overlong
 from metashot.icl.prompting.begin import BosChoice, begin_ids, bos_ids
 from metashot.icl.prompting.boundary import Boundary, EncodeSpans, span_encoder
 from metashot.icl.prompting.chat import chat_frame
 from metashot.icl.prompting.frame import Frame, MetaiclFrame, TextFrame
+from metashot.icl.prompting.methods import Method
+from metashot.icl.prompting.prompt import Ids, LengthLimits, Objective, Overlong
 from metashot.icl.prompting.template import template_frame
 
 RELEASED_PROMPT = "metaicl"

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
-from metashot.engine.errors import ConfigError
-from metashot.icl.prompt import Encode, Layout, Objective, input_text, output_text
+from metashot.base.errors import ConfigError
+from metashot.icl.prompting.prompt import Encode, Layout, Objective, input_text, output_text
 
 
 class Frame(Protocol):

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from metashot.data.task import Example
-from metashot.icl.prompt import (
+from metashot.icl.prompting.boundary import split_jointly
+from metashot.icl.prompting.config import BoundPrompt
+from metashot.icl.prompting.frame import MetaiclFrame, shorten
+from metashot.icl.prompting.prompt import (
     Encode,
     Ids,
     LengthLimits,
@@ -17,9 +20,6 @@ from metashot.icl.prompt import (
     cut_example,
     query_room,
 )
-from metashot.icl.prompting.boundary import split_jointly
-from metashot.icl.prompting.config import BoundPrompt
-from metashot.icl.prompting.frame import MetaiclFrame, shorten
 
 _T = TypeVar("_T")
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 
-from metashot.engine.errors import ConfigError
-from metashot.icl.prompt import Objective
+from metashot.base.errors import ConfigError
 from metashot.icl.prompting.frame import TextFrame, word_pairs
+from metashot.icl.prompting.prompt import Objective
 
 _PLACES = ("{input}", "{output}")
 

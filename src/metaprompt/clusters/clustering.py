@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from metashot.data.sentences import SentenceStore
-from metashot.data.value_kinds import Positive, Seed
-from metashot.engine.errors import DataError
+from metashot.base.errors import DataError
+from metashot.base.value_kinds import Positive, Seed
+from metashot.data.text.sentences import SentenceStore
 
 _MINI_BATCH_ABOVE = 200_000
 

@@ -12,11 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from metashot.data.json_text import parse_json
-from metashot.data.seals import sealed, unsealed
-from metashot.data.sentences import SentenceStore
-from metashot.data.value_kinds import GivenLine, Positive
-from metashot.engine.files import sha256_file, write_json
+from metashot.base.files import sha256_file, write_json
+from metashot.base.json_text import parse_json, sealed, unsealed
+from metashot.base.value_kinds import GivenLine, Positive
+from metashot.data.text.sentences import SentenceStore
 from metashot.engine.models.devices import Device
 from metashot.engine.models.sentence_encoder import Embed, encoder_folder, load_sentence_encoder
 

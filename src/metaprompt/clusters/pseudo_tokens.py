@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metashot.engine.errors import DataError
+from metashot.base.errors import DataError
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import input_embeddings
 from metashot.metaprompt.clusters.store import ClusterStore

@@ -19,21 +19,25 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from metashot.data.corpus import CorpusSource, read_documents
-from metashot.data.files import remove_leftovers
-from metashot.data.json_text import parse_json
-from metashot.data.read_only import is_read_only
-from metashot.data.seals import sealed, unsealed
-from metashot.data.sentences import (
+from metashot.base.components.values import part_of
+from metashot.base.errors import DataError
+from metashot.base.files import (
+    is_read_only,
+    output_errors,
+    remove_leftovers,
+    sha256_file,
+    write_atomic,
+    write_json,
+)
+from metashot.base.json_text import digest_of, parse_json, sealed, unsealed
+from metashot.data.text.corpus import CorpusSource, read_documents
+from metashot.data.text.sentences import (
     INDEX_FILE,
     SentenceRules,
     SentenceStore,
     build_sentences,
     open_sentences,
 )
-from metashot.engine.components.values import part_of
-from metashot.engine.errors import DataError
-from metashot.engine.files import digest_of, output_errors, sha256_file, write_atomic, write_json
 from metashot.engine.models.gguf import cache_folder
 from metashot.engine.models.sentence_encoder import Embed
 from metashot.metaprompt.clusters.clustering import ClusterConfig, Clustering, cluster_vectors, quality_report

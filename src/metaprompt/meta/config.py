@@ -10,7 +10,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from metashot.data.value_kinds import (
+from metashot.base.errors import ConfigError
+from metashot.base.value_kinds import (
     Count,
     GivenLine,
     InnerRate,
@@ -21,7 +22,6 @@ from metashot.data.value_kinds import (
     Share,
     Weight,
 )
-from metashot.engine.errors import ConfigError
 from metashot.engine.training.config import LoopConfig, OptimizerConfig
 from metashot.metaprompt.meta.format_names import format_names
 from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour

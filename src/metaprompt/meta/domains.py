@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from metashot.engine.errors import DataError
+from metashot.base.errors import DataError
 from metashot.metaprompt.clusters.store import ClusterStore
 
 Split = Literal["meta_train", "meta_test"]

@@ -13,7 +13,7 @@ from itertools import repeat
 import numpy as np
 from numpy.typing import NDArray
 
-from metashot.engine.errors import DataError
+from metashot.base.errors import DataError
 from metashot.metaprompt.meta.domains import Half
 
 ADJACENT, SAME_DOCUMENT, OTHER_DOCUMENT = 0, 1, 2

@@ -9,9 +9,8 @@ from typing import Any
 
 from transformers import PreTrainedTokenizerBase
 
-from metashot.data.errors import suggestion
-from metashot.data.yaml_files import read_yaml
-from metashot.engine.errors import ConfigError, DataError
+from metashot.base.errors import ConfigError, DataError, suggestion
+from metashot.base.yaml_files import read_yaml
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.meta.draws import DRAWS, Record
 from metashot.metaprompt.meta.format_names import FORMAT_FOLDER, format_names

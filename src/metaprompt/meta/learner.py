@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from metashot.engine.files import write_json
+from metashot.base.files import write_json
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.learner import StepReport, ensure_finite
 from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_optimizer

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.meta.inner_loop import PassRules, adapt, query_pass, support_pass
 from metashot.metaprompt.meta.interpolation import (

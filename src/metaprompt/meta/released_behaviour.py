@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 
-from metashot.data.errors import suggestion
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError, suggestion
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.meta.domains import Domains, task_halves
 from metashot.metaprompt.meta.draws import DRAWS, DrawPlan, Record

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from metashot.engine.components.values import as_plain
-from metashot.engine.errors import CheckpointError
+from metashot.base.components.values import as_plain
+from metashot.base.errors import CheckpointError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import CheckpointStore, read_checkpoint
 from metashot.engine.training.learner import MetricSink

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from metashot.engine.errors import CheckpointError
+from metashot.base.errors import CheckpointError
 from metashot.engine.models.loading import LanguageModel
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from metashot.engine.components.values import as_plain
-from metashot.engine.errors import ConfigError
-from metashot.engine.files import digest_of
+from metashot.base.components.values import as_plain
+from metashot.base.errors import ConfigError
+from metashot.base.json_text import digest_of
+from metashot.engine.cells.results import FinishedCell, Prediction, Result
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.runs.results import FinishedCell, Prediction, Result
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.tuning.config import TuneSettings
 from metashot.metaprompt.tuning.cuts import lost_tokens

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from metashot.data.value_kinds import Count, Dropout, GivenLine, Line, Name, Positive, Seed, Signed
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
+from metashot.base.value_kinds import Count, Dropout, GivenLine, Line, Name, Positive, Seed, Signed
 from metashot.engine.training.config import OptimizerConfig
 from metashot.metaprompt.meta.config import Rescale
 from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from metashot.engine.runs.results import Result, with_cut_inputs
+from metashot.engine.cells.results import Result, with_cut_inputs
 from metashot.metaprompt.tuning.tasks import TaskRenderer
 
 

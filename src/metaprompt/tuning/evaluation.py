@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-from metashot.engine.files import append_lines, read_lines, write_json
+from metashot.base.files import append_lines, read_lines, write_json
+from metashot.engine.cells.folder import CellPlace, RunFolder
+from metashot.engine.cells.prompts import CellPrompt, write_prompts
+from metashot.engine.cells.results import FinishedCell, Result, relabel
+from metashot.engine.cells.store import ResultStore
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.runs.folder import CellPlace, RunFolder
-from metashot.engine.runs.prompts import CellPrompt, write_prompts
-from metashot.engine.runs.results import FinishedCell, Result, relabel
-from metashot.engine.runs.store import ResultStore
 from metashot.engine.training.learner import MetricSink
 from metashot.metaprompt.backbone import Backbone, make_backbone
 from metashot.metaprompt.meta.learner import PROMPT_FILE

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.optimizers import Updater, build_optimizer
 from metashot.metaprompt.backbone import target_loss

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from metashot.engine.errors import ConfigError
-from metashot.engine.files import digest_of
+from metashot.base.errors import ConfigError
+from metashot.base.json_text import digest_of
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.exchange import import_learned, is_adapter

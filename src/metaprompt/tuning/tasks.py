@@ -12,11 +12,9 @@ from typing import Any, cast
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from metashot.data.errors import suggestion
-from metashot.data.json_text import parse_json
-from metashot.data.yaml_files import read_yaml
-from metashot.engine.errors import ConfigError, DataError
-from metashot.engine.files import digest_of
+from metashot.base.errors import ConfigError, DataError, suggestion
+from metashot.base.json_text import digest_of, parse_json
+from metashot.base.yaml_files import read_yaml
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.template import (
     Fill,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.preparation.checks import check_setting, check_task
 from metashot.data.preparation.leakage import overlaps
 from metashot.data.settings import Setting

@@ -4,10 +4,10 @@ import random
 
 import pytest
 
-from metashot.data.errors import DataError
-from metashot.data.files import write_lines
-from metashot.data.preparation.manifest import MANIFEST_NAME, Manifest, RoleRecord, read_manifest
-from metashot.data.source import JsonlSource
+from metashot.base.errors import DataError
+from metashot.base.files import write_lines
+from metashot.data.rows.manifest import MANIFEST_NAME, Manifest, RoleRecord, read_manifest
+from metashot.data.tasks.source import JsonlSource
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.preparation.instructions import (
     Renderer,
     Template,
@@ -19,10 +19,10 @@ from metashot.data.preparation.instructions import (
     suffix_of,
     training_variants,
 )
-from metashot.data.preparation.manifest import read_manifest
 from metashot.data.preparation.prepare import PrepareSettings, prepare
 from metashot.data.recipes import metric_of, task_type
 from metashot.data.recipes.rows import Dropped
+from metashot.data.rows.manifest import read_manifest
 from metashot.data.settings import Setting
 from metashot.data.task import TaskType
 

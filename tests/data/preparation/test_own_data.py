@@ -20,9 +20,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
-from metashot.data.errors import DataError
-from metashot.data.jsonl import read_examples
+from metashot.base.errors import DataError
 from metashot.data.preparation.prepare import Outcome, PrepareSettings, prepare
+from metashot.data.rows.jsonl import read_examples
 from metashot.data.settings import Setting
 from metashot.data.sources.tables import TableLayout, read_rows
 

@@ -10,12 +10,12 @@ import pytest
 import yaml
 from rich.console import Console
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.preparation.prepare import PrepareSettings, prepare
 from metashot.data.recipes import check_recipes, load_recipe, metric_of, recipe_names, task_type
 from metashot.data.settings import Setting, load_setting
-from metashot.data.source import JsonlSource
 from metashot.data.task import TaskType
+from metashot.data.tasks.source import JsonlSource
 
 README = Path(__file__).parents[3] / "README.md"
 RECIPE = """\

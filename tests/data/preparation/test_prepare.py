@@ -12,12 +12,12 @@ import pyarrow.parquet as pq
 import pytest
 from rich.console import Console
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.preparation import task_files
 from metashot.data.preparation.doctor import doctor
-from metashot.data.preparation.manifest import check_corrections, read_manifest
 from metashot.data.preparation.prepare import PrepareReport, PrepareSettings, prepare
 from metashot.data.recipes import load_recipe
+from metashot.data.rows.manifest import check_corrections, read_manifest
 from metashot.data.settings import Setting
 
 SEEDS = (100, 13)

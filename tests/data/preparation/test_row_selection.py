@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from metashot.data.preparation import task_files
-from metashot.data.preparation.manifest import read_manifest
 from metashot.data.preparation.prepare import PrepareSettings, prepare
 from metashot.data.preparation.row_selection import entry_rows
+from metashot.data.rows.manifest import read_manifest
 from metashot.data.settings import Setting
 
 RECIPE = """

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.sources.archive import extract_zip
 from metashot.data.sources.download import Limits, download
 from metashot.data.sources.hub import CONVERSION, locate_in_folder, locate_on_hub

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from metashot.data.errors import DataError
+from metashot.base.errors import DataError
 from metashot.data.sources.layout import TableLayout
 from metashot.data.sources.separated import separated_rows
 from metashot.data.sources.tables import read_rows, row_places, waiting_rows

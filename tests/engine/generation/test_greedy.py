@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.generation.greedy import GreedyGenerator, Stopping, cut_at_stop
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import TinyModel

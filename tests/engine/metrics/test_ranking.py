@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.metrics.ranking import OptionCounts, best_option, option_scores
 from metashot.engine.metrics.rules import (
     CALIBRATIONS,

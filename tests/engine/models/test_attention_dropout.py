@@ -5,7 +5,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.models.attention_dropout import set_attention_dropout
 from metashot.engine.models.sizes import attention_dropout, residual_dropout
 

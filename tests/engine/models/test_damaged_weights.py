@@ -9,7 +9,7 @@ from importlib.metadata import FileHash, PackagePath, PathDistribution
 import pytest
 from filelock import FileLock
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models import gguf
 from metashot.engine.models.digests import check_packaged, folder_digest
 from metashot.engine.models.gguf_files import gguf_on_disk

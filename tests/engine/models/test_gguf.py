@@ -13,7 +13,7 @@ from gguf import MODEL_ARCH, GGUFWriter, get_tensor_name_map
 from safetensors import SafetensorError
 from transformers import T5Config, T5ForConditionalGeneration
 
-from metashot.engine.errors import ModelError, OutputError
+from metashot.base.errors import ModelError, OutputError
 from metashot.engine.models import gguf
 from metashot.engine.models.gguf_files import gguf_on_disk, packaged_gguf
 from metashot.engine.models.loading import LazyLanguageModel

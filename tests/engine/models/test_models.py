@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models.digests import folder_digest, state_digest
 from metashot.engine.models.loading import LazyLanguageModel, load_model
 from metashot.engine.models.sources import HubModel, LocalModel, TinyModel, named_model

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models.own_head import head_input, logits_at, output_embedding
 from metashot.engine.models.tiny import tiny_model
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from peft import LoraConfig, PrefixTuningConfig, get_peft_model
 
-from metashot.engine.errors import ModelError
+from metashot.base.errors import ModelError
 from metashot.engine.models.digests import folder_digest
 from metashot.engine.models.loading import LazyLanguageModel, load_model
 from metashot.engine.models.sources import AdapterModel, HubModel, LocalModel, named_model

@@ -5,11 +5,11 @@ import random
 
 import pytest
 
-from metashot.data.seals import sealed
+from metashot.base.json_text import sealed
+from metashot.engine.cells.results import FinishedCell, Prediction, Result, cell_lines
 from metashot.engine.metrics.classification import Metric, score
 from metashot.engine.metrics.ranking import OptionCounts, best_option, option_scores
 from metashot.engine.metrics.rules import Calibration, Normalization
-from metashot.engine.runs.results import FinishedCell, Prediction, Result, cell_lines
 
 SEEDS = (100, 13, 21)
 TASKS = {

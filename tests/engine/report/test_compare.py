@@ -6,12 +6,12 @@ import json
 import pytest
 from rich.console import Console
 
-from metashot.engine.errors import OutputError
+from metashot.base.errors import OutputError
+from metashot.engine.cells.config_difference import config_changes
+from metashot.engine.cells.record import read_run
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.statistics import task_outcomes
 from metashot.engine.report.compare import CompareSettings, compare_runs, flipped_table
-from metashot.engine.runs.config_difference import config_changes
-from metashot.engine.runs.record import read_run
 
 
 @pytest.fixture

@@ -11,11 +11,11 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from metashot.engine.cells.prompts import CellPrompt, read_prompts, write_prompts
 from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.explorer import explorer
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.report.systems import collect_answers
-from metashot.engine.runs.prompts import CellPrompt, read_prompts, write_prompts
 
 DRAWS = dict(draws=20, level=0.95, seed=0)
 HOSTILE = "</script><script>alert(1)</script> &amp; \u2028 <b>"

@@ -7,8 +7,8 @@ from dataclasses import asdict
 import polars as pl
 import pytest
 
-from metashot.data.seals import sealed
-from metashot.engine.errors import OutputError
+from metashot.base.errors import OutputError
+from metashot.base.json_text import sealed
 from metashot.engine.report.folders import Run
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.report.variants import variant_names, with_variants

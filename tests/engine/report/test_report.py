@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.metrics.classification import Metric, score
 from metashot.engine.metrics.ranking import OptionCounts, best_option, option_scores
 from metashot.engine.metrics.rules import NORMALIZATIONS, Calibration, Normalization

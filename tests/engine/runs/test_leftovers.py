@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from metashot.data.files import temporary_beside
-from metashot.engine.runs.record import RunRecord
-from metashot.engine.runs.store import ResultStore
+from metashot.base.files import temporary_beside
+from metashot.engine.cells.record import RunRecord
+from metashot.engine.cells.store import ResultStore
 from metashot.engine.sweeps.ledger import Ledger
 
 

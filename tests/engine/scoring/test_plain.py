@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from metashot.engine.errors import ConfigError, ModelError
+from metashot.base.errors import ConfigError, ModelError
 from metashot.engine.models.tiny import tiny_model
 from metashot.engine.scoring import plain
 from metashot.engine.scoring.plain import score_plain

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config, Qwen3Config
 
-from metashot.engine.errors import ConfigError, ModelError
+from metashot.base.errors import ConfigError, ModelError
 from metashot.engine.models.tiny import tiny_model
 from metashot.engine.scoring import batch, projection
 from metashot.engine.scoring.plain import PlainScorer, score_plain

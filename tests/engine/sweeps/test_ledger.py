@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from metashot.engine.errors import ConfigError, OutputError
+from metashot.base.errors import ConfigError, OutputError
 from metashot.engine.sweeps.ledger import Job, JobState, Ledger
 from metashot.engine.sweeps.summary import counts, sweep_markdown, sweep_table
 

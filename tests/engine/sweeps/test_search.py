@@ -8,7 +8,7 @@ import pytest
 
 optuna = pytest.importorskip("optuna")
 
-from metashot.engine.errors import ConfigError  # noqa: E402
+from metashot.base.errors import ConfigError  # noqa: E402
 from metashot.engine.sweeps import pruning as pruning_module  # noqa: E402
 from metashot.engine.sweeps import search as search_module  # noqa: E402
 from metashot.engine.sweeps.pruning import TRIAL_VARIABLE, Pruned, watched  # noqa: E402

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.tracking import wandb_tracker
 from metashot.engine.tracking.accelerate_trackers import MlflowTracker, TensorBoardTracker
 from metashot.engine.tracking.many import ManyTrackers, together
@@ -282,7 +282,7 @@ from dataclasses import replace
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_tracking import CONFIG, LABEL, record
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.tracking.trackio_tracker import TrackioTracker
 folder = Path(sys.argv[1])
 record(TrackioTracker(LABEL, CONFIG, folder=folder / "trackio"), folder)

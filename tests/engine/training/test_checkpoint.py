@@ -12,7 +12,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metashot.engine.errors import CheckpointError, OutputError
+from metashot.base.errors import CheckpointError, OutputError
 from metashot.engine.training.checkpoint import CheckpointStore, checkpoint_folders, read_checkpoint, verify
 from metashot.engine.training.randomness import capture_rng, restore_rng, seed_everything
 from metashot.engine.training.state_tree import join_tree, split_tree

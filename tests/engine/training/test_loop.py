@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 
-from metashot.engine.errors import CheckpointError, ConfigError, OutputError
+from metashot.base.errors import CheckpointError, ConfigError, OutputError
 from metashot.engine.training.checkpoint import CheckpointStore, best_checkpoint, checkpoint_folders, verify
 from metashot.engine.training.learner import DivergedError
 from metashot.engine.training.loop import LoopConfig, run_training

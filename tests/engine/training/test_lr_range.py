@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.training.learner import DivergedError, StepReport, ensure_finite
 from metashot.engine.training.lr_range import LrRange, LrRangeConfig, lr_range_test
 

@@ -9,8 +9,8 @@ import bitsandbytes
 import pytest
 import torch
 
-from metashot.engine.components.values import as_plain
-from metashot.engine.errors import ConfigError
+from metashot.base.components.values import as_plain
+from metashot.base.errors import ConfigError
 from metashot.engine.training.config import OptimizerConfig, adamw
 from metashot.engine.training.optimizers import (
     Updater,

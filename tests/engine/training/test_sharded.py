@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Shard, distribute_tensor
 
-from metashot.engine.errors import OutputError
+from metashot.base.errors import OutputError
 from metashot.engine.training.checkpoint import CheckpointStore, read_checkpoint, stored_tensors
 from metashot.engine.training.sharded import Gathering, sharded_among, sharded_like, whole, write_safetensors
 

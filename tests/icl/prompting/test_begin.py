@@ -3,7 +3,7 @@
 import pytest
 from tokenizers import processors
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.models.tiny import tiny_tokenizer
 from metashot.icl.prompting.begin import bos_ids
 

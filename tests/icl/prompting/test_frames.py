@@ -4,18 +4,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metashot.data.errors import DataError
+from metashot.base.errors import ConfigError, DataError
 from metashot.data.task import Example, TaskData, TaskType
-from metashot.engine.errors import ConfigError
 from metashot.engine.models.tiny import tiny_tokenizer
-from metashot.icl.cell import PromptRules, Truncation, build_cell, differing_at_borders
-from metashot.icl.methods import Method
-from metashot.icl.preview import preview
-from metashot.icl.prompt import LengthLimits, Objective
-from metashot.icl.prompt_record import cell_prompt
 from metashot.icl.prompting.boundary import span_encoder, split_jointly
 from metashot.icl.prompting.config import ChatPrompt, MetaiclPrompt, TemplatePrompt
+from metashot.icl.prompting.methods import Method
+from metashot.icl.prompting.prompt import LengthLimits, Objective
 from metashot.icl.prompting.template import template_frame
+from metashot.icl.scoring.cell import PromptRules, Truncation, build_cell, differing_at_borders
+from metashot.icl.scoring.preview import preview
+from metashot.icl.scoring.prompt_record import cell_prompt
 
 DIRECT, CHANNEL = Objective.DIRECT, Objective.CHANNEL
 REVIEW = "Review: {input}\nSentiment: {output}"

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from metashot.data.sentences import SentenceRules, open_sentences
-from metashot.engine.errors import DataError, ModelError
+from metashot.base.errors import DataError, ModelError
+from metashot.data.text.sentences import SentenceRules, open_sentences
 from metashot.engine.models.sentence_encoder import Embed
 from metashot.metaprompt.clusters.clustering import ClusterConfig, cluster_vectors
 from metashot.metaprompt.clusters.embedding import EncoderConfig, embed_sentences, load_encoder

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from metashot.engine.errors import ConfigError, DataError
+from metashot.base.errors import ConfigError, DataError
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.meta.draws import Record
 from metashot.metaprompt.meta.formats import FormatRenderer, RenderRules, bind_format, load_format

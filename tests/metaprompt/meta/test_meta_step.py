@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import Encoding, make_backbone, target_loss
 from metashot.metaprompt.batch import PromptBatch, PromptExample, bucket_by_length, collate

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metashot.engine.errors import ConfigError, DataError
+from metashot.base.errors import ConfigError, DataError
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.domains import Domains, Half, _can_be_parted, split_domains, task_halves

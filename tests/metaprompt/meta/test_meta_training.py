@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from metashot.engine.errors import CheckpointError, ConfigError, DataError
+from metashot.base.errors import CheckpointError, ConfigError, DataError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import checkpoint_folders, verify
 from metashot.engine.training.learner import DivergedError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
 from metashot.metaprompt.meta.regularizer import (
     GradientRegularizer,
     RegularizerConfig,

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metashot.engine.errors import ConfigError, DataError
+from metashot.base.errors import ConfigError, DataError
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.template import Limits
 from metashot.metaprompt.truncation import Truncation

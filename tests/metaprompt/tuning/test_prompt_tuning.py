@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 import torch
 
-from metashot.engine.errors import ConfigError
+from metashot.base.errors import ConfigError
+from metashot.engine.cells.prompts import read_prompts
+from metashot.engine.cells.results import FinishedCell
+from metashot.engine.cells.store import ResultStore
 from metashot.engine.models.digests import state_digest
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.runs.prompts import read_prompts
-from metashot.engine.runs.results import FinishedCell
-from metashot.engine.runs.store import ResultStore
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.meta.regularizer import RegularizerConfig

@@ -1,0 +1,21 @@
+"""A console for foreign text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+from metashot.base.terminal import printable
+
+
+class PlainConsole(Console):
+    """A console on which every string is text: nothing in it is markup, an emoji code or a control sequence."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(markup=False, emoji=False, **options)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        """The string as it is shown."""
+        return super().render_str(printable(text), **options)

@@ -1,0 +1,1 @@
+"""Rows and files of tasks: reading, checking, holding apart, sampling episodes."""

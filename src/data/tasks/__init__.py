@@ -1,0 +1,1 @@
+"""Where a run's tasks come from: one source per kind of data."""

@@ -1,0 +1,209 @@
+"""Data modules: one class a choice of `conf/data`, each with its own keys; a `TaskSource` comes out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from metashot.base.value_kinds import GivenLine, Name, Positive, Seed
+from metashot.data.recipes import recipe_names, task_type
+from metashot.data.rows.manifest import check_corrections
+from metashot.data.task import TaskType
+from metashot.data.tasks.demo import DemoSource
+from metashot.data.tasks.harness_tasks import HarnessSource
+from metashot.data.tasks.source import JsonlSource, TaskSource
+from metashot.data.tasks.synthetic import SyntheticSource
+
+
+class DataModule(Protocol):
+    """A choice of `conf/data`: tasks, and which of them train and which are evaluated."""
+
+    @property
+    def name(self) -> str:
+        """The choice's name, which results carry when no setting is chosen."""
+        ...
+
+    @property
+    def tasks(self) -> list[str] | None:
+        """Which tasks; None means the targets of the setting, or all targets of the group."""
+        ...
+
+    def open(self) -> TaskSource:
+        """The source itself."""
+        ...
+
+    def targets(self, source: TaskSource) -> list[str]:
+        """Tasks to evaluate when neither setting nor tasks are given."""
+        ...
+
+    def training(self, source: TaskSource) -> list[str]:
+        """Tasks to train on when no setting is given."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DemoData:
+    """`data=demo`: the embedded tasks.
+
+    Attributes:
+        name: of the group.
+        tasks: tasks to evaluate.
+        train_tasks: tasks to train on when no setting is given.
+    """
+
+    name: Name = "demo"
+    tasks: list[GivenLine] | None = None
+    train_tasks: list[GivenLine] = field(default_factory=list)
+
+    def open(self) -> TaskSource:
+        """The embedded tasks."""
+        return DemoSource()
+
+    def targets(self, source: TaskSource) -> list[str]:
+        """All tasks with options."""
+        demo = DemoSource()
+        return [task for task in demo.tasks() if demo.task_type(task) is not TaskType.FREE_FORM]
+
+    def training(self, source: TaskSource) -> list[str]:
+        """The list of the config."""
+        return self.train_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class JsonlData:
+    """`data=jsonl`: a folder in MetaICL's layout.
+
+    Attributes:
+        name: of the group.
+        root: the folder.
+        tasks: tasks to evaluate.
+        train_tasks: tasks to train on when no setting is given.
+        task_types: declared types of tasks that no recipe describes.
+        fixes: whether the files were prepared with corrected labels.
+    """
+
+    root: GivenLine
+    name: Name = "jsonl"
+    tasks: list[GivenLine] | None = None
+    train_tasks: list[GivenLine] = field(default_factory=list)
+    task_types: dict[str, str] = field(default_factory=dict)
+    fixes: bool = False
+
+    def open(self) -> TaskSource:
+        """The folder."""
+        return JsonlSource(self.root, self.task_types)
+
+    def targets(self, source: TaskSource) -> list[str]:
+        """Every task of the folder."""
+        return source.tasks()
+
+    def training(self, source: TaskSource) -> list[str]:
+        """The list of the config."""
+        return self.train_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class HubData:
+    """`data=hub`: what `stage=prepare` wrote into `root`.
+
+    Attributes:
+        name: of the group.
+        root: folder of the prepared files.
+        tasks: tasks to evaluate.
+        train_tasks: tasks to train on when no setting is given.
+        task_types: declared types of tasks that no recipe describes.
+        fixes: prepare with corrected labels.
+        raw: folder with source files of your own.
+        recipe_path: folders with recipes of your own.
+    """
+
+    root: GivenLine
+    name: Name = "hub"
+    tasks: list[GivenLine] | None = None
+    train_tasks: list[GivenLine] = field(default_factory=list)
+    task_types: dict[str, str] = field(default_factory=dict)
+    fixes: bool = False
+    raw: Path | None = None
+    recipe_path: tuple[GivenLine, ...] = ()
+
+    def open(self) -> TaskSource:
+        """The prepared folder.
+
+        Raises:
+            DataError: it was prepared with the other value of `fixes`.
+        """
+        check_corrections(Path(self.root), self.fixes, self.recipe_path)
+        own = {
+            task: kind
+            for task in recipe_names(self.recipe_path)
+            if (kind := task_type(task, self.recipe_path))
+        }
+        return JsonlSource(self.root, self.task_types, own)
+
+    def targets(self, source: TaskSource) -> list[str]:
+        """Every task of the folder."""
+        return source.tasks()
+
+    def training(self, source: TaskSource) -> list[str]:
+        """The list of the config."""
+        return self.train_tasks
+
+
+@dataclass(frozen=True, slots=True)
+class SyntheticData:
+    """`data=synthetic`: procedural tasks; see `data.synthetic.SyntheticSource` for the numbers."""
+
+    name: Name = "synthetic"
+    tasks: list[GivenLine] | None = None
+    train_tasks: Positive = 120
+    target_tasks: Positive = 12
+    seed: Seed = 0
+    difficulty: Literal["easy", "hard"] = "easy"
+    test_size: Positive = 50
+
+    def open(self) -> SyntheticSource:
+        """The generated tasks."""
+        return SyntheticSource(
+            self.train_tasks, self.target_tasks, self.seed, self.difficulty, self.test_size
+        )
+
+    def targets(self, source: TaskSource) -> list[str]:
+        """Tasks of the target families."""
+        return self.open().testing_tasks()
+
+    def training(self, source: TaskSource) -> list[str]:
+        """Tasks of the training families."""
+        return self.open().training_tasks()
+
+
+@dataclass(frozen=True, slots=True)
+class HarnessData:
+    """`data=lm_eval`: tasks of lm-evaluation-harness.
+
+    Attributes:
+        tasks: names of its tasks, or of `include_path`.
+        name: of the group.
+        train_tasks: tasks to train on when no setting is given.
+        include_path: a folder with task YAML files of one's own.
+        normalization: how the harness ranks options: `sum` is its `acc`, `characters` its `acc_norm`; None leaves it
+            to the method.
+    """
+
+    tasks: list[GivenLine]
+    name: Name = "lm_eval"
+    train_tasks: list[GivenLine] = field(default_factory=list)
+    include_path: str | None = None
+    normalization: str | None = "sum"
+
+    def open(self) -> HarnessSource:
+        """The tasks, loaded when they are asked for."""
+        return HarnessSource([*self.tasks, *self.train_tasks], self.include_path)
+
+    def targets(self, source: TaskSource) -> list[str]:
+        """The tasks."""
+        return list(self.tasks)
+
+    def training(self, source: TaskSource) -> list[str]:
+        """The list of the config."""
+        return self.train_tasks

@@ -1,0 +1,268 @@
+"""A task source with other demonstrations than its own: the demonstration lab around any data group."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from math import factorial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from metashot.base.errors import DataError
+from metashot.base.value_kinds import Count, GivenLine, OrderNumber, Share
+from metashot.data.rows.apart import overlap_note, row_key, shared_rows, without_own
+from metashot.data.task import Example, TaskData, TaskType
+from metashot.data.tasks.selection import (
+    add_label_noise,
+    choose_balanced,
+    choose_fixed,
+    choose_random,
+    flip_labels,
+    inputs_only,
+    labels_only,
+    nearest,
+    rename_labels,
+    reorder,
+    word_map,
+)
+from metashot.data.tasks.source import TaskSource
+
+Embed = Callable[[list[str]], NDArray[np.float32]]
+"""Sentences to vectors [n, d]."""
+
+
+class Strategy(StrEnum):
+    """How demonstrations are chosen."""
+
+    PROTOCOL = "protocol"
+    """The published k-shot draw of the seed."""
+    RANDOM = "random"
+    """Another uniform draw, from the training pool."""
+    BALANCED = "balanced"
+    """Equally many of each label, from the training pool."""
+    FIXED = "fixed"
+    """The places `selection.indices` of the training pool."""
+    NEAREST = "nearest"
+    """For each test example its nearest neighbours by sentence embedding, from the training pool."""
+
+
+class Labels(StrEnum):
+    """Which labels demonstrations show."""
+
+    GOLD = "gold"
+    FLIPPED = "flipped"
+    """Every label is consistently another one."""
+    RANDOM_WORDS = "random_words"
+    """Labels of demonstrations and options are random English words, one map per (task, seed).
+
+    The rule of MetaICL's Table 13, with other words: the released list is no longer published, and the released
+    code draws all tasks of a seed from one stream, so that a task's words depend on the tasks before it.
+    """
+
+
+class Shown(StrEnum):
+    """Which part of a demonstration is shown."""
+
+    ALL = "all"
+    LABELS = "labels"
+    INPUTS = "inputs"
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """`conf/config.yaml`, node `selection`.
+
+    Attributes:
+        strategy: how demonstrations are chosen.
+        indices: places in the pool, for `fixed`.
+        order: 0 keeps the order, n is the n-th other one: all different, k! in all.
+        label_noise: share of demonstrations with a wrong label, 0 to 1.
+        labels: which labels are shown.
+        shown: which part is shown.
+        encoder: sentence encoder of `nearest`.
+    """
+
+    strategy: Strategy = Strategy.PROTOCOL
+    indices: tuple[Count, ...] = ()
+    order: OrderNumber = 0
+    label_noise: Share = 0.0
+    labels: Labels = Labels.GOLD
+    shown: Shown = Shown.ALL
+    encoder: GivenLine = "all-MiniLM-L6-v2"
+
+    def __post_init__(self) -> None:
+        """Refuse contradictions.
+
+        Raises:
+            DataError: indices without `fixed` and vice versa.
+        """
+        if (self.strategy is Strategy.FIXED) != bool(self.indices):
+            raise DataError(
+                "selection.indices",
+                f"{len(self.indices)} given with strategy {self.strategy.value!r}",
+                "indices belong to selection.strategy=fixed, which needs them",
+            )
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether this is the published protocol."""
+        return self == replace(Selection(), encoder=self.encoder)
+
+
+class SelectedSource:
+    """`source` with demonstrations as `selection` says.
+
+    Args:
+        source: any data group.
+        selection: what to change.
+        embed: sentence encoder; used by `nearest` only, called once per task for the pool and once per cell.
+        words: English words; used by `random_words` only.
+    """
+
+    def __init__(
+        self, source: TaskSource, selection: Selection, embed: Embed | None = None, words: Sequence[str] = ()
+    ) -> None:
+        self._source, self._selection = source, selection
+        self._embed, self._words = embed, words
+        self.name = source.name
+
+    def tasks(self) -> list[str]:
+        """The source's tasks."""
+        return self._source.tasks()
+
+    def pool(self, task: str, *, size: int = 16384, seed: int = 100) -> list[Example]:
+        """The source's pool, unchanged."""
+        return self._source.pool(task, size=size, seed=seed)
+
+    def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
+        """One cell with the selected demonstrations.
+
+        Raises:
+            DataError: a pool that is too small, an order that k demonstrations do not have, or a selection that the
+                task cannot have.
+        """
+        fixed = self._selection.strategy is Strategy.FIXED
+        if fixed and k not in (0, len(self._selection.indices)):
+            raise DataError(
+                "k", f"k={k}, but selection.indices names {len(self._selection.indices)}", "make them equal"
+            )
+        protocol = self._selection.strategy is Strategy.PROTOCOL
+        data = self._source.load(task, k=k if protocol else 0, seed=seed, split=split)
+        generator = np.random.default_rng(_seed_of(task, seed))
+        if k and not protocol:
+            data = self._choose(data, k, generator)
+        self._check_order(data)
+        return self._rename(self._change(data, generator), generator)
+
+    def _check_order(self, data: TaskData) -> None:
+        """Raise DataError for an order that the demonstrations do not have: it would repeat another one."""
+        most = max(map(len, (data.demonstrations, *data.neighbours)))
+        order, orders = self._selection.order, factorial(most)
+        if most and order >= orders:
+            raise DataError(
+                "selection.order",
+                f"{most} demonstrations have {orders} orders, 0 to {orders - 1}, got {order}",
+                "use one of these, or raise k",
+            )
+
+    def _choose(self, data: TaskData, k: int, generator: np.random.Generator) -> TaskData:
+        selection = self._selection
+        pool = self._source.pool(data.task, seed=data.seed)
+        key = row_key(data.task_type)
+        shared = shared_rows(data.test, pool, data.task_type)
+        count = sum(key(example) in shared for example in data.test)
+        note = overlap_note(data.task, count, len(data.test), "in the training pool")
+        if selection.strategy is Strategy.NEAREST:
+            chosen = self._neighbours(data, pool, k, max(shared.values(), default=0))
+            data = replace(data, demonstrations=(), neighbours=chosen)
+            what = "each is left out of its own demonstrations"
+        elif selection.strategy is Strategy.FIXED:
+            data = replace(data, demonstrations=choose_fixed(pool, selection.indices))
+            what = "selection.indices may show some of them"
+        else:
+            data, what = self._drawn(
+                data, pool, [one for one in pool if key(one) not in shared], k, generator
+            )
+        return replace(data, notes=(*data.notes, f"{note}: {what}")) if count else data
+
+    def _drawn(
+        self,
+        data: TaskData,
+        pool: Sequence[Example],
+        others: Sequence[Example],
+        k: int,
+        generator: np.random.Generator,
+    ) -> tuple[TaskData, str]:
+        """One draw from the rows that are no test rows; where they are too few, from all, and each row without itself."""
+        choose = choose_balanced if self._selection.strategy is Strategy.BALANCED else choose_random
+        if len(others) >= k or len(pool) < k:
+            chosen = choose(others if len(others) >= k else pool, k, generator)
+            return replace(data, demonstrations=chosen), "they are left out of the demonstrations"
+        order = choose(pool, len(pool), generator)
+        neighbours = without_own(data.test, [order] * len(data.test), k, data.task_type)
+        fewer = sum(len(row) < k for row in neighbours)
+        short = f", {fewer} of them with fewer than {k}" if fewer else ""
+        data = replace(data, demonstrations=(), neighbours=neighbours)
+        return data, f"each is left out of its own demonstrations{short}"
+
+    def _neighbours(
+        self, data: TaskData, pool: Sequence[Example], k: int, repeats: int
+    ) -> tuple[tuple[Example, ...], ...]:
+        """The nearest pool rows of each test row but itself, which stands in the pool `repeats` times at most."""
+        if self._embed is None:
+            raise ValueError("selection.strategy=nearest needs a sentence encoder")
+        vectors = self._embed([example.input for example in [*pool, *data.test]])
+        asked = k if k > len(pool) else min(len(pool), k + repeats)
+        places = nearest(vectors[len(pool) :], vectors[: len(pool)], asked)
+        best_first = [[pool[place] for place in reversed(row)] for row in places.tolist()]
+        kept = without_own(data.test, best_first, k, data.task_type)
+        return tuple(tuple(reversed(row)) for row in kept)
+
+    def _change(self, data: TaskData, generator: np.random.Generator) -> TaskData:
+        selection = self._selection
+
+        def changed(demonstrations: tuple[Example, ...]) -> tuple[Example, ...]:
+            demonstrations = reorder(demonstrations, selection.order)
+            if selection.label_noise:
+                demonstrations = add_label_noise(demonstrations, selection.label_noise, generator)
+            if selection.labels is Labels.FLIPPED:
+                demonstrations = flip_labels(demonstrations)
+            return demonstrations
+
+        return replace(
+            data,
+            demonstrations=changed(data.demonstrations),
+            neighbours=tuple(map(changed, data.neighbours)),
+        )
+
+    def _rename(self, data: TaskData, generator: np.random.Generator) -> TaskData:
+        if self._selection.labels is Labels.RANDOM_WORDS:
+            if data.task_type is not TaskType.CLASSIFICATION:
+                raise DataError(
+                    "selection.labels",
+                    f"random_words needs one label set, task {data.task!r} is {data.task_type.value}",
+                    "leave it out of data.tasks",
+                )
+            names = word_map(sorted(set(data.test[0].options)), self._words, generator)
+            data = replace(
+                data,
+                test=rename_labels(data.test, names),
+                demonstrations=rename_labels(data.demonstrations, names),
+                neighbours=tuple(rename_labels(row, names) for row in data.neighbours),
+            )
+        if self._selection.shown is Shown.ALL:
+            return data
+        show = labels_only if self._selection.shown is Shown.LABELS else inputs_only
+        return replace(
+            data,
+            demonstrations=show(data.demonstrations),
+            neighbours=tuple(map(show, data.neighbours)),
+        )
+
+
+def _seed_of(task: str, seed: int) -> int:
+    """A seed per (task, seed), whatever tasks come before it."""
+    return int.from_bytes(hashlib.sha256(f"{task}\0{seed}".encode()).digest()[:8], "big")

@@ -1,0 +1,154 @@
+"""Plain text as documents: folders of text files, JSON-lines files, hub datasets and the embedded demo corpus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+from metashot.base.errors import DataError
+from metashot.base.json_text import parse_json
+from metashot.base.value_kinds import Count, GivenLine, Name
+
+_SOURCES = ("demo", "text", "jsonl", "hub")
+_DOCUMENTS = ("file", "paragraph", "line")
+
+
+@dataclass(frozen=True, slots=True)
+class CorpusSource:
+    """Where text comes from; one file of `conf/corpus` each.
+
+    Attributes:
+        name: the name that reports carry.
+        source: `demo` (embedded), `text` (a file or a folder of .txt), `jsonl` (a file or a folder of .jsonl) or
+            `hub` (a Hugging Face dataset, streamed).
+        path: file, folder or dataset id; None for `demo`.
+        config: dataset configuration (hub).
+        split: dataset split (hub).
+        field: key that holds the text (jsonl, hub).
+        document: what one document is in a text: the `file`, a `paragraph` (set off by blank lines) or a `line`.
+        max_documents: stop after this many; 0 takes all.
+    """
+
+    name: Name
+    source: str
+    path: GivenLine | None
+    config: GivenLine | None
+    split: GivenLine
+    field: GivenLine
+    document: str
+    max_documents: Count
+
+    def __post_init__(self) -> None:
+        """Check every field.
+
+        Raises:
+            DataError: a value outside its rule.
+        """
+        if self.source not in _SOURCES:
+            raise DataError(
+                "corpus.source", f"unknown value {self.source!r}", f"one of {', '.join(_SOURCES)}"
+            )
+        if self.document not in _DOCUMENTS:
+            raise DataError(
+                "corpus.document", f"unknown value {self.document!r}", f"one of {', '.join(_DOCUMENTS)}"
+            )
+        if self.source != "demo" and not self.path:
+            raise DataError(
+                "corpus.path",
+                f"corpus {self.name!r} has no path",
+                "give corpus.path=<file, folder or dataset id>",
+            )
+
+
+def read_documents(spec: CorpusSource) -> Iterator[str]:
+    """The documents of a corpus, in a fixed order, none of them blank.
+
+    Raises:
+        DataError: nothing there, a damaged line, or a missing field.
+    """
+    readers = {"demo": _demo, "text": _text, "jsonl": _jsonl, "hub": _hub}
+    for count, document in enumerate(readers[spec.source](spec)):
+        if spec.max_documents and count >= spec.max_documents:
+            return
+        yield document
+
+
+def split_documents(text: str, document: str) -> Iterator[str]:
+    """The documents of one text; see `CorpusSource.document`."""
+    if document == "file":
+        blocks = [text]
+    elif document == "line":
+        blocks = text.splitlines()
+    else:
+        blocks, lines = [], []
+        for line in [*text.splitlines(), ""]:
+            if line.strip():
+                lines.append(line.strip())
+            elif lines:
+                blocks.append(" ".join(lines))
+                lines = []
+    for block in blocks:
+        if block.strip():
+            yield block.strip()
+
+
+def _demo(spec: CorpusSource) -> Iterator[str]:
+    folder = files("metashot.data") / "demo_corpus"
+    names = sorted(item.name for item in folder.iterdir() if item.name.endswith(".txt"))
+    for name in names:
+        yield from split_documents((folder / name).read_text(encoding="utf-8"), spec.document)
+
+
+def _paths(spec: CorpusSource, suffix: str) -> list[Path]:
+    assert spec.path is not None
+    root = Path(spec.path).expanduser()
+    paths = sorted(root.rglob(f"*{suffix}")) if root.is_dir() else [root] if root.is_file() else []
+    if not paths:
+        raise DataError("corpus.path", f"no {suffix} file at {str(root)!r}", "check the path")
+    return paths
+
+
+def _text(spec: CorpusSource) -> Iterator[str]:
+    for path in _paths(spec, ".txt"):
+        try:
+            text = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(str(path), f"is not UTF-8: {error.reason}", "save it as UTF-8") from error
+        yield from split_documents(text, spec.document)
+
+
+def _jsonl(spec: CorpusSource) -> Iterator[str]:
+    for path in _paths(spec, ".jsonl"):
+        with path.open("rb") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    text = parse_json(line)[spec.field]
+                except (ValueError, KeyError, TypeError) as error:
+                    raise DataError(
+                        f"{path}:{number}", f"no text under {spec.field!r}: {error!r}", "set corpus.field"
+                    ) from error
+                yield from split_documents(str(text), spec.document)
+
+
+def _hub(spec: CorpusSource) -> Iterator[str]:
+    from datasets import load_dataset
+
+    assert spec.path is not None
+    try:
+        rows = load_dataset(spec.path, spec.config, split=spec.split, streaming=True)
+    except Exception as error:
+        raise DataError(
+            "corpus.path",
+            f"cannot open dataset {spec.path!r}: {type(error).__name__}",
+            "check id, config, split and network, or use corpus.source=text with a local copy",
+        ) from error
+    for row in rows:
+        if spec.field not in row:
+            raise DataError(
+                "corpus.field", f"rows of {spec.path!r} have no {spec.field!r}", f"one of {sorted(row)}"
+            )
+        yield from split_documents(str(row[spec.field]), spec.document)

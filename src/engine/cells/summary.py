@@ -1,0 +1,152 @@
+"""Summary of a run's cells: per task, and mean and worst over seeds with confidence intervals, in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from metashot.base.terminal import printable
+from metashot.engine.cells.results import FinishedCell, gold_and_predictions
+from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.statistics import Interval, bootstrap_mean, seed_values, task_outcomes
+
+SUMMARY_FILE = "summary.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSummary:
+    """One task in percent: `mean` and `worst` over its seeds."""
+
+    task: str
+    metric: str
+    mean: Interval
+    worst: Interval
+    by_seed: dict[str, float]
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """A run in percent: mean over seeds then tasks, and worst seed per task then mean over tasks."""
+
+    setting: str
+    method: str
+    model: str
+    k: int
+    mean: Interval
+    worst: Interval
+    tasks: tuple[TaskSummary, ...]
+
+    def tracked(self) -> dict[str, float]:
+        """The figures under the names that dashboards and sweeps know, in percent."""
+        per_task = {f"eval/{task.task}/{task.metric}_percent": task.mean.value for task in self.tasks}
+        return {**per_task, "eval/mean_percent": self.mean.value, "eval/worst_percent": self.worst.value}
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of `summary.json`."""
+        content = asdict(self)
+        content["unit"] = "percent"
+        content["interval"] = "95 % percentile bootstrap over seeds and test examples"
+        return content
+
+
+def summarize(cells: Sequence[FinishedCell]) -> Summary:
+    """Summarize the cells of one run (one setting, method, model and k).
+
+    Raises:
+        ValueError: no cells.
+    """
+    by_task: dict[str, list[FinishedCell]] = {}
+    for cell in cells:
+        by_task.setdefault(cell.result.task, []).append(cell)
+    outcomes = {
+        task: task_outcomes(
+            task,
+            Metric(rows[0].result.metric),
+            {row.result.seed: gold_and_predictions(row.predictions) for row in rows},
+            {row.result.seed: row.result.test_digest for row in rows},
+        )
+        for task, rows in by_task.items()
+    }
+    tasks: list[TaskSummary] = []
+    for task, outcome in outcomes.items():
+        figures = bootstrap_mean([outcome])
+        values = {
+            str(seed): 100 * float(value)
+            for seed, value in zip(outcome.seeds, seed_values(outcome), strict=True)
+        }
+        tasks.append(
+            TaskSummary(
+                task,
+                outcome.metric.value,
+                percent(figures.mean),
+                percent(figures.worst),
+                values,
+                by_task[task][0].result.n,
+            )
+        )
+    overall = bootstrap_mean(list(outcomes.values()))
+    first = cells[0].result
+    k = max(cell.result.k for cell in cells)
+    return Summary(
+        first.setting,
+        first.method,
+        first.model,
+        k,
+        percent(overall.mean),
+        percent(overall.worst),
+        tuple(tasks),
+    )
+
+
+def percent(interval: Interval) -> Interval:
+    """0..1 to percent."""
+    return Interval(100 * interval.value, 100 * interval.low, 100 * interval.high)
+
+
+def _rows(summary: Summary) -> list[list[str]]:
+    rows = [
+        [task.task, task.metric, str(task.n), f"{task.mean.value:.1f}", f"{task.mean.low:.1f} to {task.mean.high:.1f}", f"{task.worst.value:.1f}"]
+        for task in summary.tasks
+    ]  # fmt: skip
+    mean = summary.mean
+    return [
+        *rows,
+        [
+            "mean of tasks",
+            "",
+            "",
+            f"{mean.value:.1f}",
+            f"{mean.low:.1f} to {mean.high:.1f}",
+            f"{summary.worst.value:.1f}",
+        ],
+    ]
+
+
+_COLUMNS = ("task", "metric", "n", "mean", "95 % interval", "worst seed")
+
+
+def console_table(summary: Summary) -> Table:
+    """The table that a run prints."""
+    title = f"{summary.method}, {summary.model}, {summary.setting}, k={summary.k} (percent)"
+    table = Table(title=Text(printable(title)), title_justify="left")
+    for index, column in enumerate(_COLUMNS):
+        table.add_column(column, justify="left" if index < 2 else "right", no_wrap=index == 0)
+    rows = _rows(summary)
+    for row in rows[:-1]:
+        table.add_row(*(Text(printable(cell)) for cell in row))
+    table.add_section()
+    table.add_row(*rows[-1], style="bold")
+    return table
+
+
+def markdown_table(summary: Summary) -> str:
+    """The same table as Markdown."""
+    lines = ["| " + " | ".join(_COLUMNS) + " |", "| --- | --- | ---: | ---: | ---: | ---: |"]
+    lines += ["| " + " | ".join(row) + " |" for row in _rows(summary)]
+    title = f"{summary.method}, {summary.model}, {summary.setting}, k={summary.k} (percent)"
+    return f"{title}\n\n" + "\n".join(lines) + "\n"

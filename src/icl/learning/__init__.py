@@ -1,0 +1,1 @@
+"""Meta-training: sequences, objective, held-out tasks, the learner."""

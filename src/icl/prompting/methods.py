@@ -1,0 +1,127 @@
+"""A scoring method as a composition of orthogonal choices; one file of `conf/method` each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+from pydantic import PlainValidator
+
+from metashot.base.components.choices import named
+from metashot.base.errors import ConfigError
+from metashot.base.value_kinds import Line, Name, Positive, Signed
+from metashot.data.task import TaskData
+from metashot.engine.metrics.rules import Calibration, Normalization
+from metashot.engine.metrics.rules import calibration as find_calibration
+from metashot.engine.metrics.rules import normalization as find_normalization
+from metashot.icl.prompting.prompt import Layout, Objective, choose_layout
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How options are scored.
+
+    Attributes:
+        name: the name that results carry.
+        objective: direct or channel.
+        demonstrations: False for the zero-shot methods, which ignore k.
+        calibration: what option scores are compared with.
+        null_inputs: content-free inputs of the calibration, in place of the test input; for `domain` the premise.
+        calibration_inputs: most unlabelled training inputs that `batch` and `prior` average over.
+        normalization: what summed NLLs are divided by.
+        layout: `auto` applies the released rule, or `newline` / `space`.
+        trained: True for models meta-trained with this method.
+        title: name in tables; empty is `name`.
+        row: place among the rows of a table.
+    """
+
+    name: Name
+    objective: Objective = Objective.DIRECT
+    demonstrations: bool = True
+    calibration: Annotated[Calibration, PlainValidator(find_calibration)] = Calibration.NONE
+    null_inputs: tuple[str, ...] = field(default=())
+    calibration_inputs: Positive = 16
+    normalization: Annotated[Normalization, PlainValidator(find_normalization)] = Normalization.TOKEN_MEAN
+    layout: Literal["auto", "newline", "space"] = "auto"
+    trained: bool = False
+    title: Line = ""
+    row: Signed = 100
+
+    def __post_init__(self) -> None:
+        """Find rules that are given by their names, and refuse contradictions.
+
+        Raises:
+            ConfigError: no such rule, a calibration without a null input, or one that channel scoring has no use for.
+        """
+        object.__setattr__(self, "calibration", find_calibration(self.calibration))
+        object.__setattr__(self, "normalization", find_normalization(self.normalization))
+        rule = self.calibration
+        if rule.from_training and self.null_inputs:
+            raise ConfigError(
+                "method.null_inputs",
+                f"calibration {rule.name!r} takes unlabelled training inputs, got {len(self.null_inputs)} strings",
+                "leave the list empty, or use method.calibration=contextual",
+            )
+        if not rule.from_training and len(self.null_inputs) < rule.fewest:
+            raise ConfigError(
+                "method.null_inputs",
+                f"calibration {rule.name!r} has no content-free input",
+                "give a list of strings, for example ['N/A']",
+            )
+        if rule.needs_null_inputs and rule.most is not None and len(self.null_inputs) > rule.most:
+            raise ConfigError(
+                "method.null_inputs",
+                f"calibration {rule.name!r} takes one string, got {len(self.null_inputs)}",
+                "give one, or use method.calibration=contextual",
+            )
+        if rule.needs_null_inputs and self.objective is Objective.CHANNEL:
+            raise ConfigError(
+                "method.calibration",
+                f"{rule.name!r} replaces the test input, which is the target of the channel objective",
+                "use method.objective=direct, or method.calibration=none",
+            )
+
+    def shots(self, k: int) -> int:
+        """Demonstrations in the prompt when `k` are asked for."""
+        return k if self.demonstrations else 0
+
+    @property
+    def scoring_identity(self) -> dict[str, object]:
+        """What of the method decides a score, besides the layout, which also depends on the model."""
+        return {
+            "objective": self.objective,
+            "demonstrations": self.demonstrations,
+            "calibration": self.calibration.name,
+            "null_inputs": self.null_inputs,
+            **({"calibration_inputs": self.calibration_inputs} if self.calibration.from_training else {}),
+            "normalization": self.normalization.name,
+        }
+
+    @property
+    def ranks_options(self) -> bool:
+        """Whether a task needs options."""
+        return True
+
+    def prompted(self, data: TaskData) -> TaskData:
+        """The cell as its prompts are written."""
+        return data
+
+    def layout_for(self, model_name: str) -> Layout:
+        """The layout used with a model of this name."""
+        if self.layout == "auto":
+            return choose_layout(model_name, trained=self.trained)
+        return Layout(self.layout)
+
+
+def named_method(name: str) -> Method:
+    """The in-context method that a file of `conf/method` makes.
+
+    Raises:
+        ConfigError: no such file, or one of a method that tunes prompts.
+    """
+    method = named("method", name)
+    if not isinstance(method, Method):
+        raise ConfigError(
+            "method", f"{name!r} does not score options in context", "tune it with stage=evaluate"
+        )
+    return method

@@ -1,0 +1,1 @@
+"""Evaluation of methods: cells, answers, plan, classifier."""

@@ -1,0 +1,194 @@
+"""What an evaluation would run and cost, before any weights are read."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from metashot.base.terminal import printable
+from metashot.base.value_kinds import Count
+from metashot.data.task import TaskData
+from metashot.data.tasks.source import TaskSource
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.throughput import duration, matmul_flops_per_second
+from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
+from metashot.icl.prompting.boundary import Boundary, span_encoder
+from metashot.icl.prompting.frame import MetaiclFrame
+from metashot.icl.scoring.cell import Cell, PromptRules, build_cell, cut_note, differing_at_borders
+from metashot.icl.scoring.cell_data import load_cells
+from metashot.icl.scoring.evaluation_settings import EvaluateSettings, prompt_rules
+from metashot.icl.scoring.preview import preview
+
+_COMPARED = 100
+"""Test examples of a task that are tokenized in both ways."""
+_BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
+_ENGINE_OVERHEAD = 1.5
+"""Measured engine time over the pure arithmetic of its tokens (experiments/bench_scoring)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanConfig:
+    """What `stage=plan` shows.
+
+    Attributes:
+        show: number of test examples whose prompts are printed, per task.
+    """
+
+    show: Count = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CellPlan:
+    """Exact counts of one cell.
+
+    Attributes:
+        task: task name.
+        seed: demonstration seed.
+        examples: test examples.
+        k: demonstrations asked for and read.
+        longest: tokens of the longest request after truncation.
+        kept_fraction: share of the demonstration tokens that survive the cut.
+        tokens_alone: tokens of scoring every option by itself.
+        plan: the engine's counts.
+    """
+
+    task: str
+    seed: int
+    examples: int
+    k: int
+    longest: int
+    kept_fraction: float
+    tokens_alone: int
+    plan: Plan
+
+
+def plan_cell(data: TaskData, cell: Cell) -> CellPlan:
+    """Count one cell."""
+    kept = cell.kept_tokens / cell.demonstration_tokens if cell.demonstration_tokens else 1.0
+    counts = plan_requests(cell.requests)
+    return CellPlan(
+        data.task,
+        data.seed,
+        len(data.test),
+        data.shots,
+        counts.longest,
+        kept,
+        cell.tokens_alone,
+        counts,
+    )
+
+
+def plan_evaluation(
+    settings: EvaluateSettings,
+    source: TaskSource,
+    model: LazyLanguageModel,
+    show: PlanConfig,
+    console: Console,
+) -> list[CellPlan]:
+    """Print the plan of an evaluation and return its cells. Loads tokenizer and config, no weights."""
+    rules = prompt_rules(settings, model)
+    plans: list[CellPlan] = []
+    notes: dict[str, None] = {}
+    cut: dict[str, str] = {}
+    differing = compared = 0
+    for data in load_cells(settings, source):
+        notes.update(dict.fromkeys(data.notes))
+        data = settings.method.prompted(data)
+        cell = build_cell(data, model.encode, rules)
+        plans.append(plan_cell(data, cell))
+        if any(cell.lost) and data.task not in cut:
+            cut[data.task] = cut_note(
+                data.task,
+                sum(tokens > 0 for tokens in cell.lost),
+                len(cell.lost),
+                sum(cell.lost),
+                rules.limits,
+            )
+        if data.seed == settings.seeds[0]:
+            _show_prompts(data, cell, model, rules, show.show, console)
+            if model.tokenizer.is_fast:
+                few = replace(data, test=data.test[:_COMPARED])
+                differing += differing_at_borders(few, model.encode, rules, span_encoder(model.tokenizer))
+                compared += len(few.test)
+    console.print(_table(plans, settings, rules, model.name))
+    if compared:
+        console.print(boundary_line(differing, compared, settings.prompt.boundary), soft_wrap=True)
+    for note in (*notes, *cut.values()):
+        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
+    config = model.spec.read_sizes()
+    console.print(estimate_line(plans, config, model.spec.dtype), soft_wrap=True)
+    return plans
+
+
+def estimate_line(plans: list[CellPlan], config: Any, dtype: str) -> str:
+    """Tokens with and without sharing, and estimates of time and memory on this machine."""
+    shared = sum(cell.plan.tokens_computed for cell in plans)
+    alone = sum(cell.tokens_alone for cell in plans)
+    seconds = (
+        sum(cell.plan.flops(config) for cell in plans) / matmul_flops_per_second(dtype) * _ENGINE_OVERHEAD
+    )
+    weights = ModelSize.of(config).stored_weights * _BYTES[dtype]
+    return (
+        f"{len(plans)} cells: {shared:,} tokens to compute with sharing, {alone:,} without "
+        f"({alone / max(shared, 1):.1f} times as many); about {duration(seconds)} on this machine; "
+        f"{weights / 2**20:,.0f} MB of weights and up to 325 MB of working memory"
+    )
+
+
+def _format(settings: EvaluateSettings, rules: PromptRules) -> str:
+    """The prompt format in a few words."""
+    frame = rules.prompt.frame
+    layout = f" ({frame.layout} layout)" if isinstance(frame, MetaiclFrame) else ""
+    begin = "with" if rules.prompt.bos else "no"
+    return f"prompt={settings.prompt.name}{layout}, {begin} begin-of-sequence"
+
+
+def boundary_line(differing: int, compared: int, boundary: Boundary) -> str:
+    """One line on what `prompt.boundary` decides."""
+    other = Boundary.SEPARATE if boundary is Boundary.JOINT else Boundary.JOINT
+    return (
+        f"prompt.boundary={boundary.value}: {differing} of {compared} test examples would have other ids under {other.value} "
+        f"(first {_COMPARED} of each task)"
+    )
+
+
+def _table(plans: list[CellPlan], settings: EvaluateSettings, rules: PromptRules, model_name: str) -> Table:
+    title = f"{settings.method.name}, {model_name}, {settings.setting}: {_format(settings, rules)}, truncation={settings.truncation}"
+    table = Table(title=title, title_justify="left")
+    for column in (
+        "task",
+        "seed",
+        "examples",
+        "k",
+        "longest prompt",
+        "demonstrations kept",
+        "tokens, shared",
+        "alone",
+    ):
+        table.add_column(column, justify="left" if column == "task" else "right", no_wrap=column == "task")
+    for cell in plans:
+        table.add_row(
+            cell.task, str(cell.seed), str(cell.examples), str(cell.k), f"{cell.longest}", f"{cell.kept_fraction:.0%}",
+            f"{cell.plan.tokens_computed:,}", f"{cell.tokens_alone:,}",
+        )  # fmt: skip
+    return table
+
+
+def _show_prompts(
+    data: TaskData,
+    cell: Cell,
+    model: LazyLanguageModel,
+    rules: PromptRules,
+    count: int,
+    console: Console,
+) -> None:
+    for example in range(min(count, len(data.test))):
+        for option, text in enumerate(data.test[example].options):
+            head = f"task {data.task}, seed {data.seed}, test example {example}, option {text!r}"
+            console.print(printable(f"--- {head}"), markup=False, highlight=False, soft_wrap=True)
+            for segment in preview(data, cell, model.encode, model.decode, rules, example, option):
+                line = f"[{segment.label}, {segment.tokens} tokens]{segment.text}"
+                console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
