@@ -2,9 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from metashot.engine.scoring.request import Scorer
+from metashot.engine.scoring.request import MakeScorer, Scorer
+
+if TYPE_CHECKING:
+    from metashot.engine.models.loading import LazyLanguageModel
+
+
+def scorer_of(make: MakeScorer, model: LazyLanguageModel) -> Scorer:
+    """The scorer for `model`: made of its loaded weights, or, by a maker with `reads_files`, of its files.
+
+    An engine of its own (vLLM, a server) loads the weights itself, so they are not loaded here.
+    """
+    target = make.func if isinstance(make, partial) else make
+    return make(model if getattr(target, "reads_files", False) else model.load().model)
 
 
 def prefix_scorer(

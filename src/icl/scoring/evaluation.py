@@ -14,6 +14,7 @@ from metashot.engine.cells.prompts import write_prompts
 from metashot.engine.cells.results import FinishedCell, relabel, with_cut_inputs
 from metashot.engine.cells.store import ResultStore
 from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.scoring.makers import scorer_of
 from metashot.engine.scoring.request import MakeScorer, Scorer, SharingScorer
 from metashot.engine.training.ranks import barrier, leads, rank, sum_over_ranks, world_size
 from metashot.icl.scoring.cell import Cell, PromptRules, build_cell, cut_note, read_back
@@ -121,7 +122,7 @@ def evaluate(
     if folder is not None:
         write_prompts(settings.output, (cell_prompt(data, rules) for data in todo.values()))
     progress.start(len(keys), stored)
-    scorer_of_model = cache(lambda: make_scorer(model.load().model))
+    scorer_of_model = cache(lambda: scorer_of(make_scorer, model))
     work = _Work(todo, settings, rules, model, scorer_of_model, progress, store, EvaluationCost())
     for key in keys[rank() :: world_size()] if world_size() > 1 else ():
         work.finished(key)
