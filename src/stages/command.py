@@ -24,7 +24,6 @@ from metashot.stages.composition_errors import SEARCH_PATH, explain
 from metashot.stages.endings import FULL_ERROR, SHOW_ALL, fail, nothing_left, one_line_errors
 from metashot.stages.execution import announce, execute
 from metashot.stages.launch import LAUNCH
-from metashot.stages.one_composition import composing_once
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.replay import replay
 from metashot.stages.secrets import hide_in_files, recorded_overrides, secrets_of, without_secrets
@@ -81,6 +80,6 @@ def main() -> None:
     logging.raiseExceptions = False  # a log file that cannot be written (a full disk) is no second error
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
     sys.argv[1:] = with_new_keys(sys.argv[1:])
-    with one_line_errors(), LAUNCH.joined(), sigterm_interrupts(), composing_once():
+    with one_line_errors(), LAUNCH.joined(), sigterm_interrupts():
         register_resolvers()
         job()

@@ -63,7 +63,7 @@ def test_more_values_extend_a_sweep_and_what_decides_nothing_changes_nothing(pro
     assert [record["number"] for record in records] == [0, 1, 2]
 
 
-def test_the_subdir_is_the_users_and_each_job_is_composed_once(program, sweep_of):
+def test_the_subdir_is_the_users(program, sweep_of):
     done = program("x=1,2", "hydra.sweep.subdir=job_${hydra.job.num}_${hydra.job.override_dirname}")
     assert done.returncode == 0, done.stderr
     folder, records = sweep_of()
@@ -192,3 +192,9 @@ def test_a_search_asks_tells_and_resumes(program, sweep_of):
     assert all(record["state"] == "finished" for record in records)
     best = max(record["figure"] for record in records)
     assert f"-> {best:.4g}" in second.stdout
+
+
+def test_an_interval_without_a_search_is_refused(program):
+    done = program("x=interval(1,5)")
+    assert done.returncode != 0
+    assert "x: an interval is for a search" in done.stderr

@@ -81,6 +81,8 @@ def attention_handled_by(model: PreTrainedModel, handler: AttentionHandler) -> G
         handler: does the attention.
     """
     configs = _configs(model)
+    # Private: the public `set_attn_implementation` refuses models that read the name but were not declared to, and
+    # sets one name for parts that have different ones to go back to.
     names = [config._attn_implementation for config in configs]
     token = _handler.set(handler)
     try:
@@ -89,12 +91,12 @@ def attention_handled_by(model: PreTrainedModel, handler: AttentionHandler) -> G
             stack.enter_context(own_attention(model, _attention))
             if "forward" in vars(model):  # compiled: the engine's shapes change at every batch
                 stack.enter_context(torch.compiler.set_stance("force_eager"))
-            for config in configs:
+            for config in configs:  # Private: see above
                 config._attn_implementation_internal = NAME
             yield
     finally:
         _handler.reset(token)
-        for config, name in zip(configs, names, strict=True):
+        for config, name in zip(configs, names, strict=True):  # Private: see above
             config._attn_implementation_internal = name
 
 
@@ -103,7 +105,7 @@ def _configs(model: PreTrainedModel) -> list[Any]:
     found: dict[int, Any] = {}
     for module in model.modules():
         config: Any = getattr(module, "config", None)
-        if hasattr(config, "_attn_implementation_internal"):
+        if hasattr(config, "_attn_implementation_internal"):  # Private: see above
             found[id(config)] = config
             for key in config.sub_configs:
                 part = getattr(config, key, None)

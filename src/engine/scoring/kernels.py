@@ -30,6 +30,7 @@ class Kernel:
     sinks: Tensor | None = None
 
 
+# Private: `torch.nn.functional` has the kernels without the sum of weights, which parts of a cascade are joined by.
 _efficient_attention = torch.ops.aten._scaled_dot_product_efficient_attention
 _TILE_BYTES = 1 << 24
 _CPU_DTYPES = (torch.float32, torch.bfloat16)
@@ -75,6 +76,7 @@ def _cpu_attention(
 ) -> tuple[Tensor, Tensor]:
     """PyTorch's flash kernel for CPUs, which wants values as wide as keys."""
     size = values.shape[-1]
+    # Private: as `_efficient_attention` above.
     out, total = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
         queries, keys, _widened(values, queries.shape[-1]), 0.0, causal, attn_mask=mask, scale=scale
     )

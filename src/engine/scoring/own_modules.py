@@ -29,12 +29,12 @@ def own_attention(model: nn.Module, attention: Attention) -> Generator[None]:
     try:
         for module in model.modules():
             constants = _OWN_ATTENTION.get(type(module).__name__)
-            if constants is not None:
+            if constants is not None:  # Private: GPT-2-like modules of transformers have no other seam
                 module._attn = _through(attention, module, *constants(module))  # pyright: ignore[reportArgumentType]
                 changed.append(module)
         yield
     finally:
-        for module in changed:
+        for module in changed:  # Private: see above
             del module._attn
 
 

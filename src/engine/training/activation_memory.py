@@ -82,6 +82,7 @@ def _written_out(config: Any, training: TrainableConfig, on_gpu: bool) -> int:
     """Attention weights that are kept per head and pair: PyTorch's kernels keep none, but the one for CPUs has no dropout."""
     asked = training.attention_dropout
     drops = (attention_dropout(config) if asked is None else asked) > 0
+    # Private: transformers names the attention of a model nowhere else.
     eager = getattr(config, "_attn_implementation", None) == "eager"
     if drops and (eager or not on_gpu):
         return 3

@@ -50,6 +50,7 @@ def said_by_first(message: str) -> bool:
     group = _group()
     if group is None:
         return False
+    # Private: torch gives out the store of its own start nowhere else, and a second one needs a port of its own.
     store = group.distributed_c10d._get_default_store()
     if leads():
         store.set(_SAID, message)

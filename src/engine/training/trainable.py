@@ -69,7 +69,7 @@ class TrainableModel(Generic[Loss]):
         _configure(self.model, settings)
         self.accelerator = _accelerator(settings.precision, device)
         self.loss = make_loss(self.model)
-        # The layers that FSDP wraps one by one, which accelerate looks for on the module it is given.
+        # Private: the layers that FSDP wraps one by one; accelerate looks for them here, on the module it is given.
         cast(Any, self.loss)._no_split_modules = getattr(self.model, "_no_split_modules", None)
         inner = build_optimizer(self.loss.named_parameters(), optimizer)
         self.module, self.optimizer = self.accelerator.prepare(self.loss, inner)
@@ -209,7 +209,8 @@ def _accelerator(precision: str, device: torch.device) -> Accelerator:
             "trainer", "training needs the package accelerate", "pip install 'metashot[train]'"
         ) from None
     _check_launch(device)
-    # A second training in one process may choose another precision; accelerate keeps the first one's otherwise.
+    # Private: a second training in one process may choose another precision; accelerate keeps the first one's, and
+    # its public way out (`Accelerator.free_memory`) does not forget it.
     AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
     return Accelerator(mixed_precision=_PRECISIONS[precision], cpu=device.type == "cpu")
 

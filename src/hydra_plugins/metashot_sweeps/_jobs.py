@@ -1,11 +1,10 @@
-"""What both sweepers share: composing jobs, wrapping the task so that it keeps the ledger, launching.
+"""What sweeps and searches share: composing jobs, wrapping the task so that it keeps the ledger, launching.
 
 The underscore keeps Hydra's plugin scan from importing this module, and torch with it, at every start.
 """
 
 from __future__ import annotations
 
-import copy
 import errno
 import io
 import logging
@@ -18,9 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
 from hydra.types import HydraContext, TaskFunction
@@ -36,8 +33,8 @@ from metashot.engine.sweeps.summary import counts, sweep_markdown, sweep_table
 
 log = logging.getLogger(__name__)
 
-PINNED = ("hydra.sweep.dir=", "hydra.sweep.subdir=", "+hydra.job.env_set.")
-"""What `Jobs.launch` adds to a job's own overrides."""
+_IN_TURN = "basic"
+"""Hydra's own choice of `hydra/launcher`: one job after the other in this process."""
 _OF_A_FOLDER = ("hydra", "logger")
 """Nodes that speak of a folder that only a running job has."""
 
@@ -82,7 +79,7 @@ class LedgerTask:
 
 
 class Jobs:
-    """Composes and launches the jobs of one sweep; each is composed once.
+    """Composes and launches the jobs of one sweep.
 
     Args:
         context: Hydra's.
@@ -94,21 +91,19 @@ class Jobs:
     def __init__(self, context: HydraContext, config: DictConfig, task: TaskFunction, folder: Path) -> None:
         self.config = config
         self.folder = folder
-        self._loader = OnceLoader(context.config_loader)
+        self._loader = context.config_loader
         self._launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=HydraContext(config_loader=self._loader, callbacks=context.callbacks),  # pyright: ignore[reportArgumentType]
-            task_function=LedgerTask(task, folder),
-            config=config,
+            hydra_context=context, task_function=LedgerTask(task, folder), config=config
         )
 
     @property
     def in_turn(self) -> bool:
         """Whether jobs run one after the other in this process."""
-        return isinstance(self._launcher, BasicLauncher)
+        return self.config.hydra.runtime.choices["hydra/launcher"] == _IN_TURN
 
     def compose(self, overrides: Sequence[str]) -> Job:
         """Compose a job without running it; a bad override raises here, before any job starts."""
-        composed = self._loader.composed(self.config, overrides)
+        composed = self._loader.load_sweep_config(self.config, list(overrides))
         self._check_lists(composed, overrides)
         keys = [str(key) for key in composed if key not in _OF_A_FOLDER]
         return Job(tuple(overrides), {key: _plain(composed, key) for key in keys})
@@ -141,7 +136,7 @@ class Jobs:
             log.exception("the launcher failed; jobs it was running stay in the state `running`")
 
     def _subdir(self, record: JobRecord) -> str:
-        composed = self._loader.composed(self.config, record.overrides)
+        composed = self._loader.load_sweep_config(self.config, list(record.overrides))
         with open_dict(composed):
             composed.hydra.job.num = composed.hydra.job.id = record.number
         return str(composed.hydra.sweep.subdir)
@@ -188,48 +183,6 @@ def _failure(ended: JobReturn) -> Exception | None:
 def _disk_is_full(folder: Path) -> OutputError:
     remedy = "free it, or choose another results_root, and start again"
     return OutputError(str(folder), "the disk is full, the sweep stops", remedy)
-
-
-class OnceLoader:
-    """Hydra's config loader, which composes each job once; launchers ask again for what was composed to check it.
-
-    What a launcher adds (`hydra.sweep.dir=`, ...) is set when a job starts, which is when its config is handed out. A
-    worker of another process has none.
-
-    Args:
-        loader: Hydra's.
-    """
-
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return getattr(self._loader, name)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return OnceLoader, (self._loader,)
-
-    def composed(self, master_config: DictConfig, overrides: Sequence[str]) -> DictConfig:
-        """A job's config as it is kept; not to be changed but by what the job itself will set."""
-        own = tuple(overrides)
-        if own not in self._composed:
-            self._composed[own] = self._loader.load_sweep_config(master_config, list(own))
-        return self._composed[own]
-
-    def load_sweep_config(self, master_config: DictConfig, sweep_overrides: list[str]) -> DictConfig:
-        """Hydra's method of that name."""
-        own = [word for word in sweep_overrides if not word.startswith(PINNED)]
-        pinned = [word for word in sweep_overrides if word.startswith(PINNED)]
-        config = self.composed(master_config, own)
-        if not pinned:
-            return copy.deepcopy(config)
-        del self._composed[tuple(own)]  # it starts now, and is not asked for again
-        for override in OverridesParser.create().parse_overrides(pinned):
-            OmegaConf.update(config, override.get_key_element().lstrip("+"), override.value(), force_add=True)
-        return config
 
 
 def _plain(config: DictConfig, key: str) -> Any:

@@ -4,12 +4,12 @@ No `from __future__ import annotations` here: Hydra's plugin scan runs this file
 dataclasses cannot look up annotations that are text.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
@@ -18,6 +18,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from hydra_plugins.metashot_sweeps.names import register_resolvers
+from metashot.base.errors import ConfigError
 
 register_resolvers()
 
@@ -101,7 +102,7 @@ class LedgerSweeper(Sweeper):
         overrides = self.parsed(arguments)
         if self.search["n_trials"]:
             return run_search(jobs, overrides, self.search)
-        (product,) = BasicSweeper.split_arguments(overrides, None)
+        product = list(itertools.product(*map(alternatives, overrides)))
         return run_all(jobs, [[*row, *run] for run in self.runs or [[]] for row in product])
 
     def parsed(self, arguments: list[str]) -> list[Override]:
@@ -111,3 +112,21 @@ class LedgerSweeper(Sweeper):
         words = [*(f"{key}={values}" for key, values in self.params.items()), *arguments]
         last = {override.get_key_element(): override for override in parser.parse_overrides(words)}
         return list(last.values())
+
+
+def alternatives(override: Override) -> list[str]:
+    """An override as the jobs of a product have it: one text for each value that it sweeps over.
+
+    Raises:
+        ConfigError: an interval, which has no list of values.
+    """
+    key = override.get_key_element()
+    if not override.is_sweep_override():
+        return [f"{key}={override.get_value_element_as_str()}"]
+    if not override.is_discrete_sweep():
+        raise ConfigError(
+            key,
+            f"an interval is for a search, got {override.input_line}",
+            "set hydra.sweeper.search.n_trials, or list the values",
+        )
+    return [f"{key}={value}" for value in override.sweep_string_iterator()]
