@@ -41,3 +41,48 @@ def test_there_is_a_file_for_every_setting(repository):
     assert {*setting_names(), *diversity_names()} <= files
     for name in files - {"custom"}:
         assert read(repository / "conf" / "setting" / f"{name}.yaml") == {"name": name}
+
+
+def test_a_choice_says_only_what_differs_from_what_it_builds_on(repository):
+    """A key that repeats the value of the file below it is a second statement of it, which one may forget to change."""
+    repeated = []
+    for path in sorted((repository / "conf").rglob("*/*.yaml")):
+        group = str(path.parent.relative_to(repository / "conf"))
+        content = read(path) or {}
+        below = {}
+        for entry in content.pop("defaults", []) if "@package" not in path.read_text() else []:
+            if isinstance(entry, str) and (path.parent / f"{entry}.yaml").is_file():
+                inner, _, name = entry.rpartition("/")
+                below = {**below, **leaves(choice_node(f"{group}/{inner}".rstrip("/"), name))}
+        repeated += [
+            f"{path.name}: {key}" for key, value in leaves(content).items() if below.get(key, ...) == value
+        ]
+    assert repeated == []
+
+
+def leaves(node, prefix=""):
+    """`{"a.b": 1}` for `{"a": {"b": 1}}`."""
+    found = {}
+    for key, value in node.items():
+        found |= (
+            leaves(value, f"{prefix}{key}.")
+            if isinstance(value, dict) and value
+            else {f"{prefix}{key}": value}
+        )
+    return found
+
+
+def test_no_two_choices_of_a_group_share_half_of_what_they_say(repository):
+    """Else one of them should build on the other (`defaults: [other]`), or both on a base file."""
+    for group in sorted(path for path in (repository / "conf").rglob("*") if path.is_dir()):
+        if group.name == "experiment":  # a record of what was run
+            continue
+        said = {path.stem: leaves(read(path) or {}).items() for path in group.glob("*.yaml")}
+        said = {
+            name: {(key, str(value)) for key, value in pairs}
+            for name, pairs in said.items()
+            if len(pairs) > 8
+        }
+        for name, one in said.items():
+            for other, two in said.items():
+                assert name >= other or len(one & two) * 2 <= min(len(one), len(two)), (group, name, other)

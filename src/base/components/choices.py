@@ -27,8 +27,9 @@ def choice_names(group: str) -> list[str]:
 def choice_node(group: str, name: str) -> Mapping[str, Any]:
     """The node of a choice, with what its defaults list brings.
 
-    Only entries that stay in the choice's own package are understood (`kind@_here_: scoring`, `kind/scoring@_here_`, or a
-    file of the same group), which is what the files of `conf/model` and `conf/method` use; interpolations stay as they are written.
+    Understood are files of the same group, entries that stay in the choice's own package (`kind@_here_: scoring`,
+    `kind/scoring@_here_`) and a group below one key (`/optimizer@prompt_optimizer: adamw`), which is what the files of
+    `conf` use; interpolations stay as they are written.
 
     Raises:
         ConfigError: no such choice.
@@ -45,8 +46,17 @@ def choice_node(group: str, name: str) -> Mapping[str, Any]:
             folder = str(key).partition("@")[0]
             below = folder[1:] if folder.startswith("/") else f"{group}/{folder}".rstrip("/")
             inner, _, file = place.rpartition("/")
-            node = _merged(node, choice_node(f"{below}/{inner}".rstrip("/"), file))
+            brought = choice_node(f"{below}/{inner}".rstrip("/"), file)
+            for name_below in reversed(_package(f"{key}" if key else str(choice))):
+                brought = {name_below: brought}
+            node = _merged(node, brought)
     return _merged(node, content)
+
+
+def _package(entry: str) -> list[str]:
+    """The keys below which an entry of a defaults list is put: `/optimizer@train.optimizer` gives train, optimizer."""
+    package = entry.partition("@")[2]
+    return [] if package in ("", "_here_") else package.split(".")
 
 
 def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
