@@ -15,32 +15,29 @@ Artifact = Literal["predictions", "prompt", "report", "checkpoint"]
 
 @dataclass(frozen=True, slots=True)
 class LoggerConfig:
-    """The keys of `conf/logger`.
-
-    Attributes:
-        project: project the run belongs to.
-        group: runs shown together.
-        trackers: name -> what makes it.
-        tags: labels besides those of the run; one text is one tag.
-        notes: a longer description.
-        predictions: also log every prediction as a table.
-        artifacts: kinds that are uploaded.
-        artifact_limit_mb: larger ones stay on disk.
-        mode: of W&B, as are the rest; its tracker refers to them.
-        entity: whose project.
-        id: W&B's name of the run.
-        resume: what to do when the id is known.
-    """
+    """The keys of `conf/logger`."""
 
     project: GivenLine
+    """Project the run belongs to."""
     group: GivenLine | None
+    """Runs shown together."""
     trackers: dict[str, MakeTracker] = field(default_factory=dict)
+    """Name -> what makes it."""
     tags: GivenLine | tuple[GivenLine, ...] = ()
+    """Labels besides those of the run; one text is one tag."""
     notes: str | None = None
+    """A longer description."""
     predictions: bool = True
+    """Also log every prediction as a table."""
     artifacts: tuple[Artifact, ...] = ()
+    """Kinds that are uploaded."""
     artifact_limit_mb: Weight = 100.0
+    """Larger ones stay on disk."""
     mode: Mode = "auto"
+    """Mode of W&B: online, offline or disabled; `auto` is online when a key is set."""
     entity: GivenLine | None = None
+    """Whose project."""
     id: GivenLine | None = None
+    """W&B's name of the run."""
     resume: GivenLine | None = None
+    """What to do when the id is known."""

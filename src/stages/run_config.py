@@ -67,51 +67,84 @@ class Trainer(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class SettingChoice:
-    """A choice of `conf/setting`.
-
-    Attributes:
-        name: a setting of `data.settings`, or a YAML file of one's own.
-    """
+    """A choice of `conf/setting`."""
 
     name: GivenLine
+    """A setting of `data.settings`, or a YAML file of one's own."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunConfig:
-    """Every key of the composed config; comments on the keys stand in `conf/config.yaml`."""
+    """Every key of the composed config, and what each is."""
 
     data: DataModule
+    """Where tasks come from."""
     setting: SettingChoice | None
+    """Which tasks train and which are targets: a published setting, a YAML file of one's own, or null for
+    what `data` says."""
     method: AnyMethod
+    """What is evaluated, or trained for."""
     model: ModelConfig
+    """The language model."""
     optimizer: OptimizerConfig
+    """The optimizer of meta-training."""
     trainer: Trainer
+    """Meta-training of in-context methods (`stage=train`)."""
     prepare: PrepareConfig
+    """`stage=prepare`: which files to make, and from where."""
     corpus: CorpusConfig
+    """Text of SUPMER's meta-tasks."""
     supmer: SupmerConfig
+    """Meta-training of prompts (`stage=train method=supmer`)."""
     tuning: TuningConfig
+    """Prompt tuning on k examples a label."""
     scorer: MakeScorer
+    """What computes log-probabilities."""
     logger: LoggerConfig
+    """Dashboards and logs besides the run's own files."""
     stage: str | tuple[str, ...]
+    """One stage, or a list that is run in order: `'stage=[train,evaluate]'`."""
     k: Count
+    """Demonstrations in the prompt, or examples a label that a prompt is tuned on; zero-shot methods use
+    none."""
     seeds: tuple[Seed, ...]
+    """Demonstration seeds; the default are the five published ones."""
     split: Literal["test", "dev"]
+    """Which examples are evaluated."""
     truncation: Truncation
+    """Whether the options of an example share the cut of its demonstrations; `per_option` is the released
+    code's."""
     checkpoint: Path | None
+    """Evaluate these weights: the folder of a training run, a checkpoint, a model or PEFT folder, a
+    `model.pt`, or a published name such as `channel-metaicl` or `metaicl/qa_to_qa`."""
     results_root: Path
+    """Folder of the finished cells and checkpoints of all runs."""
     condition: Line
+    """What an experiment changes, for reports: `test_labels=replaced`."""
     name: GivenLine | None
+    """Name of the run in dashboards; null makes one from method, model and task setting."""
     tags: GivenLine | tuple[GivenLine, ...]
+    """Tags of the run in dashboards."""
     selection: Selection
+    """The demonstration lab: other demonstrations than the published draw."""
     prompt: PromptConfig
+    """How examples become text."""
     runs: tuple[Path, ...]
+    """`stage=report` and `compare`: output folders of runs; `report` takes `results_root` when empty."""
     run: Path | None
+    """`stage=rerun`: the output folder of the run to replay."""
     report: ReportConfig
+    """`stage=report`."""
     compare: CompareConfig
+    """`stage=compare`: two runs."""
     plan: PlanConfig
+    """`stage=plan`."""
     find_lr: LrRangeConfig
+    """`stage=find_lr`: a short training whose learning rate grows; it suggests `optimizer.learning_rate`."""
     export: ExportConfig
+    """`stage=export`."""
     probe: ProbeConfig
+    """`stage=probe`: does the frozen model hold what SUPMER's meta-tasks ask?"""
 
     @property
     def stages(self) -> tuple[str, ...]:

@@ -45,58 +45,52 @@ LOCK_NAME = ".prepare.lock"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareConfig:
-    """`conf/prepare/*.yaml`; the field names are its keys.
-
-    Attributes:
-        roles: `train` makes the pools of the training tasks, `test` the k-shot files of the targets.
-        only: task names to restrict to; empty for all of the setting.
-        k: demonstrations per target task, at least one when files are made.
-        seeds: demonstration seeds of the targets.
-        pool_k: most examples per training task.
-        pool_seeds: seeds of the training pools.
-        workers: processes; 1 works in this one.
-        source: `recipes` builds from raw rows, `prepared` takes finished files.
-        prepared: for `prepared`: a folder of jsonl files, or a dataset id on the hub.
-        cache: folder for downloads.
-        online: whether the hub and web addresses may be asked.
-        timeout_seconds: longest wait for a server.
-        promptsource: PromptSource checkout or package folder, for instruction tasks.
-        force: make files anew even if they are there.
-    """
+    """`conf/prepare/*.yaml`; the field names are its keys."""
 
     roles: tuple[Literal["train", "test"], ...] = ("train", "test")
+    """`train` makes the pools of the training tasks, `test` the k-shot files of the targets."""
     only: tuple[Name, ...] = ()
+    """Task names to restrict to; empty for all of the setting."""
     k: Count = TARGET_K
+    """Demonstrations per target task, at least one when files are made."""
     seeds: tuple[Seed, ...] = TARGET_SEEDS
+    """Demonstration seeds of the targets."""
     pool_k: Positive = POOL_K
+    """Most examples per training task."""
     pool_seeds: tuple[Seed, ...] = (POOL_SEED,)
+    """Seeds of the training pools."""
     workers: Annotated[int, Field(ge=1, le=1024)] = 1
+    """Processes; 1 works in this one."""
     source: Literal["recipes", "prepared"] = "recipes"
+    """`recipes` builds from raw rows, `prepared` takes finished files."""
     prepared: GivenLine = "allenai/metaicl-data"
+    """For `prepared`: a folder of jsonl files, or a dataset id on the hub."""
     cache: Path = Path("downloads")
+    """Folder for downloads."""
     online: bool = True
+    """Whether the hub and web addresses may be asked."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
+    """Longest wait for a server."""
     promptsource: Path | None = None
+    """PromptSource checkout or package folder, for instruction tasks."""
     force: bool = False
+    """Make files anew even if they are there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareSettings(PrepareConfig):
-    """What to prepare, and from where.
-
-    Attributes:
-        root: folder of the prepared data (`data.root`).
-        setting: the task lists.
-        raw: folder with source files of your own.
-        recipe_path: folders with recipes of your own.
-        fixes: apply the corrections that recipes record.
-    """
+    """What to prepare, and from where."""
 
     root: Path
+    """Folder of the prepared data (`data.root`)."""
     setting: Setting
+    """The task lists."""
     raw: Path | None = None
+    """Folder with source files of your own."""
     recipe_path: tuple[str, ...] = ()
+    """Folders with recipes of your own."""
     fixes: bool = False
+    """Apply the corrections that recipes record."""
 
     def __post_init__(self) -> None:
         """Refuse files without demonstrations.

@@ -44,17 +44,14 @@ class DataModule(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class DemoData:
-    """`data=demo`: the embedded tasks.
-
-    Attributes:
-        name: of the group.
-        tasks: tasks to evaluate.
-        train_tasks: tasks to train on when no setting is given.
-    """
+    """`data=demo`: the embedded tasks."""
 
     name: Name = "demo"
+    """What results carry."""
     tasks: list[GivenLine] | None = None
+    """Tasks to evaluate; None takes the targets of the setting, or every task there is."""
     train_tasks: list[GivenLine] = field(default_factory=list)
+    """Tasks to train on when no setting is given."""
 
     def open(self) -> TaskSource:
         """The embedded tasks."""
@@ -72,23 +69,20 @@ class DemoData:
 
 @dataclass(frozen=True, slots=True)
 class JsonlData:
-    """`data=jsonl`: a folder in MetaICL's layout.
-
-    Attributes:
-        name: of the group.
-        root: the folder.
-        tasks: tasks to evaluate.
-        train_tasks: tasks to train on when no setting is given.
-        task_types: declared types of tasks that no recipe describes.
-        fixes: whether the files were prepared with corrected labels.
-    """
+    """`data=jsonl`: a folder in MetaICL's layout."""
 
     root: GivenLine
+    """The folder."""
     name: Name = "jsonl"
+    """What results carry."""
     tasks: list[GivenLine] | None = None
+    """Tasks to evaluate; None takes the targets of the setting, or every task there is."""
     train_tasks: list[GivenLine] = field(default_factory=list)
+    """Tasks to train on when no setting is given."""
     task_types: dict[str, str] = field(default_factory=dict)
+    """Declared types of tasks that no recipe describes."""
     fixes: bool = False
+    """Whether the files were prepared with corrected labels."""
 
     def open(self) -> TaskSource:
         """The folder."""
@@ -105,27 +99,24 @@ class JsonlData:
 
 @dataclass(frozen=True, slots=True)
 class HubData:
-    """`data=hub`: what `stage=prepare` wrote into `root`.
-
-    Attributes:
-        name: of the group.
-        root: folder of the prepared files.
-        tasks: tasks to evaluate.
-        train_tasks: tasks to train on when no setting is given.
-        task_types: declared types of tasks that no recipe describes.
-        fixes: prepare with corrected labels.
-        raw: folder with source files of your own.
-        recipe_path: folders with recipes of your own.
-    """
+    """`data=hub`: what `stage=prepare` wrote into `root`."""
 
     root: GivenLine
+    """Folder of the prepared files."""
     name: Name = "hub"
+    """What results carry."""
     tasks: list[GivenLine] | None = None
+    """Tasks to evaluate; None takes the targets of the setting, or every task there is."""
     train_tasks: list[GivenLine] = field(default_factory=list)
+    """Tasks to train on when no setting is given."""
     task_types: dict[str, str] = field(default_factory=dict)
+    """Declared types of tasks that no recipe describes."""
     fixes: bool = False
+    """Prepare with corrected labels."""
     raw: Path | None = None
+    """Folder with source files of your own."""
     recipe_path: tuple[GivenLine, ...] = ()
+    """Folders with recipes of your own."""
 
     def open(self) -> TaskSource:
         """The prepared folder.
@@ -179,22 +170,19 @@ class SyntheticData:
 
 @dataclass(frozen=True, slots=True)
 class HarnessData:
-    """`data=lm_eval`: tasks of lm-evaluation-harness.
-
-    Attributes:
-        tasks: names of its tasks, or of `include_path`.
-        name: of the group.
-        train_tasks: tasks to train on when no setting is given.
-        include_path: a folder with task YAML files of one's own.
-        normalization: how the harness ranks options: `sum` is its `acc`, `characters` its `acc_norm`; None leaves it
-            to the method.
-    """
+    """`data=lm_eval`: tasks of lm-evaluation-harness."""
 
     tasks: list[GivenLine]
+    """Names of its tasks, or of `include_path`."""
     name: Name = "lm_eval"
+    """What results carry."""
     train_tasks: list[GivenLine] = field(default_factory=list)
+    """Tasks to train on when no setting is given."""
     include_path: str | None = None
+    """A folder with task YAML files of one's own."""
     normalization: str | None = "sum"
+    """How the harness ranks options: `sum` is its `acc`, `characters` its `acc_norm`; None leaves it to the
+    method."""
 
     def open(self) -> HarnessSource:
         """The tasks, loaded when they are asked for."""

@@ -73,25 +73,22 @@ class Shown(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """`conf/config.yaml`, node `selection`.
-
-    Attributes:
-        strategy: how demonstrations are chosen.
-        indices: places in the pool, for `fixed`.
-        order: 0 keeps the order, n is the n-th other one: all different, k! in all.
-        label_noise: share of demonstrations with a wrong label, 0 to 1.
-        labels: which labels are shown.
-        shown: which part is shown.
-        encoder: sentence encoder of `nearest`.
-    """
+    """`conf/config.yaml`, node `selection`."""
 
     strategy: Strategy = Strategy.PROTOCOL
+    """How demonstrations are chosen."""
     indices: tuple[Count, ...] = ()
+    """Places in the pool, for `fixed`."""
     order: OrderNumber = 0
+    """0 keeps the order, n is the n-th other one: all different, k! in all."""
     label_noise: Share = 0.0
+    """Share of demonstrations with a wrong label, 0 to 1."""
     labels: Labels = Labels.GOLD
+    """Which labels are shown."""
     shown: Shown = Shown.ALL
+    """Which part is shown."""
     encoder: GivenLine = "all-MiniLM-L6-v2"
+    """Sentence encoder of `nearest`."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions.

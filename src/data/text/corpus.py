@@ -17,28 +17,25 @@ _DOCUMENTS = ("file", "paragraph", "line")
 
 @dataclass(frozen=True, slots=True)
 class CorpusSource:
-    """Where text comes from; one file of `conf/corpus` each.
-
-    Attributes:
-        name: the name that reports carry.
-        source: `demo` (embedded), `text` (a file or a folder of .txt), `jsonl` (a file or a folder of .jsonl) or
-            `hub` (a Hugging Face dataset, streamed).
-        path: file, folder or dataset id; None for `demo`.
-        config: dataset configuration (hub).
-        split: dataset split (hub).
-        field: key that holds the text (jsonl, hub).
-        document: what one document is in a text: the `file`, a `paragraph` (set off by blank lines) or a `line`.
-        max_documents: stop after this many; 0 takes all.
-    """
+    """Where text comes from; one file of `conf/corpus` each."""
 
     name: Name
+    """The name that reports carry."""
     source: str
+    """`demo` (embedded), `text` (a file or a folder of .txt), `jsonl` (a file or a folder of .jsonl) or `hub`
+    (a Hugging Face dataset, streamed)."""
     path: GivenLine | None
+    """File, folder or dataset id; None for `demo`."""
     config: GivenLine | None
+    """Dataset configuration (hub)."""
     split: GivenLine
+    """Dataset split (hub)."""
     field: GivenLine
+    """Key that holds the text (jsonl, hub)."""
     document: str
+    """What one document is in a text: the `file`, a `paragraph` (set off by blank lines) or a `line`."""
     max_documents: Count
+    """Stop after this many; 0 takes all."""
 
     def __post_init__(self) -> None:
         """Check every field.

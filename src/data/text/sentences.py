@@ -21,21 +21,18 @@ OFFSETS_FILE, DOCUMENTS_FILE = "offsets.npy", "documents.npy"
 
 @dataclass(frozen=True, slots=True)
 class SentenceRules:
-    """Which sentences and documents are kept; `corpus.sentences` in YAML.
-
-    Attributes:
-        language: language code of the splitter.
-        min_characters: shortest sentence.
-        min_words: shortest sentence, in words.
-        max_characters: longest sentence; longer ones are dropped.
-        min_per_document: documents with fewer sentences are dropped.
-    """
+    """Which sentences and documents are kept; `corpus.sentences` in YAML."""
 
     language: Language
+    """Language code of the splitter."""
     min_characters: Count
+    """Shortest sentence."""
     min_words: Count
+    """Shortest sentence, in words."""
     max_characters: Positive
+    """Longest sentence; longer ones are dropped."""
     min_per_document: Positive
+    """Documents with fewer sentences are dropped."""
 
 
 def split_sentences(document: str, rules: SentenceRules) -> list[str]:

@@ -13,23 +13,20 @@ FORMATS = ("console", "markdown", "latex", "csv", "plots", "html", "lm_eval")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportConfig:
-    """`conf/config.yaml`, node `report`; the field names are its keys.
-
-    Attributes:
-        formats: any of `console`, `markdown`, `latex`, `csv`, `plots`, `html`, `lm_eval`.
-        draws: bootstrap resamplings.
-        permutations: sampled permutations of a paired test.
-        level: confidence level.
-        seed: of resampling and permutation.
-        folder: where the report is written; None takes the run's folder.
-    """
+    """`conf/config.yaml`, node `report`; the field names are its keys."""
 
     formats: tuple[str, ...] = FORMATS
+    """Any of `console`, `markdown`, `latex`, `csv`, `plots`, `html`, `lm_eval`."""
     draws: Positive = 1000
+    """Bootstrap resamplings."""
     permutations: Positive = 2000
+    """Sampled permutations of a paired test."""
     level: InnerShare = 0.95
+    """Confidence level."""
     seed: Seed = 0
+    """Seed of resampling and permutation."""
     folder: Path | None = None
+    """Where the report is written; None takes the run's folder."""
 
     def __post_init__(self) -> None:
         """Check the formats.
@@ -46,14 +43,11 @@ class ReportConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareConfig:
-    """`conf/config.yaml`, node `compare`; the field names are its keys.
-
-    Attributes:
-        flipped: how many flipped examples are listed.
-        permutations: sampled permutations of a test.
-        seed: of the permutations.
-    """
+    """`conf/config.yaml`, node `compare`; the field names are its keys."""
 
     flipped: Count = 20
+    """How many flipped examples are listed."""
     permutations: Positive = 10_000
+    """Sampled permutations of a test."""
     seed: Seed = 0
+    """Seed of the permutations."""

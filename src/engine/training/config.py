@@ -23,70 +23,61 @@ from metashot.base.value_kinds import (
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """`conf/trainer` keys that the loop reads.
-
-    Attributes:
-        steps: optimizer steps in all.
-        save_every: steps between checkpoints; 0 saves only at the end.
-        evaluate_every: steps between evaluations; 0 for none.
-        log_every: steps between log lines.
-        resume: `auto` continues from the newest whole checkpoint if there is one; `never` refuses a folder
-            that holds any.
-        best_metric: key of `evaluate`'s metrics that decides about the best checkpoints and early stopping.
-        early_stop_evaluations: stop after so many evaluations without a better value; 0 for never.
-        progress: draw a progress bar (on rank 0).
-        config_node: where these keys stand in the config, for error messages.
-    """
+    """`conf/trainer` keys that the loop reads."""
 
     steps: Positive = 30_000
+    """Optimizer steps in all."""
     save_every: Count = 1000
+    """Steps between checkpoints; 0 saves only at the end."""
     evaluate_every: Count = 0
+    """Steps between evaluations; 0 for none."""
     log_every: Positive = 10
+    """Steps between log lines."""
     resume: Literal["auto", "never"] = "auto"
+    """`auto` continues from the newest whole checkpoint if there is one; `never` refuses a folder that holds
+    any."""
     best_metric: Name = "accuracy"
+    """Key of `evaluate`'s metrics that decides about the best checkpoints and early stopping."""
     early_stop_evaluations: Count = 0
+    """Stop after so many evaluations without a better value; 0 for never."""
     progress: bool = True
+    """Draw a progress bar (on rank 0)."""
     config_node: str = "trainer"
+    """Where these keys stand in the config, for error messages."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoraConfig:
-    """`trainer.lora` keys, named as PEFT names them.
-
-    Attributes:
-        r: rank of the update.
-        alpha: its scale times r.
-        dropout: on the update's input.
-        target_modules: names of the layers that get one; empty for all linear layers but the vocabulary projection.
-        last_layers: only so many of the last transformer layers get one, and no gradient is computed below them;
-            None for all.
-    """
+    """`trainer.lora` keys, named as PEFT names them."""
 
     r: Positive = 8
+    """Rank of the update."""
     alpha: Positive = 16
+    """Its scale times r."""
     dropout: Dropout = 0.0
+    """On the update's input."""
     target_modules: tuple[GivenLine, ...] = ()
+    """Names of the layers that get one; empty for all linear layers but the vocabulary projection."""
     last_layers: Positive | None = None
+    """Only so many of the last transformer layers get one, and no gradient is computed below them; None for
+    all."""
 
 
 @dataclass(frozen=True)
 class TrainableConfig:
-    """How the model computes while training.
-
-    Attributes:
-        precision: `float32`, `bfloat16` (autocast, float32 weights) or `float16` (the same with loss scaling; GPU).
-        attention_dropout: probability with which attention weights are dropped; None keeps the model's published
-            value (GPT-2: 0.1). At 0 the fused kernel of CPUs applies.
-        gradient_checkpointing: recompute activations in the backward pass.
-        compile: run the transformer through torch.compile.
-        lora: train low-rank updates only, or None for all weights.
-    """
+    """How the model computes while training."""
 
     precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """`float32`, `bfloat16` (autocast, float32 weights) or `float16` (the same with loss scaling; GPU)."""
     attention_dropout: Dropout | None = None
+    """Probability with which attention weights are dropped; None keeps the model's published value (GPT-2:
+    0.1). At 0 the fused kernel of CPUs applies."""
     gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass."""
     compile: bool = False
+    """Run the transformer through torch.compile."""
     lora: LoraConfig | None = None
+    """Train low-rank updates only, or None for all weights."""
 
 
 class Optimizer(Protocol):
@@ -140,27 +131,24 @@ def adamw(**keys: Any) -> Algorithm:
 
 @dataclass(frozen=True, slots=True)
 class OptimizerConfig:
-    """One file of `conf/optimizer`.
-
-    Attributes:
-        learning_rate: at the top of the schedule.
-        weight_decay: on the weights that `decay_groups` names.
-        decay_groups: `matrices` (weights with two or more axes, so no bias and no norm) or `released` (the released
-            code's names: all but those with `bias` or `LayerNorm.weight` in them; GPT-2 calls its norms `ln_1`, so
-            they decay).
-        schedule: `linear` (to 0 at the last step) or `constant`.
-        warmup_steps: steps of linear growth from 0.
-        clip_norm: largest gradient norm, or 0 for no clipping.
-        algorithm: makes the optimizer from parameter groups and `lr`.
-    """
+    """One file of `conf/optimizer`."""
 
     learning_rate: LearningRate = 1e-5
+    """At the top of the schedule."""
     weight_decay: Weight = 0.0
+    """On the weights that `decay_groups` names."""
     decay_groups: Literal["matrices", "released"] = "matrices"
+    """`matrices` (weights with two or more axes, so no bias and no norm) or `released` (the released code's
+    names: all but those with `bias` or `LayerNorm.weight` in them; GPT-2 calls its norms `ln_1`, so they
+    decay)."""
     schedule: Literal["linear", "constant"] = "linear"
+    """`linear` (to 0 at the last step) or `constant`."""
     warmup_steps: Count = 0
+    """Steps of linear growth from 0."""
     clip_norm: Weight = 1.0
+    """Largest gradient norm, or 0 for no clipping."""
     algorithm: Algorithm = field(default_factory=adamw)
+    """Makes the optimizer from parameter groups and `lr`."""
 
     def __post_init__(self) -> None:
         """Check values.
@@ -182,17 +170,14 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, slots=True)
 class LrRangeConfig:
-    """`find_lr` keys.
-
-    Attributes:
-        lowest: learning rate of the first step.
-        highest: learning rate of the last step.
-        steps: optimizer steps between them, each at a rate higher by the same factor.
-    """
+    """`find_lr` keys."""
 
     lowest: LearningRate = 1e-6
+    """Learning rate of the first step."""
     highest: LearningRate = 1e-1
+    """Learning rate of the last step."""
     steps: Positive = 60
+    """Optimizer steps between them, each at a rate higher by the same factor."""
 
     def __post_init__(self) -> None:
         """Check values.

@@ -21,14 +21,11 @@ _OURS = (MANIFEST, STATE_TENSORS, STATE_VALUES)
 
 @dataclass(frozen=True, slots=True)
 class ExportConfig:
-    """`export` keys.
-
-    Attributes:
-        format: `as_is` keeps a LoRA update a PEFT folder and whole weights a transformers folder; `transformers` merges
-            a LoRA update into its base; `released` writes the authors' `model.pt` (GPT-2 only).
-    """
+    """`export` keys."""
 
     format: Literal["as_is", "transformers", "released"] = "as_is"
+    """`as_is` keeps a LoRA update a PEFT folder and whole weights a transformers folder; `transformers`
+    merges a LoRA update into its base; `released` writes the authors' `model.pt` (GPT-2 only)."""
 
 
 def export_checkpoint(checkpoint: Path, model: ModelConfig, settings: ExportConfig, target: Path) -> Path:

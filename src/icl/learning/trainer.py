@@ -24,19 +24,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MetaTrainer(LoopConfig, EpisodeConfig, TrainableConfig):
-    """MetaICL's meta-training; one file of `conf/trainer` each.
-
-    Attributes:
-        seed: of data order, dropout and LoRA weights.
-        held_out: evaluation while training.
-        keep_last: newest checkpoints to keep.
-        keep_best: best checkpoints to keep besides.
-    """
+    """MetaICL's meta-training; one file of `conf/trainer` each."""
 
     seed: Seed = 1
+    """Seed of data order, dropout and LoRA weights."""
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
+    """Evaluation while training."""
     keep_last: Positive = 2
+    """Newest checkpoints to keep."""
     keep_best: Count = 1
+    """Best checkpoints to keep besides."""
     limits: LengthLimits = field(default_factory=LengthLimits, init=False)
     config_node: str = field(default="trainer", init=False)
 

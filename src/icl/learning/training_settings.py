@@ -37,106 +37,97 @@ class Batching(StrEnum):
 
 @dataclass(frozen=True)
 class EpisodeConfig:
-    """Where sequences come from and how they are put together (`trainer` keys).
-
-    Attributes:
-        task_sampling: `proportional` (released code) or `uniform` (paper).
-        pool_size: most examples of a training task.
-        pool_seed: seed of the training files.
-        pool_fraction: share of each pool that is kept (released code: 0.1 with demonstrations and 0.5 without, in
-            the all-instructions setting).
-        training_tasks: train on this many tasks, or None for all.
-        training_tasks_draw: which draw of them.
-        generated_tasks: so many procedural tasks of `data=synthetic` (its training families, easy) beside the others.
-        demonstration_labels: the label ablation.
-        no_masking: every token is a target.
-        loss_on: the examples of a sequence that are trained on: `query` (MetaICL) or `every` with a demonstration
-            before it.
-        token_weight: of the loss over the right answer's tokens (MetaICL: 1).
-        option_weight: of the cross-entropy over the options of a question, scored as evaluation scores them; 0
-            (MetaICL) leaves wrong options out of the sequences.
-        replaced_share: with `demonstration_labels=random_words`, share of the sequences whose labels become words.
-        released_free_form: nothing between input and output of examples without options (released code).
-        balanced_labels: draw every label of a task equally often, each example's by itself.
-        batching: `bucketed`, `packed` or `padded`.
-        batch_size: sequences of an optimizer step, over all processes.
-        micro_batch_size: sequences of one forward pass, the rest of a step is accumulated; `auto` takes what fits
-            into the memory that is free (`icl.slices`).
-        bucket_batches: batches among which lengths are sorted.
-        limits: token limits.
-    """
+    """Where sequences come from and how they are put together (`trainer` keys)."""
 
     task_sampling: TaskSampling = TaskSampling.PROPORTIONAL
+    """How often each task is drawn."""
     pool_size: Positive = 16384
+    """Most examples of a training task."""
     pool_seed: Seed = 100
+    """Seed of the training files."""
     pool_fraction: PositiveShare = 1.0
+    """Share of each pool that is kept (released code: 0.1 with demonstrations and 0.5 without, in the
+    all-instructions setting)."""
     training_tasks: Positive | None = None
+    """Train on this many tasks, or None for all."""
     training_tasks_draw: Seed = 0
+    """Which draw of them."""
     generated_tasks: Count = 0
+    """So many procedural tasks of `data=synthetic` (its training families, easy) beside the others."""
     demonstration_labels: DemonstrationLabels = DemonstrationLabels.GOLD
+    """What stands where the demonstrations' labels are."""
     no_masking: bool = False
+    """Every token is a target."""
     loss_on: LossOn = LossOn.QUERY
+    """The examples of a sequence that are trained on: `query` (MetaICL) or `every` with a demonstration
+    before it."""
     token_weight: Weight = 1.0
+    """Weight of the loss over the right answer's tokens (MetaICL: 1)."""
     option_weight: Weight = 0.0
+    """Weight of the cross-entropy over the options of a question, scored as evaluation scores them; 0 (MetaICL)
+    leaves wrong options out of the sequences."""
     replaced_share: Share = 1.0
+    """With `demonstration_labels=random_words`, share of the sequences whose labels become words."""
     balanced_labels: bool = False
+    """Draw every label of a task equally often, each example's by itself."""
     released_free_form: bool = False
+    """Nothing between input and output of examples without options (released code)."""
     batching: Batching = Batching.BUCKETED
+    """How sequences of a step are put together."""
     batch_size: Positive = 8
+    """Sequences of an optimizer step, over all processes."""
     micro_batch_size: Positive | Literal["auto"] = "auto"
+    """Sequences of one forward pass, the rest of a step is accumulated; `auto` takes what fits into the
+    memory that is free (on a CPU also no more than some 2,000 tokens)."""
     bucket_batches: Positive = 16
+    """Batches among which lengths are sorted."""
     limits: LengthLimits = field(default_factory=LengthLimits)
+    """Token limits, those of the prompt."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeldOutConfig:
-    """`trainer.held_out` keys.
-
-    Attributes:
-        tasks: target tasks; empty takes all targets of the setting.
-        k: demonstrations.
-        seeds: demonstration seeds.
-        test_examples: at most so many test examples of each task.
-        from_pool: `tasks` are training tasks that are not trained on; demonstrations and test examples come from
-            their pools.
-    """
+    """`trainer.held_out` keys."""
 
     tasks: tuple[Name, ...] = ()
+    """Target tasks; empty takes all targets of the setting."""
     k: Count = 16
+    """Demonstrations of a prompt."""
     seeds: tuple[Seed, ...] = (100,)
+    """Demonstration seeds."""
     test_examples: Positive = 50
+    """At most so many test examples of each task."""
     from_pool: bool = False
+    """`tasks` are training tasks that are not trained on; demonstrations and test examples come from their
+    pools."""
 
 
 @dataclass(frozen=True, slots=True)
 class MetaTrainSettings:
-    """Everything `train` needs besides model and data.
-
-    Attributes:
-        method: what to train for; `method.trained` must be true.
-        prompt: how examples become sequences; its limits are those of `episodes`.
-        k: demonstrations (ignored by methods without).
-        seed: of data order, dropout and LoRA weights.
-        episodes: sequences and batches.
-        optimizer: optimizer and schedule.
-        trainable: precision, LoRA, ...
-        loop: steps, evaluation, saving.
-        held_out: evaluation while training.
-        keep_last: newest checkpoints to keep.
-        keep_best: best checkpoints to keep besides.
-    """
+    """Everything `train` needs besides model and data."""
 
     method: Method
+    """What to train for; `method.trained` must be true."""
     prompt: PromptConfig = field(default_factory=MetaiclPrompt)
+    """How examples become sequences; its limits are those of `episodes`."""
     k: int = 16
+    """Demonstrations (ignored by methods without)."""
     seed: int = 1
+    """Seed of data order, dropout and LoRA weights."""
     episodes: EpisodeConfig = field(default_factory=EpisodeConfig)
+    """Sequences and batches."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """Optimizer and schedule."""
     trainable: TrainableConfig = field(default_factory=TrainableConfig)
+    """Precision, LoRA, ..."""
     loop: LoopConfig = field(default_factory=lambda: LoopConfig(steps=30_000))
+    """Steps, evaluation, saving."""
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
+    """Evaluation while training."""
     keep_last: int = 2
+    """Newest checkpoints to keep."""
     keep_best: int = 1
+    """Best checkpoints to keep besides."""
 
     @property
     def shots(self) -> int:

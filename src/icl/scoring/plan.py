@@ -31,13 +31,10 @@ _ENGINE_OVERHEAD = 1.5
 
 @dataclass(frozen=True, slots=True)
 class PlanConfig:
-    """What `stage=plan` shows.
-
-    Attributes:
-        show: number of test examples whose prompts are printed, per task.
-    """
+    """What `stage=plan` shows."""
 
     show: Count = 0
+    """Number of test examples whose prompts are printed, per task."""
 
 
 @dataclass(frozen=True, slots=True)

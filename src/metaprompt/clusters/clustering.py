@@ -17,25 +17,22 @@ _MINI_BATCH_ABOVE = 200_000
 
 @dataclass(frozen=True, slots=True)
 class ClusterConfig:
-    """How sentences are clustered; `corpus.clusters` in YAML.
-
-    Attributes:
-        count: number of clusters (domains); 250 in the published set-up.
-        min_sentences: fewest sentences of a cluster that may serve as a domain.
-        iterations: most iterations of k-means.
-        restarts: k-means runs, of which the best is kept.
-        seed: of the k-means start.
-        silhouette_sample: sentences in the quality sample.
-        nearest: sentences shown for each cluster.
-    """
+    """How sentences are clustered; `corpus.clusters` in YAML."""
 
     count: Positive
+    """Number of clusters (domains); 250 in the published set-up."""
     min_sentences: Positive
+    """Fewest sentences of a cluster that may serve as a domain."""
     iterations: Positive
+    """Most iterations of k-means."""
     restarts: Positive
+    """K-means runs, of which the best is kept."""
     seed: Seed
+    """Seed of the k-means start."""
     silhouette_sample: Positive
+    """Sentences in the quality sample."""
     nearest: Positive
+    """Sentences shown for each cluster."""
 
 
 @dataclass(frozen=True, slots=True)

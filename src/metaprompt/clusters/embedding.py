@@ -28,19 +28,16 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class EncoderConfig:
-    """The sentence encoder; `corpus.encoder` in YAML.
-
-    Attributes:
-        model: `all-MiniLM-L6-v2` (embedded), or any sentence-transformers id or folder.
-        batch_size: sentences per forward pass.
-        block: sentences between two savings of the progress.
-        device: torch device, or `auto`.
-    """
+    """The sentence encoder; `corpus.encoder` in YAML."""
 
     model: GivenLine
+    """`all-MiniLM-L6-v2` (embedded), or any sentence-transformers id or folder."""
     batch_size: Positive
+    """Sentences per forward pass."""
     block: Positive
+    """Sentences between two savings of the progress."""
     device: Device
+    """Torch device, or `auto`."""
 
 
 def encoder_digest(spec: EncoderConfig) -> str:

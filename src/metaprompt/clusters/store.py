@@ -56,17 +56,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CorpusConfig(CorpusSource):
-    """The whole node `corpus`: where text comes from, and what becomes of it.
-
-    Attributes:
-        sentences: which of them are kept.
-        encoder: what embeds them.
-        clusters: how they are clustered.
-    """
+    """The whole node `corpus`: where text comes from, and what becomes of it."""
 
     sentences: SentenceRules
+    """Which of them are kept."""
     encoder: EncoderConfig
+    """What embeds them."""
     clusters: ClusterConfig
+    """How they are clustered."""
 
 
 @dataclass(frozen=True, slots=True)

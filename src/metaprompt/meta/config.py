@@ -53,25 +53,22 @@ class LayerInit(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RegularizerConfig:
-    """The shape of psi; `conf/supmer/*.yaml` key `regularizer`.
-
-    Attributes:
-        rank: rank of each layer, cut to the embedding width.
-        hidden_layers: low-rank layers before the last one.
-        residual: add each layer's input to its output.
-        last_activation: `none` or `relu` (released code: `relu`).
-        init: start of the low-rank factors.
-        rescale: how h is given the size of g.
-        coefficient_width: hidden units of the coefficient network.
-    """
+    """The shape of psi; `conf/supmer/*.yaml` key `regularizer`."""
 
     rank: Positive
+    """Rank of each layer, cut to the embedding width."""
     hidden_layers: Count
+    """Low-rank layers before the last one."""
     residual: bool
+    """Add each layer's input to its output."""
     last_activation: str
+    """`none` or `relu` (released code: `relu`)."""
     init: str
+    """Start of the low-rank factors."""
     rescale: str
+    """How h is given the size of g."""
     coefficient_width: Positive
+    """Hidden units of the coefficient network."""
 
     def __post_init__(self) -> None:
         """Check the named choices.
@@ -93,71 +90,68 @@ def _member(key: str, value: str, allowed: tuple[str, ...]) -> None:
 
 @dataclass(frozen=True, slots=True)
 class MetaConfig:
-    """`conf/supmer/*.yaml`; the field names are its keys.
-
-    Attributes:
-        prompt_length: virtual tokens.
-        prompt_init: `vocabulary` or `random`.
-        prompt_path: a prompt to start from, or None.
-        formats: meta-task formats by name (or YAML files), in order.
-        examples_per_set: support and query examples of a task; null takes the counts of the format files.
-        tasks_per_step: tasks of one outer step.
-        steps_per_draw: outer steps that share one format.
-        max_context_tokens: context limit, soft prompt not counted.
-        max_batch_tokens: padded tokens of one forward pass.
-        inner_lr: alpha; 0 is multi-task training of the prompt.
-        second_order: differentiate through the inner gradient.
-        interpolate: mix query sets with those of augmentation tasks.
-        regularize: pass inner gradients through psi; without, only the prompt is learned.
-        coefficient_weight: weight of the coefficient loss.
-        concentration: a of Beta(a, a c).
-        curriculum_base: m of the curriculum.
-        similarity_decay: weight of the past in the running similarity.
-        held_out_fraction: share of documents kept for held-out tasks.
-        min_domain_sentences: fewest sentences of a training domain.
-        test_tasks_per_format: held-out tasks per format in an evaluation.
-        test_queries: fewest queries of an evaluation in all; each task takes its share.
-        pseudo_tokens: `input_embeddings`, `centered_embeddings`, or an .npy file of given vectors.
-        dropout: run the model with its dropout in training.
-        max_skipped_tasks: stop after so many tasks with a non-finite loss or gradient.
-        seed: of prompt, psi, tasks, mixing and dropout.
-        regularizer: psi's shape.
-        prompt_optimizer: outer optimizer of the prompt.
-        regularizer_optimizer: outer optimizer of psi.
-        as_released: do all as the released code.
-        switches: single oddities on or off; null follows `as_released`.
-    """
+    """`conf/supmer/*.yaml`; the field names are its keys."""
 
     prompt_length: Positive
+    """Virtual tokens."""
     prompt_init: Literal["vocabulary", "random"]
+    """`vocabulary` or `random`."""
     prompt_path: str | None
+    """A prompt to start from, or None."""
     formats: tuple[GivenLine, ...]
+    """Meta-task formats by name (or YAML files), in order."""
     examples_per_set: Positive | None
+    """Support and query examples of a task; null takes the counts of the format files."""
     tasks_per_step: Positive
+    """Tasks of one outer step."""
     steps_per_draw: Positive
+    """Outer steps that share one format."""
     max_context_tokens: Positive
+    """Context limit, soft prompt not counted."""
     max_batch_tokens: Positive
+    """Padded tokens of one forward pass."""
     inner_lr: InnerRate
+    """Alpha; 0 is multi-task training of the prompt."""
     second_order: bool
+    """Differentiate through the inner gradient."""
     interpolate: bool
+    """Mix query sets with those of augmentation tasks."""
     regularize: bool
+    """Pass inner gradients through psi; without, only the prompt is learned."""
     coefficient_weight: Weight
+    """Weight of the coefficient loss."""
     concentration: PositiveWeight
+    """A of Beta(a, a c)."""
     curriculum_base: Annotated[float, Field(gt=1, le=1e6)]
+    """M of the curriculum."""
     similarity_decay: Share
+    """Weight of the past in the running similarity."""
     held_out_fraction: InnerShare
+    """Share of documents kept for held-out tasks."""
     min_domain_sentences: Positive
+    """Fewest sentences of a training domain."""
     test_tasks_per_format: Positive
+    """Held-out tasks per format in an evaluation."""
     test_queries: Positive
+    """Fewest queries of an evaluation in all; each task takes its share."""
     pseudo_tokens: GivenLine
+    """`input_embeddings`, `centered_embeddings`, or an .npy file of given vectors."""
     dropout: bool
+    """Run the model with its dropout in training."""
     max_skipped_tasks: Count
+    """Stop after so many tasks with a non-finite loss or gradient."""
     seed: Seed
+    """Seed of prompt, psi, tasks, mixing and dropout."""
     regularizer: RegularizerConfig
+    """Psi's shape."""
     prompt_optimizer: OptimizerConfig
+    """Outer optimizer of the prompt."""
     regularizer_optimizer: OptimizerConfig
+    """Outer optimizer of psi."""
     as_released: bool
+    """Do all as the released code."""
     switches: Mapping[str, bool | None]
+    """Single oddities on or off; null follows `as_released`."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError when there is no format."""
@@ -173,27 +167,21 @@ class MetaConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SupmerConfig(MetaConfig):
-    """The whole node `supmer`: meta-training with its loop.
-
-    Attributes:
-        loop: steps, evaluation, saving.
-        checkpoints: their folder.
-    """
+    """The whole node `supmer`: meta-training with its loop."""
 
     loop: LoopConfig
+    """Steps, evaluation, saving."""
     checkpoints: Path
+    """Their folder."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProbeConfig:
-    """The node `probe` of the config.
-
-    Attributes:
-        train: records of each format that fit the probe, from meta-training documents.
-        test: records that test it, from held-out documents.
-        seed: of the records.
-    """
+    """The node `probe` of the config."""
 
     train: Positive = 512
+    """Records of each format that fit the probe, from meta-training documents."""
     test: Positive = 512
+    """Records that test it, from held-out documents."""
     seed: Seed = 0
+    """Seed of the records."""

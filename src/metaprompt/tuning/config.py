@@ -33,19 +33,16 @@ class TuningMethod(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PromptMethod:
-    """A file of `conf/method` that tunes something on k examples a label.
-
-    Attributes:
-        name: the name that results carry.
-        tuning: what is tuned.
-        title: name in tables; empty is `name`.
-        row: place among the rows of a table.
-    """
+    """A file of `conf/method` that tunes something on k examples a label."""
 
     name: Name
+    """The name that results carry."""
     tuning: TuningMethod
+    """What is tuned."""
     title: Line = ""
+    """Name in tables; empty is `name`."""
     row: Signed = 100
+    """Place among the rows of a table."""
 
 
 class SelectOn(StrEnum):
@@ -61,27 +58,24 @@ class SelectOn(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TrainRules:
-    """How a cell is trained; keys of `conf/tuning/*.yaml`.
-
-    Attributes:
-        steps: optimizer steps.
-        batch_size: examples of a step.
-        max_batch_tokens: padded tokens of one forward pass.
-        evaluate_every: steps between looks at the selection set.
-        select_on: `dev`, `test` or `last`.
-        predict_over: `verbalizers`, or `vocabulary` (argmax over every token, as the released code).
-        dropout: run the model with its dropout in training.
-        optimizer: with its schedule and clipping.
-    """
+    """How a cell is trained; keys of `conf/tuning/*.yaml`."""
 
     steps: Positive
+    """Optimizer steps."""
     batch_size: Positive
+    """Examples of a step."""
     max_batch_tokens: Positive
+    """Padded tokens of one forward pass."""
     evaluate_every: Positive
+    """Steps between looks at the selection set."""
     select_on: str
+    """`dev`, `test` or `last`."""
     predict_over: str
+    """`verbalizers`, or `vocabulary` (argmax over every token, as the released code)."""
     dropout: bool
+    """Run the model with its dropout in training."""
     optimizer: OptimizerConfig
+    """With its schedule and clipping."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value outside its rule."""
@@ -99,47 +93,44 @@ class TrainRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningConfig:
-    """`conf/tuning/*.yaml`; the field names are its keys.
-
-    Attributes:
-        setting: name of the task list in results.
-        tasks: task names or YAML files.
-        transfer: for a training task further test tasks with the same labels (domain generalization).
-        pattern: which pattern of each task file, 0 being the published default.
-        data_source: `folder` or `hub`.
-        data_root: folder of the task folders.
-        train_seeds: seeds of prompt start, order and dropout.
-        max_tokens: context limit, soft prompt not counted.
-        test_limit: test examples per task, taken from the front; 0 takes all.
-        prompt_length: virtual tokens of a new prompt.
-        prompt_init: `random` or `vocabulary`, for a new prompt.
-        prompt_path: a checkpoint folder of meta-training, a prompt file, or None for a new prompt.
-        regularizer_path: a checkpoint folder, a published `gradient_edit_*.pt`, or None for that of `prompt_path`.
-        rescale: overrides psi's rescale variant, or None.
-        lora_rank: rank of LoRA.
-        lora_alpha: scale of LoRA.
-        lora_dropout: dropout of LoRA.
-        train: steps, batches, selection, optimizer.
-    """
+    """`conf/tuning/*.yaml`; the field names are its keys."""
 
     setting: Name
+    """Name of the task list in results."""
     tasks: tuple[GivenLine, ...]
+    """Task names or YAML files."""
     transfer: Mapping[str, Sequence[str]]
+    """For a training task further test tasks with the same labels (domain generalization)."""
     pattern: Count
+    """Which pattern of each task file, 0 being the published default."""
     data_source: Literal["folder", "hub"]
+    """`folder` or `hub`."""
     data_root: GivenLine | None
+    """Folder of the task folders."""
     train_seeds: tuple[Seed, ...]
+    """Seeds of prompt start, order and dropout."""
     max_tokens: Positive
+    """Context limit, soft prompt not counted."""
     test_limit: Count
+    """Test examples per task, taken from the front; 0 takes all."""
     prompt_length: Positive
+    """Virtual tokens of a new prompt."""
     prompt_init: Literal["vocabulary", "random"]
+    """`random` or `vocabulary`, for a new prompt."""
     prompt_path: GivenLine | None
+    """A checkpoint folder of meta-training, a prompt file, or None for a new prompt."""
     regularizer_path: GivenLine | None
+    """A checkpoint folder, a published `gradient_edit_*.pt`, or None for that of `prompt_path`."""
     rescale: str | None
+    """Overrides psi's rescale variant, or None."""
     lora_rank: Positive
+    """Rank of LoRA."""
     lora_alpha: Positive
+    """Scale of LoRA."""
     lora_dropout: Dropout
+    """Dropout of LoRA."""
     train: TrainRules
+    """Steps, batches, selection, optimizer."""
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value outside its rule."""
