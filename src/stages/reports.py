@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from metashot.base.components.values import fields_of
-from metashot.base.errors import ConfigError
+from metashot.base.errors import ConfigError, OutputError
 from metashot.engine.cells.results import RESULTS_FILE
 from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.compare import CompareSettings, compare_runs
@@ -13,7 +13,11 @@ from metashot.stages.context import RunContext
 
 
 def report_stage(run: RunContext) -> None:
-    """Write tables, plots and the page of the runs in `runs` (by default all under `results_root` and this one)."""
+    """Write tables, plots and the page of the runs in `runs` (by default all under `results_root` and this one).
+
+    Raises:
+        OutputError: folders that could not be read; the report of the rest is written first.
+    """
     keys = run.config.report
     folders = _run_folders(run) or (run.results_root, *_own_results(run))
     settings = ReportSettings(folders, keys.folder or run.output, own=run.output, **fields_of(keys))
@@ -21,6 +25,13 @@ def report_stage(run: RunContext) -> None:
     for path in outcome.files:
         if path.suffix == ".html":
             run.tracker.artifact("report", "report", path)
+    if outcome.lost:
+        more = f" and {len(outcome.lost) - 1} more" if len(outcome.lost) > 1 else ""
+        raise OutputError(
+            f"{outcome.lost[0]}{more}",
+            "cannot be read or is damaged; the report is of the other runs",
+            "mend it (see Problems in the report), or name the runs without it",
+        )
 
 
 def compare_stage(run: RunContext) -> None:

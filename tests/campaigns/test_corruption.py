@@ -295,7 +295,7 @@ def test_a_damaged_run_is_put_back_or_left_out(program, holds, tmp_path):
 def _rows(folder):
     """What a report would take: value and scores by task and seed."""
     try:
-        read = read_folder(folder)
+        (read,) = read_folder(folder)
     except MetashotError:
         return {}
     scores = {}

@@ -48,7 +48,7 @@ def written(tmp_path: Path) -> Path:
 
 def test_samples_become_predictions_and_what_has_none_is_named(written):
     (path,) = {path.parent for path in written.rglob("results_*.json")}
-    outputs = read_folder(path)
+    (outputs,) = read_folder(path)
     (row,) = outputs.results.to_dicts()
     assert (row["method"], row["model"], row["task"], row["k"], row["seed"]) == (
         "lm_eval",

@@ -6,7 +6,8 @@ reused folder is taken out at the next start; the store gives whole cells back.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping
+import os
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -175,6 +176,8 @@ class RunFolder:
         with output_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         self._lock = FileLock(folder / ".results.lock")
+        self._known: dict[CellPlace, str] = {}
+        self._read_to = (0, 0)  # inode of the results file, and how many of its bytes are known
         with self._locked():
             self._keep(self._is_wanted)
 
@@ -186,10 +189,11 @@ class RunFolder:
         """
         place = (cell.result.task, cell.result.seed)
         with self._locked():
-            same_place = [row for row in self._rows() if (row["task"], row["seed"]) == place]
-            if any(row["fingerprint"] == cell.result.fingerprint for row in same_place):
+            self._read_on()
+            there = self._known.get(place)
+            if there == cell.result.fingerprint:
                 return
-            if same_place:
+            if there is not None:
                 self._keep(lambda block: block.place != place)
             line, predictions = cell_lines(cell)
             append_bytes(self.folder / PREDICTIONS_FILE, predictions)
@@ -226,10 +230,28 @@ class RunFolder:
             return True
         return self._expected.get(block.place) == block.row["fingerprint"] and not is_unchecked(block.row)
 
-    def _rows(self) -> Iterator[Mapping[str, Any]]:
-        for line in _lines(self.folder / RESULTS_FILE):
-            with suppress(ValueError):
-                yield checked_row(line)
+    def _read_on(self) -> None:
+        """Take in what stands in the results file since it was last looked at: rows of this and of other processes.
+
+        Only what is new is read, so that adding n cells costs n rows. `check_complete` reads all of it again.
+        """
+        path = self.folder / RESULTS_FILE
+        if not path.is_file():
+            self._known, self._read_to = {}, (0, 0)
+            return
+        with path.open("rb") as stream:
+            state = os.fstat(stream.fileno())
+            inode, known = self._read_to
+            if state.st_ino != inode or state.st_size < known:
+                self._known, known = {}, 0
+            stream.seek(known)
+            for line in stream:
+                with suppress(ValueError, KeyError, TypeError):
+                    row = checked_row(line)
+                    self._known[str(row["task"]), int(row["seed"])] = str(row["fingerprint"])
+                if line.endswith(b"\n"):
+                    known += len(line)
+        self._read_to = state.st_ino, known
 
     def _keep(self, wanted: Callable[[Block], bool]) -> None:
         """Rewrite both files with the whole blocks that are wanted; the others that are whole leave their row behind."""

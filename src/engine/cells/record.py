@@ -104,6 +104,7 @@ class SavedRun:
         config: its resolved config, nested.
         status: `finished`, `failed`, `interrupted`, `pruned` or `running`.
         cells: fingerprint of every cell that it holds, by task and seed; empty when it evaluated nothing.
+        facts: when it was started, at which commit, and where a dashboard shows it, as far as it says so.
     """
 
     folder: Path
@@ -111,6 +112,10 @@ class SavedRun:
     config: dict[str, Any]
     status: str
     cells: dict[tuple[str, int], str]
+    facts: dict[str, str]
+
+
+_FACTS = ("started", "git_commit", "dashboard")
 
 
 def read_run(folder: Path) -> SavedRun:
@@ -126,7 +131,8 @@ def read_run(folder: Path) -> SavedRun:
         content = unsealed(content) if "format" in content or SEAL in content else content
         cells = {(str(c["task"]), int(c["seed"])): str(c["fingerprint"]) for c in content.get("cells", ())}
         overrides, config = tuple(content.get("overrides", ())), dict(content["config"])
-        return SavedRun(folder, overrides, config, str(content.get("status", "")), cells)
+        facts = {name: str(content[name]) for name in _FACTS if content.get(name)}
+        return SavedRun(folder, overrides, config, str(content.get("status", "")), cells, facts)
     except FileNotFoundError:
         raise OutputError(
             str(path), "no such file", "give the output folder of a run, the one with results.jsonl"

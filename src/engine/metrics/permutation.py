@@ -34,6 +34,8 @@ class Comparison:
         exact: whether all permutations were enumerated.
         n_tasks: tasks that both methods answered.
         n_examples: test examples in them.
+        n_cells: (task, seed) pairs that the difference is over.
+        means: of the first and of the second method over these cells, 0..1.
     """
 
     difference: float
@@ -41,6 +43,8 @@ class Comparison:
     exact: bool
     n_tasks: int
     n_examples: int
+    n_cells: int
+    means: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -60,6 +64,7 @@ class _Pair:
     hits_moved: Floats  # [seeds, m, labels]
     predicted_moved: Floats  # [seeds, m, labels]
     n_examples: int
+    means: tuple[float, float]
 
 
 def paired_permutation_test(
@@ -70,21 +75,31 @@ def paired_permutation_test(
 ) -> Comparison:
     """Test the difference of two methods on the tasks and seeds that both have.
 
-    A method with one seed (zero-shot, where the seed changes nothing) is paired with every seed of
-    the other. All permutations are enumerated where there are at most 20,000 distinct ones.
+    A method whose seeds decide nothing (`TaskOutcomes.seeded`) is paired with every seed of the other. All permutations are enumerated where there are at most 20,000 distinct ones.
 
     Raises:
         ValueError: no task in common, no seed in common, or different numbers of test examples.
     """
     others = {outcomes.task: outcomes for outcomes in second}
-    pairs = [_pair(mine, others[mine.task]) for mine in first if mine.task in others]
-    if not pairs:
+    shared = [(mine, others[mine.task]) for mine in first if mine.task in others]
+    if not shared:
         raise ValueError("the two methods have no task in common")
+    pairs = [_pair(*pair) for pair in shared if share_seeds(*pair)]
+    if not pairs:
+        task, seeds, other_seeds = shared[0][0].task, shared[0][0].seeds, shared[0][1].seeds
+        raise ValueError(f"{task}: no seed in common ({seeds} and {other_seeds})")
     observed = sum(float(_difference(p, np.zeros((1, p.free.size)))[0]) for p in pairs) / len(pairs)
     exact = math.prod(int(n) + 1 for p in pairs for n in p.free) <= _EXACT_LIMIT
     p_value = _exact_p(pairs, observed) if exact else _sampled_p(pairs, observed, permutations, seed)
-    n_examples = sum(p.n_examples for p in pairs)
-    return Comparison(observed, min(1.0, p_value), exact, len(pairs), n_examples)
+    return Comparison(
+        observed,
+        min(1.0, p_value),
+        exact,
+        n_tasks=len(pairs),
+        n_examples=sum(p.n_examples for p in pairs),
+        n_cells=sum(p.n_gold.shape[0] for p in pairs),
+        means=(float(np.mean([p.means[0] for p in pairs])), float(np.mean([p.means[1] for p in pairs]))),
+    )
 
 
 def _exact_p(pairs: Sequence[_Pair], observed: float) -> float:
@@ -117,7 +132,7 @@ def _random_swaps(free: Codes, permutations: int, generator: np.random.Generator
 
 
 def _pair(first: TaskOutcomes, second: TaskOutcomes) -> _Pair:
-    rows_first, rows_second = _paired_seeds(first, second)
+    rows_first, rows_second = paired_seeds(first, second)
     labels = list(dict.fromkeys([*first.labels, *second.labels]))
     recode = np.array([labels.index(label) for label in second.labels], dtype=np.int64)
     gold, gold_second = first.gold[rows_first], recode[second.gold[rows_second]]
@@ -138,6 +153,7 @@ def _pair(first: TaskOutcomes, second: TaskOutcomes) -> _Pair:
         hits_moved=(hit[1] - hit[0])[:, free],
         predicted_moved=(predicted[1] - predicted[0])[:, free],
         n_examples=int(counts.sum()),
+        means=(float(seed_values(first)[rows_first].mean()), float(seed_values(second)[rows_second].mean())),
     )
 
 
@@ -153,17 +169,18 @@ def _other_tests(
     return any(one and other and one != other for one, other in pairs)
 
 
-def _paired_seeds(first: TaskOutcomes, second: TaskOutcomes) -> tuple[list[int], list[int]]:
-    """Rows of each method's answers that belong together."""
-    if len(first.seeds) == 1 and len(second.seeds) > 1:
-        return [0] * len(second.seeds), list(range(len(second.seeds)))
-    if len(second.seeds) == 1 and len(first.seeds) > 1:
-        return list(range(len(first.seeds))), [0] * len(first.seeds)
-    if len(first.seeds) == 1:
-        return [0], [0]
+def share_seeds(first: TaskOutcomes, second: TaskOutcomes) -> bool:
+    """Whether the two have a cell of this task in common; one whose seeds decide nothing shares every cell."""
+    return not (first.seeded and second.seeded) or bool(set(first.seeds) & set(second.seeds))
+
+
+def paired_seeds(first: TaskOutcomes, second: TaskOutcomes) -> tuple[list[int], list[int]]:
+    """Rows of each method's answers to one task that belong together, as many of the one as of the other."""
+    if not first.seeded or not second.seeded:
+        n = max([1, *(len(one.seeds) for one in (first, second) if one.seeded)])
+        rows = [list(range(n)) if one.seeded else [0] * n for one in (first, second)]
+        return rows[0], rows[1]
     common = [seed for seed in first.seeds if seed in second.seeds]
-    if not common:
-        raise ValueError(f"{first.task}: no seed in common ({first.seeds} and {second.seeds})")
     return [first.seeds.index(s) for s in common], [second.seeds.index(s) for s in common]
 
 
@@ -184,13 +201,3 @@ def _difference(pair: _Pair, swaps: Floats) -> Floats:
         total += f1_mean(ours, n_gold, pair.predicted[0, seed] + predicted)
         total -= f1_mean(theirs, n_gold, pair.predicted[1, seed] - predicted)
     return total / pair.n_gold.shape[0]
-
-
-def observed_difference(first: Sequence[TaskOutcomes], second: Sequence[TaskOutcomes]) -> dict[str, float]:
-    """Mean over seeds of the first minus that of the second, per task that both have, 0..1."""
-    others = {outcomes.task: outcomes for outcomes in second}
-    return {
-        mine.task: float(seed_values(mine).mean() - seed_values(others[mine.task]).mean())
-        for mine in first
-        if mine.task in others
-    }

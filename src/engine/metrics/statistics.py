@@ -55,6 +55,8 @@ class TaskOutcomes:
         labels: the answer of each code; for accuracy the codes say `wrong` and `right`, for a graded metric an
             answer's score.
         tests: digest of the test examples of each seed; empty where they are known to be the same.
+        seeded: whether the demonstration seed decides anything; False for a system that shows none, or always the
+            same ones. It is a property of the system, never of how many seeds are finished.
     """
 
     task: str
@@ -64,6 +66,7 @@ class TaskOutcomes:
     prediction: Codes
     labels: tuple[str, ...]
     tests: tuple[str, ...] = ()
+    seeded: bool = True
 
     @property
     def shares_examples(self) -> bool:
@@ -76,6 +79,8 @@ def task_outcomes(
     metric: Metric,
     answers: Mapping[int, tuple[Sequence[str], Sequence[str]]],
     tests: Mapping[int, str] | None = None,
+    *,
+    seeded: bool = True,
 ) -> TaskOutcomes:
     """Encode the answers of one task.
 
@@ -85,6 +90,7 @@ def task_outcomes(
         answers: seed -> (gold, prediction), aligned by test example across seeds; for a graded metric the scores
             as text stand in both places.
         tests: seed -> digest of its test examples; without it all seeds have the same ones.
+        seeded: whether the seed decides anything.
 
     Raises:
         ValueError: no answers, or the seeds differ in their number of test examples.
@@ -97,12 +103,21 @@ def task_outcomes(
         right = np.array([[g == p for g, p in zip(*pair, strict=True)] for pair in answers.values()])
         gold_codes = np.ones(right.shape, dtype=np.int64)
         return TaskOutcomes(
-            task, metric, tuple(answers), gold_codes, right.astype(np.int64), ("wrong", "right"), digests
+            task,
+            metric,
+            tuple(answers),
+            gold_codes,
+            right.astype(np.int64),
+            ("wrong", "right"),
+            digests,
+            seeded,
         )
     flat = [answer for gold, prediction in answers.values() for answer in (*gold, *prediction)]
     codes, labels = encode(flat)
     shaped = codes.reshape(len(answers), 2, -1)
-    return TaskOutcomes(task, metric, tuple(answers), shaped[:, 0], shaped[:, 1], tuple(labels), digests)
+    return TaskOutcomes(
+        task, metric, tuple(answers), shaped[:, 0], shaped[:, 1], tuple(labels), digests, seeded
+    )
 
 
 def seed_values(outcomes: TaskOutcomes) -> Floats:

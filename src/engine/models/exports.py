@@ -19,7 +19,7 @@ from metashot.base.files import (
     write_json,
 )
 from metashot.base.json_text import read_json, sealed, unsealed
-from metashot.engine.training.weight_output import weight_output_errors
+from metashot.engine.training.weight_output import share_as_folder, weight_output_errors
 
 EXPORT_SEAL = "metashot.json"
 """Beside the exported files: sha256 of each of them, sealed."""
@@ -44,6 +44,7 @@ def exporting(target: Path) -> Generator[Path]:
             remove_leftovers(target.parent)
             staging.mkdir()
             yield staging
+            share_as_folder(staging)
             _seal(staging)
             shutil.rmtree(target, ignore_errors=True)
             os.replace(staging, target)

@@ -25,7 +25,7 @@ from metashot.base.files import (
 from metashot.base.json_text import parse_json, sealed, unsealed
 from metashot.engine.models.gguf_files import GgufFile
 from metashot.engine.models.weights import first_line
-from metashot.engine.training.weight_output import weight_output_errors
+from metashot.engine.training.weight_output import share_as_folder, weight_output_errors
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -147,10 +147,7 @@ def _write_converted(source: GgufFile, folder: Path) -> None:
     with weight_output_errors(folder):
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        for (
-            file
-        ) in folder.iterdir():  # safetensors writes for the owner alone; the folder has what the umask grants
-            file.chmod(folder.stat().st_mode & 0o666)
+        share_as_folder(folder)
 
 
 def _read_gguf(path: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -51,6 +51,7 @@ class Report:
         problems: sentences about what was left out.
         facts: (name, value) pairs about the whole.
         files: what was written.
+        lost: folders that could not be used at all, which a report must not end well without.
     """
 
     tables: tuple[Table, ...]
@@ -58,6 +59,7 @@ class Report:
     problems: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     files: tuple[Path, ...]
+    lost: tuple[Path, ...] = ()
 
 
 def write_report(settings: ReportSettings, console: Console) -> Report:
@@ -97,7 +99,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     pages = [path for path in files if path.suffix in (".html", ".md")] or list(files[:1])
     for path in pages:
         console.print(f"written: {path}", markup=False, soft_wrap=True, highlight=False)
-    return Report(shown, plots, problems, facts, files)
+    return replace(report, files=files, lost=outputs.lost)
 
 
 def _plots(answers: Sequence[Answers]) -> tuple[Plot, ...]:

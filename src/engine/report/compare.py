@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 
 from metashot.base.errors import OutputError
@@ -15,9 +16,8 @@ from metashot.base.files import write_atomic
 from metashot.engine.cells.config_difference import Change, config_changes
 from metashot.engine.cells.record import read_run
 from metashot.engine.cells.results import RUN_FILE
-from metashot.engine.metrics.classification import Metric
-from metashot.engine.metrics.permutation import paired_permutation_test
-from metashot.engine.metrics.statistics import TaskOutcomes, holm, seed_values
+from metashot.engine.metrics.permutation import paired_permutation_test, paired_seeds, share_seeds
+from metashot.engine.metrics.statistics import TaskOutcomes, holm
 from metashot.engine.report import formats
 from metashot.engine.report.config import CompareConfig
 from metashot.engine.report.folders import find_run_folders
@@ -58,10 +58,14 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
     Raises:
         OutputError: a folder holds no results or several systems, or the runs share no task and seed.
     """
-    first, second = _only_system(settings.first), _only_system(settings.second)
+    (first, first_said), (second, second_said) = _only_system(settings.first), _only_system(settings.second)
     before, after = _config(settings.first), _config(settings.second)
     changes = () if before is None or after is None else config_changes(before, after, _NOT_COMPARED)
-    shared = [task for task in first.outcomes if task in second.outcomes]
+    shared = [
+        task
+        for task, outcome in first.outcomes.items()
+        if task in second.outcomes and share_seeds(outcome, second.outcomes[task])
+    ]
     try:
         overall = paired_permutation_test(
             list(first.outcomes.values()),
@@ -76,20 +80,19 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
         Table(
             "overall",
             "Overall",
-            "Means over the tasks that both have, in percent; difference first minus second, in points.",
+            "Means over the cells (task x seed) that both have, in percent; difference first minus second, in points.",
             ("Tasks", "First", "Second", "Difference", "p"),
             (
                 (
                     Cell(", ".join(shared) if len(shared) < 6 else f"{len(shared)} tasks"),
-                    percent(_mean(first, shared)),
-                    percent(_mean(second, shared)),
+                    *map(percent, overall.means),
                     points(100 * overall.difference),
                     p_value(overall.p_value),
                 ),
             ),
         ),
         _tasks_table(first, second, shared, settings),
-        flipped_table(first.outcomes, second.outcomes, settings.flipped),
+        flipped_table(first.outcomes, second.outcomes, settings.flipped, (first_said, second_said)),
     )
     shown = tuple(table for table in tables if table.rows)
     title = f"Comparison of {settings.first} (first) and {settings.second} (second)"
@@ -106,28 +109,26 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
     return RunComparison(changes, shown)
 
 
-def _only_system(folder: Path) -> Answers:
-    answers, problems = collect_answers(
-        read_outputs([folder]), lambda setting: (), draws=1, level=0.95, seed=0
-    )
+def _only_system(folder: Path) -> tuple[Answers, Said]:
+    outputs = read_outputs([folder])
+    answers, problems = collect_answers(outputs, lambda setting: (), draws=1, level=0.95, seed=0)
     if len(answers) != 1:
         found = ", ".join(f"{row.system.setting}/{row.system.method}" for row in answers) or "; ".join(
             problems
         )
         raise OutputError(str(folder), f"holds {len(answers)} systems ({found})", "give one run's folder")
-    return answers[0]
+    if outputs.lost:
+        raise OutputError(str(outputs.lost[0]), "cannot be read or is damaged", "give one run's folder")
+    texts = outputs.predictions.select("task", "seed", "index", "gold", "prediction").iter_rows()
+    return answers[0], {(task, seed, index): (gold, answer) for task, seed, index, gold, answer in texts}
 
 
 def _config(folder: Path) -> dict[str, Any] | None:
     """What the run was told; None for one of lm-evaluation-harness, which has other keys."""
     is_harness = not (folder / RUN_FILE).exists() and any(
-        map(harness_results_files, find_run_folders([folder]))
+        map(harness_results_files, find_run_folders([folder]).runs)
     )
     return None if is_harness else read_run(folder).config
-
-
-def _mean(row: Answers, tasks: list[str]) -> float:
-    return float(np.mean([seed_values(row.outcomes[task]).mean() for task in tasks]))
 
 
 def _changes_table(changes: tuple[Change, ...]) -> Table:
@@ -147,17 +148,22 @@ def _tasks_table(first: Answers, second: Answers, shared: list[str], settings: C
     rows = [
         (
             Cell(task),
-            percent(_mean(first, [task])),
-            percent(_mean(second, [task])),
+            *map(percent, test.means),
             points(100 * test.difference),
             p_value(test.p_value),
             p_value(corrected),
         )
         for task, test, corrected in zip(shared, tests, adjusted, strict=True)
     ]
-    note = "Percent, mean over seeds. Paired permutation tests, Holm's correction over tasks."
+    note = (
+        "Percent, mean over the seeds that both have. Paired permutation tests, Holm's correction over tasks."
+    )
     columns = ("Task", "First", "Second", "Difference", "p", "p (Holm)")
     return Table("tasks", "Tasks", note, columns, tuple(rows))
+
+
+Said = Mapping[tuple[str, int, int], tuple[str, str]]
+"""(task, seed, place in the test file) -> gold answer and the run's answer, as texts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,24 +175,26 @@ class _Flip:
         task: its task.
         index: its place in the test file.
         winner: `first` or `second`, whichever is right.
-        texts: its gold answer and both runs' answers under the first of those seeds; dashes where only
-            right and wrong are known.
+        of: the first of those seeds in either run.
     """
 
     seeds: int
     task: str
     index: int
     winner: str
-    texts: tuple[str, str, str]
+    of: tuple[int, int]
 
 
-def flipped_table(first: Mapping[str, TaskOutcomes], second: Mapping[str, TaskOutcomes], limit: int) -> Table:
+def flipped_table(
+    first: Mapping[str, TaskOutcomes], second: Mapping[str, TaskOutcomes], limit: int, said: tuple[Said, Said]
+) -> Table:
     """Test examples that one run answers rightly and the other wrongly, most seeds first.
 
     Args:
         first: outcomes by task.
         second: outcomes by task.
         limit: rows at most.
+        said: the answers of both as texts.
     """
     flips = [flip for task, ours in first.items() if task in second for flip in _flips(ours, second[task])]
     flips.sort(key=lambda flip: (-flip.seeds, flip.task, flip.index, flip.winner))
@@ -195,7 +203,7 @@ def flipped_table(first: Mapping[str, TaskOutcomes], second: Mapping[str, TaskOu
     }
     rows = [
         (
-            *names(flip.task, flip.winner, *flip.texts),
+            *names(flip.task, flip.winner, *_texts(flip, said)),
             Cell(str(flip.index), flip.index),
             Cell(str(flip.seeds), flip.seeds),
         )
@@ -210,24 +218,27 @@ def flipped_table(first: Mapping[str, TaskOutcomes], second: Mapping[str, TaskOu
     return Table("flipped", "Flipped examples", note, columns, tuple(rows), 5)
 
 
+def _texts(flip: _Flip, said: tuple[Said, Said]) -> tuple[str, str, str]:
+    (gold, one), (_, other) = (
+        texts[flip.task, seed, flip.index] for texts, seed in zip(said, flip.of, strict=True)
+    )
+    return gold, one, other
+
+
 def _flips(ours: TaskOutcomes, theirs: TaskOutcomes) -> Iterator[_Flip]:
-    seeds = [seed for seed in ours.seeds if seed in theirs.seeds]
-    if not seeds or ours.gold.shape[1] != theirs.gold.shape[1]:
+    if ours.gold.shape[1] != theirs.gold.shape[1] or not share_seeds(ours, theirs):
         return
-    rows = [[outcome.seeds.index(seed) for seed in seeds] for outcome in (ours, theirs)]
-    gold, said = ours.gold[rows[0]], ours.prediction[rows[0]]
-    other_gold, other_said = theirs.gold[rows[1]], theirs.prediction[rows[1]]
-    right, other_right = gold == said, other_gold == other_said
+    rows = paired_seeds(ours, theirs)
+    right, other_right = (_right(one)[places] for one, places in zip((ours, theirs), rows, strict=True))
     for winner, mask in (("first", right & ~other_right), ("second", other_right & ~right)):
         for index in np.flatnonzero(mask.any(axis=0)).tolist():
-            seed = int(mask[:, index].argmax())
-            texts = (
-                ("–", "–", "–")
-                if ours.metric is Metric.ACCURACY  # its codes say only right and wrong
-                else (
-                    ours.labels[gold[seed, index]],
-                    ours.labels[said[seed, index]],
-                    theirs.labels[other_said[seed, index]],
-                )
-            )
-            yield _Flip(int(mask[:, index].sum()), ours.task, index, winner, texts)
+            place = int(mask[:, index].argmax())
+            of = ours.seeds[rows[0][place]], theirs.seeds[rows[1][place]]
+            yield _Flip(int(mask[:, index].sum()), ours.task, index, winner, of)
+
+
+def _right(one: TaskOutcomes) -> NDArray[np.bool_]:
+    """[seeds, n] whether each answer is right; a graded one is when it has the whole score."""
+    if one.metric.graded:
+        return np.asarray(one.labels, dtype=np.float64)[one.prediction] >= 1.0
+    return one.gold == one.prediction

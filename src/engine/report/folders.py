@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from metashot.base.errors import OutputError
 from metashot.engine.cells.folder import SUPERSEDED_FILE, Block, CellPlace, Contents, read_contents
 from metashot.engine.cells.record import SavedRun, read_run
 from metashot.engine.cells.results import REQUIRED, RESULTS_FILE, RUN_FILE, Result, is_unchecked
-from metashot.engine.report.harness_files import harness_results_files, read_harness_run
+from metashot.engine.report.harness_files import HarnessRun, harness_results_files, read_harness_folder
 from metashot.engine.tracking.tracker import flatten
 
 RESULT_SCHEMA: dict[str, Any] = {
@@ -32,7 +33,7 @@ RESULT_SCHEMA: dict[str, Any] = {
     "cut_inputs": pl.Int64,
     "cut_tokens": pl.Int64,
 }
-_LATER: dict[str, Any] = {field.name: field.default for field in fields(Result) if field.name not in REQUIRED}
+_LATER: dict[str, Any] = {one.name: one.default for one in fields(Result) if one.name not in REQUIRED}
 """Columns that older files lack, with what they stand for there."""
 PREDICTION_SCHEMA: dict[str, Any] = {
     "task": pl.String,
@@ -62,10 +63,12 @@ class Run:
     Attributes:
         folder: where it lies.
         config: the resolved config with dotted keys; empty when there is no `run.json`.
+        facts: what else the record says: `started`, `git_commit`, `dashboard`.
     """
 
     folder: Path
     config: dict[str, Any]
+    facts: dict[str, str] = field(default_factory=dict[str, str])
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,70 +80,116 @@ class RunOutputs:
         results: one row per usable cell.
         predictions: one row per test example of these cells.
         problems: sentences about what is missing, damaged or left out.
+        lost: whether the folder as a whole could not be used.
     """
 
     run: Run
     results: pl.DataFrame
     predictions: pl.DataFrame
     problems: tuple[str, ...]
+    lost: bool = False
 
 
-def find_run_folders(places: Sequence[Path]) -> list[Path]:
-    """Folders at or below `places` that hold results, or a record of a run that should hold some; sorted.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What lies at or below some places.
+
+    Attributes:
+        runs: folders that hold results, or a record of a run that should hold some; sorted.
+        closed: folders that cannot be looked into.
+    """
+
+    runs: tuple[Path, ...]
+    closed: tuple[Path, ...]
+
+
+def find_run_folders(places: Sequence[Path]) -> Found:
+    """Folders at or below `places`.
 
     Raises:
         OutputError: a place does not exist, or nothing was found in any of them.
     """
     found: set[Path] = set()
+    closed: set[Path] = set()
     for place in places:
         if not place.is_dir():
             raise OutputError("runs", f"no folder {str(place)!r}", "give output folders of runs")
-        found |= {path.parent for path in place.rglob(RESULTS_FILE)}
-        found |= {path.parent for path in place.rglob(RUN_FILE) if _expects_results(path.parent)}
-        found |= {path.parent for path in place.rglob("results_*.json") if harness_results_files(path.parent)}
+        for folder, names in _walked(place, closed):
+            own = RESULTS_FILE in names or (RUN_FILE in names and _expects_results(folder))
+            json_files = any(name.endswith(".json") for name in names)
+            if own or (json_files and harness_results_files(folder)):
+                found.add(folder)
     if not any((folder / RESULTS_FILE).is_file() or harness_results_files(folder) for folder in found):
         listed = ", ".join(map(str, places)) or "an empty list"
+        unread = f"; not readable: {', '.join(map(str, sorted(closed)))}" if closed else ""
+        bare = f"; without results: {', '.join(map(str, sorted(found)))}" if found else ""
         raise OutputError(
             "runs",
-            f"no results found ({RESULTS_FILE} is in none of: {listed})",
+            f"no results found ({RESULTS_FILE} is in none of: {listed}{unread}{bare})",
             "run stage=evaluate first, or name the folders of finished runs",
         )
-    return sorted(found)
+    return Found(tuple(sorted(found)), tuple(sorted(closed)))
+
+
+def _walked(place: Path, closed: set[Path]) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder at or below a place with the names of its files; those that cannot be listed go into `closed`."""
+
+    def refused(error: OSError) -> None:
+        if error.filename is not None and Path(error.filename).exists():
+            closed.add(Path(error.filename))
+
+    for folder, _, names in os.walk(place, onerror=refused):
+        yield Path(folder), names
 
 
 def _expects_results(folder: Path) -> bool:
+    """Whether a run should have left results here; a record that cannot be read does not say no."""
     try:
         return bool(read_run(folder).cells)
     except OutputError:
-        return False
+        return True
 
 
-def read_folder(folder: Path) -> RunOutputs:
-    """Read and check one output folder.
+def read_folder(folder: Path) -> tuple[RunOutputs, ...]:
+    """Read and check one output folder: our own run, runs of lm-evaluation-harness, or both.
 
     Raises:
         OutputError: a results file of another format version, or one that is no results file.
     """
-    if harness_files := harness_results_files(folder):
-        return _read_harness(folder, harness_files[-1])
-    contents = read_contents(folder)
+    own = (folder / RESULTS_FILE).exists() or (folder / RUN_FILE).exists()
+    parts = [_read_own(folder)] if own else []
     try:
+        harness = bool(harness_results_files(folder))
+        return (*parts, _harness_outputs(folder, read_harness_folder(folder))) if harness else tuple(parts)
+    except OSError as error:
+        return (*parts, _lost(folder, f"{folder}: cannot be read ({error.strerror})"))
+
+
+def _read_own(folder: Path) -> RunOutputs:
+    try:
+        contents = read_contents(folder)
         saved = read_run(folder) if (folder / RUN_FILE).exists() else None
+    except OSError as error:
+        return _lost(folder, f"{error.filename or folder}: cannot be read ({error.strerror})")
     except OutputError as error:
-        problem = f"{folder}: {RUN_FILE} is {error.problem}, so what was run is not known; left out of every figure."
-        return _outputs(Run(folder, {}), (), [problem])
+        if not error.where.endswith(RUN_FILE):
+            raise
+        return _lost(folder, f"{folder}: {RUN_FILE} is {error.problem}, so what was run is not known")
     usable, problems = _usable(contents, saved)
-    run = Run(folder, flatten(saved.config) if saved else {})
+    run = Run(
+        folder,
+        flatten(saved.config) if saved else {},
+        saved.facts if saved else {},
+    )
     return _outputs(run, usable, [f"{folder}: {problem}" for problem in problems])
 
 
-def _read_harness(folder: Path, newest: Path) -> RunOutputs:
-    """The newest run of lm-evaluation-harness in a folder."""
-    found = read_harness_run(newest)
-    problems = [
-        f"{newest}: task {task} has no samples beside it (run the harness with --log_samples); left out of every figure."
-        for task in found.without_samples
-    ]
+def _lost(folder: Path, fault: str) -> RunOutputs:
+    outputs = _outputs(Run(folder, {}), (), [f"{fault}; left out of every figure."])
+    return replace(outputs, lost=True)
+
+
+def _harness_outputs(folder: Path, found: HarnessRun) -> RunOutputs:
     rows = [{name: asdict(cell.result)[name] for name in RESULT_SCHEMA} for cell in found.cells]
     predictions = [
         {name: asdict(one)[name] for name in PREDICTION_SCHEMA}
@@ -151,7 +200,7 @@ def _read_harness(folder: Path, newest: Path) -> RunOutputs:
         Run(folder, {}),
         pl.DataFrame(rows, schema=RESULT_SCHEMA),
         pl.DataFrame(predictions, schema=PREDICTION_SCHEMA),
-        tuple(problems),
+        found.problems,
     )
 
 
@@ -205,8 +254,8 @@ def _outputs(run: Run, blocks: Sequence[Block], problems: Sequence[str]) -> RunO
 
 def replaced_note(folder: Path) -> str | None:
     """A sentence when an earlier command's results in this folder were replaced."""
-    path = folder / SUPERSEDED_FILE
-    if not path.is_file():
+    try:
+        count = (folder / SUPERSEDED_FILE).read_bytes().count(b"\n")
+    except OSError:  # mostly: there is none
         return None
-    count = path.read_bytes().count(b"\n")
     return f"{folder}: {count} results of earlier commands in this folder were replaced ({SUPERSEDED_FILE}); the last run's are used."

@@ -69,7 +69,7 @@ def comma_separated(table: Table) -> str:
     writer.writerow(
         part
         for name, number in zip(table.heads, numeric, strict=True)
-        for part in ((name, f"{name} (shown)") if number else (name,))
+        for part in map(_no_formula, (name, f"{name} (shown)") if number else (name,))
     )
     for row in table.rows:
         writer.writerow(

@@ -11,7 +11,7 @@ from scipy.stats import norm
 
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.statistics import TaskOutcomes, bootstrap_mean
-from metashot.engine.report.harness_files import GRADED, METHOD
+from metashot.engine.report.harness_files import GRADED, NORMALIZED, OWN_FILE, is_harness_method
 from metashot.engine.report.systems import Answers
 
 _NAMES = {Metric.ACCURACY: "acc", Metric.MACRO_F1: "f1", **{metric: name for name, metric in GRADED.items()}}
@@ -28,7 +28,7 @@ def harness_files(answers: Sequence[Answers], draws: int, level: float, seed: in
     """
     files: dict[str, str] = {}
     for row in answers:
-        if row.system.method == METHOD:
+        if is_harness_method(row.system.method):
             continue
         one = row.system
         name = re.sub(
@@ -37,20 +37,23 @@ def harness_files(answers: Sequence[Answers], draws: int, level: float, seed: in
             "-".join(filter(None, (one.setting, one.method, one.model, f"k{one.k}", one.extras))),
         )
         content = json.dumps(harness_results(row, draws, level, seed), indent=1)
-        files[f"lm_eval/{name}/results_metashot.json"] = content + "\n"
+        files[f"lm_eval/{name}/{OWN_FILE}"] = content + "\n"
     return files
 
 
 def harness_results(row: Answers, draws: int, level: float, seed: int) -> dict[str, Any]:
     """The content of one results file: values 0..1, means over seeds, with standard errors over seeds and examples."""
     system, tasks = row.system, list(row.outcomes)
+    names = {task: _name(row, row.outcomes[task].metric) for task in tasks}
     return {
-        "results": {task: _task_results(row.outcomes[task], draws, level, seed) for task in tasks},
+        "results": {
+            task: _task_results(row.outcomes[task], names[task], draws, level, seed) for task in tasks
+        },
         "group_subtasks": {task: [] for task in tasks},
         "configs": {task: {"task": task, "num_fewshot": system.k} for task in tasks},
         "versions": {task: "metashot" for task in tasks},
         "n-shot": {task: system.k for task in tasks},
-        "higher_is_better": {task: {_NAMES[row.outcomes[task].metric]: True} for task in tasks},
+        "higher_is_better": {task: {names[task]: True} for task in tasks},
         "n-samples": {
             task: {
                 "original": row.outcomes[task].gold.shape[1],
@@ -64,10 +67,15 @@ def harness_results(row: Answers, draws: int, level: float, seed: int) -> dict[s
     }
 
 
-def _task_results(outcome: TaskOutcomes, draws: int, level: float, seed: int) -> dict[str, Any]:
+def _name(row: Answers, metric: Metric) -> str:
+    """The harness's name of a metric; accuracy by score per character is another one than by the sum."""
+    by_length = row.runs and all(run.config.get("method.normalization") == "characters" for run in row.runs)
+    return NORMALIZED if metric is Metric.ACCURACY and by_length else _NAMES[metric]
+
+
+def _task_results(outcome: TaskOutcomes, name: str, draws: int, level: float, seed: int) -> dict[str, Any]:
     mean = bootstrap_mean([outcome], draws, level, seed).mean
     error = (mean.high - mean.low) / (2 * float(norm.ppf((1 + level) / 2)))
-    name = _NAMES[outcome.metric]
     return {
         "name": outcome.task,
         "alias": outcome.task,

@@ -66,7 +66,7 @@ def compare_pairs(
         tests += [
             PairTest(
                 setting, _name(better.system, several), _name(lesser.system, several), comparison, p,
-                _shared_cells(better, lesser), max(better.coverage.expected_cells, lesser.coverage.expected_cells),
+                comparison.n_cells, max(better.coverage.expected_cells, lesser.coverage.expected_cells),
             )
             for (better, lesser, comparison), p in zip(found, adjusted, strict=True)
         ]  # fmt: skip
@@ -107,17 +107,6 @@ def leaders(answers: Sequence[Answers], permutations: int, seed: int, alpha: flo
         found.add(best.system)
         found |= {row.system for row, p in zip(others, holm(p_values), strict=True) if p >= alpha}
     return found
-
-
-def _shared_cells(one: Answers, other: Answers) -> int:
-    """Cells that the test rests on; a system whose seeds change nothing shares every cell of the other."""
-    total = 0
-    for task, outcome in one.outcomes.items():
-        if task in other.outcomes:
-            mine, theirs = outcome.seeds, other.outcomes[task].seeds
-            both = len(set(mine) & set(theirs))
-            total += max(len(mine), len(theirs)) if 1 in (len(mine), len(theirs)) else both
-    return total
 
 
 def differ_in_one_respect(one: System, other: System) -> bool:

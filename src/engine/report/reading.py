@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 
-from metashot.base.errors import OutputError
+from metashot.base.errors import MetashotError, OutputError
 from metashot.engine.report.folders import Run, find_run_folders, read_folder, replaced_note
 from metashot.engine.sweeps.ledger import HEADER, JobState, Ledger
 
@@ -31,12 +31,14 @@ class Outputs:
         results: one row per (run, task, seed), columns of `results.jsonl`, `run` and `condition`.
         predictions: one row per test example, columns of `predictions.jsonl` and `run`.
         problems: sentences about what was found and left out.
+        lost: folders that could not be used at all.
     """
 
     runs: tuple[Run, ...]
     results: pl.DataFrame
     predictions: pl.DataFrame
     problems: tuple[str, ...]
+    lost: tuple[Path, ...] = ()
 
 
 def read_outputs(places: Sequence[Path], own: Path | None = None) -> Outputs:
@@ -49,9 +51,11 @@ def read_outputs(places: Sequence[Path], own: Path | None = None) -> Outputs:
     Raises:
         OutputError: nothing found, a file of another format version, or one that is no results file.
     """
-    folders = [read_folder(folder) for folder in find_run_folders(places)]
+    there = find_run_folders(places)
+    folders = [outputs for folder in there.runs for outputs in read_folder(folder)]
     runs = tuple(folder.run for folder in folders)
-    found = [problem for folder in folders for problem in folder.problems]
+    found = [f"{folder}: cannot be read; left out of every figure." for folder in there.closed]
+    found += [problem for folder in folders for problem in folder.problems]
     found += [note for run in runs if (note := replaced_note(run.folder))]
     results = pl.concat([_numbered(number, folder.results) for number, folder in enumerate(folders)])
     if results.is_empty():
@@ -61,7 +65,9 @@ def read_outputs(places: Sequence[Path], own: Path | None = None) -> Outputs:
     results = results.with_columns(conditions.gather(results["run"]).alias("condition"))
     predictions = pl.concat([_numbered(number, folder.predictions) for number, folder in enumerate(folders)])
     results, conflicts = _without_conflicts(results, runs)
-    return Outputs(runs, results, predictions, (*unfinished_sweeps(places, own), *conflicts, *found))
+    lost = (*there.closed, *(folder.run.folder for folder in folders if folder.lost))
+    problems = (*unfinished_sweeps(places, own), *conflicts, *found)
+    return Outputs(runs, results, predictions, problems, lost)
 
 
 def _numbered(number: int, frame: pl.DataFrame) -> pl.DataFrame:
@@ -73,7 +79,11 @@ def unfinished_sweeps(places: Sequence[Path], own: Path | None = None) -> list[s
     problems: list[str] = []
     for header in sorted({path for place in places for path in place.rglob(f"ledger/{HEADER}")}):
         folder = header.parent.parent
-        records = Ledger(folder).records()
+        try:
+            records = Ledger(folder).records()
+        except (MetashotError, OSError) as error:
+            problems.append(f"{folder}: which jobs of this sweep are finished cannot be seen: {error}.")
+            continue
         ended = (JobState.FINISHED, JobState.PRUNED)
         left = [r for r in records if r.state not in ended and not (own and r.folder == str(own))]
         if left:

@@ -17,7 +17,8 @@ from metashot.engine.metrics.statistics import (
     task_outcomes,
 )
 from metashot.engine.report.coverage import Coverage, coverage_of
-from metashot.engine.report.harness_files import METHOD as HARNESS_METHOD
+from metashot.engine.report.folders import Run
+from metashot.engine.report.harness_files import is_harness_method
 from metashot.engine.report.reading import SYSTEM, Outputs
 from metashot.engine.report.variants import with_variants
 
@@ -95,6 +96,7 @@ class Answers:
         expected: the target tasks of the setting, as far as they are known.
         figures: mean and worst over the tasks that are there, 0..1.
         coverage: how much of what the setting expects is there.
+        runs: the folders that its cells are from.
     """
 
     system: System
@@ -102,6 +104,7 @@ class Answers:
     expected: tuple[str, ...]
     figures: MeanAndWorst
     coverage: Coverage
+    runs: tuple[Run, ...] = ()
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -110,8 +113,8 @@ class Answers:
 
     @property
     def has_seeds(self) -> bool:
-        """Whether seeds change anything; without demonstrations they usually do not."""
-        return _seeds_matter(self.outcomes)
+        """Whether seeds decide anything; without demonstrations they usually do not."""
+        return _has_seeds(self.outcomes)
 
     @property
     def worst(self) -> Interval | None:
@@ -146,20 +149,22 @@ def collect_answers(
     )
     problems = _cut_inputs(kept)
     found: list[tuple[System, dict[str, TaskOutcomes]]] = []
+    folders: dict[System, tuple[Run, ...]] = {}
     for values, frame in joined.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
         system = System(*values)
         outcomes = _outcomes(system, frame, problems)
         if outcomes:
             found.append((system, outcomes))
+            folders[system] = tuple(outputs.runs[number] for number in frame["run"].unique().sort())
     answers: list[Answers] = []
     for setting in dict.fromkeys(system.setting for system, _ in found):
         rows = [row for row in found if row[0].setting == setting]
         expected = _expected(setting, rows, outputs, targets)
         for system, outcomes in rows:
             figures = bootstrap_mean(list(outcomes.values()), draws, level, seed)
-            seeded = _is_seeded(system, outcomes)
+            seeded = _wants_seeds(system, outcomes)
             coverage = coverage_of(outcomes, expected.tasks, expected.seeds, expected.sizes, seeded=seeded)
-            answers.append(Answers(system, outcomes, expected.tasks, figures, coverage))
+            answers.append(Answers(system, outcomes, expected.tasks, figures, coverage, folders[system]))
             if not coverage.complete:
                 problems.append(
                     f"{setting}, {system.title} ({system.model}): {coverage.cells} of {coverage.expected_cells} cells; "
@@ -188,7 +193,7 @@ def _expected(
     seeds = {
         int(seed)
         for system, outcomes in rows
-        if _is_seeded(system, outcomes)
+        if _wants_seeds(system, outcomes)
         for outcome in outcomes.values()
         for seed in outcome.seeds
     }
@@ -201,9 +206,9 @@ def _expected(
     return _Expected(tuple(targets(setting)) or tuple(sorted(asked | answered)), frozenset(seeds), sizes)
 
 
-def _is_seeded(system: System, outcomes: Mapping[str, TaskOutcomes]) -> bool:
+def _wants_seeds(system: System, outcomes: Mapping[str, TaskOutcomes]) -> bool:
     """Whether a system should have every demonstration seed; the harness has one draw of its own."""
-    return system.method != HARNESS_METHOD and (system.k > 0 or _seeds_matter(outcomes))
+    return not is_harness_method(system.method) and _has_seeds(outcomes)
 
 
 def _cut_inputs(results: pl.DataFrame) -> list[str]:
@@ -216,30 +221,38 @@ def _cut_inputs(results: pl.DataFrame) -> list[str]:
     ]
 
 
-def _seeds_matter(outcomes: Mapping[str, TaskOutcomes]) -> bool:
-    return any(
-        (outcome.prediction != outcome.prediction[0]).any() or (outcome.gold != outcome.gold[0]).any()
-        for outcome in outcomes.values()
-    )
+def _has_seeds(outcomes: Mapping[str, TaskOutcomes]) -> bool:
+    return any(outcome.seeded for outcome in outcomes.values())
+
+
+def _seeds_decide(k: int, rows: pl.DataFrame) -> bool:
+    """Whether the seed decides anything in the cells of a task: several seeds say it by their fingerprints, one by k."""
+    prints = rows.select("seed", "fingerprint").unique()
+    return prints["fingerprint"].n_unique() > 1 if prints["seed"].n_unique() > 1 else k > 0
 
 
 def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[str, TaskOutcomes]:
     outcomes: dict[str, TaskOutcomes] = {}
     for (task,), rows in frame.partition_by(["task"], maintain_order=True, as_dict=True).items():
         metric = Metric(rows["metric"][0])
-        columns = ("score", "score") if metric.graded else ("gold", "prediction")
-        by_seed: dict[int, tuple[list[str], list[str]]] = {
-            int(seed): (
-                part[columns[0]].cast(pl.String).to_list(),
-                part[columns[1]].cast(pl.String).to_list(),
-            )
+        by_seed = {
+            int(seed): _gold_and_answers(metric, part)
             for (seed,), part in rows.partition_by(["seed"], maintain_order=True, as_dict=True).items()
         }
         tests = {
             int(seed): str(digest) for seed, digest in rows.select("seed", "test_digest").unique().iter_rows()
         }
         try:
-            outcomes[str(task)] = task_outcomes(str(task), metric, by_seed, tests)
+            seeded = _seeds_decide(system.k, rows)
+            outcomes[str(task)] = task_outcomes(str(task), metric, by_seed, tests, seeded=seeded)
         except ValueError as error:
             problems.append(f"{system.setting}, {system.title}: {error}; left out of every figure.")
     return outcomes
+
+
+def _gold_and_answers(metric: Metric, rows: pl.DataFrame) -> tuple[list[str], list[str]]:
+    """The two columns that `task_outcomes` takes; where answers carry scores, these decide."""
+    if rows["score"].null_count():
+        return rows["gold"].to_list(), rows["prediction"].to_list()
+    scores = rows["score"].cast(pl.String).to_list()
+    return (["1.0"] * len(scores), scores) if metric is Metric.ACCURACY else (scores, scores)

@@ -31,7 +31,7 @@ from metashot.base.files import GONE, HeldFolder, fsync_file, fsync_folder, hold
 from metashot.base.json_text import digest_of, parse_json, read_json
 from metashot.engine.models.adapters import ADAPTER_WEIGHTS, is_adapter
 from metashot.engine.training.state_tree import join_tree, split_tree
-from metashot.engine.training.weight_output import weight_output_errors
+from metashot.engine.training.weight_output import share_as_folder, weight_output_errors
 
 if TYPE_CHECKING:
     import torch
@@ -122,6 +122,7 @@ class CheckpointStore:
                 if export is not None:
                     export(staging)
                 _write_parts(staging, target, weights, state, gather)
+                share_as_folder(staging)
                 self._write_manifest(staging, step, metric)
                 if held.is_gone:
                     raise OutputError(str(target), GONE, "run the same command again")

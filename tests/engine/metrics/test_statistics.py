@@ -1,6 +1,7 @@
 """Bootstrap against closed forms, permutation test against its exact distribution, Holm by hand."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metashot.engine.metrics.classification import Metric, macro_f1
-from metashot.engine.metrics.permutation import observed_difference, paired_permutation_test
+from metashot.engine.metrics.permutation import paired_permutation_test
 from metashot.engine.metrics.statistics import (
     bootstrap_mean,
     holm,
@@ -182,12 +183,31 @@ def test_the_sampled_p_value_is_uniform_under_the_null():
     assert np.mean(p_values) == pytest.approx(0.5, abs=0.08)
 
 
-def test_a_one_seed_method_is_paired_with_every_seed():
+def test_a_method_whose_seeds_decide_nothing_is_paired_with_every_seed():
     gold = list("aabb")
     zero, shots = label_task("t", gold, list("aaaa")), label_task("t", gold, list("aabb"), list("abab"))
-    result = paired_permutation_test([shots], [zero])
+    result = paired_permutation_test([shots], [replace(zero, seeded=False)])
     assert result.difference == pytest.approx((1 + macro_f1(gold, list("abab"))) / 2 - 1 / 3)
-    assert observed_difference([shots], [zero]) == {"t": pytest.approx(result.difference)}
+    assert (result.n_cells, result.means[0] - result.means[1]) == (2, pytest.approx(result.difference))
+
+
+def test_a_few_shot_method_with_one_finished_seed_is_paired_with_that_seed_only():
+    """Seed 100: half right in both, seed 13 (which the first lacks) 1 of 10. Over the shared cell they are equal."""
+    half, tenth = [1] * 5 + [0] * 5, [1] + [0] * 9
+    one = replace(accuracy_task("t", [half]), seeds=(100,))
+    two = replace(accuracy_task("t", [half, tenth]), seeds=(100, 13))
+    result = paired_permutation_test([one], [two])
+    assert (result.difference, result.means, result.n_cells) == (0.0, (0.5, 0.5), 1)
+    with pytest.raises(ValueError, match=r"no seed in common \(\(100,\) and \(13,\)\)"):
+        paired_permutation_test([one], [replace(one, seeds=(13,))])
+
+
+def test_a_task_without_a_common_seed_is_no_part_of_the_difference():
+    pairs = [("both", (1,), (1,)), ("apart", (1,), (2,))]
+    first = [replace(accuracy_task(task, [[1, 1]]), seeds=seeds) for task, seeds, _ in pairs]
+    second = [replace(accuracy_task(task, [[0, 1]]), seeds=seeds) for task, _, seeds in pairs]
+    result = paired_permutation_test(first, second)
+    assert (result.n_tasks, result.n_cells, result.difference) == (1, 1, 0.5)
 
 
 def test_no_common_task_or_seed_is_refused():

@@ -62,14 +62,17 @@ def test_flipped_examples_by_hand(metric):
     gold = ["a", "a", "b"]
     first = {"t": task_outcomes("t", metric, {s: (gold, ["a", "a", "a"]) for s in (1, 2)})}
     second = {"t": task_outcomes("t", metric, {1: (gold, ["a", "b", "b"]), 2: (gold, ["a", "b", "a"])})}
-    table = flipped_table(first, second, 10)
-    texts = [["a", "a", "b"], ["b", "a", "b"]] if metric is Metric.MACRO_F1 else [["–"] * 3] * 2
+    said = tuple(
+        {("t", seed, i): (gold[i], answer) for seed in (1, 2) for i, answer in enumerate(answers[seed])}
+        for answers in ({1: "aaa", 2: "aaa"}, {1: "abb", 2: "aba"})
+    )
+    table = flipped_table(first, second, 10, said)
     assert [[cell.text for cell in row] for row in table.rows] == [
-        ["t", "first", *texts[0], "1", "2"],
-        ["t", "second", *texts[1], "2", "1"],
+        ["t", "first", "a", "a", "b", "1", "2"],
+        ["t", "second", "b", "a", "b", "2", "1"],
     ]
     assert table.note.startswith("2 answers are right in the first run only, 1 in the second only")
-    assert len(flipped_table(first, second, 1).rows) == 1
+    assert len(flipped_table(first, second, 1, said).rows) == 1
 
 
 def test_runs_without_a_common_task_are_refused(tmp_path, made, written):
