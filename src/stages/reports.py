@@ -25,10 +25,10 @@ def report_stage(run: RunContext) -> None:
     for path in outcome.files:
         if path.suffix == ".html":
             run.tracker.artifact("report", "report", path)
-    if outcome.lost:
-        more = f" and {len(outcome.lost) - 1} more" if len(outcome.lost) > 1 else ""
+    lost = list(map(str, outcome.lost))
+    if lost:
         raise OutputError(
-            f"{outcome.lost[0]}{more}",
+            lost[0] + (f" and {len(lost) - 1} more" if len(lost) > 1 else ""),
             "cannot be read or is damaged; the report is of the other runs",
             "mend it (see Problems in the report), or name the runs without it",
         )

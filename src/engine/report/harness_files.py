@@ -148,9 +148,9 @@ def read_harness_run(path: Path) -> HarnessRun:
 
 
 def _model_name(content: Mapping[str, Any]) -> str:
-    arguments = content["config"].get("model_args") or {}
+    arguments: Any = content["config"].get("model_args") or {}
     if isinstance(arguments, str):
-        arguments = dict(part.partition("=")[::2] for part in arguments.split(","))
+        arguments = {key: value for key, _, value in (part.partition("=") for part in arguments.split(","))}
     given = arguments.get("pretrained") if isinstance(arguments, dict) else None
     return Path(str(given or content.get("model_name") or content["config"].get("model", "model"))).name
 
@@ -218,7 +218,7 @@ def _disagreement(cell: FinishedCell, said: tuple[str, str], content: Mapping[st
     n = stated.get("effective") if isinstance(stated, dict) else None
     if isinstance(n, int) and n != one.n:
         return f"holds {one.n} samples of task {one.task}, the results file states {n}"
-    value = ((content.get("results") or {}).get(one.task) or {}).get(f"{name},{filter_}")
+    value: Any = ((content.get("results") or {}).get(one.task) or {}).get(f"{name},{filter_}")
     if _is_number(value) and not math.isclose(value, one.value, rel_tol=0, abs_tol=_SLACK):
         return f"the samples of task {one.task} give {name} {100 * one.value:.1f}, the results file states {100 * value:.1f}"
     return ""

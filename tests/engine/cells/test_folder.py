@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from metashot.base.errors import OutputError
+from metashot.engine.cells import folder as folder_module
 from metashot.engine.cells.folder import SUPERSEDED_FILE, RunFolder, read_contents
 from metashot.engine.cells.results import (
     PREDICTIONS_FILE,
@@ -16,6 +17,7 @@ from metashot.engine.cells.results import (
     FinishedCell,
     Prediction,
     Result,
+    checked_row,
 )
 from metashot.engine.cells.store import ResultStore
 
@@ -135,3 +137,31 @@ def test_rows_of_metashot_0_1_are_read_as_they_were_written(tmp_path):
     assert [block.place for block in contents.blocks] == list(EXPECTED)
     assert not any(block.fault for block in contents.blocks)
     assert RunFolder(tmp_path).results() == [replace(c.result, format=1) for c in CELLS]
+
+
+def test_adding_a_cell_reads_what_is_new_and_not_what_stands_there(tmp_path, monkeypatch):
+    """Lines that are parsed while n cells are added: n, not n * n / 2."""
+    parsed = []
+    monkeypatch.setattr(folder_module, "checked_row", lambda line: parsed.append(line) or checked_row(line))
+    folder = RunFolder(tmp_path)
+    for seed in range(50):
+        folder.add(cell(seed=seed))
+    assert len(parsed) <= 50
+    assert len(folder.results()) == 50
+
+
+def test_cells_that_another_process_adds_meanwhile_are_seen(tmp_path):
+    """Also when it replaces one, and so writes the files anew."""
+    ours, theirs = RunFolder(tmp_path), RunFolder(tmp_path)
+    ours.add(cell(seed=1))
+    theirs.add(cell(seed=2))
+    ours.add(cell(seed=2))
+    theirs.add(cell(seed=1, salt="changed"))
+    ours.add(cell(seed=1, salt="changed"))
+    ours.add(cell(seed=3))
+    assert sorted((r.seed, r.fingerprint) for r in ours.results()) == [
+        (1, "t1changed"),
+        (2, "t2a"),
+        (3, "t3a"),
+    ]
+    assert len((tmp_path / RESULTS_FILE).read_text().splitlines()) == 3

@@ -121,9 +121,15 @@ def test_named_filters_and_normalized_accuracy_are_systems_of_their_own(tmp_path
     ]  # fmt: skip
     stated = {"exact_match,strict-match": 0.0, "exact_match,flexible-extract": 0.75}
     write(tmp_path / "g", "g", answers, {"output_type": "generate_until"}, stated)
-    assert values(tmp_path / "g") == {("lm_eval (strict-match)", "g"): 0.0, ("lm_eval (flexible-extract)", "g"): 0.75}
+    assert values(tmp_path / "g") == {
+        ("lm_eval (strict-match)", "g"): 0.0,
+        ("lm_eval (flexible-extract)", "g"): 0.75,
+    }
     # -2 over "o1" (2 characters) against -3 over "a long one" (10): the sum takes the first, per character the second.
-    one = choice_sample(0, True, acc=0.0, acc_norm=1.0) | {"target": "1", "filtered_resps": [["-2", ""], ["-3", ""]]}
+    one = choice_sample(0, True, acc=0.0, acc_norm=1.0) | {
+        "target": "1",
+        "filtered_resps": [["-2", ""], ["-3", ""]],
+    }
     one["arguments"]["gen_args_1"]["arg_1"] = " a long one"
     write(tmp_path / "n", "n", [one], results={"acc,none": 0.0, "acc_norm,none": 1.0})
     assert values(tmp_path / "n") == {("lm_eval", "n"): 0.0, ("lm_eval (acc_norm)", "n"): 1.0}
@@ -142,7 +148,10 @@ def test_harness_files_in_a_runs_folder_do_not_hide_its_rows(tmp_path, made, wri
     written(tmp_path, [made("mood", 13, 1.0)])
     write(tmp_path, "t", SAMPLES)
     outputs = read_outputs([tmp_path])
-    assert sorted(outputs.results.select("method", "task").iter_rows()) == [("direct", "mood"), ("lm_eval", "t")]
+    assert sorted(outputs.results.select("method", "task").iter_rows()) == [
+        ("direct", "mood"),
+        ("lm_eval", "t"),
+    ]
 
 
 @pytest.mark.parametrize(("rule", "name"), [("characters", "acc_norm"), ("sum", "acc")])

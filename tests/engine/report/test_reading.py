@@ -1,17 +1,26 @@
 """Reading output folders: what is found, what is refused, and what is left out by name."""
 
+import csv
+import io
 import json
+import os
 import re
+from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import polars as pl
 import pytest
+from rich.console import Console
 
 from metashot.base.errors import OutputError
 from metashot.base.json_text import sealed
+from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.folders import Run
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.report.variants import variant_names, with_variants
+from metashot.stages.command import main
 
 
 def test_folders_are_found_below_a_root(demo_runs):
@@ -188,3 +197,67 @@ def test_rows_of_an_earlier_version_are_read_by_what_they_say(tmp_path, made):
     text = "".join(json.dumps(asdict(prediction)) + "\n" for prediction in predictions)
     (tmp_path / "predictions.jsonl").write_text(text)
     assert found(tmp_path) == (1, ())
+
+
+@contextmanager
+def not_allowed(path):
+    """Nothing may be done with `path`; root, to whom nothing is forbidden, reads as another user meanwhile."""
+    mode = path.stat().st_mode
+    path.chmod(0)
+    if os.getuid() == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if os.getuid() == 0:
+            os.seteuid(0)
+        path.chmod(mode)
+
+
+@pytest.mark.parametrize("name", ["", "results.jsonl", "predictions.jsonl", "run.json"])
+def test_what_this_user_may_not_read_is_named_and_the_rest_is_reported(made, written, name):
+    with TemporaryDirectory() as place:  # pytest's own folders are closed to other users
+        root = Path(place)
+        root.chmod(0o755)
+        written(root / "other", [made("weather", 13, 1.0)])
+        closed = written(root / "closed", [made("mood", 13, 1.0)])
+        read_outputs([root])  # imports what reading needs
+        with not_allowed(closed / name):
+            outputs = read_outputs([root])
+        assert outputs.lost == (closed,)
+        assert any(str(closed) in problem and "left out" in problem for problem in outputs.problems)
+        assert outputs.results["task"].to_list() == ["weather"]
+
+
+def test_a_folder_whose_results_are_gone_and_whose_record_is_damaged_is_named(recorded, made, written):
+    written(recorded.parent / "other", [made("weather", 13, 1.0)])
+    (recorded / "results.jsonl").unlink()
+    (recorded / "run.json").write_text("{")
+    outputs = read_outputs([recorded.parent])
+    assert outputs.lost == (recorded,)
+    assert any(str(recorded) in problem and "run.json is damaged" in problem for problem in outputs.problems)
+
+
+def test_a_report_that_lacks_a_folder_does_not_end_well(recorded, made, written, monkeypatch, capsys):
+    """The command: the rest is written, the folder is named, and the status is 2."""
+    written(recorded.parent / "other", [made("weather", 13, 1.0)])
+    (recorded / "run.json").write_text("{")
+    out = recorded.parent.parent / "out"
+    words = ["stage=report", f"runs=[{recorded.parent}]", "report.draws=5", "report.permutations=5"]
+    words += ["report.formats=[markdown]", f"hydra.run.dir={out}", f"results_root={out}"]
+    monkeypatch.setattr("sys.argv", ["run.py", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert capsys.readouterr().err.startswith(f"error: {recorded}: cannot be read or is damaged")
+    assert "weather" in (out / "report.md").read_text()
+
+
+def test_the_names_in_a_csv_files_header_are_no_formulas(made, written, tmp_path):
+    written(tmp_path / "a", [made("mood", 13, 1.0, method="=1+1")])
+    written(tmp_path / "b", [made("mood", 13, 1.0, method="@x", model="+y")])
+    settings = ReportSettings((tmp_path,), tmp_path / "out", draws=5, permutations=5, formats=("csv",))
+    outcome = write_report(settings, Console(file=io.StringIO()))
+    cells = [cell for path in outcome.files for row in csv.reader(path.open()) for cell in row]
+    assert {cell for cell in cells if "=1+1" in cell} >= {"'=1+1", "'=1+1, k=16 (tiny)"}
+    assert [cell for cell in cells if cell[:1] in "=+@" and cell] == []

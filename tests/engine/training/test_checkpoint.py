@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 from pathlib import Path
@@ -11,8 +12,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.torch import save_file
 
 from metashot.base.errors import CheckpointError, OutputError
+from metashot.engine.models.exports import exporting
 from metashot.engine.training.checkpoint import CheckpointStore, checkpoint_folders, read_checkpoint, verify
 from metashot.engine.training.randomness import capture_rng, restore_rng, seed_everything
 from metashot.engine.training.state_tree import join_tree, split_tree
@@ -138,3 +141,20 @@ def test_random_generators_continue_where_they_were() -> None:
     seed_everything(6)
     restore_rng(join_tree(tensors, values))
     assert ahead == (random.random(), np.random.normal(), torch.randn(3).tolist(), random.gauss(0, 1))  # noqa: NPY002
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o007, 0o660)])
+def test_who_may_read_a_checkpoint_and_an_export_is_for_the_umask_to_say(
+    tmp_path: Path, umask: int, mode: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        folder = save(tmp_path / "run")
+        with exporting(tmp_path / "export") as made:
+            save_file(WEIGHTS, made / "model.safetensors")
+    finally:
+        os.umask(before)
+    files = [*folder.iterdir(), *(tmp_path / "export").iterdir()]
+    assert {path.name: oct(path.stat().st_mode & 0o777) for path in files} == {
+        path.name: oct(mode) for path in files
+    }
