@@ -14,7 +14,7 @@ test: $(VENV)/dev.done
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(VENV)/dev.done
-	$(BIN)/python -m pytest -q -m slow
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
 
 check: $(VENV)/dev.done
 	$(BIN)/ruff check .

@@ -9,12 +9,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from metashot.data.task import Example, TaskData, TaskType
 from metashot.engine.metrics.rules import Lengths, Normalization
+from metashot.engine.scoring.request import Request
 from metashot.engine.tracking.tracker import NoTracker, RunLabel
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Objective
@@ -86,10 +88,10 @@ class UniformScorer:
         scale: nats of a token are `scale * log(vocabulary)`.
     """
 
-    def __init__(self, model: torch.nn.Module, scale: float = 1.0) -> None:
+    def __init__(self, model: Any, scale: float = 1.0) -> None:
         self.nats = scale * math.log(model.config.vocab_size)
 
-    def score(self, requests: Sequence[object], on_progress: object = None) -> list[torch.Tensor]:
+    def score(self, requests: Sequence[Request], on_progress: object = None) -> list[torch.Tensor]:
         """Per request the log-probabilities of its scored tokens, in nats."""
         return [torch.full((request.scored,), -self.nats) for request in requests]
 

@@ -13,6 +13,7 @@ earlier row of that task and number of shots.
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
 import subprocess
@@ -33,20 +34,16 @@ def work(
     Seconds for all documents, peak memory, which documents are right by either metric, and log-likelihoods.
     """
     import torch
-    from lm_eval.evaluator_utils import get_sample_size  # noqa: F401  fails early on another version
+    from lm_eval.api.registry import get_model
     from lm_eval.tasks import TaskManager
 
-    import metashot.harness  # noqa: F401  registers the model
-
+    importlib.import_module("metashot.harness")  # registers the model
     torch.set_num_threads(1)
-    from lm_eval.api.registry import get_model
-
-    language_model: Any = get_model(model)(
-        pretrained=pretrained, dtype="float32", device="cpu", batch_size=batch_size
-    )
+    make: Any = get_model(model)
+    language_model = make(pretrained=pretrained, dtype="float32", device="cpu", batch_size=batch_size)
     manager = TaskManager(include_path=str(folder), include_defaults=False)
     for name in names:
-        task = manager.load([name])["tasks"][name]
+        task: Any = manager.load([name])["tasks"][name]
         task.set_config("num_fewshot", shots)
         task.set_fewshot_seed(1234)
         task.build_all_requests(rank=0, world_size=1)
@@ -95,12 +92,12 @@ def run(
     return {row["task"]: row for row in rows}
 
 
-def embedded_model(folder: Path) -> str:
-    """SmolLM2-135M as a model folder, which both models read alike."""
+def model_folder(name: str, folder: Path) -> str:
+    """The model as a folder, which both models read alike."""
     from metashot.engine.models.loading import load_model
     from metashot.engine.models.sources import named_model
 
-    loaded = load_model(named_model("smollm2_135m"))
+    loaded = load_model(named_model(name))
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     return str(folder)
@@ -120,6 +117,7 @@ def main() -> None:
     )
     parser.add_argument("--hf-documents", type=int, help="that `hf` runs; all otherwise")
     parser.add_argument("--output", type=Path, default=HERE / "results.json")
+    parser.add_argument("--model", default="smollm2_135m")
     parser.add_argument("--worker")
     parser.add_argument("--folder", type=Path)
     parser.add_argument("--names", nargs="+")
@@ -138,7 +136,7 @@ def main() -> None:
         folder = Path(place)
         names = write_tasks(folder, given.shared if given.shared.is_dir() else None, given.documents)
         names = [name for name in names if given.tasks is None or name in given.tasks]
-        pretrained = embedded_model(folder / "model")
+        pretrained = model_folder(given.model, folder / "model")
         print(
             f"{'task':24} {'k':>3} {'hf s':>8} {'(batch)':>8} {'ours s':>8} {'ratio':>6} {'largest difference':>18} same metrics"
         )

@@ -45,7 +45,8 @@ def write_tasks(folder: Path, shared: Path | None, documents: int) -> list[str]:
     names: list[str] = []
     for name, shape in SHAPES.items():
         names += _write(folder, name, *_generated(shape, documents))
-    for task in ("ag_news", "codah") if shared is not None else ():
+    for task in ("ag_news", "codah") if shared else ():
+        assert shared
         names += _write(folder, task, *_real(shared / "metaicl" / task, documents))
     return names
 

@@ -171,7 +171,7 @@ def best_lm_eval(cell: Cell, arguments: argparse.Namespace) -> int:
 
 def parse() -> argparse.Namespace:
     """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--scorers", default="engine,plain,original,lm_eval,engine_bf16")
     parser.add_argument("--methods", default="direct,channel")
     parser.add_argument("--options", default="2,4,14")
@@ -205,7 +205,8 @@ def main() -> None:
         if any(name.startswith(package) for name in names) and importlib.util.find_spec(package) is None:
             console.print(f"{package} is not installed: skipped (pip install '{install}')")
             names = [name for name in names if not name.startswith(package)]
-    lengths = [tuple(map(int, pair.split(":"))) for pair in arguments.option_tokens.split(",")]
+    pairs = [pair.split(":") for pair in arguments.option_tokens.split(",")]
+    lengths = [(int(shortest), int(longest)) for shortest, longest in pairs]
     cells = [
         Cell(method, options, arguments.k, arguments.inputs, lengths[min(index, len(lengths) - 1)])
         for method in arguments.methods.split(",")
@@ -217,7 +218,7 @@ def main() -> None:
         scorer = next((kind for kind in SHARING if name.startswith(kind)), name)
         dtype = "bfloat16" if name.endswith("_bf16") else "float32"
         checkout = arguments.other.resolve() if name == "engine_other" else CHECKOUT
-        size = sizes.get(name, arguments.batch_size)
+        size = sizes[name] if name in sizes else arguments.batch_size
         workers[name] = Worker.start(name, scorer, arguments.model, dtype, arguments.threads, size, checkout)
     rows: list[dict[str, Any]] = []
     for cell in cells:

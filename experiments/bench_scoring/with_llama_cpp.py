@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import gguf
-import llama_cpp
+import llama_cpp  # pyright: ignore[reportMissingImports]
 import numpy as np
 import torch
 from gguf.quants import dequantize, quantize
@@ -122,7 +122,7 @@ def _computed_depth(trie: TokenTrie, leaf: int, start: int) -> int:
     return int(trie.depths[row]) + 1 if row >= 0 else 0
 
 
-@llama_cpp.llama_log_callback
+@llama_cpp.llama_log_callback  # pyright: ignore[reportUntypedFunctionDecorator]
 def _SILENT(level: int, text: bytes, data: Any) -> None:
     del level, text, data
 

@@ -102,11 +102,12 @@ def lm_eval_scorer(model: Any, batch_size: int) -> Score:
     """lm-evaluation-harness on token ids; it gives sums, so each score is one sum."""
     logging.disable(logging.WARNING)
     from lm_eval.models.huggingface import HFLM
-    from transformers import GPT2TokenizerFast  # never used: requests are token ids
+    from transformers import GPT2Tokenizer
 
-    tokenizer = GPT2TokenizerFast(vocab={"<|endoftext|>": 0}, merges=[])
+    make: Any = HFLM
+    tokenizer = GPT2Tokenizer(vocab={"<|endoftext|>": 0}, merges=[])  # never used: requests are token ids
     with contextlib.redirect_stdout(io.StringIO()):
-        harness = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
+        harness = make(pretrained=model, tokenizer=tokenizer, batch_size=batch_size, backend="causal")
 
     @torch.inference_mode()
     def score(requests: list[Request], cell: Cell) -> list[Tensor]:
@@ -166,7 +167,9 @@ def main() -> None:
     print(json.dumps({"ready": name}), file=answers, flush=True)
     for line in sys.stdin:
         command = json.loads(line)
-        cell = Cell(**{**command["cell"], "option_tokens": tuple(command["cell"]["option_tokens"])})
+        given: dict[str, Any] = command["cell"]
+        given["option_tokens"] = tuple(given["option_tokens"])
+        cell = Cell(**given)
         if command.get("task"):
             requests = real(
                 Path(command["folder"]), command["task"], cell.method, cell.k, cell.inputs, tokenizer
@@ -184,7 +187,8 @@ def main() -> None:
         scores = score(part, cell)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
         scale = len(requests) / len(part)
-        reply = {
+        sums = [float(one.sum()) for one in scores]
+        reply: dict[str, Any] = {
             "wall_seconds": wall * scale,
             "cpu_seconds": cpu * scale,
             "peak_bytes": memory_bytes("VmHWM") - before,
@@ -195,10 +199,10 @@ def main() -> None:
             "flops_unique": plan.flops_unique(model.config),
             "wall_rate": rate[0],
             "cpu_rate": rate[1],
-            "sums": [float(s.sum()) for s in scores],
-            "means": [float(s.sum()) / max(r.scored, 1) for s, r in zip(scores, part, strict=True)],
+            "sums": sums,
+            "means": [total / max(r.scored, 1) for total, r in zip(sums, part, strict=True)],
         }
-        assert all(math.isfinite(value) for value in reply["sums"])
+        assert all(math.isfinite(value) for value in sums)
         print(json.dumps(reply), file=answers, flush=True)
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,7 +90,8 @@ def _decoder() -> GPT2LMHeadModel:
 
 def _t5(size: str) -> T5ForConditionalGeneration:
     width, head, inner, layers, heads = T5_SIZES[size]
-    config = T5Config(
+    make: Any = T5Config
+    config = make(
         vocab_size=32128, d_model=width, d_kv=head, d_ff=inner, num_layers=layers, num_heads=heads,
         decoder_start_token_id=0, pad_token_id=0, eos_token_id=1, dropout_rate=0.1,
     )  # fmt: skip

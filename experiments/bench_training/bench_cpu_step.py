@@ -108,11 +108,12 @@ def compare(layers: int, rows: int, tokens: int, repeats: int) -> dict[str, dict
 
 
 def main() -> None:
-    """Print a table, and write `cpu_step.json`."""
+    """Print a table, and write it as JSON."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, value in (("layers", 4), ("rows", 2), ("repeats", 3)):
         parser.add_argument(f"--{name}", type=int, default=value)
     parser.add_argument("--tokens", type=int, nargs="+", default=[512, 1024])
+    parser.add_argument("--output", type=Path, default=Path(__file__).parent / "cpu_step.json")
     options = parser.parse_args()
     torch.set_num_threads(1)
     results = {
@@ -125,7 +126,7 @@ def main() -> None:
         print(title)
         for name, row in variants.items():
             print(f"  {name:40}", ", ".join(f"{key} {value}" for key, value in row.items()))
-    (Path(__file__).parent / "cpu_step.json").write_text(json.dumps(results, indent=2) + "\n")
+    options.output.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,7 +26,8 @@ def make_step(
 ) -> Callable[[], None]:
     """Forward and backward of one batch."""
     torch.manual_seed(0)
-    config = LlamaConfig(
+    make: Any = LlamaConfig
+    config = make(
         vocab_size=49152, hidden_size=576, intermediate_size=1536, num_hidden_layers=layers, num_attention_heads=9,
         num_key_value_heads=3, tie_word_embeddings=True, attn_implementation=kernel,
     )  # fmt: skip

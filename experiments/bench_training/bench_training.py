@@ -1,6 +1,6 @@
 """Benchmarks of meta-training against a baseline in the released style, side by side and interleaved in one run.
 
-    python experiments/bench_training/bench_training.py [--quick] [--output results.json]
+    python experiments/bench_training/bench_training.py [--quick | --smoke] [--output results.json]
 
 Baseline: every sequence padded to 1024 tokens and run alone, full logits, unfused AdamW; all episodes tokenized and
 materialized before the first step, every demonstration tokenized again for each sequence that it stands in.
@@ -26,7 +26,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 from metashot.data.rows.episodes import EpisodeSampler
 from metashot.data.task import Example
-from metashot.engine.models.sources import EmbeddedModel
+from metashot.engine.models.sources import named_model
 from metashot.engine.training.config import OptimizerConfig
 from metashot.engine.training.optimizers import build_optimizer, optimizer_state_bytes
 from metashot.icl.learning.collate import Batching, collate
@@ -228,21 +228,28 @@ def main() -> None:
     """Run all, print a table, and write JSON when asked."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="smaller sizes, fewer repeats")
+    parser.add_argument(
+        "--smoke", action="store_true", help="that it runs, in seconds; its figures say nothing"
+    )
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--output", type=Path)
     options = parser.parse_args()
-    quick = options.quick
-    tokenizer = EmbeddedModel("smollm2_135m").read_tokenizer()
-    repeats = 2 if quick else 3
-    layers = options.layers
+    quick, smoke = options.quick or options.smoke, options.smoke
+    tokenizer = named_model("smollm2_135m").read_tokenizer()
+    repeats = 1 if smoke else 2 if quick else 3
+    layers, batch = (1, 2) if smoke else (options.layers, 8)
     benchmarks: dict[str, Callable[[], dict[str, float]]] = {
         "step, batch 1, ~580 tokens": lambda: bench_steps(tokenizer, layers, 11, 1, repeats + 1),
-        "step, batch 8, ~580 tokens": lambda: bench_steps(tokenizer, layers, 11, 8, repeats),
-        "step, batch 8, ~200 tokens": lambda: bench_steps(tokenizer, layers, 3, 8, repeats),
-        "optimizer step": lambda: bench_optimizer(layers, 5),
-        "preparation per sequence": lambda: bench_preparation(tokenizer, 512 if quick else 4096),
-        "time to first step": lambda: bench_first_step(tokenizer, 20, 16384, 16),
-        "pipeline memory over steps": lambda: bench_memory(tokenizer, 300 if quick else 1000),
+        f"step, batch {batch}, ~580 tokens": lambda: bench_steps(tokenizer, layers, 11, batch, repeats),
+        f"step, batch {batch}, ~200 tokens": lambda: bench_steps(tokenizer, layers, 3, batch, repeats),
+        "optimizer step": lambda: bench_optimizer(layers, repeats if smoke else 5),
+        "preparation per sequence": lambda: bench_preparation(
+            tokenizer, 128 if smoke else 512 if quick else 4096
+        ),
+        "time to first step": lambda: bench_first_step(tokenizer, 20, 64 if smoke else 16384, 16),
+        "pipeline memory over steps": lambda: bench_memory(
+            tokenizer, 10 if smoke else 300 if quick else 1000
+        ),
     }
     results: dict[str, dict[str, float]] = {}
     for name, benchmark in benchmarks.items():

@@ -99,9 +99,8 @@ def settings_for(method: Method, seed: int, sizes: Sizes) -> MetaTrainSettings:
 
 def evaluate(model: LanguageModel, method: Method, source: SyntheticSource, k: int, seed: int) -> float:
     """Mean accuracy over the target tasks, 0..1."""
-    shots = method.shots(k)
-    held_out = HeldOutConfig(seeds=(seed,), test_examples=source.test_size)
-    cells = load_held_out(source, source.testing_tasks(), held_out, shots)
+    held_out = HeldOutConfig(k=k, seeds=(seed,), test_examples=source.test_size)
+    cells = load_held_out(source, source.testing_tasks(), held_out, method)
     prompt = BoundPrompt(MetaiclFrame(method.objective, Layout.NEWLINE))
     rules = PromptRules(method, prompt, Truncation.SHARED, LIMITS, model.context_length)
     return held_out_metrics(model, cells, rules, lambda network: PlainScorer(network, 64))["accuracy"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -105,13 +106,14 @@ def new_model(size: BackboneSize, vectors: Tensor, seed: int) -> GPT2LMHeadModel
             )
         )  # fmt: skip
         with torch.no_grad():
-            for block in model.transformer.h:
+            transformer: Any = model.transformer
+            for block in transformer.h:
                 weight = block.attn.c_attn.weight
                 weight[:, :width] = weight[:, width : 2 * width] = torch.eye(width)
                 weight[:, 2 * width :] = torch.randn(width, width) / width**0.5
                 block.attn.c_proj.weight.copy_(0.5 * torch.randn(width, width) / width**0.5)
-            model.transformer.wpe.weight.normal_(0, 0.03)
-            model.get_input_embeddings().weight.copy_(vectors)
+            transformer.wpe.weight.normal_(0, 0.03)
+            transformer.wte.weight.copy_(vectors)
     return model
 
 
@@ -187,6 +189,6 @@ def abilities(model: GPT2LMHeadModel, count: int = 500) -> dict[str, float]:
                     with torch.no_grad():
                         logits = model(torch.from_numpy(rows)).logits[:, -1, [INDEX[word] for word in words]]
                     chosen = np.array([INDEX[word] for word in words])[logits.argmax(dim=1).numpy()]
-                    right = float((chosen == answer_ids([form] * count, truth)).mean())
+                    right = float((chosen == answer_ids((form,) * count, truth)).mean())
                     found[f"{asked} of {main} phrases, {form}, {kind}"] = right
     return found

@@ -120,7 +120,7 @@ def _labelled(
     else:
         words = pairs(asked, same, other, generator, pool)
     truth = same ^ differ
-    answers = answer_ids([task.form] * count, truth)
+    answers = answer_ids((task.form,) * count, truth)
     examples = tuple(
         PromptExample(tuple(map(int, row)), (int(answer),))
         for row, answer in zip(words, answers, strict=True)

@@ -223,10 +223,8 @@ def _meta_rows(job: Job, model: LanguageModel, sizes: Sizes, work: Path) -> list
                     train, tests, steps=sizes.tuning_steps, batch_size=8, optimizer=optimizer,
                     seed=data_seed, look_at=sizes.look_at(task),
                 )  # fmt: skip
-                rows += [
-                    {**about, "method": name, "curve": _of_row(curve, place)}
-                    for place, name in enumerate(tuned)
-                ]
+                for place, name in enumerate(tuned):
+                    rows.append({**about, "method": name, "curve": _of_row(curve, place)})
     return rows
 
 
