@@ -218,7 +218,7 @@ def main() -> None:
         scorer = next((kind for kind in SHARING if name.startswith(kind)), name)
         dtype = "bfloat16" if name.endswith("_bf16") else "float32"
         checkout = arguments.other.resolve() if name == "engine_other" else CHECKOUT
-        size = sizes[name] if name in sizes else arguments.batch_size
+        size = sizes.get(name) or arguments.batch_size
         workers[name] = Worker.start(name, scorer, arguments.model, dtype, arguments.threads, size, checkout)
     rows: list[dict[str, Any]] = []
     for cell in cells:
