@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal, TypeVar
 
+from metashot.base.value_kinds import Count, GivenLine, Positive, PositiveShare, PositiveWeight
+from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.request import MakeScorer, Scorer
 
-if TYPE_CHECKING:
-    from metashot.engine.models.loading import LazyLanguageModel
+_READS_FILES = "reads_files"
+F = TypeVar("F", bound=MakeScorer)
+
+
+def reads_files(make: F) -> F:
+    """Mark a maker that takes a `LazyLanguageModel`: its engine loads the weights itself."""
+    setattr(make, _READS_FILES, True)
+    return make
 
 
 def scorer_of(make: MakeScorer, model: LazyLanguageModel) -> Scorer:
-    """The scorer for `model`: made of its loaded weights, or, by a maker with `reads_files`, of its files.
+    """The scorer for `model`: made of its loaded weights, or, by a maker marked `reads_files`, of its files.
 
     An engine of its own (vLLM, a server) loads the weights itself, so they are not loaded here.
     """
     target = make.func if isinstance(make, partial) else make
-    return make(model if getattr(target, "reads_files", False) else model.load().model)
+    return make(model if getattr(target, _READS_FILES, False) else model.load().model)
 
 
 def prefix_scorer(
@@ -34,3 +43,45 @@ def plain_scorer(model: Any, batch_size: int = 8) -> Scorer:
     from metashot.engine.scoring.plain import PlainScorer
 
     return PlainScorer(model, batch_size)
+
+
+@reads_files
+def vllm_scorer(
+    model: LazyLanguageModel,
+    *,
+    route: Literal["auto", "target_rows", "steps", "whole"] = "auto",
+    tensor_parallel_size: Positive = 1,
+    pipeline_parallel_size: Positive = 1,
+    gpu_memory_utilization: PositiveShare = 0.9,
+    max_model_len: Positive | None = None,
+    arguments: Mapping[str, Any] | None = None,
+) -> Scorer:
+    """A `VllmScorer`; see there. `arguments` are further arguments of `vllm.LLM`, by name."""
+    from metashot.engine.scoring.engines.vllm_scorer import VllmScorer
+
+    own = {
+        "tensor_parallel_size": tensor_parallel_size,
+        "pipeline_parallel_size": pipeline_parallel_size,
+        "gpu_memory_utilization": gpu_memory_utilization,
+        "max_model_len": max_model_len,
+    }
+    return VllmScorer(model, route, own | dict(arguments or {}))
+
+
+@reads_files
+def server_scorer(
+    model: LazyLanguageModel,
+    *,
+    url: GivenLine = "http://localhost:8000/v1",
+    served: GivenLine | None = None,
+    way: Literal["auto", "steps", "echo", "sglang"] = "auto",
+    concurrency: Positive = 8,
+    retries: Count = 4,
+    timeout_seconds: PositiveWeight = 600.0,
+) -> Scorer:
+    """A `ServerScorer`; see there."""
+    from metashot.engine.scoring.engines.server_scorer import Connection, ServerScorer
+
+    return ServerScorer(
+        model, Connection(url.rstrip("/"), retries, timeout_seconds), served, way, concurrency
+    )

@@ -1,0 +1,1 @@
+"""Engines that load the weights themselves and score token ids: vLLM in this process, servers elsewhere."""
