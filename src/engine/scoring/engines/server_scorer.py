@@ -14,6 +14,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from metashot.base.errors import ConfigError, ModelError
@@ -43,7 +44,7 @@ _SAME_NATS = 0.05
 """Two answers about one token that differ by more are not about the same token (bfloat16 differs by less)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Connection:
     """One server, asked with retries and backoff by the client of the package `openai`."""
 
@@ -61,12 +62,11 @@ class Connection:
         """
         import openai
 
-        client = self._client(openai)
         address = self.url.removesuffix("/v1") + path if path.startswith("/") else path
         try:
             if body is None:
-                return client.get(address, cast_to=object)
-            return client.post(address, cast_to=object, body=dict(body))
+                return self.client.get(address, cast_to=object)
+            return self.client.post(address, cast_to=object, body=dict(body))
         except openai.APIStatusError as error:
             raise ModelError(
                 "scorer.url",
@@ -82,10 +82,16 @@ class Connection:
         except (openai.OpenAIError, ValueError) as error:
             raise ModelError("scorer.url", f"{self.url} answers no JSON: {error}", "see its log") from error
 
-    def _client(self, openai: Any) -> Any:
+    @cached_property
+    def client(self) -> Any:
+        """The client, with the key from the environment where there is one."""
+        import openai
+
+        key = os.environ.get(KEY_VARIABLE)
         return openai.OpenAI(
             base_url=self.url,
-            api_key=os.environ.get(KEY_VARIABLE) or "none",
+            api_key=key or "none",
+            default_headers={"Authorization": f"Bearer {key}"} if key else None,
             max_retries=self.retries,
             timeout=self.timeout,
         )
@@ -112,10 +118,10 @@ class ServerScorer:
         _check_client()
         self._connection = connection
         self._concurrency = concurrency
+        self._computed = 0
         self._name, self.limit = _served_model(connection, served)
         self._check_tokenizer(model)
         self._way = self._checked_way(way, _probe_ids(model))
-        self._computed = 0
         self.route = f"server:{self._way}"
         self.reason: str | None = None
 

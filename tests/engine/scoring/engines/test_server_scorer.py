@@ -1,0 +1,171 @@
+"""`scorer=server` against a server of the test's own: the numbers, what is asked, and every fault told in one line."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from metashot.base.errors import ConfigError, ModelError
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.models.sources import TinyModel
+from metashot.engine.scoring.makers import server_scorer
+from metashot.engine.scoring.request import Request
+
+from .toy_server import Behaviour, served
+
+VOCABULARY = 500
+LOGITS = np.random.default_rng(0).normal(size=(VOCABULARY, VOCABULARY))
+REQUESTS = [
+    Request((5, 6, 7), (8, 9)),
+    Request((5, 6, 7), (10,)),
+    Request((), (3, 4, 5)),
+    Request((1,), ()),
+    Request((2, 2, 2, 2), (11, 12, 13, 14)),
+]
+
+
+def bigram(ids):
+    """A language model whose next token depends on the last one and on how many there were."""
+    row = LOGITS[ids[-1]] + 0.1 * len(ids)
+    row[len(ids)] += 1.0
+    return row - np.log(np.exp(row).sum())
+
+
+def alone(request):
+    ids = request.context + request.target
+    return [bigram(ids[:i])[ids[i]] for i in range(len(ids) - request.scored, len(ids))]
+
+
+@pytest.fixture(scope="module")
+def model():
+    return LazyLanguageModel(TinyModel(name="tiny"))
+
+
+def behaviour(*faults, **fields):
+    return Behaviour(bigram, faults=set(faults), **fields)
+
+
+@pytest.mark.parametrize("way", ["auto", "steps", "echo"])
+def test_the_scores_are_those_of_each_request_alone(model, way):
+    with served(behaviour()) as url:
+        scores = server_scorer(model, url=url, way=way).score(REQUESTS)
+    for request, score in zip(REQUESTS, scores, strict=True):
+        assert score.dtype == torch.float32
+        assert score.tolist() == pytest.approx(alone(request), abs=1e-5)
+
+
+def test_progress_ends_at_all_tokens(model):
+    seen = []
+    with served(behaviour()) as url:
+        server_scorer(model, url=url).score(REQUESTS, lambda done, total: seen.append((done, total)))
+    total = sum(request.length for request in REQUESTS if request.scored)
+    assert seen[-1] == (total, total)
+
+
+def test_a_server_without_steps_is_asked_by_echo(model):
+    with served(behaviour("steps are unknown")) as url:
+        scorer = server_scorer(model, url=url)
+        assert scorer.route == "server:echo"
+        assert scorer.score(REQUESTS[:1])[0].tolist() == pytest.approx(alone(REQUESTS[0]), abs=1e-5)
+
+
+def test_many_different_ids_are_asked_for_in_several_calls(model):
+    requests = [Request((5, 6, 7), (token,)) for token in range(300)]
+    told = behaviour()
+    with served(told) as url:
+        scores = server_scorer(model, url=url, way="steps").score(requests)
+    assert [float(score[0]) for score in scores] == pytest.approx(list(bigram((5, 6, 7))[:300]), abs=1e-5)
+    assert max(len(call.get("logprob_token_ids", ())) for call in told.calls) <= 128
+
+
+def test_every_call_asks_for_plain_sampling(model):
+    told = behaviour()
+    with served(told) as url:
+        server_scorer(model, url=url).score(REQUESTS)
+    for call in told.calls:
+        assert (call["temperature"], call["top_p"], call["top_k"], call["repetition_penalty"]) == (0, 1, 0, 1)
+        assert all(isinstance(token, int) for ids in call["prompt"] for token in ids)
+
+
+@pytest.mark.parametrize("status", [408, 429, 500, 503])
+def test_a_refusal_that_passes_is_asked_again(model, status):
+    told = behaviour()
+    with served(told) as url:
+        scorer = server_scorer(model, url=url)
+        told.refusals[:] = [status]
+        assert scorer.score(REQUESTS[:1])[0].tolist() == pytest.approx(alone(REQUESTS[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422])
+def test_a_refusal_for_good_is_told_at_once(model, status):
+    told = behaviour()
+    with served(told) as url:
+        scorer = server_scorer(model, url=url, concurrency=1)
+        told.refusals[:] = [status]
+        before = len(told.calls)
+        with pytest.raises(ModelError, match=f"refuses \\({status}\\).*not now"):
+            scorer.score(REQUESTS[:1])
+        assert len(told.calls) == before + 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "way", "words"),
+    [
+        ("tokenizes anew", "auto", "it tokenizes anew"),
+        ("no log-probabilities", "auto", "gives no log-probabilities"),
+        ("shifted by one", "echo", "for a token that it writes with"),
+        ("fewer values", "echo", "for a token that it writes with|values for"),
+        ("not finite", "echo", "as a log-probability"),
+        ("steps are unknown", "steps", "does not tell the log-probability of given ids"),
+    ],
+)
+def test_what_a_server_cannot_do_is_told_at_the_start(model, fault, way, words):
+    with served(behaviour(fault)) as url, pytest.raises(ModelError, match=words):
+        server_scorer(model, url=url, way=way)
+
+
+def test_an_answer_that_lacks_a_prompt_is_refused(model):
+    told = behaviour()
+    with served(told) as url:
+        scorer = server_scorer(model, url=url)
+        told.faults.add("a choice is missing")
+        with pytest.raises(ModelError, match="answers to"):
+            scorer.score(REQUESTS)
+
+
+def test_a_server_that_dies_is_one_line(model):
+    told = behaviour()
+    with served(told) as url:
+        scorer = server_scorer(model, url=url, retries=0)
+        told.answers_left = 1
+        with pytest.raises(ModelError, match=r"does not answer.*what is finished is kept"):
+            scorer.score(REQUESTS * 2)
+
+
+def test_a_server_that_is_not_there_is_one_line(model):
+    with pytest.raises(ModelError, match="does not answer"):
+        server_scorer(model, url="http://127.0.0.1:9/v1", retries=0)
+
+
+def test_another_model_behind_the_address_is_named(model):
+    with served(behaviour()) as url, pytest.raises(ModelError, match="serves toy, not 'other'"):
+        server_scorer(model, url=url, served="other")
+
+
+@pytest.mark.parametrize(("way", "most"), [("steps", 64), ("echo", 63)])
+def test_a_request_is_held_to_what_the_server_takes(model, way, most):
+    with served(behaviour()) as url:
+        scorer = server_scorer(model, url=url, way=way)
+        scorer.score([Request((1,) * (most - 1), (2,))])
+        with pytest.raises(ConfigError, match=f"has {most + 1} tokens, and the server takes {most}"):
+            scorer.score([Request((1,) * most, (2,))])
+
+
+def test_the_key_comes_from_the_environment_alone(model, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "a-secret-of-mine")
+    told = behaviour()
+    with served(told) as url:
+        server_scorer(model, url=url)
+    assert set(told.keys) == {"Bearer a-secret-of-mine"}
+    assert "a-secret-of-mine" not in json.dumps(told.calls)
