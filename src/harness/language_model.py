@@ -68,7 +68,7 @@ class MetashotLM(_Base):
             )
         super().__init__(pretrained=pretrained, batch_size=size, **given)
         self._scorer = PrefixScorer(self.model, None if memory_mb is None else int(memory_mb))
-        self._generator = GreedyGenerator(self.model, self.tokenizer, size)
+        self._generator = GreedyGenerator(self.model, self.tokenizer, size, obeys_generation_config=True)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[_Tokens], disable_tqdm: bool = False, override_bs: int | None = None

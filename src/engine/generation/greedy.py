@@ -4,18 +4,22 @@ The demonstrations of a cell are the same for every test input, so the longest c
 through the model once, and each batch starts from copies of its key-value cache. The rest of a prompt is padded
 *between* prefix and suffix, where the attention mask hides it, so that every prompt ends at the same place.
 Decoding itself is `transformers`' own `generate`.
+
+Greedy is greedy: of a model's `generation_config.json` only its token ids count. Published ones also hold penalties
+for repetition and the like, which would make another word than the most probable one the answer.
 """
 
 from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.cache_utils import DynamicLayer
 
 from metashot.base.errors import ConfigError
@@ -37,14 +41,21 @@ class GreedyGenerator:
         model: a decoder or encoder-decoder of transformers.
         tokenizer: the model's own.
         batch_size: prompts that are decoded together; halved when memory does not suffice.
+        obeys_generation_config: keep the penalties of the model's `generation_config.json`, as `generate` itself does.
     """
 
     def __init__(
-        self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, batch_size: int = 16
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        batch_size: int = 16,
+        *,
+        obeys_generation_config: bool = False,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.batch_size = batch_size
+        self._obeys = obeys_generation_config
 
     @torch.inference_mode()
     def generate(
@@ -61,6 +72,10 @@ class GreedyGenerator:
             ConfigError: a prompt leaves no room for `max_new_tokens` in the model's context.
         """
         self._check(prompts, stopping)
+        with _token_ids_only(self.model) if not self._obeys else nullcontext():
+            return self._answers(prompts, stopping, on_progress)
+
+    def _answers(self, prompts: Sequence[Ids], stopping: Stopping, on_progress: Progress | None) -> list[str]:
         prefix, cache = self._shared_prefix(prompts)
         order = sorted(range(len(prompts)), key=lambda place: len(prompts[place]))
         answers = [""] * len(prompts)
@@ -154,6 +169,19 @@ class GreedyGenerator:
             self.tokenizer.decode(row.tolist(), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         )
         return cut_at_stop(text, stopping.stop)
+
+
+@contextmanager
+def _token_ids_only(model: PreTrainedModel) -> Generator[None]:
+    """Inside, the model's generation config says no more than which tokens begin, end and pad a text."""
+    whole: Any = model.generation_config
+    given: dict[str, Any] = {} if whole is None else whole.to_dict()
+    ids = {key: value for key, value in given.items() if key.endswith("_token_id") and value is not None}
+    model.generation_config = GenerationConfig(**ids)
+    try:
+        yield
+    finally:
+        model.generation_config = whole
 
 
 def _common_prefix(prompts: Sequence[Ids]) -> int:

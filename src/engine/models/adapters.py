@@ -11,7 +11,7 @@ from metashot.base.files import sha256_file
 from metashot.base.json_text import digest_of, read_json
 from metashot.engine.models.exports import check_export
 from metashot.engine.models.hub import hub_adapter
-from metashot.engine.models.weights import first_line
+from metashot.engine.models.weights import check_tensors, first_line
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -100,20 +100,40 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, quantized: bool) -> Pr
             f"{str(folder)!r} is a {config.peft_type.value} adapter: virtual tokens, which cannot be merged into weights",
             "use method=soft_prompt, or a LoRA adapter",
         )
+    if getattr(config, "alora_invocation_tokens", None):
+        raise _unmergeable(folder, config, "it changes only what follows its invocation tokens (aLoRA)")
     _part_head(model, folder)
+    named = f"the adapter {str(folder)!r}"
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings(
                 "ignore", message="fan_in_fan_out is set to"
             )  # PEFT decides layer by layer
+            for known in ("Found missing adapter keys", "Already found a `peft_config`"):
+                warnings.filterwarnings("ignore", message=known)  # told below, in one line
             wrapped: Any = PeftModel.from_pretrained(model, folder)
+            told = wrapped.load_adapter(str(folder), "default")  # the first call keeps its result to itself
+        check_tensors("model.adapter", named, told.missing_keys, told.unexpected_keys)
+        if not hasattr(type(wrapped.base_model), "merge_and_unload"):
+            raise _unmergeable(folder, config, "it changes the attention itself")
         return wrapped.get_base_model() if quantized else wrapped.merge_and_unload()
-    except (RuntimeError, ValueError, KeyError) as error:
+    except KeyError as error:  # PEFT looks for the keys of heads and embeddings before it compares
+        check_tensors("model.adapter", named, [str(error.args[0])], ())
+        raise
+    except (RuntimeError, ValueError) as error:
         raise ModelError(
             "model.adapter",
             f"{str(folder)!r} does not fit {type(model).__name__}: {first_line(error)}",
             "use the model that the adapter was trained on",
         ) from error
+
+
+def _unmergeable(folder: Path, config: Any, reason: str) -> ModelError:
+    return ModelError(
+        "model.adapter",
+        f"{str(folder)!r} is a {config.peft_type.value} adapter that cannot be merged into weights: {reason}",
+        "use a LoRA adapter",
+    )
 
 
 def _part_head(model: PreTrainedModel, folder: Path) -> None:

@@ -19,6 +19,15 @@ if TYPE_CHECKING:
     from metashot.engine.models.text_tokenizer import AnyTokenizer
 
 _HUB_BLOB = re.compile(r"[0-9a-f]{64}")
+_ADAPTER = "adapter_model"
+"""Beside a model's own files: the weights of an adapter, which `engine.models.adapters` reads."""
+_WEIGHTS = {
+    ".safetensors", ".bin", ".pt", ".pth", ".gguf", ".onnx", ".h5", ".msgpack", ".ot", ".npz", ".zip",
+}  # fmt: skip
+_UNREAD = {".md", ".lock", ".log", ".png", ".jpg", ".pdf"}
+"""Endings of files that are for people and other programs."""
+_OURS = {"metashot.json", "complete", "base.json"}
+"""Seals, which hold digests of the other files."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -28,7 +37,7 @@ def weight_files(folder: Path) -> list[Path]:
         ModelError: none, or a shard that the index names is missing.
     """
     for pattern in ("*.safetensors", "pytorch_model*.bin"):
-        found = sorted(folder.glob(pattern))
+        found = sorted(path for path in folder.glob(pattern) if path.stem != _ADAPTER)
         if found:
             _check_shards(folder, {path.name for path in found})
             return found
@@ -53,20 +62,44 @@ def _check_shards(folder: Path, present: set[str]) -> None:
             )
 
 
-def folder_digest(folder: Path) -> str:
+def folder_digest(folder: Path, *, code: bool = False) -> str:
     """sha256 over config and weight files, by name and content: an edit at the same path changes it.
+
+    Args:
+        folder: in transformers' layout.
+        code: also over its Python files, which then make the model.
 
     Raises:
         ModelError: no weights, or a file of the hub's cache, where large ones are named by their sha256, is damaged.
     """
-    files = sorted([*weight_files(folder), folder / "config.json"])
+    modules = sorted(folder.rglob("*.py")) if code else []
+    return _digest_of_files(folder, [*sorted([*weight_files(folder), folder / "config.json"]), *modules])
+
+
+def settings_digest(folder: Path) -> str:
+    """sha256 over the files beside configs, weights and code: tokenizer, chat template, generation config and the like.
+
+    Which of them transformers reads depends on the model, so each counts that is not known for weights of another
+    format or for a text to people. An edit without effect costs a computation; a missed one would cost the truth.
+    """
+    beside = (path for path in folder.iterdir() if path.is_file() and _may_be_read(path))
+    templates = (folder / "additional_chat_templates").glob("*.jinja")
+    return _digest_of_files(folder, sorted([*beside, *templates]))
+
+
+def _may_be_read(path: Path) -> bool:
+    known = path.name in _OURS | {"config.json", "adapter_config.json"} or path.name.startswith(".")
+    return not known and path.suffix not in {".py"} | _WEIGHTS | _UNREAD
+
+
+def _digest_of_files(folder: Path, files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         content = sha256_once(file)
         blob = file.resolve().name
         if _HUB_BLOB.fullmatch(blob) and blob != content:
             raise ModelError(str(file), "differs from its sha256 on the hub", f"remove {file.resolve()}")
-        digest.update(f"{file.name}:{content}\n".encode())
+        digest.update(f"{file.relative_to(folder).as_posix()}:{content}\n".encode())
     return digest.hexdigest()
 
 

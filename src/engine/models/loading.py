@@ -36,6 +36,11 @@ class LanguageModel:
     tokenizer_digest: str
 
     @property
+    def identity(self) -> dict[str, str]:
+        """What of the model decides a number."""
+        return _identity(self.spec, self.weights_digest, self.tokenizer_digest)
+
+    @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.model.device
@@ -126,11 +131,7 @@ class LazyLanguageModel:
     @property
     def identity(self) -> dict[str, str]:
         """What of the model decides a score."""
-        return {
-            "weights": self.weights_digest,
-            "tokenizer": tokenizer_digest(self.tokenizer),
-            **self.spec.numerics,
-        }
+        return _identity(self.spec, self.weights_digest, tokenizer_digest(self.tokenizer))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Text to ids; no special token is added."""
@@ -144,6 +145,12 @@ class LazyLanguageModel:
     def load(self) -> LanguageModel:
         """The model, loaded on first use."""
         return _shared_model(self.spec, self.weights_digest)
+
+
+def _identity(spec: ModelConfig, weights: str, tokenizer: str) -> dict[str, str]:
+    settings = spec.settings_digest()
+    beside = {} if settings is None else {"settings": settings}
+    return {"weights": weights, "tokenizer": tokenizer, **beside, **spec.numerics}
 
 
 @lru_cache(maxsize=1)

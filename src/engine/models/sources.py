@@ -20,7 +20,7 @@ from metashot.engine.models.adapters import (
     with_adapter,
 )
 from metashot.engine.models.devices import Device
-from metashot.engine.models.digests import folder_digest
+from metashot.engine.models.digests import folder_digest, settings_digest
 from metashot.engine.models.exports import check_export
 from metashot.engine.models.gguf import convert_gguf
 from metashot.engine.models.gguf_files import gguf_on_disk, packaged_gguf
@@ -119,6 +119,10 @@ class ModelConfig(ABC):
     def weights_digest(self) -> str:
         """sha256 of the weights, before they are loaded."""
 
+    def settings_digest(self) -> str | None:
+        """sha256 of the files beside the weights (see `digests.settings_digest`); None where there are none."""
+        return None
+
     @abstractmethod
     def read_model(self) -> PreTrainedModel:
         """The weights on the CPU, in `dtype`.
@@ -181,9 +185,30 @@ class FolderModel(ModelConfig):
         return read_text_tokenizer(self.folder(weights=False), self.read_tokenizer) or self.read_tokenizer()
 
     def weights_digest(self) -> str:
-        """sha256 over config and weight files, the adapter's too."""
-        digest = folder_digest(self.folder())
-        return digest if self.adapter is None else adapter_digest(digest, adapter_folder(self.adapter))
+        """sha256 over config and weight files, code that is run, and the adapter's files."""
+        digest, folder = folder_digest(self.folder(), code=self.trust_remote_code), self._adapter_folder()
+        return digest if folder is None else adapter_digest(digest, folder)
+
+    def settings_digest(self) -> str | None:
+        """Of the model's folder; an adapter brings nothing besides weights."""
+        return settings_digest(self.folder(weights=False))
+
+    def _adapter_folder(self) -> Path | None:
+        """Where the adapter lies: the one that is named, or one beside the model's own files.
+
+        Raises:
+            ModelError: both are there, or no such adapter.
+        """
+        within = self.folder(weights=False)
+        if not (within / ADAPTER_CONFIG).is_file():
+            return None if self.adapter is None else adapter_folder(self.adapter)
+        if self.adapter is not None:
+            raise ModelError(
+                "model.adapter",
+                f"is set, and {str(within)!r} holds an adapter beside its weights",
+                "leave one out",
+            )
+        return adapter_folder(str(within))
 
     def read_model(self) -> PreTrainedModel:
         """The weights from the folder's safetensors, and the adapter in them."""
@@ -193,10 +218,11 @@ class FolderModel(ModelConfig):
         options = WeightOptions(
             self.torch_dtype, self.attn_implementation, device_map, self.quantization, self.trust_remote_code
         )
+        folder = self._adapter_folder()
         model = read_weights(self.folder(), options)
-        if self.adapter is None:
-            return model
-        return with_adapter(model, adapter_folder(self.adapter), quantized=self.quantization is not None)
+        return (
+            model if folder is None else with_adapter(model, folder, quantized=self.quantization is not None)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -317,6 +343,10 @@ class TrainedAdapter(ModelConfig):
     def weights_digest(self) -> str:
         """sha256 of base and adapter."""
         return adapter_digest(self.base.weights_digest(), adapter_folder(self.path))
+
+    def settings_digest(self) -> str | None:
+        """The base's."""
+        return self.base.settings_digest()
 
     def read_model(self) -> PreTrainedModel:
         """Both as one; an adapter of another base is refused."""

@@ -100,7 +100,10 @@ def read_text_tokenizer(folder: Path, whole: Callable[[], PreTrainedTokenizerBas
     present = {token["content"] for token in written.get("added_tokens", ())}
     if not all(isinstance(token, str) and token in present for token in wanted):
         return None
-    backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    try:
+        backend = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    except Exception:  # nothing more special is raised; the tokenizer of transformers says it in one line
+        return None
     if backend.get_vocab_size() > _LARGEST_VOCABULARY:
         return None
     return TextTokenizer(backend, described.get("bos_token"), described.get("eos_token"), whole)

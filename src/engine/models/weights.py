@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from metashot.base.errors import ModelError
@@ -15,6 +19,12 @@ if TYPE_CHECKING:
 
 Quantization = Literal["int8", "int4"]
 _OWN_CODE = "trust_remote_code"
+_NAMED = 3
+"""Tensors that an error names before it counts the rest."""
+_NO_WEIGHTS = re.compile(
+    r"\.(attn|attention)\.(bias|masked_bias|causal_mask)$|rotary_emb\.inv_freq$|(^|\.)position_ids$"
+)
+"""Masks and rotary tables that older versions of transformers saved beside the weights, and that models now compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +77,11 @@ def read_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> PreTrain
 def read_weights(folder: Path, options: WeightOptions) -> PreTrainedModel:
     """The model of a folder, from one or several files; those of the older PyTorch format may hold tensors only.
 
+    An adapter beside the model's files is left where it is.
+
     Raises:
-        ModelError: weights that cannot be read, an attention that the model does not have, untrusted code, or a
-            quantization or placement whose package or device is missing.
+        ModelError: weights that cannot be read, or lack tensors of the model, or hold others; an attention that the
+            model does not have, untrusted code, or a quantization or placement whose package or device is missing.
     """
     from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
@@ -80,20 +92,93 @@ def read_weights(folder: Path, options: WeightOptions) -> PreTrainedModel:
         "device_map": options.device_map,
     }
     try:
-        model = auto.from_pretrained(
-            folder,
-            dtype=options.dtype,
-            attn_implementation=options.attn_implementation,
-            use_safetensors=weight_files(folder)[0].suffix == ".safetensors",
-            trust_remote_code=options.trust_remote_code,
-            **{key: value for key, value in given.items() if value is not None},
-        )
+        with _without_adapter(folder) as alone, _without_report():
+            loaded: Any = auto.from_pretrained(
+                alone,
+                dtype=options.dtype,
+                attn_implementation=options.attn_implementation,
+                use_safetensors=weight_files(folder)[0].suffix == ".safetensors",
+                trust_remote_code=options.trust_remote_code,
+                ignore_mismatched_sizes=True,  # they are told below, by name
+                output_loading_info=True,
+                **{key: value for key, value in given.items() if value is not None},
+            )
     except Exception as error:  # whatever foreign weights make transformers raise
         way_out = "check the folder, model.attn_implementation, model.device_map and model.quantization"
         raise _explained(folder, error, "cannot load the model", way_out) from error
+    model, told = loaded
+    unexpected = {name for name in told["unexpected_keys"] if not _NO_WEIGHTS.search(name)}
+    check_tensors(
+        str(folder), type(model).__name__, told["missing_keys"], unexpected, told["mismatched_keys"]
+    )
     if options.quantization == "int4":
         _without_repacking(model)
     return model
+
+
+def check_tensors(
+    where: str,
+    model: str,
+    missing: Iterable[str],
+    unexpected: Iterable[str],
+    mismatched: Iterable[tuple[str, Any, Any]] = (),
+) -> None:
+    """Hold what a file has to what a model takes from it: anything else would run on random numbers.
+
+    Args:
+        where: the folder, or the key that named it.
+        model: class of the model.
+        missing: tensors that the model has and the file does not.
+        unexpected: tensors that the file has and the model does not.
+        mismatched: names with the shapes in file and model.
+
+    Raises:
+        ModelError: naming the first few of each kind.
+    """
+    shapes = [f"{name} {list(file)} for {list(own)}" for name, file, own in mismatched]
+    kinds = {"missing": missing, "not of this model": unexpected, "of another shape": shapes}
+    faults = [
+        f"{len(names)} {kind} ({_first(names)})" for kind, given in kinds.items() if (names := sorted(given))
+    ]
+    if faults:
+        raise ModelError(
+            where,
+            f"does not hold the tensors of {model}: {', '.join(faults)}",
+            "give the files of one whole model, with its own config",
+        )
+
+
+def _first(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+@contextmanager
+def _without_adapter(folder: Path) -> Generator[Path]:
+    """The folder, or links to its files but those of an adapter, which transformers would load into the model."""
+    if not (folder / "adapter_config.json").is_file():
+        yield folder
+        return
+    with TemporaryDirectory() as made:
+        alone = Path(made) / folder.resolve().name
+        alone.mkdir()
+        for path in folder.resolve().iterdir():
+            if not path.name.startswith("adapter_"):
+                (alone / path.name).symlink_to(path)
+        yield alone
+
+
+@contextmanager
+def _without_report() -> Generator[None]:
+    """Inside, transformers prints no table of tensors, which the one-line error says."""
+    from transformers.utils import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def _without_repacking(model: PreTrainedModel) -> None:

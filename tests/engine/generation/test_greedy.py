@@ -9,6 +9,7 @@ from metashot.base.errors import ConfigError
 from metashot.engine.generation.greedy import GreedyGenerator, Stopping, cut_at_stop
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.engine.models.sources import TinyModel
+from metashot.engine.models.tiny import tiny_model
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama", "t5"])
@@ -106,3 +107,19 @@ def test_what_cannot_be_generated_is_said() -> None:
         Stopping(0)
     with pytest.raises(ConfigError, match="an empty string"):
         Stopping(1, ("",))
+
+
+def test_penalties_of_a_generation_config_do_not_make_another_answer():
+    """Only its token ids count: where a text ends is the model's affair, which word is the most probable is not."""
+    model, tokenizer = tiny_model("gpt2")
+    prompts = [tuple(tokenizer("what is one plus one?")["input_ids"])]
+    free = Stopping(8, ())
+    before = GreedyGenerator(model, tokenizer).generate(prompts, free)
+    model.generation_config.update(repetition_penalty=5.0, no_repeat_ngram_size=1, suppress_tokens=[60, 61])
+    penalized = model.generation_config
+    assert GreedyGenerator(model, tokenizer).generate(prompts, free) == before
+    assert GreedyGenerator(model, tokenizer, obeys_generation_config=True).generate(prompts, free) != before
+    assert model.generation_config is penalized
+    first = int(model(torch.tensor(prompts)).logits[0, -1].argmax())
+    model.generation_config.eos_token_id = [first]
+    assert GreedyGenerator(model, tokenizer).generate(prompts, free)[0] != before[0]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from metashot.base.errors import ModelError
-from metashot.engine.models.digests import folder_digest, state_digest
+from metashot.engine.models.digests import folder_digest, settings_digest, state_digest
 from metashot.engine.models.loading import LazyLanguageModel, load_model
 from metashot.engine.models.sources import HubModel, LocalModel, TinyModel, named_model
 from metashot.engine.models.tiny import tiny_model
@@ -37,8 +37,10 @@ def test_the_lazy_model_knows_what_the_loaded_one_is(folder):
     assert lazy.identity == {
         "weights": loaded.weights_digest,
         "tokenizer": loaded.tokenizer_digest,
+        "settings": settings_digest(folder),
         "dtype": "float32",
     }
+    assert loaded.identity == lazy.identity
     assert lazy.context_length == loaded.context_length
     assert lazy.load() is loaded
     assert lazy.decode(lazy.encode("\n\n\nA b c\n")) == "\n\n\nA b c\n"
