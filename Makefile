@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-slow check bench clean
+.PHONY: demo test test-slow check reference bench clean
 
 demo: $(VENV)/base.done
 	$(BIN)/python run.py -m experiment=demo method=direct,channel
@@ -21,6 +21,9 @@ check: $(VENV)/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+reference: $(VENV)/dev.done
+	$(BIN)/python -m metashot.stages.reference.pages docs/reference
 
 bench: $(VENV)/dev.done
 	$(BIN)/python experiments/bench_scoring/run_benchmark.py

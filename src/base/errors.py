@@ -4,9 +4,25 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from enum import IntEnum
 
 _LISTED = 20
 """Names that an error lists before it breaks off."""
+
+
+class ExitStatus(IntEnum):
+    """What a command leaves behind for the shell."""
+
+    DONE = 0
+    """Finished; of a sweep: every job."""
+    FAILED = 1
+    """An error that is no mistake of the command line: a job of a sweep failed, the disk is full, a traceback."""
+    MISTAKE = 2
+    """A value, file or key that the user can mend: one line names it, the rule and the way out."""
+    INTERRUPTED = 130
+    """Stopped by Ctrl-C; the same command goes on."""
+    TERMINATED = 143
+    """Stopped by SIGTERM; the same command goes on."""
 
 
 class MetashotError(Exception):

@@ -30,6 +30,8 @@ from metashot.stages.secrets import hide_in_files, recorded_overrides, secrets_o
 from metashot.stages.shared_paths import anchored
 from metashot.stages.stage_table import check_stage
 
+HELP_KEYS = "--help-keys"
+
 
 def register_resolvers() -> None:
     """`${run_stamp:}` and `${basename:path}`."""
@@ -70,6 +72,14 @@ def job(composed: DictConfig) -> float | None:
         return fail(str(error) if isinstance(error, MetashotError) else explain(error))
 
 
+def show_keys(arguments: list[str]) -> None:
+    """Print what the keys of the group or node behind `--help-keys` are."""
+    from metashot.stages.reference.keys import help_keys
+
+    with one_line_errors():
+        print(help_keys(next((word for word in arguments if word != HELP_KEYS), None)))
+
+
 def main() -> None:
     """Run what the command line asks for."""
     if not sys.stderr.isatty():
@@ -80,6 +90,8 @@ def main() -> None:
     logging.raiseExceptions = False  # a log file that cannot be written (a full disk) is no second error
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
     sys.argv[1:] = with_new_keys(sys.argv[1:])
+    if HELP_KEYS in sys.argv[1:]:
+        return show_keys(sys.argv[1:])
     with one_line_errors(), LAUNCH.joined(), sigterm_interrupts():
         register_resolvers()
         job()

@@ -15,7 +15,7 @@ from typing import NoReturn
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
-from metashot.base.errors import MetashotError
+from metashot.base.errors import ExitStatus, MetashotError
 from metashot.base.terminal import printable
 from metashot.engine.training.signals import Interrupted
 from metashot.stages.composition_errors import GROUP_NULL, PLUGIN, SEARCH_PATH, explain
@@ -24,7 +24,6 @@ from metashot.stages.launch import LAUNCH
 FULL_ERROR = "HYDRA_FULL_ERROR"
 SHOW_ALL = os.environ.get(FULL_ERROR) == "1"
 """Whether the user asked for whole tracebacks, before `main` sets the variable for Hydra."""
-USAGE_EXIT = 2
 LOG_FILE = "Unable to configure handler"
 """How logging begins what it says of a log file that cannot be opened; its cause is the system's error."""
 AGENT = "WANDB_SWEEP_ID"
@@ -57,7 +56,7 @@ def fail(message: str) -> NoReturn:
     """Print the one-line error, once in a launch of several processes, and leave with the status of a usage error."""
     if LAUNCH.tells(message):
         print(f"error: {printable(message)}", file=sys.stderr)
-    raise SystemExit(USAGE_EXIT)
+    raise SystemExit(ExitStatus.MISTAKE)
 
 
 @contextmanager
@@ -97,7 +96,7 @@ def _fail_at(error: OSError) -> NoReturn:
         raise error
     place = "the output folder" if error.filename is None else printable(str(error.filename))
     print(f"error: {place}: {error.strerror} ({FULL_ERROR}=1 shows where)", file=sys.stderr)
-    raise SystemExit(1) from None
+    raise SystemExit(ExitStatus.FAILED) from None
 
 
 def _die_of(number: signal.Signals) -> None:

@@ -28,7 +28,7 @@ def choice_node(group: str, name: str) -> Mapping[str, Any]:
     """The node of a choice, with what its defaults list brings.
 
     Understood are files of the same group, entries that stay in the choice's own package (`kind@_here_: scoring`,
-    `kind/scoring@_here_`) and a group below one key (`/optimizer@prompt_optimizer: adamw`), which is what the files of
+    `kind/scoring@_here_`), and a group below one key (`/optimizer@prompt_optimizer: adamw`), which is what the files of
     `conf` use; interpolations stay as they are written.
 
     Raises:
@@ -42,7 +42,7 @@ def choice_node(group: str, name: str) -> Mapping[str, Any]:
     for entry in content.pop("defaults", []):
         key, choice = next(iter(entry.items())) if isinstance(entry, dict) else ("", entry)
         place = str(choice).partition("@")[0]
-        if place != "_self_":
+        if place != "_self_" and " " not in str(key):  # `override /prompt` is for the whole config
             folder = str(key).partition("@")[0]
             below = folder[1:] if folder.startswith("/") else f"{group}/{folder}".rstrip("/")
             inner, _, file = place.rpartition("/")

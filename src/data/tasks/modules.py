@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Protocol
 
 from metashot.base.value_kinds import GivenLine, Name, Positive, Seed
 from metashot.data.recipes import recipe_names, task_type
@@ -14,6 +14,7 @@ from metashot.data.tasks.demo import DemoSource
 from metashot.data.tasks.harness_tasks import HarnessSource
 from metashot.data.tasks.source import JsonlSource, TaskSource
 from metashot.data.tasks.synthetic import SyntheticSource
+from metashot.data.tasks.synthetic_rules import DifficultyName
 
 
 class DataModule(Protocol):
@@ -143,15 +144,22 @@ class HubData:
 
 @dataclass(frozen=True, slots=True)
 class SyntheticData:
-    """`data=synthetic`: procedural tasks; see `data.synthetic.SyntheticSource` for the numbers."""
+    """`data=synthetic`: procedural tasks, their families for training and for testing apart."""
 
     name: Name = "synthetic"
+    """What results carry."""
     tasks: list[GivenLine] | None = None
+    """Tasks to evaluate; None takes all targets."""
     train_tasks: Positive = 120
+    """Meta-training tasks, spread evenly over the training families."""
     target_tasks: Positive = 12
+    """Target tasks, spread evenly over the target families."""
     seed: Seed = 0
-    difficulty: Literal["easy", "hard"] = "easy"
+    """Seed of all rules and examples."""
+    difficulty: DifficultyName = "easy"
+    """How many labels and words a rule has, and how much noise."""
     test_size: Positive = 50
+    """Test examples of each target task."""
 
     def open(self) -> SyntheticSource:
         """The generated tasks."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -63,7 +64,8 @@ class Difficulty:
     keys: int
 
 
-DIFFICULTIES: Mapping[str, Difficulty] = {
+DifficultyName = Literal["easy", "medium", "hard"]
+DIFFICULTIES: Mapping[DifficultyName, Difficulty] = {
     "easy": Difficulty(labels=2, distractors=0, keys=2),
     "medium": Difficulty(labels=3, distractors=1, keys=6),
     "hard": Difficulty(labels=4, distractors=2, keys=12),

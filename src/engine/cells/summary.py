@@ -22,11 +22,17 @@ class TaskSummary:
     """One task in percent: `mean` and `worst` over its seeds."""
 
     task: str
+    """Task name."""
     metric: str
+    """`macro_f1` or `accuracy`, or how generated answers are graded."""
     mean: Interval
+    """Mean over seeds, with the ends of its interval."""
     worst: Interval
+    """The worst seed, with the ends of its interval."""
     by_seed: dict[str, float]
+    """The value of each seed."""
     n: int
+    """Test examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +40,19 @@ class Summary:
     """A run in percent: mean over seeds then tasks, and worst seed per task then mean over tasks."""
 
     setting: str
+    """The task setting, or the data group's name."""
     method: str
+    """Method name."""
     model: str
+    """Model name."""
     k: int
+    """Demonstrations in the prompt."""
     mean: Interval
+    """Mean over seeds, then tasks."""
     worst: Interval
+    """Worst seed of each task, then mean over tasks."""
     tasks: tuple[TaskSummary, ...]
+    """One entry a task."""
 
     def tracked(self) -> dict[str, float]:
         """The figures under the names that dashboards and sweeps know, in percent."""

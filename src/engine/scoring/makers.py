@@ -32,14 +32,26 @@ def scorer_of(make: MakeScorer, model: LazyLanguageModel) -> Scorer:
 def prefix_scorer(
     model: Any, memory_mb: int | None = None, *, force: bool = False, batch_size: int = 8
 ) -> Scorer:
-    """A `PrefixScorer`; see there."""
+    """A `PrefixScorer`: every common prefix of prompts is computed once.
+
+    Args:
+        model: the loaded model.
+        memory_mb: working memory above the model; None lets the engine choose.
+        force: share prefixes also where the engine would choose plain scoring.
+        batch_size: of the plain engine, which stands in for models that this one does not know.
+    """
     from metashot.engine.scoring.prefix import PrefixScorer
 
     return PrefixScorer(model, memory_mb, force=force, batch_size=batch_size)
 
 
 def plain_scorer(model: Any, batch_size: int = 8) -> Scorer:
-    """A `PlainScorer`; see there."""
+    """A `PlainScorer`: every prompt alone, the slow reference.
+
+    Args:
+        model: the loaded model.
+        batch_size: prompts scored together, padded to the longest.
+    """
     from metashot.engine.scoring.plain import PlainScorer
 
     return PlainScorer(model, batch_size)

@@ -134,9 +134,9 @@ class OptimizerConfig:
     """One file of `conf/optimizer`."""
 
     learning_rate: LearningRate = 1e-5
-    """At the top of the schedule."""
+    """Learning rate at the top of the schedule."""
     weight_decay: Weight = 0.0
-    """On the weights that `decay_groups` names."""
+    """Weight decay on the weights that `decay_groups` names."""
     decay_groups: Literal["matrices", "released"] = "matrices"
     """`matrices` (weights with two or more axes, so no bias and no norm) or `released` (the released code's
     names: all but those with `bias` or `LayerNorm.weight` in them; GPT-2 calls its norms `ln_1`, so they

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 
+from metashot.base.errors import ExitStatus
+
 _FATAL_SIGNAL_STATUS = 128
 _Handler = Callable[[int, FrameType | None], None]
 _Install = Callable[[_Handler | None], None]
@@ -36,9 +38,9 @@ class Interrupted(KeyboardInterrupt):
         return f"{name} {self.place}" if self.place else name
 
     @property
-    def exit_status(self) -> int:
-        """What a shell reports of a process that this signal ended: 130 or 143."""
-        return _FATAL_SIGNAL_STATUS + self.signal_number
+    def exit_status(self) -> ExitStatus:
+        """What a shell reports of a process that this signal ended."""
+        return ExitStatus(_FATAL_SIGNAL_STATUS + self.signal_number)
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.console import Console
 
 from metashot.base.console import PlainConsole
-from metashot.base.errors import ConfigError, MetashotError, OutputError
+from metashot.base.errors import ConfigError, ExitStatus, MetashotError, OutputError
 from metashot.base.files import write_atomic
 from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import Pruned
@@ -270,7 +270,7 @@ def conclude(ledger: Ledger, folder: Path, keys: Sequence[str], console: Console
         record.state is not JobState.FINISHED and record.state is not JobState.PRUNED for record in records
     ):
         print(f"error: sweep: {counts(records)} (the same command runs what is left)", file=sys.stderr)
-        raise SystemExit(1)
+        raise SystemExit(ExitStatus.FAILED)
     return records
 
 

@@ -32,9 +32,11 @@ class SearchConf:
     batch: int = 1
     """Trials that are asked for, and launched, at a time."""
     direction: str = "maximize"
+    """maximize | minimize the figure that a job ends with."""
     sampler: str = "tpe"
     """tpe | random | cmaes."""
     seed: int = 0
+    """Seed of the sampler."""
     pruner: str = "none"
     """none | median | hyperband."""
     warmup_steps: int = 0
@@ -44,6 +46,7 @@ class SearchConf:
     storage: str | None = None
     """Optuna storage URL; null is an SQLite file in the sweep's folder."""
     study: str = "metashot"
+    """Name of the study in that storage."""
 
 
 @dataclass
@@ -56,6 +59,7 @@ class SweeperConf:
     params: dict[str, str] = field(default_factory=dict)
     """Sweeps of an experiment file, `method: direct,channel`; the command line overrides them."""
     search: SearchConf = field(default_factory=SearchConf)
+    """A search in place of every combination."""
 
 
 ConfigStore.instance().store(group="hydra/sweeper", name="ledger", node=SweeperConf, provider="metashot")

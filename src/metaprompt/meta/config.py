@@ -111,7 +111,7 @@ class MetaConfig:
     max_batch_tokens: Positive
     """Padded tokens of one forward pass."""
     inner_lr: InnerRate
-    """Alpha; 0 is multi-task training of the prompt."""
+    """Learning rate of the inner step; 0 is multi-task training of the prompt."""
     second_order: bool
     """Differentiate through the inner gradient."""
     interpolate: bool
@@ -121,9 +121,9 @@ class MetaConfig:
     coefficient_weight: Weight
     """Weight of the coefficient loss."""
     concentration: PositiveWeight
-    """A of Beta(a, a c)."""
+    """The a of Beta(a, a c), which mixing weights are drawn from."""
     curriculum_base: Annotated[float, Field(gt=1, le=1e6)]
-    """M of the curriculum."""
+    """The m of the curriculum: c = (m^s - 1) / (m - 1), with s the running similarity of gradients."""
     similarity_decay: Share
     """Weight of the past in the running similarity."""
     held_out_fraction: InnerShare
@@ -143,7 +143,7 @@ class MetaConfig:
     seed: Seed
     """Seed of prompt, psi, tasks, mixing and dropout."""
     regularizer: RegularizerConfig
-    """Psi's shape."""
+    """Shape of psi, the gradient regularizer."""
     prompt_optimizer: OptimizerConfig
     """Outer optimizer of the prompt."""
     regularizer_optimizer: OptimizerConfig
@@ -172,7 +172,7 @@ class SupmerConfig(MetaConfig):
     loop: LoopConfig
     """Steps, evaluation, saving."""
     checkpoints: Path
-    """Their folder."""
+    """Folder of the checkpoints."""
 
 
 @dataclass(frozen=True, slots=True)
