@@ -37,7 +37,7 @@ def prefix_scorer(
     Args:
         model: the loaded model.
         memory_mb: working memory above the model; None lets the engine choose.
-        force: share prefixes also where the engine would choose plain scoring.
+        force: refuse a model that cannot share all prefixes.
         batch_size: of the plain engine, which stands in for models that this one does not know.
     """
     from metashot.engine.scoring.prefix import PrefixScorer

@@ -249,10 +249,11 @@ def _keys(target: Any, nodes: Sequence[Any], where: str) -> Iterator[Key]:
         kind, text = kinds.get(name, Any), _for_users(texts.get(name, ""))
         given = [node[name] for node in nodes if name in node]
         default = _agreed(given) if given else _as_yaml(_default(target, name, parameter))
-        nested = _without_none(kind)
-        if is_dataclass(nested) and default.endswith(f".{nested.__name__}"):
+        nested: Any = _without_none(kind)
+        own = inspect.isclass(nested) and is_dataclass(nested)
+        if own and default.endswith(f".{nested.__name__}"):
             yield Key(dotted, f"the keys of {nested.__name__}", "", text, {})
-        elif is_dataclass(nested) and not inspect.isabstract(nested):
+        elif own and not inspect.isabstract(nested):
             nodes_below = [value for value in given if value is not None]
             yield Key(dotted, "keys of its own", "" if nodes_below else default, text, {})
             for key in _keys(nested, nodes_below, dotted):
