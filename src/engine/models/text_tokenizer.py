@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -60,14 +61,15 @@ class TextTokenizer:
         """Id of end-of-sequence."""
         return None if self.eos_token is None else self.backend_tokenizer.token_to_id(self.eos_token)
 
+    @cached_property
+    def whole(self) -> PreTrainedTokenizerBase:
+        """Transformers' tokenizer."""
+        return self._whole()
+
     @property
     def chat_template(self) -> Any:
         """The template of transformers' tokenizer."""
-        return self._whole().chat_template
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """By transformers' tokenizer."""
-        return self._whole().apply_chat_template(conversation, **options)
+        return self.whole.chat_template
 
     def __call__(self, text: str, *, add_special_tokens: bool = True, **options: Any) -> dict[str, Any]:
         """`input_ids` and `offset_mapping` of a text; options of transformers that change neither are passed over."""

@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError
-
 from metashot.base.errors import ConfigError
+from metashot.engine.models.chat_template import render_chat
 from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.icl.prompting.frame import TextFrame, word_pairs
 from metashot.icl.prompting.prompt import Objective
@@ -118,9 +117,8 @@ class _Renderer:
                 "use prompt=metaicl or prompt=template, or an instruction-tuned model",
             )
         try:
-            apply: Any = self._tokenizer.apply_chat_template
-            return str(apply(messages, tokenize=False, add_generation_prompt=True, **self._options))
-        except (TemplateError, ValueError, TypeError) as error:
+            return render_chat(self._tokenizer, messages, add_generation_prompt=True, **self._options)
+        except ValueError as error:
             raise ConfigError(
                 "prompt.system" if self._system is not None else "prompt",
                 f"the chat template of {self._model_name!r} refuses the conversation: {error}",
