@@ -24,6 +24,7 @@ from transformers.cache_utils import DynamicLayer
 
 from metashot.base.errors import ConfigError
 from metashot.engine.generation.stopping import Stopping
+from metashot.engine.models.exclusive import exclusive
 from metashot.engine.models.sizes import context_length
 
 _logger = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class GreedyGenerator:
             ConfigError: a prompt leaves no room for `max_new_tokens` in the model's context.
         """
         self._check(prompts, stopping)
-        with _token_ids_only(self.model) if not self._obeys else nullcontext():
+        with exclusive(self.model), _token_ids_only(self.model) if not self._obeys else nullcontext():
             return self._answers(prompts, stopping, on_progress)
 
     def _answers(self, prompts: Sequence[Ids], stopping: Stopping, on_progress: Progress | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from metashot.base.errors import ModelError
@@ -96,6 +97,9 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
+_loading = Lock()
+
+
 class LazyLanguageModel:
     """A model whose identity, tokenizer and context length are known before its weights are loaded.
 
@@ -107,6 +111,7 @@ class LazyLanguageModel:
 
     def __init__(self, spec: ModelConfig) -> None:
         self.spec = spec
+        self._encoding = Lock()
 
     @property
     def name(self) -> str:
@@ -135,7 +140,8 @@ class LazyLanguageModel:
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Text to ids; no special token is added."""
-        encoded: Any = self.tokenizer(text, add_special_tokens=False)
+        with self._encoding:  # the tokenizers library refuses a second borrower
+            encoded: Any = self.tokenizer(text, add_special_tokens=False)
         return tuple(encoded["input_ids"])
 
     def decode(self, ids: tuple[int, ...]) -> str:
@@ -144,7 +150,8 @@ class LazyLanguageModel:
 
     def load(self) -> LanguageModel:
         """The model, loaded on first use."""
-        return _shared_model(self.spec, self.weights_digest)
+        with _loading:  # transformers and torch's generator know of no other thread while weights are made
+            return _shared_model(self.spec, self.weights_digest)
 
 
 def _identity(spec: ModelConfig, weights: str, tokenizer: str) -> dict[str, str]:

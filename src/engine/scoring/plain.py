@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from metashot.base.errors import ModelError
+from metashot.engine.models.exclusive import exclusive
 from metashot.engine.models.own_head import logits_at
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.precision import float32_between_products
@@ -83,6 +84,17 @@ def score_plain_with_best(
     on_progress: Progress | None = None,
 ) -> list[Tensor]:
     """`score_plain` with the log-probability of each position's best token beside the target's: [scored, 2]."""
+    with exclusive(model):
+        return _score_in_batches(model, requests, batch_size, pad_to, on_progress)
+
+
+def _score_in_batches(
+    model: PreTrainedModel,
+    requests: Sequence[Request],
+    batch_size: int,
+    pad_to: int | None,
+    on_progress: Progress | None,
+) -> list[Tensor]:
     seq2seq = bool(model.config.is_encoder_decoder)
     if not seq2seq:
         check_requests(model.config, requests)

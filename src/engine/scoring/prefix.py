@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from metashot.base.errors import ConfigError
+from metashot.engine.models.exclusive import exclusive
 from metashot.engine.scoring.interception import UnsharedAttentionError
 from metashot.engine.scoring.plain import check_finite
 from metashot.engine.scoring.plan import Plan, plan_requests
@@ -29,6 +30,8 @@ class PrefixScorer:
     What several requests share is computed once: demonstrations over all test inputs, a test input over its
     options, demonstrations and option over all test inputs, or nothing. Numbers equal those of `score_plain`
     up to rounding, whatever the order, grouping and batch size.
+
+    Threads may share a model, with a scorer each or one for all: one call at a time runs (see `models.exclusive`).
 
     The model's own forward pass runs on those rows, with the engine in the place of its attention. A probe
     decides whether that does what the model does. Where it does not, the common prefix's cache is computed once
@@ -57,7 +60,7 @@ class PrefixScorer:
         self.memory_budget_bytes = None if memory_mb is None else memory_mb << 20
         self._batch_size = batch_size
         self._force = force
-        with float32_between_products(model):
+        with exclusive(model), float32_between_products(model):
             self._take(choose_route(model, self.memory_budget_bytes, batch_size))
 
     @property
@@ -81,7 +84,8 @@ class PrefixScorer:
 
     def tokens_computed(self, requests: Sequence[Request]) -> int:
         """Tokens that `score(requests)` runs through the model on the route taken."""
-        return self._route.scorer.tokens_computed(requests)
+        with exclusive(self.model):
+            return self._route.scorer.tokens_computed(requests)
 
     @torch.inference_mode()
     def score(self, requests: Sequence[Request], on_progress: Progress | None = None) -> list[Tensor]:
@@ -106,7 +110,7 @@ class PrefixScorer:
         self, requests: Sequence[Request], on_progress: Progress | None = None
     ) -> list[Tensor]:
         """`score` with the log-probability of each position's best token beside the target's: [scored, 2]."""
-        with float32_between_products(self.model):
+        with exclusive(self.model), float32_between_products(self.model):
             scores = self._scored(requests, on_progress)
         return [check_finite(score, index) for index, score in enumerate(scores)]
 
