@@ -10,6 +10,7 @@ What a server can do is asked once, and checked against itself: fields that it d
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -356,6 +357,8 @@ def _check_client() -> None:
             "scorer", "the package openai is not installed", "pip install 'metashot[server]'"
         ) from None
     del openai
+    for name in ("httpx", "httpx2"):  # a line for every call
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _served_model(connection: Connection, served: str | None) -> tuple[str, int]:

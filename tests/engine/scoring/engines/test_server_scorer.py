@@ -43,7 +43,9 @@ def model():
 
 
 def behaviour(*faults, **fields):
-    return Behaviour(bigram, faults=set(faults), **fields)
+    return Behaviour(
+        lambda ids: np.stack([bigram(ids[: i + 1]) for i in range(len(ids))]), faults=set(faults), **fields
+    )
 
 
 @pytest.mark.parametrize("way", ["auto", "steps", "echo"])

@@ -12,15 +12,15 @@ from typing import Any
 
 import numpy as np
 
-NextLogProbabilities = Callable[[Sequence[int]], np.ndarray]
-"""The log-probability of each token after a prefix of ids."""
+LogProbabilities = Callable[[Sequence[int]], np.ndarray]
+"""Of ids, [ids, vocabulary]: row i holds the log-probability of each token after ids[: i + 1]."""
 
 
 @dataclass
 class Behaviour:
     """What the server does; `faults` are named in the tests."""
 
-    next_log_probabilities: NextLogProbabilities
+    log_probabilities: LogProbabilities
     name: str = "toy"
     limit: int = 64
     faults: set[str] = field(default_factory=set)
@@ -41,13 +41,14 @@ class Behaviour:
         return {"choices": list(reversed(choices)), "usage": {"prompt_tokens": sent}}
 
     def choice(self, index: int, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
-        rows = self.next_log_probabilities(ids)
+        table = self.log_probabilities(ids)
+        rows = table[-1]
         best = int(rows.argmax())
         if "no log-probabilities" in self.faults:
             return {"index": index, "logprobs": None, "text": "x"}
         if body.get("echo"):
             values: list[float | None] = [None]
-            values += [float(self.next_log_probabilities(ids[:i])[ids[i]]) for i in range(1, len(ids))]
+            values += [float(table[i - 1, ids[i]]) for i in range(1, len(ids))]
             if "shifted by one" in self.faults:
                 values = [None, *values[:-1]]
             if "not finite" in self.faults:
