@@ -32,9 +32,9 @@ from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.clusters.clustering import ClusterConfig, cluster_vectors
 from metashot.metaprompt.clusters.embedding import EncoderConfig, load_encoder
+from metashot.metaprompt.meta.config import LayerInit, RegularizerConfig, Rescale
 from metashot.metaprompt.meta.inner_loop import PassRules
 from metashot.metaprompt.meta.outer_loop import OuterRules, outer_step
-from metashot.metaprompt.meta.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.setup import make_regularizer
 from metashot.metaprompt.meta.tasks import MetaTask
 
@@ -136,7 +136,17 @@ def compare(size: str, work: Workload, repeat: int, max_batch_tokens: int) -> di
     backbone, batch = make_backbone(model), episodes(work, is_seq2seq=model.is_seq2seq)
     prompt = torch.nn.Parameter(torch.randn(work.prompt_length, backbone.width))
     psi = make_regularizer(
-        backbone.width, RegularizerConfig(64, 1, True, "none", "near_identity", "row_l2", 24), 0
+        backbone.width,
+        RegularizerConfig(
+            rank=64,
+            hidden_layers=1,
+            residual=True,
+            last_activation="none",
+            init=LayerInit.NEAR_IDENTITY,
+            rescale=Rescale.ROW_L2,
+            coefficient_width=24,
+        ),
+        0,
     )
     weights = [[0.7] * work.examples for _ in batch]
     centroids = torch.randn(work.tasks + 1, 384)

@@ -52,6 +52,7 @@ from metashot.metaprompt.clusters.embedding import EncoderConfig
 from metashot.metaprompt.clusters.store import ClusterStore, CorpusConfig, prepare_clusters
 from metashot.metaprompt.soft_prompt import initial_prompt
 from metashot.metaprompt.tuning.adapters import peft_prompt_model
+from metashot.metaprompt.tuning.config import SelectOn
 from metashot.metaprompt.tuning.loop import TrainRules, tune
 from metashot.metaprompt.tuning.tunable import FullTunable, PeftPromptTunable, Tunable
 
@@ -259,7 +260,7 @@ def _control_rows(job: Job, model: LanguageModel, sizes: Sizes) -> list[dict[str
             rows.append({**about, "method": "in context", "curve": curve})
             for name, optimizer, make in trained:
                 rules = TrainRules(
-                    sizes.tuning_steps, 8, 65536, sizes.tuning_steps, "last", "verbalizers", dropout=False,
+                    sizes.tuning_steps, 8, 65536, sizes.tuning_steps, SelectOn.LAST, "verbalizers", dropout=False,
                     optimizer=optimizer,
                 )  # fmt: skip
                 tunable = make(start.clone())

@@ -9,8 +9,7 @@ from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import verify
 from metashot.engine.training.config import LoopConfig, OptimizerConfig
 from metashot.metaprompt.clusters.store import ClusterStore
-from metashot.metaprompt.meta.config import MetaConfig
-from metashot.metaprompt.meta.regularizer import RegularizerConfig
+from metashot.metaprompt.meta.config import LayerInit, MetaConfig, RegularizerConfig, Rescale
 from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned, meta_train
 
 FORMATS = tuple(
@@ -82,7 +81,15 @@ def meta_settings(variant: Variant, seed: int) -> MetaConfig:
         dropout=False,
         max_skipped_tasks=0,
         seed=seed,
-        regularizer=RegularizerConfig(32, 1, True, "none", "near_identity", "row_l2", 24),
+        regularizer=RegularizerConfig(
+            rank=32,
+            hidden_layers=1,
+            residual=True,
+            last_activation="none",
+            init=LayerInit.NEAR_IDENTITY,
+            rescale=Rescale.ROW_L2,
+            coefficient_width=24,
+        ),
         prompt_optimizer=OptimizerConfig(learning_rate=variant.outer_lr, weight_decay=0.0),
         regularizer_optimizer=OptimizerConfig(learning_rate=REGULARIZER_RATE, weight_decay=0.0),
         as_released=False,

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from metashot.base.errors import CheckpointError
-from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
+from metashot.metaprompt.meta.config import LayerInit, RegularizerConfig, Rescale
+from metashot.metaprompt.meta.regularizer import GradientRegularizer
 
 _STATISTICS = re.compile(r"(^|\.)(grad_mean|grad_std|grad_s|k)$")
 _FACTOR = re.compile(r"^(?P<stem>.*?)[._]?(?P<part>u|v)$", re.IGNORECASE)
@@ -43,14 +44,14 @@ def load_released_prompt(path: Path | str, width: int | None = None) -> Tensor:
     return value.detach().float().clone()
 
 
-def load_released_regularizer(path: Path | str, rescale: str = "row_l2") -> GradientRegularizer:
+def load_released_regularizer(path: Path | str, rescale: Rescale = Rescale.ROW_L2) -> GradientRegularizer:
     """The gradient regularizer of a published `gradient_edit_*.pt`, frozen.
 
     Tensors are recognized by the end of their name and by their shape, so a prefix does not matter.
 
     Args:
         path: the file.
-        rescale: `row_l2`, `matrix_l2`, `row_l1` or `matrix_l1`; the file does not store it.
+        rescale: how h is given the size of g; the file does not store it.
 
     Returns:
         A function (gradient [P, d], state [d]) -> (gradient [P, d], coefficient []).
@@ -73,7 +74,7 @@ def load_released_regularizer(path: Path | str, rescale: str = "row_l2") -> Grad
             hidden_layers=len(layers) - 1,
             residual=False,
             last_activation="relu",
-            init="normal",
+            init=LayerInit.NORMAL,
             rescale=rescale,
             coefficient_width=coefficient["hidden.weight"].shape[0],
         ),

@@ -13,6 +13,7 @@ from safetensors.torch import save
 from torch import Tensor
 from torch.nn import functional
 
+from metashot.base.components.values import convert
 from metashot.base.errors import CheckpointError, ConfigError
 from metashot.base.files import write_atomic
 from metashot.engine.models.loading import LanguageModel
@@ -51,8 +52,7 @@ def initial_prompt(language_model: LanguageModel, length: int, init: str, seed: 
     """
     if length < 1:
         raise ConfigError("prompt_length", f"{length} prompt tokens", "give at least 1")
-    if init not in tuple(PromptInit):
-        raise ConfigError("prompt_init", f"unknown value {init!r}", f"one of {', '.join(PromptInit)}")
+    convert(PromptInit, init, "prompt_init")
     table = input_embeddings(language_model).detach()
     generator = torch.Generator().manual_seed(seed)
     if init == PromptInit.RANDOM:

@@ -23,7 +23,9 @@ def test_starts_are_pure_functions_of_the_seed(gpt2: LanguageModel):
     assert torch.equal(prompt, initial_prompt(gpt2, 6, "vocabulary", 3))
     assert all((row == table).all(dim=1).any() for row in prompt)
     assert initial_prompt(gpt2, 2000, "random", 0).std() == pytest.approx(0.01, rel=0.05)
-    with pytest.raises(ConfigError, match=r"prompt_init: unknown value 'vocab'"):
+    with pytest.raises(
+        ConfigError, match=r"prompt_init: input should be .*, got 'vocab' \(did you mean 'vocabulary'"
+    ):
         initial_prompt(gpt2, 6, "vocab", 0)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, is_dataclass
+from enum import Enum
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
@@ -45,6 +46,30 @@ def convert(kind: Any, value: Any, where: str) -> Any:
         return _adapter(kind).validate_python(value)
     except ValidationError as error:
         raise _one_fault(error, kind, where) from None
+
+
+def hold_to_choices(settings: Any, where: str) -> None:
+    """Refuse a value that none of its field's choices is (a `Literal`, an enum, or a list of them).
+
+    The config is held to every type as it is read; objects that Python code makes are held to this by their class.
+
+    Args:
+        settings: a dataclass object.
+        where: dotted name of its node, for errors.
+
+    Raises:
+        ConfigError: the first such value.
+    """
+    for name, kind in get_type_hints(type(settings), include_extras=True).items():
+        if hasattr(settings, name) and _names_choices(kind):
+            convert(kind, getattr(settings, name), f"{where}.{name}")
+
+
+@lru_cache(maxsize=4096)
+def _names_choices(kind: Any) -> bool:
+    if get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, Enum)):
+        return True
+    return any(_names_choices(part) for part in get_args(kind) if not isinstance(part, list))
 
 
 @lru_cache(maxsize=4096)

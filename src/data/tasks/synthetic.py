@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import DataError
 from metashot.data.task import Example, TaskData, TaskType
 from metashot.data.tasks.source import unknown_task
@@ -54,6 +55,7 @@ class SyntheticSource:
         Raises:
             DataError: naming the value and its rule.
         """
+        hold_to_choices(self, "data")
         for key, known in (("train_families", TRAIN_FAMILIES), ("target_families", TARGET_FAMILIES)):
             for family in getattr(self, key):
                 if family not in known:

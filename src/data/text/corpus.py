@@ -6,13 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Literal
 
+from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import DataError
 from metashot.base.json_text import parse_json
 from metashot.base.value_kinds import Count, GivenLine, Name
-
-_SOURCES = ("demo", "text", "jsonl", "hub")
-_DOCUMENTS = ("file", "paragraph", "line")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +20,7 @@ class CorpusSource:
 
     name: Name
     """The name that reports carry."""
-    source: str
+    source: Literal["demo", "text", "jsonl", "hub"]
     """`demo` (embedded), `text` (a file or a folder of .txt), `jsonl` (a file or a folder of .jsonl) or `hub`
     (a Hugging Face dataset, streamed)."""
     path: GivenLine | None
@@ -32,7 +31,7 @@ class CorpusSource:
     """Dataset split (hub)."""
     field: GivenLine
     """Key that holds the text (jsonl, hub)."""
-    document: str
+    document: Literal["file", "paragraph", "line"]
     """What one document is in a text: the `file`, a `paragraph` (set off by blank lines) or a `line`."""
     max_documents: Count
     """Stop after this many; 0 takes all."""
@@ -43,14 +42,7 @@ class CorpusSource:
         Raises:
             DataError: a value outside its rule.
         """
-        if self.source not in _SOURCES:
-            raise DataError(
-                "corpus.source", f"unknown value {self.source!r}", f"one of {', '.join(_SOURCES)}"
-            )
-        if self.document not in _DOCUMENTS:
-            raise DataError(
-                "corpus.document", f"unknown value {self.document!r}", f"one of {', '.join(_DOCUMENTS)}"
-            )
+        hold_to_choices(self, "corpus")
         if self.source != "demo" and not self.path:
             raise DataError(
                 "corpus.path",

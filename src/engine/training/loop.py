@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import CheckpointError, ConfigError, OutputError
 from metashot.base.files import HeldFolder, check_held, write_json
 from metashot.engine.metrics.scale import in_percent
@@ -113,10 +114,7 @@ def run_training(
 
 
 def _check(settings: LoopConfig) -> None:
-    if settings.resume not in ("auto", "never"):
-        raise ConfigError(
-            f"{settings.config_node}.resume", f"unknown value {settings.resume!r}", "auto or never"
-        )
+    hold_to_choices(settings, settings.config_node)
     if settings.early_stop_evaluations and not settings.evaluate_every:
         raise ConfigError(
             f"{settings.config_node}.early_stop_evaluations",

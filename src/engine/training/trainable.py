@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from transformers import PreTrainedModel
 
+from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import ConfigError, ModelError
 from metashot.engine.models.activations import fuse_gelu
 from metashot.engine.models.attention_dropout import set_attention_dropout
@@ -169,9 +170,7 @@ class TrainableModel(Generic[Loss]):
 
 
 def _check(settings: TrainableConfig, model: PreTrainedModel, device: torch.device) -> None:
-    if settings.precision not in _PRECISIONS:
-        known = ", ".join(_PRECISIONS)
-        raise ConfigError("trainer.precision", f"unknown value {settings.precision!r}", f"one of {known}")
+    hold_to_choices(settings, "trainer")
     if settings.precision == "float16" and device.type == "cpu":
         raise ConfigError("trainer.precision", "float16 training needs a GPU", "use bfloat16 or float32")
     if model.dtype != torch.float32 and settings.lora is None:

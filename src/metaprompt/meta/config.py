@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import ConfigError
 from metashot.base.value_kinds import (
     Count,
@@ -61,11 +62,11 @@ class RegularizerConfig:
     """Low-rank layers before the last one."""
     residual: bool
     """Add each layer's input to its output."""
-    last_activation: str
-    """`none` or `relu` (released code: `relu`)."""
-    init: str
+    last_activation: Literal["none", "relu"]
+    """What follows the last layer (released code: `relu`)."""
+    init: LayerInit
     """Start of the low-rank factors."""
-    rescale: str
+    rescale: Rescale
     """How h is given the size of g."""
     coefficient_width: Positive
     """Hidden units of the coefficient network."""
@@ -76,16 +77,7 @@ class RegularizerConfig:
         Raises:
             ConfigError: a value outside its rule.
         """
-        _member("last_activation", self.last_activation, ("none", "relu"))
-        _member("init", self.init, tuple(LayerInit))
-        _member("rescale", self.rescale, tuple(Rescale))
-
-
-def _member(key: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(
-            f"supmer.regularizer.{key}", f"unknown value {value!r}", f"one of {', '.join(allowed)}"
-        )
+        hold_to_choices(self, "supmer.regularizer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +87,7 @@ class MetaConfig:
     prompt_length: Positive
     """Virtual tokens."""
     prompt_init: Literal["vocabulary", "random"]
-    """`vocabulary` or `random`."""
+    """How a new prompt starts: from embeddings of the vocabulary, or from random numbers."""
     prompt_path: str | None
     """A prompt to start from, or None."""
     formats: tuple[GivenLine, ...]

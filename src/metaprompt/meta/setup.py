@@ -17,7 +17,7 @@ from metashot.metaprompt.clusters.pseudo_tokens import (
     load_cluster_vectors,
 )
 from metashot.metaprompt.clusters.store import ClusterStore
-from metashot.metaprompt.meta.config import MetaConfig, RegularizerConfig
+from metashot.metaprompt.meta.config import LayerInit, MetaConfig, RegularizerConfig
 from metashot.metaprompt.meta.domains import split_domains
 from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format, resize
 from metashot.metaprompt.meta.inner_loop import PassRules
@@ -31,7 +31,7 @@ def regularizer_config(config: RegularizerConfig, behaviour: ReleasedBehaviour) 
     """Psi's shape with the released ReLU branch where that oddity is on."""
     if not behaviour.learned_branch_relu:
         return config
-    return replace(config, residual=False, last_activation="relu", init="normal")
+    return replace(config, residual=False, last_activation="relu", init=LayerInit.NORMAL)
 
 
 def make_regularizer(width: int, config: RegularizerConfig, seed: int) -> GradientRegularizer:

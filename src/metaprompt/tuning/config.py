@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import ConfigError
 from metashot.base.value_kinds import Count, Dropout, GivenLine, Line, Name, Positive, Seed, Signed
 from metashot.engine.training.config import OptimizerConfig
@@ -68,10 +69,10 @@ class TrainRules:
     """Padded tokens of one forward pass."""
     evaluate_every: Positive
     """Steps between looks at the selection set."""
-    select_on: str
-    """`dev`, `test` or `last`."""
-    predict_over: str
-    """`verbalizers`, or `vocabulary` (argmax over every token, as the released code)."""
+    select_on: SelectOn
+    """Which set chooses the step whose weights predict."""
+    predict_over: Literal["verbalizers", "vocabulary"]
+    """Which tokens may be the answer: the verbalizers, or every token of the vocabulary (released code)."""
     dropout: bool
     """Run the model with its dropout in training."""
     optimizer: OptimizerConfig
@@ -79,16 +80,7 @@ class TrainRules:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value outside its rule."""
-        if self.select_on not in tuple(SelectOn):
-            raise ConfigError(
-                "tuning.train.select_on", f"unknown value {self.select_on!r}", f"one of {', '.join(SelectOn)}"
-            )
-        if self.predict_over not in ("verbalizers", "vocabulary"):
-            raise ConfigError(
-                "tuning.train.predict_over",
-                f"unknown value {self.predict_over!r}",
-                "verbalizers or vocabulary",
-            )
+        hold_to_choices(self, "tuning.train")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +96,7 @@ class TuningConfig:
     pattern: Count
     """Which pattern of each task file, 0 being the published default."""
     data_source: Literal["folder", "hub"]
-    """`folder` or `hub`."""
+    """Where the tasks' rows come from."""
     data_root: GivenLine | None
     """Folder of the task folders."""
     train_seeds: tuple[Seed, ...]
@@ -116,12 +108,12 @@ class TuningConfig:
     prompt_length: Positive
     """Virtual tokens of a new prompt."""
     prompt_init: Literal["vocabulary", "random"]
-    """`random` or `vocabulary`, for a new prompt."""
+    """How a new prompt starts: from embeddings of the vocabulary, or from random numbers."""
     prompt_path: GivenLine | None
     """A checkpoint folder of meta-training, a prompt file, or None for a new prompt."""
     regularizer_path: GivenLine | None
     """A checkpoint folder, a published `gradient_edit_*.pt`, or None for that of `prompt_path`."""
-    rescale: str | None
+    rescale: Rescale | None
     """Overrides psi's rescale variant, or None."""
     lora_rank: Positive
     """Rank of LoRA."""
@@ -134,10 +126,7 @@ class TuningConfig:
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value outside its rule."""
-        if self.rescale is not None and self.rescale not in tuple(Rescale):
-            raise ConfigError(
-                "tuning.rescale", f"unknown value {self.rescale!r}", f"one of {', '.join(Rescale)}"
-            )
+        hold_to_choices(self, "tuning")
         if not self.tasks or not self.train_seeds:
             raise ConfigError("tuning", "tasks or train_seeds is empty", "give at least one of each")
 
@@ -188,4 +177,4 @@ class TuneSettings(TuningConfig):
 
     def train_rules(self) -> TrainRules:
         """Training rules, with the released selection where that oddity is on."""
-        return replace(self.train, select_on="test") if self.behaviour().test_selection else self.train
+        return replace(self.train, select_on=SelectOn.TEST) if self.behaviour().test_selection else self.train

@@ -13,7 +13,8 @@ from metashot.base.json_text import digest_of
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.exchange import import_learned, is_adapter
-from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig, Rescale
+from metashot.metaprompt.meta.config import LayerInit, RegularizerConfig, Rescale
+from metashot.metaprompt.meta.regularizer import GradientRegularizer
 from metashot.metaprompt.meta.setup import make_regularizer
 from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned
 from metashot.metaprompt.released import load_released_regularizer
@@ -28,7 +29,15 @@ from metashot.metaprompt.tuning.tunable import (
     Tunable,
 )
 
-_RANDOM_PSI = RegularizerConfig(1920, 1, False, "relu", "normal", "matrix_l2", 24)
+_RANDOM_PSI = RegularizerConfig(
+    rank=1920,
+    hidden_layers=1,
+    residual=False,
+    last_activation="relu",
+    init=LayerInit.NORMAL,
+    rescale=Rescale.MATRIX_L2,
+    coefficient_width=24,
+)
 
 
 @dataclass(frozen=True, slots=True)

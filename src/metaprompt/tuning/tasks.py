@@ -181,7 +181,7 @@ def load_rows(task: PromptTask, source: str, root: str | None) -> TaskRows:
 
     Raises:
         DataError: a file, a field or a label is missing.
-        ConfigError: the task is not on the hub, or an unknown source.
+        ConfigError: the task is not on the hub, or no folder is given.
     """
     train: Sequence[Row]
     test: Sequence[Row]
@@ -189,10 +189,8 @@ def load_rows(task: PromptTask, source: str, root: str | None) -> TaskRows:
         if not root:
             raise ConfigError("tuning.data_root", "is not set", "give the folder of the task folders")
         train, test = (_read(Path(root).expanduser() / task.name / f"{s}.json") for s in ("train", "test"))
-    elif source == "hub":
-        train, test = _hub(task)
     else:
-        raise ConfigError("tuning.data_source", f"unknown value {source!r}", "folder or hub")
+        train, test = _hub(task)
     for split, rows in (("train", train), ("test", test)):
         _check_rows(task, split, rows)
     return TaskRows(tuple(train), tuple(test), digest_of([list(map(dict, train)), list(map(dict, test))]))

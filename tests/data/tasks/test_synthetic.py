@@ -9,7 +9,7 @@ from collections import Counter
 
 import pytest
 
-from metashot.base.errors import DataError
+from metashot.base.errors import ConfigError, DataError
 from metashot.data.task import TaskType
 from metashot.data.tasks.synthetic import SyntheticSource
 from metashot.data.tasks.synthetic_rules import DIFFICULTIES, TARGET_FAMILIES, TRAIN_FAMILIES, vocabulary
@@ -89,7 +89,7 @@ def test_tasks_do_not_depend_on_the_hash_seed() -> None:
 def test_an_unknown_task_difficulty_or_number_is_named() -> None:
     with pytest.raises(DataError, match="no task 'synthetic-lookup' in data=synthetic"):
         SOURCE.pool("synthetic-lookup")
-    with pytest.raises(DataError, match=r"data\.difficulty: unknown value 'extreme'"):
+    with pytest.raises(ConfigError, match=r"data\.difficulty: input should be .*, got 'extreme'"):
         SyntheticSource(difficulty="extreme")
     with pytest.raises(DataError, match=r"data\.train_tasks: 0 is not positive"):
         SyntheticSource(train_tasks=0)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from metashot.base.errors import DataError
+from metashot.base.errors import ConfigError, DataError
 from metashot.data.text.corpus import CorpusSource, read_documents, split_documents
 from metashot.data.text.sentences import SentenceRules, build_sentences, open_sentences, split_sentences
 
@@ -51,7 +51,7 @@ def test_text_and_jsonl_folders(tmp_path: Path):
 
 
 def test_bad_sources_are_said(tmp_path: Path):
-    with pytest.raises(DataError, match=r"corpus\.source: unknown value 'web'"):
+    with pytest.raises(ConfigError, match=r"corpus\.source: input should be .*, got 'web'"):
         replace(DEMO, source="web")
     with pytest.raises(DataError, match=r"corpus\.path: corpus 'demo' has no path"):
         replace(DEMO, source="text")

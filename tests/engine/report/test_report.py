@@ -343,7 +343,7 @@ def test_latex_and_markdown_escape_their_marks():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"formats": ("pdf",)}, r"report.formats: unknown format 'pdf'"),
+        ({"formats": ("pdf",)}, r"report.formats.0: input should be .*, got 'pdf'"),
     ],
 )
 def test_bad_settings_are_refused(tmp_path, change, message):

@@ -284,7 +284,7 @@ def test_a_checkpoint_of_two_processes_is_continued_by_one_with_dropout_of_its_o
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"resume": "always"}, "trainer.resume: unknown value 'always'"),
+        ({"resume": "always"}, "trainer.resume: input should be 'auto' or 'never', got 'always'"),
         ({"early_stop_evaluations": 2, "evaluate_every": 0}, "nothing is evaluated"),
         ({"best_metric": "f1"}, "'f1' is not among the evaluation's metrics"),
     ],

@@ -302,7 +302,7 @@ def test_a_pool_smaller_than_k_plus_one_is_named(tmp_path: Path) -> None:
     ("changes", "words"),
     [
         ({"trainable": TrainableConfig(precision="float16")}, "float16 training needs a GPU"),
-        ({"trainable": TrainableConfig(precision="fp8")}, "unknown value 'fp8'"),
+        ({"trainable": TrainableConfig(precision="fp8")}, "trainer.precision: input should be .*, got 'fp8'"),
         ({"optimizer": {"algorithm": named("optimizer", "paged_adam8bit").algorithm}}, "needs a CUDA GPU"),
         ({"episodes": {"micro_batch_size": 0}}, "micro_batch_size: 0 is not positive"),
         ({"episodes": {"pool_fraction": 0.0}}, "is not in"),

@@ -110,7 +110,7 @@ def test_published_sizes():
 
 
 def test_unknown_choices_are_named():
-    with pytest.raises(ConfigError, match=r"regularizer\.rescale: unknown value 'row'.*row_l2"):
+    with pytest.raises(ConfigError, match=r"regularizer\.rescale: input should be 'row_l2', .*, got 'row'"):
         RegularizerConfig(3, 1, True, "none", "near_identity", "row", 5)
     with pytest.raises(ConfigError, match="last_activation"):
         RegularizerConfig(3, 1, True, "gelu", "near_identity", "row_l2", 5)
