@@ -26,8 +26,7 @@ _ROOMS = {
     },
     "icl.prompting": {"icl": "methods prompt fitting columns calibration_inputs"},
     "icl.scoring": {
-        "icl": "preview cell cell_data evaluation evaluation_settings measured progress plan prompt_record generation "
-        "classifier trained_method"
+        "icl": "preview cell cell_data evaluation_settings plan generation classifier trained_method"
     },
 }
 MOVED = {
@@ -38,6 +37,10 @@ MOVED = {
 } | {
     "metashot.data.seals": "metashot.base.json_text",
     "metashot.engine.runs": "metashot.engine.cells",
+    "metashot.icl.progress": "metashot.engine.cells.progress",
+    "metashot.icl.prompt_record": "metashot.icl.scoring.preview",
+    "metashot.icl.measured": "metashot.icl.scoring.ranking",
+    "metashot.icl.evaluation": "metashot.icl.scoring.ranking",
 }
 """Old module or package -> where it stands now."""
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from metashot.base.errors import ConfigError, DataError
-from metashot.base.files import write_atomic, write_json
 from metashot.data.tasks.modules import DataModule, HarnessData
 from metashot.data.tasks.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.tasks.source import TaskSource
-from metashot.engine.cells.summary import SUMMARY_FILE, console_table, markdown_table, summarize
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
@@ -19,42 +17,39 @@ from metashot.icl.learning.checkpoint_choice import checkpoint_folder
 from metashot.icl.learning.export import export_checkpoint
 from metashot.icl.learning.sequence_labels import english_words
 from metashot.icl.prompting.methods import Method
-from metashot.icl.scoring.evaluation import EvaluationCost, evaluate
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
+from metashot.icl.scoring.generation import GeneratedCells
+from metashot.icl.scoring.in_context import InContextCells
 from metashot.icl.scoring.plan import plan_evaluation
-from metashot.icl.scoring.progress import CellProgress
+from metashot.icl.scoring.ranking import RankedCells
 from metashot.icl.scoring.trained_method import check_method, follow_checkpoint
-from metashot.stages.context import RunContext, show_notes, track_evaluation
+from metashot.stages.context import RunContext
+from metashot.stages.families import cells_of
 from metashot.stages.icl_training import in_context, trained_folder, training_settings
 from metashot.stages.preparation import show_data_checks
 from metashot.stages.task_source import choose_tasks
 
 
-def evaluate_stage(run: RunContext) -> float:
-    """Evaluate, write every file of the output folder, print the table; returns the mean in percent."""
+def ranked_cells(run: RunContext) -> RankedCells:
+    """The cells of a method that ranks options."""
     source, settings, model = _evaluation_parts(run)
-    with CellProgress(run.console, run.tracker) as progress:
-        outcome = evaluate(settings, source, model, run.config.scorer, progress, run.record.expect)
-    summary = summarize(outcome.cells)
-    if not leads():
-        return summary.mean.value
-    write_json(run.output / SUMMARY_FILE, summary.to_json())
-    write_atomic(run.output / "summary.md", markdown_table(summary))
-    run.console.print(console_table(summary))
-    run.console.print(cost_line(outcome.cost), soft_wrap=True)
-    show_notes(run.console, outcome.notes)
-    run.record.write("running", cost=asdict(outcome.cost), notes=list(outcome.notes))
-    track_evaluation(run, outcome.cells, summary)
-    return summary.mean.value
+    return RankedCells(settings, source, model, run.config.scorer)
+
+
+def generated_cells(run: RunContext) -> GeneratedCells:
+    """The cells of a method that generates answers."""
+    source, settings, model = _evaluation_parts(run)
+    return GeneratedCells(settings, source, model)
 
 
 def plan_stage(run: RunContext) -> None:
     """Print what `evaluate` would run and cost."""
-    source, settings, model = _evaluation_parts(run)
+    family = cells_of(run)
+    assert isinstance(family, InContextCells)
     show_data_checks(run)
-    if settings.method.trained and run.config.checkpoint is None:
-        _show_training(run, model)
-    plan_evaluation(settings, source, model, run.config.plan, run.console)
+    if family.settings.method.trained and run.config.checkpoint is None:
+        _show_training(run, family.model)
+    plan_evaluation(family, run.config.plan, run.console)
 
 
 def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
@@ -86,8 +81,6 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         method=_ranked_as(config.data, in_context(config.method)),
         truncation=config.truncation,
         prompt=config.prompt,
-        results_root=run.results_root,
-        output=run.output,
     )
     spec, settings = _agreed(run, settings)
     return source, settings, LazyLanguageModel(spec)
@@ -154,14 +147,3 @@ def select(source: TaskSource, selection: Selection) -> TaskSource:
     embed = load_sentence_encoder(selection.encoder) if nearest else None
     words = english_words() if selection.labels is Labels.RANDOM_WORDS else ()
     return SelectedSource(source, selection, embed, words)
-
-
-def cost_line(cost: EvaluationCost) -> str:
-    """One line on what was computed and what sharing saved."""
-    if not cost.computed_cells:
-        return f"nothing to compute: all {cost.reused_cells} cells were stored already"
-    ratio = cost.tokens_naive / max(cost.tokens_computed, 1)
-    return (
-        f"{cost.computed_cells} cells computed, {cost.reused_cells} reused; {cost.tokens_computed:,} tokens computed, "
-        f"{ratio:.1f} times fewer than without prefix sharing"
-    )

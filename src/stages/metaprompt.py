@@ -7,8 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
-from metashot.base.files import write_atomic, write_json
-from metashot.engine.cells.summary import SUMMARY_FILE, console_table, markdown_table, summarize
+from metashot.base.files import write_json
 from metashot.engine.metrics.scale import in_percent
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
@@ -18,9 +17,8 @@ from metashot.metaprompt.meta.held_out import describe as describe_held_out
 from metashot.metaprompt.meta.setup import task_stream
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train
 from metashot.metaprompt.soft_prompt import nearest_tokens
-from metashot.metaprompt.tuning.cuts import cut_notes
-from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
-from metashot.stages.context import RunContext, show_notes, track_evaluation
+from metashot.metaprompt.tuning.evaluation import TunedCells
+from metashot.stages.context import RunContext
 from metashot.stages.metaprompt_settings import (
     checkpoint_root,
     loop_settings,
@@ -67,32 +65,12 @@ def train_stage(run: RunContext) -> float:
     return outcome.metrics.get("query_loss", float("nan"))
 
 
-def evaluate_stage(run: RunContext) -> float:
-    """Tune and test every cell, write the output folder, print the table; returns the mean in percent."""
+def tuned_cells(run: RunContext) -> TunedCells:
+    """The cells of prompt tuning."""
     settings = tune_settings(run.config)
-    model = model_of(run)
-    cells = evaluate_prompts(
-        settings,
-        model,
-        run.output,
-        run.results_root,
-        notify=lambda line: say(run, line),
-        sink=run.tracker,
-        expect=run.record.expect,
-    )
-    summary = summarize(cells)
-    write_json(run.output / SUMMARY_FILE, summary.to_json())
-    write_atomic(run.output / "summary.md", markdown_table(summary))
-    run.console.print(console_table(summary))
-    for task, row in deviations([cell.result for cell in cells]).items():
-        run.console.print(f"{task}: {row['mean']:.1f} +- {row['deviation']:.1f} over {row['runs']} runs")
-    notes = cut_notes((cell.result for cell in cells), settings.max_tokens)
-    show_notes(run.console, notes)
-    run.record.write("running", notes=notes)
     if settings.prompt_path is not None:
         run.tracker.uses(Path(settings.prompt_path).expanduser())
-    track_evaluation(run, cells, summary)
-    return summary.mean.value
+    return TunedCells(settings, model_of(run), run.output)
 
 
 def say(run: RunContext, line: str) -> None:

@@ -1,9 +1,8 @@
-"""Which stages there are, for which family of methods, and the function that runs each."""
+"""Which stages there are, for which kind of methods, and the function that runs each."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from metashot.base.errors import ConfigError, suggestion
@@ -11,8 +10,6 @@ from metashot.base.errors import ConfigError, suggestion
 if TYPE_CHECKING:
     from metashot.stages.run_config import RunConfig
 
-PROMPT_METHODS = "metashot.metaprompt."
-"""Where the methods lie that tune prompts; all others score options in context."""
 Stage = Callable[[Any], float | None]
 
 STAGES = {
@@ -20,14 +17,14 @@ STAGES = {
     "doctor": {"icl": "preparation.doctor_stage"},
     "train": {"icl": "icl_training.train_stage", "prompt": "metaprompt.train_stage"},
     "find_lr": {"icl": "icl_training.find_lr_stage"},
-    "evaluate": {"icl": "icl_evaluation.evaluate_stage", "prompt": "metaprompt.evaluate_stage"},
+    "evaluate": {"any": "evaluation.evaluate_stage"},
     "plan": {"icl": "icl_evaluation.plan_stage", "prompt": "metaprompt_checks.plan_stage"},
     "probe": {"prompt": "metaprompt_checks.probe_stage"},
     "export": {"icl": "icl_evaluation.export_stage", "prompt": "metaprompt_checks.export_stage"},
-    "report": {"icl": "reports.report_stage", "prompt": "reports.report_stage"},
-    "compare": {"icl": "reports.compare_stage", "prompt": "reports.compare_stage"},
+    "report": {"any": "reports.report_stage"},
+    "compare": {"any": "reports.compare_stage"},
 }
-"""Stage -> method family -> function of `metashot.stages`, imported when it runs: most of a short command is imports."""
+"""Stage -> kind of method, or `any` -> function of `metashot.stages`, imported when it runs: most of a short command is imports."""
 
 
 STAGES_OF_RUNS = ("report", "compare")
@@ -35,29 +32,34 @@ STAGES_OF_RUNS = ("report", "compare")
 
 
 def check_stage(composed: Mapping[str, Any]) -> None:
-    """Refuse a stage that does not exist, or that the method has no use for, before anything is imported.
+    """Refuse a stage that does not exist, before anything is imported.
 
     Raises:
         ConfigError: such a stage.
     """
-    family = "prompt" if str(composed["method"].get("_target_", "")).startswith(PROMPT_METHODS) else "icl"
     asked = composed["stage"]
     for name in asked if isinstance(asked, list) else [asked]:
         if not isinstance(name, str) or name not in STAGES:
             raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), STAGES))
-        if family not in STAGES[name]:
-            useful = [stage for stage, functions in STAGES.items() if family in functions]
-            method = composed["method"].get("name")
-            raise ConfigError(
-                "stage", f"method {method!r} has no stage {name!r}", f"one of {', '.join(useful)}"
-            )
 
 
 def chosen_stages(config: RunConfig) -> list[Stage]:
-    """The functions of `stage=...`, in order."""
-    family = "prompt" if type(config.method).__module__.startswith(PROMPT_METHODS) else "icl"
+    """The functions of `stage=...`, in order.
+
+    Raises:
+        ConfigError: a stage that the method has no use for.
+    """
+    from metashot.stages.families import function_at, kind_of
+
+    method = config.method
+    kinds = ("any", kind_of(method).name)
     functions: list[Stage] = []
     for name in config.stages:
-        module, _, function = STAGES[name][family].partition(".")
-        functions.append(getattr(import_module(f"metashot.stages.{module}"), function))
+        place = next((STAGES[name][kind] for kind in kinds if kind in STAGES[name]), None)
+        if place is None:
+            useful = [stage for stage, places in STAGES.items() if places.keys() & set(kinds)]
+            raise ConfigError(
+                "stage", f"method {method.name!r} has no stage {name!r}", f"one of {', '.join(useful)}"
+            )
+        functions.append(function_at(place))
     return functions

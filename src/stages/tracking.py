@@ -9,13 +9,13 @@ from metashot.base.errors import ConfigError
 from metashot.engine.sweeps.ledger import decides
 from metashot.engine.tracking.many import together
 from metashot.engine.tracking.tracker import RunLabel, Tracker
+from metashot.stages.families import TRAINING, kind_of
 from metashot.stages.run_config import RunConfig
 
-_TRAINING = ("optimizer", "trainer")
 _META = ("supmer", "corpus")
 _OWN_NODES: dict[str, tuple[str, ...]] = {
-    "train": (*_TRAINING, "prompt", *_META),
-    "find_lr": (*_TRAINING, "prompt", "find_lr"),
+    "train": (*TRAINING, "prompt", *_META),
+    "find_lr": (*TRAINING, "prompt", "find_lr"),
     "prepare": ("prepare", "corpus"),
     "evaluate": ("scorer", "tuning", "selection", "prompt", "checkpoint"),
     "plan": ("plan", "scorer", "selection", "prompt", "checkpoint", *_META, "tuning"),
@@ -26,8 +26,6 @@ _OWN_NODES: dict[str, tuple[str, ...]] = {
     "compare": ("compare", "runs"),
 }
 """Nodes that only some stages read; every other node is read by all."""
-_PROMPT_METHODS_ONLY = ("supmer", "corpus", "tuning")
-_IN_CONTEXT_ONLY = (*_TRAINING, "prompt", "scorer", "selection", "checkpoint")
 _IN_THE_NAME = ("method", "model", "setting", "k", "data", "experiment", "debug", "stage", "seeds_file")
 _LONGEST_NAME = 128
 
@@ -86,8 +84,7 @@ def shown_config(config: RunConfig, composed: Mapping[str, Any]) -> dict[str, An
     """The nodes that the run's stages read, and none that only others do."""
     used = {node for stage in config.stages for node in _OWN_NODES.get(stage, ())}
     special = {node for nodes in _OWN_NODES.values() for node in nodes}
-    prompts = "tuning" in str(composed["method"].get("_target_", ""))
-    unused = _IN_CONTEXT_ONLY if prompts else _PROMPT_METHODS_ONLY
+    unused = kind_of(config.method).unused
     return {
         key: value
         for key, value in composed.items()

@@ -7,16 +7,20 @@ import subprocess
 import sys
 from dataclasses import is_dataclass
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
 
 from metashot.base.components.binding import signature, types_of
 from metashot.base.components.choices import CONFIG_FOLDER
 from metashot.base.components.targets import import_target
 from metashot.base.errors import ConfigError
+from metashot.stages.components import make_run_config
 from metashot.stages.run_config import RunConfig
-from metashot.stages.stage_table import STAGES, check_stage
+from metashot.stages.stage_table import STAGES, check_stage, chosen_stages
 
 COMMANDS = """
 import json, sys
@@ -103,12 +107,22 @@ def test_import_metashot_alone_imports_nothing_large():
             "metashot.icl.prompting.methods.Method",
             r"unknown stage 'plant' \(did you mean 'plan'\?\)",
         ),
-        ("doctor", "metashot.metaprompt.tuning.config.PromptMethod", r"method 'm' has no stage 'doctor'"),
     ],
 )
 def test_a_wrong_stage_is_said_before_anything_is_imported(stage, target, message):
     with pytest.raises(ConfigError, match=message):
         check_stage({"stage": stage, "method": {"_target_": target, "name": "m"}})
+
+
+def test_a_stage_that_a_method_has_no_use_for_names_those_that_it_has():
+    with initialize_config_dir(str(CONFIG_FOLDER), version_base="1.3"):
+        config = compose("config", ["debug=smoke", "method=soft_prompt", "stage=doctor"])
+    composed = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
+    config = make_run_config(composed)
+    with pytest.raises(
+        ConfigError, match=r"'soft_prompt' has no stage 'doctor' \(one of prepare, train, evaluate,"
+    ):
+        chosen_stages(config)
 
 
 def test_every_stage_names_functions_that_exist():

@@ -1,17 +1,17 @@
 """`prompts.jsonl`: the text that a run showed the model, so that its predictions can be read without the data.
 
-A line per cell holds the demonstrations before any cut, as one text; a line per task holds the test inputs. After a
-learned prompt there are no demonstrations, and the inputs stand in the task's pattern, cut as the model read them.
+A line per cell holds the demonstrations that every prompt of it held whole, as one text; a line per task holds the
+test inputs. After a learned prompt there are no demonstrations, and the inputs stand in the task's pattern, cut as the model read them.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from metashot.base.files import read_lines, write_atomic
+from metashot.base.files import append_lines, read_lines
 
 PROMPTS_FILE = "prompts.jsonl"
 
@@ -33,16 +33,28 @@ class CellPrompt:
     inputs: tuple[str, ...]
 
 
-def write_prompts(folder: Path, cells: Iterable[CellPrompt]) -> None:
-    """Write the file, whole; the inputs of a task stand once as long as its seeds share them."""
-    lines: list[str] = []
-    last: dict[str, tuple[str, ...]] = {}
-    for cell in cells:
-        if last.get(cell.task) != cell.inputs:
-            lines.append(_line({"task": cell.task, "inputs": cell.inputs}))
-            last[cell.task] = cell.inputs
-        lines.append(_line({"task": cell.task, "seed": cell.seed, "demonstrations": cell.demonstrations}))
-    write_atomic(folder / PROMPTS_FILE, "".join(lines))
+class PromptsFile:
+    """`prompts.jsonl` of a run, begun anew; a line is appended for each cell when it is finished.
+
+    Args:
+        folder: the run's output folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / PROMPTS_FILE
+        self._last: dict[str, tuple[str, ...]] = {}
+        self._path.unlink(missing_ok=True)
+
+    def add(self, cells: Sequence[CellPrompt]) -> None:
+        """Append cells; the inputs of a task stand once as long as its seeds share them."""
+        rows: list[dict[str, Any]] = []
+        for cell in cells:
+            if self._last.get(cell.task) != cell.inputs:
+                rows.append({"task": cell.task, "inputs": cell.inputs})
+                self._last[cell.task] = cell.inputs
+            rows.append({"task": cell.task, "seed": cell.seed, "demonstrations": cell.demonstrations})
+        if rows:
+            append_lines(self._path, rows)
 
 
 def read_prompts(folder: Path) -> dict[tuple[str, int], CellPrompt]:
@@ -58,7 +70,3 @@ def read_prompts(folder: Path) -> dict[tuple[str, int], CellPrompt]:
             seed = int(row["seed"])
             found[task, seed] = CellPrompt(task, seed, row.get("demonstrations"), inputs.get(task, ()))
     return found
-
-
-def _line(row: object) -> str:
-    return json.dumps(row, ensure_ascii=False) + "\n"

@@ -43,6 +43,8 @@ class Result:
         test_digest: hex digest of the test examples, whatever their labels are called.
         cut_inputs: test inputs that were cut to the limit of an example.
         cut_tokens: tokens that they lost together.
+        shown_mean: demonstrations that a prompt holds whole, of k, in the mean; None where the version did not count.
+        shown_least: the fewest that any prompt holds.
         format: version of this record.
     """
 
@@ -59,6 +61,8 @@ class Result:
     test_digest: str = ""
     cut_inputs: int = 0
     cut_tokens: int = 0
+    shown_mean: float | None = None
+    shown_least: int | None = None
     format: int = FORMAT_VERSION
 
 

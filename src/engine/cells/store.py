@@ -1,17 +1,23 @@
 """The store of finished cells: one file per fingerprint, written whole, checked when read.
 
-A finished cell is never computed twice, a killed run goes on where it was, and two processes that share a
+Beside them lie the answers of cells that are not finished, one file per piece, until the cell is. A finished cell is never computed twice, a killed run goes on where it was, and two processes that share a
 `results_root` cannot damage each other's cells.
 """
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from metashot.base.errors import OutputError
 from metashot.base.files import output_errors, remove_leftovers, write_atomic
+from metashot.base.json_text import parse_json, sealed, unsealed
 from metashot.engine.cells.results import FinishedCell, cell_from_lines, cell_lines, checked_row, is_unchecked
 
 
@@ -19,11 +25,12 @@ class ResultStore:
     """Finished cells of any number of runs, by fingerprint.
 
     Args:
-        root: the results root; cells live in `<root>/cells`.
+        root: the results root; cells live in `<root>/cells`, rows of unfinished ones in `<root>/rows`.
     """
 
     def __init__(self, root: Path) -> None:
         self.folder = root / "cells"
+        self._rows = root / "rows"
 
     def check_writable(self) -> None:
         """Fail before the model is loaded; what killed writers left is removed.
@@ -55,10 +62,40 @@ class ResultStore:
 
     def lock(self, fingerprint: str) -> FileLock:
         """Held while a cell is computed, so that a second process waits for it and then reads it."""
-        path = self._path(fingerprint)
-        with output_errors(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        return FileLock(path.with_suffix(".lock"))
+        return _lock(self._path(fingerprint).with_suffix(".lock"))
+
+    def rows(self, fingerprint: str) -> dict[int, Any]:
+        """Answers of an unfinished cell, by row; files that are damaged are passed over."""
+        found: dict[int, Any] = {}
+        for path in sorted((self._rows / fingerprint).glob("*.json")):
+            with suppress(OSError, ValueError, KeyError):
+                kept = unsealed(parse_json(path.read_bytes()))
+                found |= dict(zip(kept["rows"], kept["answers"], strict=True))
+        return found
+
+    def put_rows(self, fingerprint: str, answers: Mapping[int, Any]) -> None:
+        """Keep the answers (plain JSON values) of a piece of a cell, whole or not at all."""
+        content = sealed({"rows": list(answers), "answers": list(answers.values())})
+        path = self._rows / fingerprint / f"{_name(list(answers))}.json"
+        write_atomic(path, json.dumps(content, ensure_ascii=False) + "\n")
+
+    def rows_lock(self, fingerprint: str, rows: Sequence[int]) -> FileLock:
+        """Held while these rows of a cell are computed."""
+        return _lock(self._rows / fingerprint / f"{_name(rows)}.lock")
+
+    def drop_rows(self, fingerprint: str) -> None:
+        """Remove the answers of a cell that is finished."""
+        shutil.rmtree(self._rows / fingerprint, ignore_errors=True)
 
     def _path(self, fingerprint: str) -> Path:
         return self.folder / fingerprint[:2] / f"{fingerprint}.jsonl"
+
+
+def _name(rows: Sequence[int]) -> str:
+    return f"{len(rows)}-from-{rows[0]}-to-{rows[-1]}"
+
+
+def _lock(path: Path) -> FileLock:
+    with output_errors(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    return FileLock(path)

@@ -16,7 +16,7 @@ from metashot.icl.prompting.boundary import Boundary, EncodeSpans, span_encoder
 from metashot.icl.prompting.chat import chat_frame
 from metashot.icl.prompting.frame import Frame, MetaiclFrame, TextFrame
 from metashot.icl.prompting.methods import Method
-from metashot.icl.prompting.prompt import Ids, LengthLimits, Objective, Overlong
+from metashot.icl.prompting.prompt import Ids, LengthLimits, Objective, Overlong, OverlongShots
 from metashot.icl.prompting.template import template_frame
 
 RELEASED_PROMPT = "metaicl"
@@ -68,6 +68,7 @@ class PromptConfig(ABC):
         max_length: most tokens of a sequence with demonstrations.
         max_length_per_example: most tokens of one example, two of them reserved as in the released code.
         overlong: what happens to a test input that exceeds it: `cut_end` (released code), `cut_start` or `refuse`.
+        overlong_shots: what happens to demonstrations that do not fit: `drop` (the first ones) or `refuse`.
     """
 
     name: Name
@@ -77,11 +78,12 @@ class PromptConfig(ABC):
     max_length: Positive = 1024
     max_length_per_example: Positive = 256
     overlong: Overlong = Overlong.CUT_END
+    overlong_shots: OverlongShots = OverlongShots.DROP
 
     @property
     def limits(self) -> LengthLimits:
         """The token limits."""
-        return LengthLimits(self.max_length_per_example, self.max_length, self.overlong)
+        return LengthLimits(self.max_length_per_example, self.max_length, self.overlong, self.overlong_shots)
 
     @abstractmethod
     def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:

@@ -10,12 +10,13 @@ from typing import TypeVar
 from metashot.base.errors import ConfigError, DataError
 from metashot.engine.scoring.request import Request
 from metashot.icl.prompting.pieces import Prompt
-from metashot.icl.prompting.prompt import Ids, LengthLimits, drop_left, sequence_limit
+from metashot.icl.prompting.prompt import Ids, LengthLimits, OverlongShots, drop_left, sequence_limit
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
 Layers = tuple[tuple[tuple[_T, ...], ...], ...]
 """[1 + n_null][n_test][n_options] values; the first layer is the real test input."""
+MORE_ROOM = "lower k, raise prompt.max_length, or use a model with a longer context"
 
 
 class Truncation(StrEnum):
@@ -36,12 +37,14 @@ class FittedPrompt:
         text: the target's text without separators.
         shown: demonstrations in front of the query, counting those that a cut of tokens may have removed.
         kept_tokens: tokens of demonstrations that are left.
+        held: demonstrations that are left whole.
     """
 
     request: Request
     text: str
     shown: int
     kept_tokens: int
+    held: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +78,20 @@ class Fitting:
             write: all prompts with the last n demonstrations.
 
         Raises:
-            ConfigError: a query that is too long by itself, or no room for a single demonstration.
+            ConfigError: a query that is too long by itself, no room for a single demonstration, or not for all where
+                they must fit.
         """
+        fitted = self._fit(write)
+        held = min(values(fitted, lambda prompt: prompt.held))
+        if held < self.k and self.limits.overlong_shots is OverlongShots.REFUSE:
+            raise ConfigError(
+                "prompt.overlong_shots",
+                f"is refuse, and task {self.task!r} has room for {held} of k={self.k} demonstrations",
+                MORE_ROOM,
+            )
+        return fitted
+
+    def _fit(self, write: Callable[[int], Layers[Prompt]]) -> Layers[FittedPrompt]:
         queries = write(self.k)
         longest = max(values(queries, lambda prompt: prompt.fixed))
         # Without demonstrations the released limit is that of an example, which knows no opening text.
@@ -138,7 +153,8 @@ class Fitting:
         if not prompt.target or not (context or self.begin):
             raise self._not_scorable(prompt)
         request = Request(context or self.begin, prompt.target)
-        return FittedPrompt(request, prompt.text, self.k if shown is None else shown, kept)
+        shown = self.k if shown is None else shown
+        return FittedPrompt(request, prompt.text, shown, kept, _whole_within(prompt, kept))
 
     def _not_scorable(self, prompt: Prompt) -> DataError:
         """The error for a target without a token to score, of which a ranking could only be chance."""
@@ -160,7 +176,7 @@ class Fitting:
             f"k={self.k} is too large for the context: task {self.task!r} has {tokens} tokens of demonstrations, and "
             f"the limit of {room + longest} less the longest test example ({longest}) leaves {room}, not one whole "
             "demonstration",
-            "lower k, raise prompt.max_length, or use a model with a longer context",
+            MORE_ROOM,
         )
 
 
@@ -182,3 +198,14 @@ def _shortest(prompt: Prompt) -> int:
     """Tokens of the shortest demonstration, or 0 without any."""
     pairs = zip(prompt.shown[::2], prompt.shown[1::2], strict=True)
     return min((len(first) + len(second) for first, second in pairs), default=0)
+
+
+def _whole_within(prompt: Prompt, tokens: int) -> int:
+    """How many of the last demonstrations lie whole within that many tokens at the end."""
+    held = 0
+    for first, second in zip(prompt.shown[-2::-2], prompt.shown[::-2], strict=True):
+        tokens -= len(first) + len(second)
+        if tokens < 0:
+            break
+        held += 1
+    return held

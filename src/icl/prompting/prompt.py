@@ -49,6 +49,15 @@ class Overlong(StrEnum):
     """The run stops before anything is computed."""
 
 
+class OverlongShots(StrEnum):
+    """What happens when not all k demonstrations fit."""
+
+    DROP = "drop"
+    """The first ones are left out, and the run says so."""
+    REFUSE = "refuse"
+    """An error."""
+
+
 @dataclass(frozen=True, slots=True)
 class LengthLimits:
     """Token limits of one sequence (released values are the defaults).
@@ -57,11 +66,13 @@ class LengthLimits:
         per_example: an example keeps at most this minus two tokens.
         sequence: most tokens in a sequence with demonstrations.
         overlong: what happens to a test input that exceeds the limit of an example.
+        overlong_shots: what happens to demonstrations that do not fit into a sequence.
     """
 
     per_example: int = 256
     sequence: int = 1024
     overlong: Overlong = Overlong.CUT_END
+    overlong_shots: OverlongShots = OverlongShots.DROP
 
     @property
     def example_room(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from metashot.data.task import TaskData
@@ -12,7 +13,7 @@ from metashot.engine.metrics.ranking import OptionCounts, option_scores
 from metashot.engine.scoring.request import Request
 from metashot.icl.prompting.boundary import EncodeSpans
 from metashot.icl.prompting.config import BoundPrompt
-from metashot.icl.prompting.fitting import Fitting, Layers, Truncation, mapped, values
+from metashot.icl.prompting.fitting import MORE_ROOM, Fitting, Layers, Truncation, mapped, values
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.pieces import PieceWriter, Prompt
 from metashot.icl.prompting.prompt import Encode, LengthLimits
@@ -33,6 +34,7 @@ class Cell:
             removes are counted; see `kept_tokens`).
         demonstration_tokens: tokens of all demonstrations before the cut.
         kept_tokens: fewest demonstration tokens that any request keeps.
+        held: [n_test][n_options] demonstrations that stand whole in front of the real test input.
         lost: [n_test] tokens that each test input lost to the limit of an example.
     """
 
@@ -42,12 +44,33 @@ class Cell:
     shown: Layers[int]
     demonstration_tokens: int
     kept_tokens: int
+    held: tuple[tuple[int, ...], ...]
     lost: tuple[int, ...]
 
     @property
     def tokens_alone(self) -> int:
         """Tokens of scoring every (test example, option, null input) by itself."""
-        return sum(self.requests[place].length for layer in self.index for row in layer for place in row)
+        return self.tokens_of(range(len(self.lost)))
+
+    def tokens_of(self, rows: Sequence[int]) -> int:
+        """Tokens of scoring every (option, null input) of these test examples by itself."""
+        return sum(
+            self.requests[place].length for layer in self.index for row in rows for place in layer[row]
+        )
+
+    def places(self, rows: Sequence[int]) -> list[int]:
+        """Places in `requests` that these test examples need, in order."""
+        return sorted({place for layer in self.index for row in rows for place in layer[row]})
+
+    @property
+    def shown_mean(self) -> float:
+        """Demonstrations that a prompt holds whole: the mean over options, then over test examples."""
+        return fmean(fmean(row) for row in self.held)
+
+    @property
+    def shown_least(self) -> int:
+        """The fewest that any prompt holds."""
+        return min(map(min, self.held))
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +154,7 @@ def join_cells(cells: Sequence[Cell]) -> Cell:
         tuple(tuple(row for cell in cells for row in cell.shown[layer]) for layer in n_layers),
         max(cell.demonstration_tokens for cell in cells),
         min(cell.kept_tokens for cell in cells),
+        tuple(row for cell in cells for row in cell.held),
         tuple(tokens for cell in cells for tokens in cell.lost),
     )
 
@@ -171,6 +195,7 @@ def _shared_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
         shown=mapped(fitted, lambda one: one.shown),
         demonstration_tokens=sum(map(len, writer.shown_ids(data.demonstrations))),
         kept_tokens=min(values(fitted, lambda one: one.kept_tokens)),
+        held=mapped(fitted[:1], lambda one: one.held)[0],
         lost=tuple(lost),
     )
 
@@ -192,6 +217,21 @@ def cut_note(task: str, cut: int, n: int, tokens: int, limits: LengthLimits) -> 
     )
 
 
+def shown_note(task: str, k: int, mean: float, least: int) -> str:
+    """What to tell the user of demonstrations that were dropped.
+
+    Args:
+        task: task name.
+        k: demonstrations asked for.
+        mean: that a prompt holds whole, in the mean.
+        least: that every prompt holds.
+    """
+    return (
+        f"task {task!r}: the prompts hold {mean:.1f} of k={k} demonstrations (at least {least}), the first ones do not "
+        f"fit; {MORE_ROOM} (prompt.overlong_shots=refuse makes this an error)"
+    )
+
+
 def differing_at_borders(data: TaskData, encode: Encode, rules: PromptRules, spans: EncodeSpans) -> int:
     """Test examples, of which a prompt has other ids when it is tokenized as a whole than in pieces."""
     encode = lru_cache(maxsize=None)(encode)
@@ -206,28 +246,34 @@ def differing_at_borders(data: TaskData, encode: Encode, rules: PromptRules, spa
     )
 
 
-def read_back(cell: Cell, log_probabilities: Sequence[Tensor]) -> list[OptionScores]:
-    """Sums and lengths per test example, from the engine's answer to `cell.requests`.
+def read_rows(cell: Cell, rows: Sequence[int], log_probabilities: Sequence[Tensor]) -> list[OptionScores]:
+    """Sums and lengths of some test examples.
 
     Args:
-        cell: as scored.
-        log_probabilities: one [scored tokens] tensor per request, in nats.
+        cell: of which `cell.places(rows)` were scored.
+        rows: test examples.
+        log_probabilities: one [scored tokens] tensor per place, in nats.
     """
-    sums = [-float(scores.double().sum()) for scores in log_probabilities]
-    tokens = [scores.numel() for scores in log_probabilities]
-    answers: list[OptionScores] = []
-    for example in range(len(cell.index[0])):
-        places = [layer[example] for layer in cell.index]
-        answers.append(
-            OptionScores(
-                tuple(tuple(sums[place] for place in row) for row in places),
+    places = cell.places(rows)
+    sums = {
+        place: -float(scores.double().sum()) for place, scores in zip(places, log_probabilities, strict=True)
+    }
+    tokens = {place: scores.numel() for place, scores in zip(places, log_probabilities, strict=True)}
+    return [
+        OptionScores(
+            tuple(tuple(sums[place] for place in layer[row]) for layer in cell.index),
+            tuple(
                 tuple(
-                    tuple(
-                        OptionCounts(tokens[place], len(text), len(text.encode("utf-8")))
-                        for place, text in zip(row, layer[example], strict=True)
-                    )
-                    for row, layer in zip(places, cell.texts, strict=True)
-                ),
-            )
+                    OptionCounts(tokens[place], len(text), len(text.encode("utf-8")))
+                    for place, text in zip(layer[row], texts[row], strict=True)
+                )
+                for layer, texts in zip(cell.index, cell.texts, strict=True)
+            ),
         )
-    return answers
+        for row in rows
+    ]
+
+
+def read_back(cell: Cell, log_probabilities: Sequence[Tensor]) -> list[OptionScores]:
+    """Sums and lengths of every test example, from the engine's answer to `cell.requests`: see `read_rows`."""
+    return read_rows(cell, range(len(cell.lost)), log_probabilities)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 
 from metashot.base.errors import ConfigError, DataError
 from metashot.base.json_text import digest_of
 from metashot.data.rows.apart import content_digest
 from metashot.data.task import TaskData, TaskType
 from metashot.data.tasks.source import TaskSource
+from metashot.engine.cells.family import CellKey
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.icl.prompting.calibration_inputs import with_calibration_inputs
 from metashot.icl.scoring.cell import PromptRules
@@ -17,16 +18,6 @@ from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 
 SCORING_VERSION = 2
 """Part of every fingerprint: raise it when a change of this code changes scores."""
-
-
-@dataclass(frozen=True, slots=True)
-class CellKey:
-    """One (task, seed) with the fingerprint of all that decides its value."""
-
-    task: str
-    seed: int
-    fingerprint: str
-    n: int
 
 
 def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskData]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from metashot.base.errors import ConfigError
 from metashot.engine.models.loading import LazyLanguageModel
@@ -25,8 +24,6 @@ class EvaluateSettings:
         method: how options are scored.
         truncation: how demonstrations are cut.
         prompt: how examples become a prompt.
-        results_root: store of finished cells.
-        output: the run's folder.
     """
 
     setting: str
@@ -37,8 +34,6 @@ class EvaluateSettings:
     method: Method
     truncation: Truncation
     prompt: PromptConfig
-    results_root: Path
-    output: Path
 
     def __post_init__(self) -> None:
         """Refuse empty lists and repeated entries.

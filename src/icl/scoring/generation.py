@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from metashot.base.errors import ConfigError
 from metashot.base.value_kinds import Positive
 from metashot.data.task import Example, TaskData
+from metashot.engine.cells.family import Meter, Work
+from metashot.engine.cells.results import FinishedCell, Prediction
 from metashot.engine.generation.stopping import Stopping
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.generated import grade
-from metashot.engine.models.loading import LanguageModel
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Ids, Objective
-from metashot.icl.scoring.cell import Cell, PromptRules, build_cell
+from metashot.icl.scoring.cell import Cell, PromptRules
+from metashot.icl.scoring.in_context import InContextCells
 
 _GRADED = tuple(metric.value for metric in Metric if metric.graded)
 
@@ -77,17 +80,60 @@ class GenerateMethod(Method):
         return replace(data, test=tuple(replace(example, options=("",)) for example in data.test))
 
 
-@dataclass(frozen=True, slots=True)
-class Answers:
-    """What was generated for a cell.
+class GeneratedCells(InContextCells):
+    """Cells whose test examples are answered in the model's own words."""
 
-    Attributes:
-        texts: one for each test example, without white space around it.
-        lost: tokens that each test input was cut by.
-    """
+    @cached_property
+    def method(self) -> GenerateMethod:
+        """The settings' method."""
+        method = self.settings.method
+        assert isinstance(method, GenerateMethod)
+        return method
 
-    texts: tuple[str, ...]
-    lost: tuple[int, ...]
+    @cached_property
+    def prompt_rules(self) -> PromptRules:
+        """The rules, with room for the answer.
+
+        Raises:
+            ConfigError: `max_new_tokens` leaves none.
+        """
+        room = self.rules.context_length - self.method.max_new_tokens
+        if room < 1:
+            raise ConfigError(
+                "method.max_new_tokens",
+                f"{self.method.max_new_tokens} is not below the model's {self.rules.context_length} positions",
+                "lower it",
+            )
+        return replace(self.rules, context_length=room)
+
+    def build(self, data: TaskData) -> Cell:
+        """The prompts, each with one empty option."""
+        return super().build(self.method.prompted(data))
+
+    def compute(self, work: Work, rows: Sequence[int], meter: Meter) -> Sequence[str]:
+        """The answer to each row, without white space around it."""
+        from metashot.engine.generation.greedy import GreedyGenerator
+
+        data, model = self.data(work), self.model.load()
+        lead = self.rules.for_task(data).prompt.frame.output_text("", first=not data.shots, query=True)
+        prompts = prompts_of(self.cell(work), lead)
+        generator = GreedyGenerator(model.model, model.tokenizer, self.method.batch_size)
+        texts = generator.generate([prompts[row] for row in rows], self.method.stopping, meter.at)
+        return [text.strip() for text in texts]
+
+    def finish(self, work: Work, answers: Sequence[str]) -> Sequence[FinishedCell]:
+        """Grade the answers and measure the cell."""
+        key, data, metric = work.cells[0], self.data(work), Metric(self.method.metric)
+        scores = grades(data.test, answers, metric)
+        predictions = tuple(
+            Prediction(
+                task=key.task, seed=key.seed, index=index, gold=example.output, prediction=answer, options=(), nll=(),
+                sum_nll=(), n_tokens=(), n_chars=(), n_bytes=(), null_sum_nll=(), null_n_tokens=(),
+                fingerprint=key.fingerprint, score=one,
+            )
+            for index, (example, answer, one) in enumerate(zip(data.test, answers, scores, strict=True))
+        )  # fmt: skip
+        return [FinishedCell(self.result(work, metric, sum(scores) / len(scores)), predictions)]
 
 
 def prompts_of(cell: Cell, lead: str) -> list[Ids]:
@@ -100,35 +146,6 @@ def prompts_of(cell: Cell, lead: str) -> list[Ids]:
     """
     requests = [cell.requests[row[0]] for row in cell.index[0]]
     return [request.context + (request.target if lead.strip(" ") else ()) for request in requests]
-
-
-def generate_answers(
-    data: TaskData,
-    model: LanguageModel,
-    encode: Callable[[str], Ids],
-    rules: PromptRules,
-    method: GenerateMethod,
-    on_progress: Callable[[int, int], None] | None = None,
-) -> Answers:
-    """The model's answer to each test example.
-
-    Raises:
-        ConfigError: the demonstrations leave no room for `max_new_tokens`.
-    """
-    room = rules.context_length - method.max_new_tokens
-    if room < 1:
-        raise ConfigError(
-            "method.max_new_tokens",
-            f"{method.max_new_tokens} is not below the model's {rules.context_length} positions",
-            "lower it",
-        )
-    cell = build_cell(method.prompted(data), encode, replace(rules, context_length=room))
-    lead = rules.for_task(data).prompt.frame.output_text("", first=not data.shots, query=True)
-    from metashot.engine.generation.greedy import GreedyGenerator
-
-    generator = GreedyGenerator(model.model, model.tokenizer, method.batch_size)
-    texts = generator.generate(prompts_of(cell, lead), method.stopping, on_progress)
-    return Answers(tuple(text.strip() for text in texts), tuple(cell.lost))
 
 
 def grades(examples: Sequence[Example], answers: Sequence[str], metric: Metric) -> list[float]:

@@ -11,15 +11,16 @@ from rich.table import Table
 from metashot.base.terminal import printable
 from metashot.base.value_kinds import Count
 from metashot.data.task import TaskData
-from metashot.data.tasks.source import TaskSource
+from metashot.engine.cells.results import Result
+from metashot.engine.metrics.classification import metric_of
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
 from metashot.icl.prompting.boundary import Boundary, span_encoder
 from metashot.icl.prompting.frame import MetaiclFrame
-from metashot.icl.scoring.cell import Cell, PromptRules, build_cell, cut_note, differing_at_borders
-from metashot.icl.scoring.cell_data import load_cells
-from metashot.icl.scoring.evaluation_settings import EvaluateSettings, prompt_rules
+from metashot.icl.scoring.cell import Cell, PromptRules, differing_at_borders
+from metashot.icl.scoring.evaluation_settings import EvaluateSettings
+from metashot.icl.scoring.in_context import InContextCells, dealt
 from metashot.icl.scoring.preview import preview
 
 _COMPARED = 100
@@ -49,7 +50,7 @@ class CellPlan:
         longest: tokens of the longest request after truncation.
         kept_fraction: share of the demonstration tokens that survive the cut.
         tokens_alone: tokens of scoring every option by itself.
-        plan: the engine's counts.
+        pieces: the engine's counts of each piece.
     """
 
     task: str
@@ -59,51 +60,34 @@ class CellPlan:
     longest: int
     kept_fraction: float
     tokens_alone: int
-    plan: Plan
+    pieces: tuple[Plan, ...]
+
+    @property
+    def tokens_computed(self) -> int:
+        """Tokens that the engine runs through the model."""
+        return sum(piece.tokens_computed for piece in self.pieces)
 
 
 def plan_cell(data: TaskData, cell: Cell) -> CellPlan:
-    """Count one cell."""
+    """Count one cell, in the pieces that one process computes."""
     kept = cell.kept_tokens / cell.demonstration_tokens if cell.demonstration_tokens else 1.0
-    counts = plan_requests(cell.requests)
+    counts = [plan_requests([cell.requests[place] for place in cell.places(piece)]) for piece in dealt(cell)]
+    longest = max(one.longest for one in counts)
     return CellPlan(
-        data.task,
-        data.seed,
-        len(data.test),
-        data.shots,
-        counts.longest,
-        kept,
-        cell.tokens_alone,
-        counts,
+        data.task, data.seed, len(data.test), data.shots, longest, kept, cell.tokens_alone, tuple(counts)
     )
 
 
-def plan_evaluation(
-    settings: EvaluateSettings,
-    source: TaskSource,
-    model: LazyLanguageModel,
-    show: PlanConfig,
-    console: Console,
-) -> list[CellPlan]:
+def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) -> list[CellPlan]:
     """Print the plan of an evaluation and return its cells. Loads tokenizer and config, no weights."""
-    rules = prompt_rules(settings, model)
+    settings, model, rules = family.settings, family.model, family.prompt_rules
     plans: list[CellPlan] = []
-    notes: dict[str, None] = {}
-    cut: dict[str, str] = {}
+    results: list[Result] = []
     differing = compared = 0
-    for data in load_cells(settings, source):
-        notes.update(dict.fromkeys(data.notes))
-        data = settings.method.prompted(data)
-        cell = build_cell(data, model.encode, rules)
+    for work in family.work():
+        data, cell = settings.method.prompted(family.data(work)), family.cell(work)
         plans.append(plan_cell(data, cell))
-        if any(cell.lost) and data.task not in cut:
-            cut[data.task] = cut_note(
-                data.task,
-                sum(tokens > 0 for tokens in cell.lost),
-                len(cell.lost),
-                sum(cell.lost),
-                rules.limits,
-            )
+        results.append(family.result(work, metric_of(data.task_type), 0.0))
         if data.seed == settings.seeds[0]:
             _show_prompts(data, cell, model, rules, show.show, console)
             if model.tokenizer.is_fast:
@@ -113,7 +97,7 @@ def plan_evaluation(
     console.print(_table(plans, settings, rules, model.name))
     if compared:
         console.print(boundary_line(differing, compared, settings.prompt.boundary), soft_wrap=True)
-    for note in (*notes, *cut.values()):
+    for note in family.notes(results):
         console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
     config = model.spec.read_sizes()
     console.print(estimate_line(plans, config, model.spec.dtype), soft_wrap=True)
@@ -122,10 +106,12 @@ def plan_evaluation(
 
 def estimate_line(plans: list[CellPlan], config: Any, dtype: str) -> str:
     """Tokens with and without sharing, and estimates of time and memory on this machine."""
-    shared = sum(cell.plan.tokens_computed for cell in plans)
+    shared = sum(cell.tokens_computed for cell in plans)
     alone = sum(cell.tokens_alone for cell in plans)
     seconds = (
-        sum(cell.plan.flops(config) for cell in plans) / matmul_flops_per_second(dtype) * _ENGINE_OVERHEAD
+        sum(piece.flops(config) for cell in plans for piece in cell.pieces)
+        / matmul_flops_per_second(dtype)
+        * _ENGINE_OVERHEAD
     )
     weights = ModelSize.of(config).stored_weights * _BYTES[dtype]
     return (
@@ -169,7 +155,7 @@ def _table(plans: list[CellPlan], settings: EvaluateSettings, rules: PromptRules
     for cell in plans:
         table.add_row(
             cell.task, str(cell.seed), str(cell.examples), str(cell.k), f"{cell.longest}", f"{cell.kept_fraction:.0%}",
-            f"{cell.plan.tokens_computed:,}", f"{cell.tokens_alone:,}",
+            f"{cell.tokens_computed:,}", f"{cell.tokens_alone:,}",
         )  # fmt: skip
     return table
 

@@ -1,12 +1,13 @@
-"""The exact text that the model sees, with segment boundaries: for `plan.show`."""
+"""The text that the model sees: with segment boundaries for `plan.show`, as a whole for `prompts.jsonl`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from metashot.data.task import TaskData
-from metashot.icl.prompting.pieces import PieceWriter
+from metashot.engine.cells.prompts import CellPrompt
+from metashot.icl.prompting.pieces import PieceWriter, shows_no_label
 from metashot.icl.prompting.prompt import Encode, Ids, Objective
 from metashot.icl.scoring.cell import Cell, PromptRules
 
@@ -64,3 +65,34 @@ def _last_tokens(pieces: list[tuple[str, Ids]], kept: int) -> list[tuple[str, Id
         dropped -= lost
         shortened.append((label if not lost else f"{label} (cut)", ids[lost:]))
     return shortened
+
+
+def cell_prompt(data: TaskData, rules: PromptRules, held: int | None = None) -> CellPrompt:
+    """What a cell shows, as text.
+
+    Args:
+        data: the cell.
+        rules: how it is written.
+        held: how many of the last demonstrations every prompt holds whole; None for all.
+    """
+    inputs = tuple(example.input for example in data.test)
+    return CellPrompt(data.task, data.seed, None if data.neighbours else _shown(data, rules, held), inputs)
+
+
+def _shown(data: TaskData, rules: PromptRules, held: int | None) -> str:
+    """The demonstrations with their separators; where a cut takes tokens, the texts are those of all of them."""
+    frame = rules.for_task(data).prompt.frame
+    dropped = 0 if held is None else len(data.demonstrations) - held
+    if frame.keeps_whole and dropped:
+        data, dropped = replace(data, demonstrations=data.demonstrations[dropped:]), 0
+    no_label = shows_no_label(data.demonstrations)
+    parts = [frame.opening]
+    for number, example in enumerate(data.demonstrations):
+        if number < dropped:
+            continue
+        pair = (
+            frame.input_text(example.input, first=number == 0, no_label=no_label),
+            frame.output_text(example.output, first=number == 0, no_label=no_label),
+        )
+        parts += pair if frame.objective is Objective.DIRECT else pair[::-1]
+    return "".join(parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -95,8 +95,9 @@ def run_cell(
     start: StartingPoint,
     data_seed: int,
     seed: int,
+    at: Callable[[int, int], None] | None = None,
 ) -> TunedCell:
-    """Sample, render, tune and predict; the shared model is left as it was."""
+    """Sample, render, tune and predict, telling `at` the steps; the shared model is left as it was."""
     pool = task.rows.train
     train, dev = sample_per_label([row["label"] for row in pool], settings.k, data_seed)
     tests = {
@@ -112,6 +113,7 @@ def run_cell(
             tests,
             settings.train_rules(),
             seed,
+            at,
         )
     finally:
         tunable.close()
@@ -195,5 +197,6 @@ def finished_cell(
     result = Result(
         settings.setting, settings.method, language_model.spec.name, test, label_seed, settings.k, "accuracy",
         answers.accuracy(over), len(chosen), print_, cut_inputs=sum(map(bool, lost)), cut_tokens=sum(lost),
+        shown_mean=float(settings.k), shown_least=settings.k,
     )  # fmt: skip
     return FinishedCell(result, tuple(predictions))

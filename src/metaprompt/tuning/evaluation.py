@@ -1,18 +1,19 @@
-"""`stage=evaluate` of the prompt methods: few-shot tuning over tasks, data seeds and seeds, into the results store."""
+"""The family that tunes prompts, for the driver of cells: one training a (task, data seed, seed), tested on its tasks."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from statistics import fmean, stdev
 
+from filelock import FileLock
+
 from metashot.base.files import append_lines, read_lines, write_json
-from metashot.engine.cells.folder import CellPlace, RunFolder
-from metashot.engine.cells.prompts import CellPrompt, write_prompts
-from metashot.engine.cells.results import FinishedCell, Result, relabel
-from metashot.engine.cells.store import ResultStore
+from metashot.engine.cells.family import CellKey, Family, Meter, Names, Work
+from metashot.engine.cells.prompts import CellPrompt
+from metashot.engine.cells.results import FinishedCell, Result
 from metashot.engine.models.loading import LanguageModel
-from metashot.engine.training.learner import MetricSink
 from metashot.metaprompt.backbone import Backbone, make_backbone
 from metashot.metaprompt.meta.learner import PROMPT_FILE
 from metashot.metaprompt.soft_prompt import save_prompt
@@ -26,152 +27,136 @@ from metashot.metaprompt.tuning.cell import (
     run_cell,
 )
 from metashot.metaprompt.tuning.config import TuneSettings
+from metashot.metaprompt.tuning.cuts import cut_notes
 from metashot.metaprompt.tuning.starting_point import StartingPoint, starting_point
 
 TUNING_FILE = "tuning.jsonl"
 SUMMARY_FILE = "tuning_summary.json"
 
 
-def evaluate_prompts(
-    settings: TuneSettings,
-    language_model: LanguageModel,
-    output: Path,
-    results_root: Path,
-    *,
-    notify: Callable[[str], None],
-    sink: MetricSink | None = None,
-    expect: Callable[[Mapping[CellPlace, str]], None] | None = None,
-) -> list[FinishedCell]:
-    """Tune and test every (task, data seed, training seed) cell that the store does not hold yet.
+class TunedCells(Family):
+    """Cells of prompt tuning. A training is one work, and its test tasks are the cells that come of it.
 
-    Writes `results.jsonl`, `predictions.jsonl`, `prompts.jsonl` (the test inputs), `tuning.jsonl` (curve and chosen step of each cell), the tuned
-    prompts and `tuning_summary.json` (deviations) into `output`.
+    The curve of each training goes to `tuning.jsonl` of the run's folder and a tuned prompt to `prompts/`, the
+    deviations over runs to `tuning_summary.json`.
+
+    Args:
+        settings: what to tune, on what.
+        language_model: left as it is.
+        output: the run's folder.
     """
-    tasks = [load_task(name, settings, language_model) for name in settings.tasks]
-    backbone = make_backbone(language_model)
-    start = starting_point(settings, language_model, backbone)
-    store = ResultStore(results_root)
-    plan = [(t, d, s) for t in tasks for d in settings.data_seeds for s in settings.train_seeds]
-    prints = [
-        {
-            name: fingerprint(settings, language_model, task, name, start, data_seed, seed)
-            for name in task.tests
-        }
-        for task, data_seed, seed in plan
-    ]
-    if any(store.get(print_) is None for row in prints for print_ in row.values()):
-        store.check_writable()
-    expected = {
-        (name, result_seed(settings, data_seed, seed)): print_
-        for (_, data_seed, seed), row in zip(plan, prints, strict=True)
-        for name, print_ in row.items()
-    }
-    if expect is not None:
-        expect(expected)
-    folder = RunFolder(output, expected)
-    shown = {
-        name: tuple(map(renderer.shown, settings.tested(rows.test)))
-        for task in tasks
-        for name, (renderer, rows) in task.tests.items()
-    }
-    write_prompts(output, (CellPrompt(name, seed, "", shown[name]) for name, seed in expected))
-    finished: list[FinishedCell] = []
-    for number, ((task, data_seed, seed), row) in enumerate(zip(plan, prints, strict=True), start=1):
-        for cell in _cell(settings, backbone, task, start, data_seed, seed, row, store, output):
-            folder.add(cell)
-            finished.append(cell)
-            notify(
-                f"[{number}/{len(plan)}] {settings.method} {cell.result.task} data seed {data_seed} seed {seed}:"
-                f" accuracy {100 * cell.result.value:.1f}"
-            )
-            if sink is not None:
-                mean = sum(row.result.value for row in finished) / len(finished)
-                sink.log(
-                    {
-                        f"eval/{cell.result.task}/{cell.result.metric}_percent": 100 * cell.result.value,
-                        "eval/mean_percent": 100 * mean,
-                    },
-                    len(finished),
+
+    def __init__(self, settings: TuneSettings, language_model: LanguageModel, output: Path) -> None:
+        self.names = Names(settings.setting, settings.method, language_model.spec.name)
+        self._settings, self._model, self._output = settings, language_model, output
+        self._trainings: dict[Work, tuple[LoadedTask, int, int]] = {}
+
+    @cached_property
+    def _backbone(self) -> Backbone:
+        return make_backbone(self._model)
+
+    @cached_property
+    def _start(self) -> StartingPoint:
+        return starting_point(self._settings, self._model, self._backbone)
+
+    @cached_property
+    def tasks(self) -> list[LoadedTask]:
+        """The settings' tasks with their test tasks.
+
+        Raises:
+            DataError, ConfigError: see `load_task`.
+        """
+        return [load_task(name, self._settings, self._model) for name in self._settings.tasks]
+
+    def work(self) -> Sequence[Work]:
+        """A work for each (task, data seed, seed)."""
+        settings = self._settings
+        for task in self.tasks:
+            for data_seed in settings.data_seeds:
+                for seed in settings.train_seeds:
+                    self._trainings[self._work(task, data_seed, seed)] = (task, data_seed, seed)
+        return list(self._trainings)
+
+    def _work(self, task: LoadedTask, data_seed: int, seed: int) -> Work:
+        settings, label = self._settings, result_seed(self._settings, data_seed, seed)
+        return Work(
+            tuple(
+                CellKey(
+                    name,
+                    label,
+                    fingerprint(settings, self._model, task, name, self._start, data_seed, seed),
+                    len(settings.tested(rows.test)),
                 )
-    folder.check_complete()
-    write_json(output / SUMMARY_FILE, deviations([cell.result for cell in finished]))
-    return finished
+                for name, (_, rows) in task.tests.items()
+            ),
+            rows=1,
+        )
 
+    def compute(self, work: Work, rows: Sequence[int], meter: Meter) -> Sequence[TunedCell]:
+        """Train once."""
+        del rows
+        task, data_seed, seed = self._trainings[work]
+        return [run_cell(self._settings, self._backbone, task, self._start, data_seed, seed, meter.at)]
 
-def _cell(
-    settings: TuneSettings,
-    backbone: Backbone,
-    task: LoadedTask,
-    start: StartingPoint,
-    data_seed: int,
-    seed: int,
-    prints: Mapping[str, str],
-    store: ResultStore,
-    output: Path,
-) -> list[FinishedCell]:
-    """One training run with all its test tasks (`prints`: their fingerprints), from the store if it is there."""
-
-    def stored() -> list[FinishedCell] | None:
-        found = [store.get(print_) for print_ in prints.values()]
-        names = {
-            "setting": settings.setting,
-            "method": settings.method,
-            "model": backbone.language_model.spec.name,
-        }
-        label = result_seed(settings, data_seed, seed)
-        whole = [relabel(cell, **names, seed=label) for cell in found if cell is not None]
-        return whole if len(whole) == len(found) else None
-
-    if (cells := stored()) is not None:
-        return cells
-    with store.lock(next(iter(prints.values()))):
-        if (cells := stored()) is not None:
-            return cells
-        tuned = run_cell(settings, backbone, task, start, data_seed, seed)
-        cells = [
+    def finish(self, work: Work, answers: Sequence[TunedCell]) -> Sequence[FinishedCell]:
+        """The cells of one training; what they never make again, once they are stored, is written first."""
+        (tuned,) = answers
+        self._keep(work, tuned)
+        task, _, _ = self._trainings[work]
+        return [
             finished_cell(
-                settings,
-                backbone.language_model,
-                task,
-                name,
-                tuned,
-                result_seed(settings, data_seed, seed),
-                prints[name],
+                self._settings, self._model, task, key.task, tuned, key.seed, key.fingerprint
             )
-            for name in task.tests
+            for key in work.cells
+        ]  # fmt: skip
+
+    def _keep(self, work: Work, tuned: TunedCell) -> None:
+        """The prompt, and the curve as one line of `tuning.jsonl`."""
+        task, data_seed, seed = self._trainings[work]
+        name, path = task.renderer.task.name, self._output / TUNING_FILE
+        if "prompt" in tuned.weights:
+            file = f"{name}-{data_seed}-{seed}-{PROMPT_FILE}"
+            save_prompt(self._output / "prompts" / file, tuned.weights["prompt"])
+        row = {
+            "task": name,
+            "data_seed": data_seed,
+            "seed": seed,
+            "method": self._settings.method,
+            "chosen_step": tuned.chosen_step,
+            "curve": tuned.curve_rows(),
+            "fingerprint": work.fingerprint,
+        }
+        self._output.mkdir(parents=True, exist_ok=True)
+        with FileLock(self._output / ".tuning.lock"):
+            lines = read_lines(path) if path.is_file() else ()
+            if not any(line.get("fingerprint") == work.fingerprint for line in lines):
+                append_lines(path, [row])
+
+    def prompt(self, key: CellKey, result: Result) -> CellPrompt:
+        """The test inputs in their pattern, cut as the model reads them."""
+        del result
+        return CellPrompt(key.task, key.seed, "", self._shown[key.task])
+
+    @cached_property
+    def _shown(self) -> dict[str, tuple[str, ...]]:
+        return {
+            name: tuple(map(renderer.shown, self._settings.tested(rows.test)))
+            for task in self.tasks
+            for name, (renderer, rows) in task.tests.items()
+        }
+
+    def notes(self, results: Sequence[Result]) -> Sequence[str]:
+        """Which test inputs were cut."""
+        return cut_notes(results, self._settings.max_tokens)
+
+    def close(self, cells: Sequence[FinishedCell], output: Path) -> Sequence[str]:
+        """Mean and deviation over the runs of each task."""
+        found = deviations([cell.result for cell in cells])
+        write_json(output / SUMMARY_FILE, found)
+        return [
+            f"{task}: {row['mean']:.1f} +- {row['deviation']:.1f} over {row['runs']} runs"
+            for task, row in found.items()
         ]
-        # Before the cells: once they are stored, nothing is trained again that could still be kept.
-        _keep_training(settings, task.renderer.task.name, data_seed, seed, tuned, prints, output)
-        for cell in cells:
-            store.put(cell)
-    return cells
-
-
-def _keep_training(
-    settings: TuneSettings,
-    task: str,
-    data_seed: int,
-    seed: int,
-    tuned: TunedCell,
-    prints: Mapping[str, str],
-    output: Path,
-) -> None:
-    """The prompt, and the curve as one line of `tuning.jsonl` for each training."""
-    if "prompt" in tuned.weights:
-        save_prompt(output / "prompts" / f"{task}-{data_seed}-{seed}-{PROMPT_FILE}", tuned.weights["prompt"])
-    path = output / TUNING_FILE
-    if path.is_file() and any(row.get("fingerprint") == prints[task] for row in read_lines(path)):
-        return
-    row = {
-        "task": task,
-        "data_seed": data_seed,
-        "seed": seed,
-        "method": settings.method,
-        "chosen_step": tuned.chosen_step,
-        "curve": tuned.curve_rows(),
-        "fingerprint": prints[task],
-    }
-    append_lines(path, [row])
 
 
 def deviations(results: Sequence[Result]) -> dict[str, dict[str, float]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -103,6 +103,7 @@ def tune(
     tests: Mapping[str, LabelledSet],
     rules: TrainRules,
     seed: int,
+    at: Callable[[int, int], None] | None = None,
 ) -> TunedCell:
     """Train on `train`, keep the step that is best on the selection set, and predict every test set.
 
@@ -114,6 +115,7 @@ def tune(
         tests: test sets by task name; the first is the selection set for `select_on=test`.
         rules: steps, batches, selection.
         seed: of the order of examples and of dropout.
+        at: told (steps done, steps in all) after each.
 
     Raises:
         ModelError: the training loss is not finite.
@@ -135,6 +137,8 @@ def tune(
         batch = [train.examples[i] for i in order[step * rules.batch_size : (step + 1) * rules.batch_size]]
         loss, coefficient = _train_step(tunable, language_model, batch, rules, updater, step)
         window.append(loss)
+        if at is not None:
+            at(step + 1, rules.steps)
         if (step + 1) % rules.evaluate_every and step + 1 != rules.steps:
             continue
         answers = None if select is None else answer(tunable, language_model, select, rules.max_batch_tokens)

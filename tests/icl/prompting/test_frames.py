@@ -13,8 +13,7 @@ from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import LengthLimits, Objective
 from metashot.icl.prompting.template import template_frame
 from metashot.icl.scoring.cell import PromptRules, Truncation, build_cell, differing_at_borders
-from metashot.icl.scoring.preview import preview
-from metashot.icl.scoring.prompt_record import cell_prompt
+from metashot.icl.scoring.preview import cell_prompt, preview
 
 DIRECT, CHANNEL = Objective.DIRECT, Objective.CHANNEL
 REVIEW = "Review: {input}\nSentiment: {output}"

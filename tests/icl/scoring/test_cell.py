@@ -13,8 +13,7 @@ from metashot.icl.prompting.frame import MetaiclFrame
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Layout, LengthLimits, Objective, Overlong
 from metashot.icl.scoring.cell import PromptRules, Truncation, build_cell, read_back
-from metashot.icl.scoring.preview import preview
-from metashot.icl.scoring.prompt_record import cell_prompt
+from metashot.icl.scoring.preview import cell_prompt, preview
 
 
 def encode(text):

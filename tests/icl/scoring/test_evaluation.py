@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ import torch
 from metashot.base.errors import ConfigError, ModelError, OutputError
 from metashot.data.task import Example
 from metashot.data.tasks.demo import DemoSource
+from metashot.engine.cells.driver import run_cells
 from metashot.engine.cells.results import PREDICTIONS_FILE, RESULTS_FILE
 from metashot.engine.metrics.classification import macro_f1
 from metashot.engine.metrics.rules import Calibration, Normalization
@@ -23,8 +25,8 @@ from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Objective
 from metashot.icl.scoring.cell import Truncation
 from metashot.icl.scoring.cell_data import cell_key
-from metashot.icl.scoring.evaluation import evaluate
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings, prompt_rules
+from metashot.icl.scoring.ranking import RankedCells
 
 MODEL = LazyLanguageModel(TinyModel("tiny", "gpt2"))
 BEGINNING = LazyLanguageModel(TinyModel("tiny", "gpt2", seed=5))
@@ -65,19 +67,27 @@ class FewExamples:
         return DemoSource().pool(task, size=size, seed=seed)
 
 
+@dataclass(frozen=True)
+class Given(EvaluateSettings):
+    """What is evaluated, and where it is kept."""
+
+    results_root: Path = Path()
+    output: Path = Path()
+
+
 def settings(tmp_path, method=None, **changes):
     given = {
         "setting": "demo", "tasks": ("demo-spam", "demo-story_ending"), "seeds": (100, 13), "k": 2, "split": "test",
         "method": method or Method("direct"), "truncation": Truncation.SHARED, "prompt": MetaiclPrompt(),
         "results_root": tmp_path / "root", "output": tmp_path / "run",
     }  # fmt: skip
-    return EvaluateSettings(**(given | changes))
+    return Given(**(given | changes))
 
 
 def run(given, source=None, scorer=PrefixScorer):
     recorder = Recorder()
-    outcome = evaluate(given, source or FewExamples(), MODEL, scorer, recorder)
-    return outcome, recorder
+    cells = RankedCells(given, source or FewExamples(), MODEL, scorer)
+    return run_cells(cells, given.results_root, given.output, recorder), recorder
 
 
 def rows(path):
@@ -125,7 +135,8 @@ def test_begin_of_sequence_and_templates_are_shared_like_any_prefix(tmp_path, me
     slow = replace(given, results_root=tmp_path / "slow", output=tmp_path / "slow-run")
     pair = []
     for one, scorer in ((given, PrefixScorer), (slow, PlainScorer)):
-        outcome = evaluate(one, FewExamples(), BEGINNING, scorer, Recorder())
+        cells = RankedCells(one, FewExamples(), BEGINNING, scorer)
+        outcome = run_cells(cells, one.results_root, one.output, Recorder())
         pair.append([p for cell in outcome.cells for p in cell.predictions])
     for mine, reference in zip(*pair, strict=True):
         assert mine.nll == pytest.approx(reference.nll, abs=1e-4)

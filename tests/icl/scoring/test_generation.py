@@ -14,6 +14,7 @@ pytest.importorskip("torchmetrics")
 from metashot.base.errors import ConfigError
 from metashot.data.task import TaskData
 from metashot.data.tasks.demo import DemoSource
+from metashot.engine.cells.driver import run_cells
 from metashot.engine.cells.summary import summarize
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
@@ -24,9 +25,9 @@ from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Objective
 from metashot.icl.scoring.cell import Truncation
-from metashot.icl.scoring.evaluation import evaluate
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
-from metashot.icl.scoring.generation import GenerateMethod
+from metashot.icl.scoring.generation import GeneratedCells, GenerateMethod
+from metashot.icl.scoring.ranking import RankedCells
 
 MODEL = LazyLanguageModel(TinyModel("tiny", "llama", device="cpu"))
 TASK = "demo-opposite_word"
@@ -53,16 +54,29 @@ class FewExamples:
         return replace(data, test=data.test[:4])
 
 
-def settings(folder: Path, method: Method, **changes: Any) -> EvaluateSettings:
+@dataclass(frozen=True)
+class Given(EvaluateSettings):
+    """What is evaluated, and where it is kept."""
+
+    results_root: Path = Path()
+    output: Path = Path()
+
+
+def settings(folder: Path, method: Method, **changes: Any) -> Given:
     given: dict[str, Any] = {
         "setting": "demo", "tasks": (TASK,), "seeds": (100, 13), "k": 2, "split": "test", "method": method,
         "truncation": Truncation.SHARED, "prompt": MetaiclPrompt(), "results_root": folder / "root", "output": folder / "run",
     }  # fmt: skip
-    return EvaluateSettings(**(given | changes))
+    return Given(**(given | changes))
 
 
-def run(given: EvaluateSettings) -> Any:
-    return evaluate(given, FewExamples(), MODEL, PrefixScorer, Silent())  # pyright: ignore[reportArgumentType]
+def run(given: Given) -> Any:
+    source: Any = FewExamples()
+    if isinstance(given.method, GenerateMethod):
+        cells = GeneratedCells(given, source, MODEL)
+    else:
+        cells = RankedCells(given, source, MODEL, PrefixScorer)
+    return run_cells(cells, given.results_root, given.output, Silent())
 
 
 def alone(text: str, tokens: int) -> str:

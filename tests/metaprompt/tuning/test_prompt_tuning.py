@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from metashot.base.errors import ConfigError
+from metashot.engine.cells.driver import run_cells
 from metashot.engine.cells.prompts import read_prompts
 from metashot.engine.cells.results import FinishedCell
 from metashot.engine.cells.store import ResultStore
@@ -25,7 +26,7 @@ from metashot.metaprompt.tuning.adapters import peft_p_tuning_model
 from metashot.metaprompt.tuning.cell import load_task
 from metashot.metaprompt.tuning.config import TuneSettings
 from metashot.metaprompt.tuning.cuts import cut_notes
-from metashot.metaprompt.tuning.evaluation import deviations, evaluate_prompts
+from metashot.metaprompt.tuning.evaluation import TunedCells, deviations
 from metashot.metaprompt.tuning.loop import Answers, LabelledSet, TrainRules, example_order, tune
 from metashot.metaprompt.tuning.planning import planned_cuts
 from metashot.metaprompt.tuning.starting_point import make_tunable, starting_point
@@ -61,8 +62,20 @@ def settings(data_root: Path, **changes: Any) -> TuneSettings:
     return replace(defaults, **changes)
 
 
-def quiet(line: str) -> None:
-    del line
+class Silent:
+    """Progress that tells nobody."""
+
+    def start(self, total: int, stored: int) -> None: ...
+
+    def tokens(self, cell: Any, done: int, total: int) -> None: ...
+
+    def finished(self, cell: Any, *, computed: bool) -> None: ...
+
+
+def evaluate_prompts(
+    given: TuneSettings, model: LanguageModel, output: Path, root: Path
+) -> tuple[FinishedCell, ...]:
+    return run_cells(TunedCells(given, model, output), root, output, Silent()).cells
 
 
 @pytest.mark.parametrize("tuning", ["soft_prompt", "peft_prompt_tuning", "peft_p_tuning", "lora", "full"])
@@ -71,11 +84,7 @@ def test_every_method_runs_and_leaves_the_model_as_it_was(
 ):
     before = state_digest(language_model.model)
     cells = evaluate_prompts(
-        settings(data_root, tuning=tuning, method=tuning),
-        language_model,
-        tmp_path / "run",
-        tmp_path,
-        notify=quiet,
+        settings(data_root, tuning=tuning, method=tuning), language_model, tmp_path / "run", tmp_path
     )
     assert state_digest(language_model.model) == before
     assert not any(p.requires_grad for p in language_model.model.parameters())
@@ -101,11 +110,11 @@ def test_a_kill_at_the_store_leaves_curve_and_prompt_once(
     with monkeypatch.context() as patch:
         patch.setattr(ResultStore, "put", killed)
         with pytest.raises(KeyboardInterrupt):
-            evaluate_prompts(wanted, model, tmp_path / "run", tmp_path, notify=quiet)
+            evaluate_prompts(wanted, model, tmp_path / "run", tmp_path)
     row = (tmp_path / "run" / "tuning.jsonl").read_text()
     (prompt,) = (tmp_path / "run" / "prompts").iterdir()
     kept = prompt.read_bytes()
-    evaluate_prompts(wanted, model, tmp_path / "run", tmp_path, notify=quiet)
+    evaluate_prompts(wanted, model, tmp_path / "run", tmp_path)
     assert (tmp_path / "run" / "tuning.jsonl").read_text() == row
     assert prompt.read_bytes() == kept
 
@@ -114,7 +123,7 @@ def test_tuning_learns(make_model: Any, data_root: Path, tmp_path: Path):
     model = make_model("t5")
     fast = OptimizerConfig(learning_rate=1.0, weight_decay=0.0)
     train = replace(settings(data_root).train, steps=40, evaluate_every=10, select_on="last", optimizer=fast)
-    evaluate_prompts(settings(data_root, train=train), model, tmp_path / "run", tmp_path, notify=quiet)
+    evaluate_prompts(settings(data_root, train=train), model, tmp_path / "run", tmp_path)
     curve = json.loads((tmp_path / "run" / "tuning.jsonl").read_text())["curve"]
     assert curve[-1]["train_loss"] < curve[0]["train_loss"] - 2
 
@@ -124,7 +133,7 @@ def test_our_soft_prompt_and_peft_s_agree(make_model: Any, data_root: Path, tmp_
     values = []
     for tuning in ("soft_prompt", "peft_prompt_tuning"):
         (cell,) = evaluate_prompts(
-            settings(data_root, tuning=tuning), make_model("t5"), tmp_path / tuning, tmp_path, notify=quiet
+            settings(data_root, tuning=tuning), make_model("t5"), tmp_path / tuning, tmp_path
         )
         values.append(torch.tensor([p.nll for p in cell.predictions]))
     torch.testing.assert_close(values[0], values[1], rtol=1e-2, atol=1e-2)
@@ -148,14 +157,12 @@ def test_p_tuning_trains_a_network_of_its_seed_that_makes_the_prompt(gpt2: Langu
 def test_a_finished_cell_is_not_trained_again(
     gpt2: LanguageModel, data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    first = evaluate_prompts(settings(data_root), gpt2, tmp_path / "one", tmp_path, notify=quiet)
+    first = evaluate_prompts(settings(data_root), gpt2, tmp_path / "one", tmp_path)
     monkeypatch.setattr("metashot.metaprompt.tuning.cell.tune", None)
-    again = evaluate_prompts(
-        settings(data_root, method="other"), gpt2, tmp_path / "two", tmp_path, notify=quiet
-    )
+    again = evaluate_prompts(settings(data_root, method="other"), gpt2, tmp_path / "two", tmp_path)
     assert again[0].result == replace(first[0].result, method="other")
     with pytest.raises(TypeError):
-        evaluate_prompts(settings(data_root, k=3), gpt2, tmp_path / "three", tmp_path, notify=quiet)
+        evaluate_prompts(settings(data_root, k=3), gpt2, tmp_path / "three", tmp_path)
 
 
 def test_cut_test_inputs_are_counted_in_results_and_plan(
@@ -172,7 +179,7 @@ def test_cut_test_inputs_are_counted_in_results_and_plan(
         for name, row in lengths.items()
     }
     assert expected["SST-2"][0] > 0
-    cells = evaluate_prompts(asked, gpt2, tmp_path / "run", tmp_path, notify=quiet)
+    cells = evaluate_prompts(asked, gpt2, tmp_path / "run", tmp_path)
     assert [(c.result.cut_inputs, c.result.cut_tokens) for c in cells] == 2 * [*expected.values()]
     notes = cut_notes((cell.result for cell in cells), 8)
     cut, tokens = expected["SST-2"]
@@ -191,7 +198,7 @@ def test_the_test_inputs_are_kept_as_the_model_read_them(
 ):
     model = make_model(kind)
     asked = settings(data_root, transfer={"SST-2": ["mr"]}, test_limit=3, data_seeds=(100, 13))
-    evaluate_prompts(asked, model, tmp_path / "run", tmp_path, notify=quiet)
+    evaluate_prompts(asked, model, tmp_path / "run", tmp_path)
     kept = read_prompts(tmp_path / "run")
     assert set(kept) == {("SST-2", 100), ("SST-2->mr", 100), ("SST-2", 13), ("SST-2->mr", 13)}
     for (name, _), cell in kept.items():
@@ -204,7 +211,7 @@ def test_the_test_inputs_are_kept_as_the_model_read_them(
 def test_transfer_tests_on_other_domains(gpt2: LanguageModel, data_root: Path, tmp_path: Path):
     cells = evaluate_prompts(
         settings(data_root, transfer={"SST-2": ["mr"]}, data_seeds=(100, 13)),
-        gpt2, tmp_path / "run", tmp_path, notify=quiet,
+        gpt2, tmp_path / "run", tmp_path
     )  # fmt: skip
     assert [(c.result.task, c.result.seed) for c in cells] == [
         ("SST-2", 100), ("SST-2->mr", 100), ("SST-2", 13), ("SST-2->mr", 13),
@@ -280,11 +287,7 @@ def test_examples_pass_in_whole_permutations():
 
 def test_deviations(gpt2: LanguageModel, data_root: Path, tmp_path: Path):
     cells = evaluate_prompts(
-        settings(data_root, data_seeds=(100, 13), train_seeds=(1, 2)),
-        gpt2,
-        tmp_path / "r",
-        tmp_path,
-        notify=quiet,
+        settings(data_root, data_seeds=(100, 13), train_seeds=(1, 2)), gpt2, tmp_path / "r", tmp_path
     )
     assert len({c.result.seed for c in cells}) == 4
     assert deviations([c.result for c in cells])["SST-2"]["runs"] == 4

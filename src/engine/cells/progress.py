@@ -17,10 +17,10 @@ from rich.progress import (
 )
 
 from metashot.base.terminal import printable
+from metashot.engine.cells.family import CellKey
 from metashot.engine.cells.results import FinishedCell
 from metashot.engine.models.throughput import duration
 from metashot.engine.tracking.tracker import Tracker
-from metashot.icl.scoring.cell_data import CellKey
 
 _SECONDS_BETWEEN_LINES = 10.0
 

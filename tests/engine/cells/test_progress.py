@@ -4,9 +4,9 @@ import io
 
 from rich.console import Console
 
-from metashot.icl import progress as module
-from metashot.icl.scoring.cell_data import CellKey
-from metashot.icl.scoring.progress import CellProgress
+from metashot.engine.cells import progress as module
+from metashot.engine.cells.family import CellKey
+from metashot.engine.cells.progress import CellProgress
 
 
 class Silent:

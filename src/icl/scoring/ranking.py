@@ -1,0 +1,117 @@
+"""The family that ranks options: the model scores each, the method's rules say which is best."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+from metashot.data.tasks.source import TaskSource
+from metashot.engine.cells.family import CellKey, Meter, Work
+from metashot.engine.cells.results import FinishedCell, Prediction
+from metashot.engine.metrics.classification import metric_of, score
+from metashot.engine.metrics.ranking import OptionCounts, best_option
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.scoring.makers import scorer_of
+from metashot.engine.scoring.request import MakeScorer, Request, Scorer, SharingScorer
+from metashot.icl.scoring.cell import OptionScores, ranking_scores, read_rows
+from metashot.icl.scoring.evaluation_settings import EvaluateSettings
+from metashot.icl.scoring.in_context import InContextCells
+
+
+class RankedCells(InContextCells):
+    """Cells whose test examples choose one of their options.
+
+    Args:
+        settings: what to evaluate.
+        source: the tasks' data.
+        model: loaded when the first rows have to be computed.
+        make_scorer: the scoring engine for the loaded model.
+    """
+
+    def __init__(
+        self,
+        settings: EvaluateSettings,
+        source: TaskSource,
+        model: LazyLanguageModel,
+        make_scorer: MakeScorer,
+    ) -> None:
+        super().__init__(settings, source, model)
+        self._make_scorer = make_scorer
+
+    @cached_property
+    def _scorer(self) -> Scorer:
+        """Made when the first rows are scored."""
+        return scorer_of(self._make_scorer, self.model)
+
+    def compute(self, work: Work, rows: Sequence[int], meter: Meter) -> Sequence[Any]:
+        """The scores of each row's options, as the mapping of an `OptionScores`.
+
+        Raises:
+            ModelError: NaN logits.
+        """
+        cell = self.cell(work)
+        requests = [cell.requests[place] for place in cell.places(rows)]
+        answers = read_rows(cell, rows, self._scorer.score(requests, on_progress=meter.at))
+        meter.cost.tokens_naive += cell.tokens_of(rows)
+        self._count(requests, meter)
+        return [asdict(answer) for answer in answers]
+
+    def _count(self, requests: Sequence[Request], meter: Meter) -> None:
+        scorer, cost = self._scorer, meter.cost
+        if isinstance(scorer, SharingScorer):
+            cost.route, cost.route_reason = scorer.route, scorer.reason
+            cost.tokens_computed += scorer.tokens_computed(requests)
+        else:
+            cost.route = "plain"
+            cost.tokens_computed += sum(request.length for request in requests)
+
+    def finish(self, work: Work, answers: Sequence[Any]) -> Sequence[FinishedCell]:
+        """Rank the options and measure the cell."""
+        data, scores = self.data(work), [_option_scores(answer) for answer in answers]
+        predictions = tuple(
+            predict(example.output, example.options, answer, nll, work.cells[0], index)
+            for index, (example, answer, nll) in enumerate(
+                zip(data.test, scores, ranking_scores(scores, self.settings.method), strict=True)
+            )
+        )
+        metric = metric_of(data.task_type)
+        value = score(metric, [row.gold for row in predictions], [row.prediction for row in predictions])
+        return [FinishedCell(self.result(work, metric, value), predictions)]
+
+
+def _option_scores(answer: Any) -> OptionScores:
+    """An answer as it was computed, or read again."""
+    return OptionScores(
+        tuple(map(tuple, answer["sum_nll"])),
+        tuple(tuple(OptionCounts(**count) for count in row) for row in answer["counts"]),
+    )
+
+
+def predict(
+    gold: str,
+    options: tuple[str, ...],
+    answer: OptionScores,
+    nll: Sequence[float],
+    key: CellKey,
+    index: int,
+) -> Prediction:
+    """One test example's line of `predictions.jsonl`."""
+    counts = answer.counts[0]
+    return Prediction(
+        task=key.task,
+        seed=key.seed,
+        index=index,
+        gold=gold,
+        prediction=options[best_option(nll)],
+        options=options,
+        nll=tuple(nll),
+        sum_nll=answer.sum_nll[0],
+        n_tokens=tuple(count.tokens for count in counts),
+        n_chars=tuple(count.chars for count in counts),
+        n_bytes=tuple(count.bytes for count in counts),
+        null_sum_nll=answer.sum_nll[1:],
+        null_n_tokens=tuple(tuple(count.tokens for count in row) for row in answer.counts[1:]),
+        fingerprint=key.fingerprint,
+    )

@@ -1,0 +1,60 @@
+"""`stage=evaluate`, for every family: cells computed or found, files of the output folder, the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from metashot.base.files import write_atomic, write_json
+from metashot.engine.cells.driver import run_cells
+from metashot.engine.cells.family import Cost
+from metashot.engine.cells.progress import CellProgress
+from metashot.engine.cells.results import PREDICTIONS_FILE, FinishedCell
+from metashot.engine.cells.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
+from metashot.engine.training.ranks import leads
+from metashot.stages.context import RunContext, show_notes
+from metashot.stages.families import cells_of
+
+
+def evaluate_stage(run: RunContext) -> float:
+    """Evaluate, write every file of the output folder, print the table; returns the mean in percent."""
+    family = cells_of(run)
+    with CellProgress(run.console, run.tracker) as progress:
+        outcome = run_cells(family, run.results_root, run.output, progress, run.record.expect)
+    summary = summarize(outcome.cells)
+    if not leads():
+        return summary.mean.value
+    write_json(run.output / SUMMARY_FILE, summary.to_json())
+    write_atomic(run.output / "summary.md", markdown_table(summary))
+    run.console.print(console_table(summary))
+    for line in (*family.close(outcome.cells, run.output), cost_line(outcome.cost)):
+        run.console.print(line, soft_wrap=True)
+    show_notes(run.console, outcome.notes)
+    run.record.write("running", cost=asdict(outcome.cost), notes=list(outcome.notes))
+    _track(run, outcome.cells, summary)
+    return summary.mean.value
+
+
+def cost_line(cost: Cost) -> str:
+    """One line on what was computed and what sharing saved."""
+    if not cost.computed_cells:
+        return f"nothing to compute: all {cost.reused_cells} cells were stored already"
+    line = f"{cost.computed_cells} cells computed, {cost.reused_cells} reused"
+    if not cost.tokens_computed:
+        return line
+    ratio = cost.tokens_naive / cost.tokens_computed
+    return f"{line}; {cost.tokens_computed:,} tokens computed, {ratio:.1f} times fewer than without prefix sharing"
+
+
+def _track(run: RunContext, cells: Sequence[FinishedCell], summary: Summary) -> None:
+    """Tables, predictions and final values of an evaluation, to the trackers; shares in percent, as their names say."""
+    results = [asdict(cell.result) for cell in cells]
+    names = ["value_percent" if name == "value" else name for name in results[0]]
+    shown = [[100 * v if name == "value" else v for name, v in row.items()] for row in results]
+    run.tracker.table("results", names, shown)
+    if run.config.logger.predictions:
+        columns = ("task", "seed", "index", "gold", "prediction", "options", "nll")
+        rows = [[getattr(p, name) for name in columns] for cell in cells for p in cell.predictions]
+        run.tracker.table("predictions", columns, [[*row[:5], list(row[5]), list(row[6])] for row in rows])
+    run.tracker.artifact("predictions", "predictions", run.output / PREDICTIONS_FILE)
+    run.tracker.summary(summary.tracked())

@@ -1,0 +1,86 @@
+"""Which family a method is of, found by its class: what its cells are, and which nodes of the config it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Protocol, runtime_checkable
+
+from metashot.base.errors import ConfigError
+from metashot.engine.cells.family import Family
+from metashot.icl.prompting.methods import Method
+from metashot.icl.scoring.generation import GenerateMethod
+from metashot.metaprompt.tuning.config import PromptMethod
+from metashot.stages.context import RunContext
+
+TRAINING = ("optimizer", "trainer")
+_TUNING = ("supmer", "corpus", "tuning")
+_IN_CONTEXT = (*TRAINING, "prompt", "scorer", "selection", "checkpoint")
+
+
+@runtime_checkable
+class OwnMethod(Protocol):
+    """A method that brings a family of its own: `evaluate`, `report` and `compare` serve it."""
+
+    @property
+    def name(self) -> str:
+        """The name that results carry."""
+        ...
+
+    def cells(self, run: RunContext) -> Family:
+        """Its cells in this run."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What the stages know of methods of one class and its subclasses.
+
+    Attributes:
+        name: `icl`, `prompt` or `own`, as `STAGES` has it.
+        cells: makes the family of a run; a function of `metashot.stages`, imported when it is called.
+        unused: nodes of the config that it has no use for.
+    """
+
+    name: str
+    cells: str = ""
+    unused: tuple[str, ...] = ()
+
+
+KINDS: Mapping[type, Kind] = {
+    Method: Kind("icl", "icl_evaluation.ranked_cells", _TUNING),
+    GenerateMethod: Kind("icl", "icl_evaluation.generated_cells", _TUNING),
+    PromptMethod: Kind("prompt", "metaprompt.tuned_cells", _IN_CONTEXT),
+}
+"""Class of a method -> its kind; a subclass is of the kind of its nearest base."""
+OWN = Kind("own")
+
+
+def kind_of(method: object) -> Kind:
+    """The kind of a method.
+
+    Raises:
+        ConfigError: its class is no method.
+    """
+    kind = next((KINDS[base] for base in type(method).__mro__ if base in KINDS), None)
+    if kind is None and not isinstance(method, OwnMethod):
+        raise ConfigError(
+            "method",
+            f"{type(method).__qualname__} is no method",
+            "derive it from Method or PromptMethod, or give it cells(run)",
+        )
+    return kind or OWN
+
+
+def cells_of(run: RunContext) -> Family:
+    """The cells of a run, by its method."""
+    method = run.config.method
+    place = kind_of(method).cells
+    return function_at(place)(run) if place else method.cells(run)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def function_at(place: str) -> Callable[..., Any]:
+    """A function of `metashot.stages`, imported now: most of a short command is imports."""
+    module, _, name = place.partition(".")
+    return getattr(import_module(f"metashot.stages.{module}"), name)
