@@ -36,6 +36,7 @@ MOVED = {
     for name in names.split()
 } | {
     "metashot.data.seals": "metashot.base.json_text",
+    "metashot.data.sources.place": "metashot.data.preparation.place",
     "metashot.engine.runs": "metashot.engine.cells",
     "metashot.icl.progress": "metashot.engine.cells.progress",
     "metashot.icl.prompt_record": "metashot.icl.scoring.preview",

@@ -19,6 +19,19 @@ class TaskType(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Scoring:
+    """What is said of a task's scoring.
+
+    Attributes:
+        task_type: how it is answered.
+        metric: `macro_f1` or `accuracy` where a recipe names one; None for that of the type.
+    """
+
+    task_type: TaskType
+    metric: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Example:
     """One record in MetaICL's layout.
 
@@ -59,13 +72,14 @@ class TaskData:
     Attributes:
         task: task name.
         seed: demonstration seed.
-        task_type: decides the metric.
+        task_type: decides the metric, unless `metric` does.
         demonstrations: the k training examples of the seed, in prompt order.
         test: the test examples.
         neighbours: what each prompt shows instead of the shared demonstrations; as many as test examples.
         notes: what the user should know of this cell; the same sentence for all seeds where it is the same.
         wording: how the source joins the parts of a prompt, or None where it does not say.
         unlabelled: training inputs that a calibration averages over.
+        metric: `macro_f1` or `accuracy` where the task's recipe names one.
     """
 
     task: str
@@ -77,6 +91,7 @@ class TaskData:
     notes: tuple[str, ...] = ()
     wording: Wording | None = None
     unlabelled: tuple[str, ...] = ()
+    metric: str | None = None
 
     @property
     def shots(self) -> int:

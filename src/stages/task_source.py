@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from metashot.data.settings import load_setting, published_overlap
+from metashot.data.tasks.apart_source import ApartSource
 from metashot.data.tasks.source import TaskSource
 from metashot.stages.run_config import RunConfig
 
@@ -36,7 +37,7 @@ def choose_tasks(config: RunConfig) -> TaskChoice:
         DataError: an unknown setting, or a source that cannot be opened.
     """
     data = config.data
-    source = data.open()
+    source = ApartSource(data.open())
     if config.setting is None:
         targets: Sequence[str] = data.tasks if data.tasks is not None else data.targets(source)
         return TaskChoice(data.name, source, tuple(targets), tuple(data.training(source)))

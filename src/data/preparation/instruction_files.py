@@ -18,14 +18,18 @@ from metashot.data.preparation.instructions import (
     is_instruction,
     read_templates,
 )
+from metashot.data.preparation.place import Reach, open_split
 from metashot.data.preparation.row_selection import k_shot_entries, parts
 from metashot.data.preparation.task_files import Choice, Role
 from metashot.data.recipes import DropCounts, load_recipe
-from metashot.data.recipes.rows import Dropped, Row, stopped
+from metashot.data.recipes.rows import (
+    Dropped,
+    Row,
+    stopped,
+)
 from metashot.data.rows.jsonl import file_name, to_line
 from metashot.data.rows.manifest import RoleRecord
 from metashot.data.settings import base_task
-from metashot.data.sources.place import Reach, open_split
 from metashot.data.task import Example
 
 __all__ = ["build_instructions", "instruction_fingerprint", "is_instruction"]

@@ -21,7 +21,12 @@ from jinja2.sandbox import SandboxedEnvironment
 
 from metashot.base.errors import DataError, suggestion
 from metashot.base.yaml_files import load_bounded
-from metashot.data.recipes.rows import Pair, Row, left_out, stopped
+from metashot.data.recipes.rows import (
+    Pair,
+    Row,
+    left_out,
+    stopped,
+)
 from metashot.data.settings import base_task
 
 TEXT_LIMIT = 2048

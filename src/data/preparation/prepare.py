@@ -23,6 +23,7 @@ from metashot.data.preparation.instruction_files import (
     instruction_fingerprint,
     is_instruction,
 )
+from metashot.data.preparation.place import Reach
 from metashot.data.preparation.prepared import PreparedFiles, take_prepared
 from metashot.data.preparation.task_files import (
     Choice,
@@ -37,7 +38,6 @@ from metashot.data.recipes import load_recipe, recipe_names
 from metashot.data.rows.manifest import Manifest, RoleRecord, read_manifest
 from metashot.data.settings import Setting
 from metashot.data.sources.download import Limits
-from metashot.data.sources.place import Reach
 
 Status = Literal["ok", "skipped", "failed"]
 LOCK_NAME = ".prepare.lock"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,23 +16,31 @@ import numpy as np
 from metashot.base.errors import DataError
 from metashot.base.files import FileRecord, copy_file, write_lines
 from metashot.data.kshot import legacy_generator
+from metashot.data.preparation.place import Reach, SplitRows, open_split, own_files
 from metashot.data.preparation.row_selection import drawn_entries, entry_rows, k_shot_entries, parts
 from metashot.data.recipes import DropCounts, Recipe
 from metashot.data.recipes.keys import OptionMarks, ReleasedRule
-from metashot.data.recipes.rows import ChoicePair, Pair, Row
+from metashot.data.recipes.rows import (
+    AnyPair,
+    Row,
+)
 from metashot.data.recipes.spec import CauseEffect, Choices, GroupedChoices, ShuffledChoices
 from metashot.data.rows.jsonl import file_name, to_line
 from metashot.data.rows.manifest import RoleRecord
-from metashot.data.sources.place import Reach, SplitRows, open_split, own_files
+from metashot.data.task import Example
 
 Role = Literal["train", "test"]
-AnyPair = Pair | ChoicePair
 Progress = Callable[[str, int], None]
 """Called with what is going on and how many rows of it are done."""
 
 HELD_ENTRIES = 200_000
 """Sources with fewer entries are kept in memory between counting and choosing; larger ones are read twice."""
 _PROGRESS_EVERY = 20_000
+_CONTROL = re.compile(
+    r"<\|[^\s|<>]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk|mask|start_of_turn|end_of_turn)>|\[/?INST\]"
+)
+"""What tokenizers in use have as control tokens, written as text."""
+_SHOWN_CONTROLS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +99,7 @@ class _Work:
     dropped: dict[str, DropCounts] = field(default_factory=dict)
     source: dict[str, str] = field(default_factory=dict)
     drop_notes: list[str] = field(default_factory=list)
+    controls: Counter[str] = field(default_factory=Counter)
 
     def counts(self, part: str) -> DropCounts:
         return self.dropped.setdefault(part, DropCounts(self.recipe.drops_as_released))
@@ -96,8 +107,15 @@ class _Work:
     def write(self, seed: int, part: str, pairs: Iterable[AnyPair]) -> Path:
         name = file_name(self.recipe.name, self.choice.k, seed, part)
         examples = self.recipe.finished(pairs, self.counts(f"{part}_file"))
-        self.files[name] = write_lines(self.folder / name, map(to_line, examples))
+        self.files[name] = write_lines(self.folder / name, map(to_line, map(self._watched, examples)))
         return self.folder / name
+
+    def _watched(self, example: Example) -> Example:
+        """The example, with what looks like a control token in it counted."""
+        for text in (example.input, example.output, *example.options):
+            if "<" in text or "[" in text:
+                self.controls.update(set(_CONTROL.findall(text)))
+        return example
 
 
 def task_fingerprint(recipe: Recipe, role: str, choice: Choice, reach: Reach) -> str:
@@ -133,6 +151,8 @@ def build_role(
         dropped={part: counts.as_dict() for part, counts in work.dropped.items() if counts.total()},
         files=work.files,
         notes=_notes(work, role),
+        task_type=recipe.task_type.value,
+        metric=recipe.spec.metric,
     )
 
 
@@ -221,7 +241,7 @@ def _open(
             if count > HELD_ENTRIES:
                 held = None
     work.entries[part] = count
-    reasons = _reasons(counts, rows, recipe)
+    reasons = _reasons(counts, rows)
     if count == 0:
         why = f": {'; '.join(reasons)}" if reasons else ""
         raise DataError(
@@ -240,10 +260,9 @@ def _open(
     return Entries(count, held, later_pass, chosen if recipe.is_row_wise else None)
 
 
-def _reasons(counts: DropCounts, rows: SplitRows, recipe: Recipe) -> list[str]:
+def _reasons(counts: DropCounts, rows: SplitRows) -> list[str]:
     """`n rows dropped: reason (first: file:line)`, the most frequent first."""
-    is_grouped = isinstance(recipe.spec, GroupedChoices)
-    places = {} if is_grouped else rows.places(set(counts.first.values()))
+    places = rows.places(set(counts.first.values()))
     total = counts.left_out + counts.stopped + counts.dropped
     return [
         f"{count} row{'s' if count > 1 else ''} dropped: {reason}"
@@ -292,6 +311,17 @@ def _notes(work: _Work, role: Role) -> tuple[str, ...]:
             "options.cut_at is not needed: question and choices go through as they are "
             "(as_released: [marks] would cut them at their marks)"
         )
+    if not work.recipe.drops_as_released:
+        matched = sum((counts.rules for counts in work.dropped.values()), Counter[int]())
+        notes += [
+            f"drop rule {number + 1} (field {rule.field}) matched no row of {' and '.join(work.entries)}"
+            for number, rule in enumerate(spec.drop)
+            if not matched[number]
+        ]
+        notes += [
+            f"texts hold {token!r} ({count} times), a control token of some models: it is read as text"
+            for token, count in work.controls.most_common(_SHOWN_CONTROLS)
+        ]
     stopped = sum(counts.stopped.total() for counts in work.dropped.values())
     if stopped:
         notes.append(f"{stopped} rows dropped on which the original stopped")

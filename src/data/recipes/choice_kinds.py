@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import string
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from math import isfinite
 from typing import Any
 
 from metashot.data.recipes.keys import ReleasedRule
 from metashot.data.recipes.kinds import Generator, PairOf
 from metashot.data.recipes.rows import (
+    AnyPair,
     BadRow,
     ChoicePair,
     Pair,
     Row,
+    TextOf,
     compile_clean,
     compile_text,
     left_out,
@@ -33,10 +36,13 @@ from metashot.data.recipes.spec import (
     ShuffledChoices,
     WrittenChoices,
 )
+from metashot.data.recipes.twins import known_value, number_of
 
 LETTERS = string.ascii_uppercase
 NO_ANSWER = "NO ANSWER!"
 """What the original writes for a question without a right answer; the last step drops it."""
+_SHOWN = 40
+"""Characters of a text that an error shows."""
 
 
 def choices(spec: Choices, _: Generator) -> PairOf:
@@ -48,7 +54,7 @@ def choices(spec: Choices, _: Generator) -> PairOf:
     if most is None and spec.follows(ReleasedRule.MARKS):
         most = len(LETTERS)
 
-    def pair(row: Row) -> Pair | ChoicePair:
+    def pair(row: Row) -> AnyPair:
         texts = read_choices(row)
         if len(texts) < fewest or (most is not None and len(texts) > most):
             raise stopped(f"the number of choices is not in {fewest}..{'' if most is None else most}")
@@ -67,7 +73,7 @@ def shuffled_choices(spec: ShuffledChoices, generator: Generator) -> PairOf:
     question = compile_text(spec.input, spec.clean)
     assemble = _assembler(spec, spec.mark, spec.context)
 
-    def pair(row: Row) -> Pair | ChoicePair:
+    def pair(row: Row) -> AnyPair:
         texts = [text_of(lookup(row, field), field) for field in spec.choices]
         generator.shuffle(texts)
         answer = text_of(lookup(row, spec.answer), spec.answer)
@@ -83,12 +89,17 @@ def grouped_choices(spec: GroupedChoices, _: Generator) -> PairOf:
     assemble = _assembler(spec, spec.mark, spec.context)
     clean_choice = compile_clean([step for step in spec.clean if "choices" in step.places])
 
-    def pair(row: Row) -> Pair | ChoicePair:
+    is_right = known_value((0, 1), spec.right)
+    context = None if marked else compile_text(spec.context, spec.clean, whole="context")
+
+    def pair(row: Row) -> AnyPair:
         members: Sequence[Row] = row["rows"]
+        asked = question(members[0])
+        if context is not None:
+            _check_one_question(spec, members, question, context)
         answers = [text_of(lookup(member, spec.choice), spec.choice) for member in members]
-        right = [
-            answer for answer, member in zip(answers, members, strict=True) if lookup(member, spec.right) == 1
-        ]
+        marks = [_of_member(place, is_right, lookup(row, spec.right)) for place, row in enumerate(members)]
+        right = [answer for answer, mark in zip(answers, marks, strict=True) if mark]
         if marked and len(answers) > len(LETTERS):
             raise stopped("more than 26 answers")
         if not right and not marked:
@@ -98,18 +109,47 @@ def grouped_choices(spec: GroupedChoices, _: Generator) -> PairOf:
         output = "\t".join(right) if right else NO_ANSWER
         if not marked:
             output = clean_choice(right[0])
-        return assemble(members[0], question(members[0]), list(map(clean_choice, answers)), output)
+        return assemble(members[0], asked, list(map(clean_choice, answers)), output)
 
     return pair
 
 
-def grouped(rows: Iterable[Row], path: str) -> Iterator[Row]:
-    """Rows that agree at `path` as one row {"rows": [...]}, in the order in which the groups first appear."""
-    groups: dict[Any, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(lookup(row, path), []).append(row)
-    for members in groups.values():
-        yield {"rows": members}
+def _of_member(place: int, choose: Callable[[Any], Any], value: Any) -> Any:
+    """`choose`, with the row of the group in its error."""
+    try:
+        return choose(value)
+    except BadRow as bad:
+        raise BadRow(bad.problem, bad.remedy, place) from None
+
+
+def _check_one_question(
+    spec: GroupedChoices, members: Sequence[Row], question: TextOf, context: TextOf
+) -> None:
+    for what, text in (("question", question), ("context", context)):
+        first = text(members[0])
+        for place, member in enumerate(members):
+            if (other := text(member)) != first:
+                group = text_of(lookup(member, spec.group_by), spec.group_by)
+                raise BadRow(
+                    f"rows of the group {spec.group_by}={group} differ in their {what}: "
+                    f"{first[:_SHOWN]!r} and {other[:_SHOWN]!r}",
+                    "give each question a group of its own, or correct the text",
+                    place,
+                )
+
+
+def grouped(rows: Iterable[tuple[int, Row]], path: str) -> Iterator[tuple[list[int], Row]]:
+    """(numbers, {"rows": [...]}) of the numbered rows that agree at `path`, in the order of the groups' first rows.
+
+    A group that is a number in one row and its text in another is one group.
+    """
+    groups: dict[str, tuple[list[int], list[Row]]] = {}
+    for number, row in rows:
+        numbers, members = groups.setdefault(text_of(lookup(row, path), path), ([], []))
+        numbers.append(number)
+        members.append(row)
+    for numbers, members in groups.values():
+        yield numbers, {"rows": members}
 
 
 def written_choices(spec: WrittenChoices, _: Generator) -> PairOf:
@@ -118,11 +158,12 @@ def written_choices(spec: WrittenChoices, _: Generator) -> PairOf:
     The fixed offset loses a letter where no blank follows the mark; `repair_written` mends that later.
     """
     question = compile_text(spec.input, spec.clean)
+    place = known_value((0, 1), spec.index)
 
     def pair(row: Row) -> Pair:
         text = question(row)
         first, second = text.find("(A)"), text.find("(B)")
-        answer = text[first + 4 : second] if lookup(row, spec.index) == 0 else text[second + 4 :]
+        answer = text[second + 4 :] if place(lookup(row, spec.index)) else text[first + 4 : second]
         return Pair(text, answer.removesuffix("or ").strip())
 
     return pair
@@ -143,15 +184,18 @@ def repair_written(spec: WrittenChoices, output: str, options: Sequence[str]) ->
 def cause_effect(spec: CauseEffect, _: Generator) -> PairOf:
     """`Effect: premise` with `Cause: one` and `Cause: two`, or the other way round."""
     assemble = _assembler(spec, " ({letter}) {choice}", None)
+    place = known_value((0, 1), spec.label)
 
-    def pair(row: Row) -> Pair | ChoicePair:
+    def pair(row: Row) -> AnyPair:
         asked = lookup(row, spec.relation)
         if asked not in ("cause", "effect"):
             raise BadRow(f'field "{spec.relation}" holds {asked!r}', 'known: "cause", "effect"')
         given, sought = ("Effect", "Cause") if asked == "cause" else ("Cause", "Effect")
-        premise = text_of(lookup(row, spec.premise), spec.premise).strip()
+        premise = text_of(lookup(row, spec.premise), spec.premise)
+        if spec.follows(ReleasedRule.LAST_STEP):
+            premise = premise.strip()
         one, two = (f"{sought}: {text_of(lookup(row, field), field)}" for field in spec.choices)
-        answer = one if lookup(row, spec.label) == 0 else two
+        answer = (one, two)[place(lookup(row, spec.label))]
         return assemble(row, f"{given}: {premise}", [one, two], answer)
 
     return pair
@@ -159,7 +203,7 @@ def cause_effect(spec: CauseEffect, _: Generator) -> PairOf:
 
 def _assembler(
     spec: Choices | ShuffledChoices | GroupedChoices | CauseEffect, mark: str, template: str | None
-) -> Callable[..., Pair | ChoicePair]:
+) -> Callable[..., AnyPair]:
     """The function that puts row, question, choices, answer and the choices' labels together."""
     context = None if template is None else compile_text(template, spec.clean, whole="context")
 
@@ -209,31 +253,29 @@ def _gold(gold: Gold, row: Row, texts: Sequence[str], labels: Sequence[str]) -> 
 
 
 def _position(labels: Sequence[str], value: Any, field: str) -> int:
-    if value in list(labels):
-        return list(labels).index(value)
-    raise _unknown(field, value, ", ".join(map(repr, labels)))
+    return list(labels).index(known_value(labels, field)(value))
 
 
 def _numbered(gold: Gold, row: Row, n_choices: int) -> int:
     field, base = (gold.index, 0) if gold.index is not None else (gold.number, 1)
     assert field is not None
     value = lookup(row, field)
-    try:
-        position = int(value) - base
-        if isinstance(value, float) and not value.is_integer():
-            raise ValueError
-    except (TypeError, ValueError):
+    number = number_of(value)
+    if number is None or not isfinite(number) or number != int(number):
         if gold.outside == "error":
-            raise _unknown(field, value, f"{base}..{n_choices - 1 + base}") from None
-        raise stopped(f'field "{field}" is no number') from None
+            raise _outside(field, value, n_choices, base)
+        raise stopped(f'field "{field}" is no number')
+    position = int(number) - base
     if 0 <= position < n_choices:
         return position
     if gold.outside == "leave_out":
         raise left_out(f'field "{field}" names no choice')
     if gold.outside == "stopped":
         raise stopped(f'field "{field}" names no choice')
-    raise _unknown(field, value, f"{base}..{n_choices - 1 + base}")
+    raise _outside(field, value, n_choices, base)
 
 
-def _unknown(field: str, value: Any, known: str) -> BadRow:
-    return BadRow(f'field "{field}" holds the unknown label {value!r}', f"known: {known}")
+def _outside(field: str, value: Any, n_choices: int, base: int) -> BadRow:
+    return BadRow(
+        f'field "{field}" holds the unknown label {value!r}', f"known: {base}..{n_choices - 1 + base}"
+    )

@@ -10,7 +10,13 @@ from collections.abc import Iterable
 
 from metashot.data.recipes.choice_kinds import NO_ANSWER, repair_written
 from metashot.data.recipes.keys import CommonKeys, OptionMarks, ReleasedRule
-from metashot.data.recipes.rows import ChoicePair, Pair, left_out, stopped
+from metashot.data.recipes.rows import (
+    AnsweredPair,
+    AnyPair,
+    ChoicePair,
+    left_out,
+    stopped,
+)
 from metashot.data.recipes.spec import GroupedChoices, WrittenChoices
 from metashot.data.task import Example
 
@@ -18,7 +24,7 @@ SEPARATOR = "[SEP]"
 _LAST_NUMBER = 99
 
 
-def finish(spec: CommonKeys, options: tuple[str, ...], pair: Pair | ChoicePair) -> Example:
+def finish(spec: CommonKeys, options: tuple[str, ...], pair: AnyPair) -> Example:
     """Apply the released last step and cut options out of the text, each where the recipe says so.
 
     Args:
@@ -35,6 +41,8 @@ def finish(spec: CommonKeys, options: tuple[str, ...], pair: Pair | ChoicePair) 
         output = output.split("\t", 1)[0].strip()
     if isinstance(pair, ChoicePair):
         return Example(spec.name, text, output, pair.options)
+    if isinstance(pair, AnsweredPair):
+        return Example(spec.name, text, output, options, pair.references)
     if isinstance(spec.options, OptionMarks):
         return _with_cut_options(spec, spec.options, text, output)
     return Example(spec.name, text, output, options)

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from metashot.base.errors import suggestion
+from metashot.data.sources.tables import FORMATS
 from metashot.data.task import TaskType
+
+
+def _known_format(name: str) -> str:
+    if name not in FORMATS:
+        raise ValueError(f"no format is called {name!r}: {suggestion(name, FORMATS)}")
+    return name
+
+
+FormatName = Annotated[str, AfterValidator(_known_format)]
+"""A name of the registry of table formats."""
 
 
 class Strict(BaseModel):
@@ -67,6 +79,13 @@ class DropRule(Strict):
     """The row lacks the field altogether."""
     why: str = ""
 
+    @model_validator(mode="after")
+    def _one_condition(self) -> DropRule:
+        given = [self.equals is not None, self.above is not None, self.below is not None, self.missing]
+        if sum(given) != 1:
+            raise ValueError(f"{sum(given)} conditions: give one of equals, above, below and missing")
+        return self
+
 
 class Cut(Strict):
     """Train and test parts of one source split, shuffled with numpy seed 42 after mapping and filtering.
@@ -98,13 +117,14 @@ class Place(Strict):
     config: str | None = None
     revision: str | None = None
     """Branch, tag or commit; `refs/convert/parquet` is the hub's own conversion of script-only datasets."""
-    files: dict[str, str] = {}
-    """Split name to file path or address, where the source is not on the hub."""
+    files: dict[str, str | list[str]] = {}
+    """Split name to file path or address, a pattern (`rows-*.parquet`), a folder, or a list of these, where the
+    source is not on the hub."""
     sha256: dict[str, str] = {}
     """Split name to the checksum of its file."""
     archive: str | None = None
     """Address of a zip that holds `files`."""
-    format: Literal["parquet", "arrow", "csv", "tsv", "jsonl", "json", "lines"] | None = None
+    format: FormatName | None = None
     """File format, where the ending does not tell it; `lines` gives one row {"line": ...} a line."""
     delimiter: str | None = None
     quotes: Literal["strict", "none"] = "strict"
@@ -112,7 +132,11 @@ class Place(Strict):
     encoding: str | None = None
     """Of text files; None reads UTF-8, and UTF-16 or UTF-32 where a byte-order mark says so."""
     header: list[str] = []
-    """Column names of a CSV or TSV file without a header line."""
+    """Column names of a CSV, TSV or Excel file without a header line."""
+    sheet: str | None = None
+    """Of an Excel file; its first one when absent."""
+    field: str | None = None
+    """Where the rows stand in a JSON file that is one object: `data` for {"data": [...]}."""
     rename: dict[str, str] = {}
     """Today's column name to the name that the recipe uses."""
     by_class_name: dict[str, dict[str, int]] = {}

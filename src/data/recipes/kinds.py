@@ -10,14 +10,15 @@ import numpy as np
 
 from metashot.data.recipes.keys import ReleasedRule
 from metashot.data.recipes.rows import (
+    AnsweredPair,
+    AnyPair,
     BadRow,
-    ChoicePair,
     Pair,
     Row,
     compile_text,
     left_out,
+    listed,
     lookup,
-    missing,
     stopped,
     strings,
     template_fields,
@@ -33,8 +34,10 @@ from metashot.data.recipes.spec import (
     TextAnswer,
     Threshold,
 )
+from metashot.data.recipes.twins import known_value, number_of
 
-PairOf = Callable[[Row], Pair | ChoicePair]
+_ADD_LABEL = "the recipe knows {known}: add the value to labels, or leave such rows out with a drop rule"
+PairOf = Callable[[Row], AnyPair]
 """Turns one row into a raw pair; raises Dropped or BadRow."""
 
 
@@ -57,15 +60,8 @@ class Generator(Protocol):
 def labelled(spec: Labelled, _: Generator) -> PairOf:
     """Input template; the label's word as output."""
     text, label, labels = compile_text(spec.input, spec.clean), spec.label, spec.labels
-
-    def pair(row: Row) -> Pair:
-        try:
-            value = row[label]
-        except KeyError:
-            raise missing(row, label) from None
-        return Pair(text(row), _word(labels, value, label))
-
-    return pair
+    known = known_value(labels, label, _ADD_LABEL)
+    return lambda row: Pair(text(row), labels[known(lookup(row, label))])
 
 
 def text_answer(spec: TextAnswer, _: Generator) -> PairOf:
@@ -75,19 +71,31 @@ def text_answer(spec: TextAnswer, _: Generator) -> PairOf:
 
 
 def first_answer(spec: FirstAnswer, _: Generator) -> PairOf:
-    """Input template; one answer of a list as output.
+    """Input template; one answer of a list as output, the others as further references.
 
-    Lists go out joined by tabs, as the original writes them, where the released last step keeps what is before
-    the first; else the first one itself.
+    Under the released last step lists go out joined by tabs, as the original writes them, and that step keeps what is
+    before the first tab.
     """
     text = compile_text(spec.input, spec.clean)
-    choose = {
-        "joined": _joined if spec.follows(ReleasedRule.LAST_STEP) else _first,
-        "first": _first,
-        "sorted": _sorted_names if spec.follows(ReleasedRule.LAST_STEP) else _first_by_name,
-        "most_frequent": _most_frequent,
-    }[spec.take]
-    return lambda row: Pair(text(row), choose(lookup(row, spec.answers), spec.answers))
+    if spec.follows(ReleasedRule.LAST_STEP):
+        choose = {
+            "joined": _joined,
+            "first": _first,
+            "sorted": _sorted_names,
+            "most_frequent": _most_frequent,
+        }
+        take = choose[spec.take]
+        return lambda row: Pair(text(row), take(lookup(row, spec.answers), spec.answers))
+    order = {"joined": strings, "first": strings, "sorted": _by_name, "most_frequent": _by_count}[spec.take]
+
+    def pair(row: Row) -> AnsweredPair:
+        answers = order(lookup(row, spec.answers), spec.answers)
+        if not answers:
+            raise stopped(f'"{spec.answers}" is empty')
+        further = dict.fromkeys(one for one in answers[1:] if one.strip() and one != answers[0])
+        return AnsweredPair(text(row), answers[0], tuple(further))
+
+    return pair
 
 
 def threshold(spec: Threshold, _: Generator) -> PairOf:
@@ -118,14 +126,15 @@ def threshold(spec: Threshold, _: Generator) -> PairOf:
 def majority(spec: Majority, _: Generator) -> PairOf:
     """Input template; the most frequent annotator label, if it is more frequent than the second."""
     text = compile_text(spec.input, spec.clean)
+    known = known_value(spec.labels, spec.votes, _ADD_LABEL)
 
     def pair(row: Row) -> Pair:
-        ranked = Counter(lookup(row, spec.votes)).most_common(2)
+        ranked = Counter(map(known, listed(lookup(row, spec.votes), spec.votes))).most_common(2)
         if not ranked:
             raise stopped("no annotator label")
         if len(ranked) == 2 and ranked[0][1] == ranked[1][1]:
             raise left_out("no majority among the annotators")
-        return Pair(text(row), _word(spec.labels, ranked[0][0], spec.votes))
+        return Pair(text(row), spec.labels[ranked[0][0]])
 
     return pair
 
@@ -150,13 +159,22 @@ def supporting_paragraphs(spec: SupportingParagraphs, _: Generator) -> PairOf:
     text, answer = compile_text(spec.input, spec.clean), compile_text("{" + spec.answer + "}", [])
 
     def pair(row: Row) -> Pair:
-        wanted = set(lookup(row, spec.supporting))
+        wanted, titles, sentences = (
+            listed(lookup(row, path), path) for path in (spec.supporting, spec.titles, spec.sentences)
+        )
+        if len(titles) != len(sentences):
+            raise BadRow(
+                f"has {len(titles)} titles for {len(sentences)} lists of sentences", "correct the row"
+            )
         paragraphs = [
-            "".join(sentences) + " "
-            for title, sentences in zip(lookup(row, spec.titles), lookup(row, spec.sentences), strict=True)
+            "".join(strings(inner, spec.sentences))
+            for title, inner in zip(titles, sentences, strict=True)
             if title in wanted
         ]
-        return Pair(text({**row, "paragraphs": "".join(paragraphs).strip()}), answer(row))
+        together = " ".join(paragraphs)
+        if spec.follows(ReleasedRule.LAST_STEP):
+            together = together.strip()
+        return Pair(text({**row, "paragraphs": together}), answer(row))
 
     return pair
 
@@ -174,26 +192,11 @@ def cloze(spec: Cloze, _: Generator) -> PairOf:
     return pair
 
 
-def _word(labels: Mapping[Any, str], value: Any, field: str) -> str:
-    try:
-        return labels[value]
-    except (KeyError, TypeError):
-        # A number in quotes, in the recipe or in the table, is the same label.
-        twins = [word for key, word in labels.items() if str(key) == str(value) and not isinstance(key, bool)]
-        if len(twins) == 1 and not isinstance(value, bool):
-            return twins[0]
-        known = ", ".join(repr(key) for key in labels)
-        raise BadRow(
-            f'field "{field}" holds the unknown label {value!r}',
-            f"the recipe knows {known}: add the value to labels, or leave such rows out with a drop rule",
-        ) from None
-
-
 def _number(value: Any, field: str) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError):
-        raise BadRow(f'field "{field}" holds {value!r}, not a number', "check the column") from None
+    number = number_of(value)
+    if number is None:
+        raise BadRow(f'field "{field}" holds {value!r}, not a number', "check the column")
+    return float(number)
 
 
 def _filler(template: str) -> Callable[[Row], str]:
@@ -220,10 +223,13 @@ def _sorted_names(value: Any, path: str) -> str:
     return "\t".join(sorted(set(_flatten(value, path))))
 
 
-def _first_by_name(value: Any, path: str) -> str:
-    if not value or not value[0]:
-        raise stopped(f'the first group of "{path}" is empty')
-    return min(_flatten(value, path))
+def _by_name(value: Any, path: str) -> list[str]:
+    return sorted(set(_flatten(listed(value, path), path)))
+
+
+def _by_count(value: Any, path: str) -> list[str]:
+    counts = _counts(value, path)
+    return sorted(map(str, counts), key=lambda answer: counts[answer], reverse=True)
 
 
 def _flatten(value: Any, path: str) -> list[str]:
@@ -233,6 +239,11 @@ def _flatten(value: Any, path: str) -> list[str]:
 
 
 def _most_frequent(value: Any, path: str) -> str:
+    counts = _counts(value, path)
+    return max(counts, key=lambda answer: counts[answer], default="")
+
+
+def _counts(value: Any, path: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise BadRow(f'field "{path}" is no {{text: count}} map', "take: joined reads lists")
-    return max(value, key=lambda answer: value[answer], default="")
+    return value

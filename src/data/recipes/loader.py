@@ -192,9 +192,8 @@ def _format_error(entry: _Entry, error: ValidationError) -> DataError:
         )
     if fault["type"] == "missing":
         return DataError(where, f'the recipe of {entry.task} lacks the key "{".".join(keys)}"', "add it")
-    return DataError(
-        where, f"{'.'.join(keys)}: {fault['msg']}, got {fault['input']!r}", "see the recipe format"
-    )
+    problem = fault["msg"].removeprefix("Value error, ")
+    return DataError(where, f"{'.'.join(keys)}: {problem}, got {fault['input']!r}", "see the recipe format")
 
 
 def _known_keys(kind: str, parents: Sequence[str]) -> Iterable[str]:
@@ -211,9 +210,17 @@ def _check_fields(entry: _Entry, spec: Any) -> None:
     """Templates and keys may only name declared fields, so that a slip shows before any row is read."""
     declared = {path.split(".")[0] for path in spec.fields}
     for key, path in named_fields(spec):
-        if path.split(".")[0] not in declared:
+        is_known = path.split(".")[0] in declared
+        if key == "drop" and is_known:
+            # A rule on a field that no row has would drop nothing, and no row would tell.
+            is_known = any(
+                f"{path}.".startswith(f"{one}.") or one.startswith(f"{path}.") for one in spec.fields
+            )
+        if not is_known:
             raise DataError(
-                _place(entry, key), f'{key} names the unknown field "{path}"', suggestion(path, declared)
+                _place(entry, key),
+                f'{key} names the unknown field "{path}"',
+                suggestion(path, {*spec.fields, *declared}),
             )
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 from metashot.data.recipes.loader import load_recipe, recipe_names
-from metashot.data.task import TaskType
+from metashot.data.task import Scoring, TaskType
 
-Metric = Literal["macro_f1", "accuracy"]
 _INSTRUCTED = "inst:"
 _INSTRUCTED_CLASSIFICATION = "inst:sick"
 
@@ -29,16 +27,22 @@ def task_type(name: str, path: Sequence[str | Path] = ()) -> TaskType | None:
     return load_recipe(name, path=path).task_type
 
 
-def metric_of(name: str, path: Sequence[str | Path] = ()) -> Metric | None:
+def scoring_of(name: str, path: Sequence[str | Path] = ()) -> Scoring | None:
+    """Type and, where a recipe names one, metric of a task; None for a task that no recipe describes."""
+    kind = task_type(name, path)
+    if kind is None:
+        return None
+    described = not name.startswith(_INSTRUCTED)
+    return Scoring(kind, load_recipe(name, path=path).spec.metric if described else None)
+
+
+def metric_of(name: str, path: Sequence[str | Path] = ()) -> str | None:
     """`macro_f1` for classification, `accuracy` for the rest; None for a task that no recipe describes.
 
     Source: released code, `metaicl/data.py` (docs/methods.md, metrics). A recipe's own `metric` key wins.
     """
-    if not name.startswith(_INSTRUCTED) and name in recipe_names(path):
-        chosen = load_recipe(name, path=path).spec.metric
-        if chosen is not None:
-            return chosen
-    kind = task_type(name, path)
-    if kind is None:
+    said = scoring_of(name, path)
+    if said is None:
         return None
-    return "macro_f1" if kind is TaskType.CLASSIFICATION else "accuracy"
+    default = "macro_f1" if said.task_type is TaskType.CLASSIFICATION else "accuracy"
+    return said.metric or default

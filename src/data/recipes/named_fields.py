@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from metashot.data.recipes.keys import CommonKeys
-from metashot.data.recipes.rows import template_fields
+from metashot.data.recipes.keys import CommonKeys, ReleasedRule
+from metashot.data.recipes.rows import (
+    template_fields,
+)
 from metashot.data.recipes.spec import (
     CauseEffect,
     Choices,
@@ -37,8 +39,6 @@ _FIELD_KEYS: dict[type[CommonKeys], tuple[str, ...]] = {
     WrittenChoices: ("index",),
     CauseEffect: ("premise", "relation", "choices", "label"),
 }
-_COMPARED = ("label", "value", "votes", "index", "right", "relation")
-"""Keys whose fields are compared, not shown."""
 
 
 def template_named(spec: CommonKeys) -> Iterator[tuple[str, str]]:
@@ -71,16 +71,12 @@ def named_fields(spec: CommonKeys) -> Iterator[tuple[str, str]]:
         yield from (("clean", place) for place in step.places if place not in places)
     for field in spec.optional:
         yield "optional", field
+    for rule in spec.drop:
+        # Published recipes also look for columns that a source may lack.
+        if not (rule.missing and spec.follows(ReleasedRule.STOPS)):
+            yield "drop", rule.field
 
 
 def read_fields(spec: CommonKeys) -> list[str]:
     """Paths of the fields that an example is made of, each once."""
     return list(dict.fromkeys(path for _, path in (*template_named(spec), *value_named(spec))))
-
-
-def compared_columns(spec: CommonKeys) -> set[str]:
-    """Columns whose values are compared with labels, numbers or limits, so that their type matters."""
-    compared = {path for key, path in value_named(spec) if key in (*_COMPARED, "gold")}
-    if isinstance(spec, Choices) and spec.gold.text is not None:
-        compared.discard(spec.gold.text)
-    return {path.split(".")[0] for path in (*compared, *(rule.field for rule in spec.drop))}

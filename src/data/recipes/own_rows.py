@@ -11,7 +11,18 @@ from typing import Any
 from metashot.data.recipes.finalize import finish
 from metashot.data.recipes.keys import CommonKeys, OptionMarks, ReleasedRule
 from metashot.data.recipes.named_fields import read_fields
-from metashot.data.recipes.rows import BadRow, ChoicePair, Pair, Row, lookup, stopped
+from metashot.data.recipes.rows import (
+    AnsweredPair,
+    AnyPair,
+    BadRow,
+    ChoicePair,
+    Row,
+    held,
+    listed,
+    lookup,
+    stopped,
+    template_fields,
+)
 from metashot.data.recipes.spec import (
     CauseEffect,
     Choices,
@@ -20,28 +31,43 @@ from metashot.data.recipes.spec import (
     ShuffledChoices,
     WrittenChoices,
 )
+from metashot.data.recipes.twins import is_void, number_of
 from metashot.data.task import TaskType
 
+_SHOWN_FIELDS = 6
 _WITH_CHOICES = (Choices, ShuffledChoices, GroupedChoices, WrittenChoices, CauseEffect)
 
 
 def compile_row_check(spec: CommonKeys) -> Callable[[Row], Row]:
-    """A function that drops rows with a null, NaN or blank field, and fills optional ones with an empty text."""
+    """A function that drops rows with a null, NaN or blank field, and fills optional ones with an empty text.
+
+    It raises BadRow where a field that the recipe declares as a list is none.
+    """
     members = isinstance(spec, GroupedChoices)
-    optional = frozenset(spec.optional)
-    fields = [path for path in read_fields(spec) if path != getattr(spec, "group_by", None)]
-    paths = [(path, "." in path) for path in fields if path not in optional]
+    fields = read_fields(spec)
+    optional = {
+        field: [path for path in fields if path == field or path.startswith(field + ".")] or [field]
+        for field in spec.optional
+    }
+    filled = [path for paths in optional.values() for path in paths]
+    paths = [path for path in fields if path not in filled]
+    lists = {path: words for path in fields if (words := spec.fields.get(path, "")).startswith("list")}
+    numbers = frozenset(path for path in fields if spec.fields.get(path) == "number")
 
     def check(row: Row) -> Row:
-        if optional:
-            row = {**row, **{field: "" for field in optional if is_void(row.get(field))}}
-        for path, is_deep in paths:
-            value = lookup(row, path) if is_deep else row.get(path, "-")
+        if filled:
+            row = {**row, **{path: "" for path in filled if is_void(held(row, path))}}
+        for path in paths:
+            value = row[path] if path in row else lookup(row, path)
             if value.__class__ is str:
                 if not value or value.isspace():
                     raise stopped(f'field "{path}" is blank')
+                if path in numbers and value.strip().lower() == "nan":
+                    raise stopped(f'field "{path}" is NaN')
             elif is_void(value):
                 raise stopped(f'field "{path}" is {"null" if value is None else "NaN"}')
+            if path in lists:
+                _check_list(value, path, lists[path])
         return row
 
     def check_group(row: Row) -> Row:
@@ -50,12 +76,20 @@ def compile_row_check(spec: CommonKeys) -> Callable[[Row], Row]:
     return check_group if members else check
 
 
-def is_void(value: Any) -> bool:
-    """Null, or NaN, which tables write where a number is missing."""
-    return value is None or (isinstance(value, float) and value != value)
+def _check_list(value: Any, path: str, words: str) -> None:
+    """Hold a value to `list of texts`, `list of numbers` or `list of lists of texts`."""
+    members = listed(value, path)
+    inner = words.partition(" of ")[2]
+    for member in members:
+        if inner.startswith("list"):
+            _check_list(member, path, inner)
+        elif inner.startswith("number") and not is_void(member) and number_of(member) is None:
+            raise BadRow(
+                f'field "{path}" holds {member!r} in a list of numbers', "correct the row, or the fields"
+            )
 
 
-def compile_pair_check(spec: CommonKeys, options: tuple[str, ...]) -> Callable[[Pair | ChoicePair], None]:
+def compile_pair_check(spec: CommonKeys, options: tuple[str, ...]) -> Callable[[AnyPair], None]:
     """A function that drops pairs whose text or options cannot be scored.
 
     Args:
@@ -66,7 +100,7 @@ def compile_pair_check(spec: CommonKeys, options: tuple[str, ...]) -> Callable[[
     has_choices = isinstance(spec, _WITH_CHOICES)
     known = frozenset(options)
 
-    def check(pair: Pair | ChoicePair) -> None:
+    def check(pair: AnyPair) -> None:
         text, output = pair[0], pair[1]
         if not text or text.isspace():
             raise stopped("the input is blank")
@@ -78,7 +112,11 @@ def compile_pair_check(spec: CommonKeys, options: tuple[str, ...]) -> Callable[[
             _check_characters("answer", output)
         if isinstance(pair, ChoicePair):
             check_options(pair.options, output, has_choices)
-        elif is_cut:
+            return
+        if isinstance(pair, AnsweredPair):
+            for reference in pair.references:
+                _check_characters("answers", reference)
+        if is_cut:
             check_options(finish(spec, (), pair).options, output, has_choices)
         elif known and output not in known:
             raise stopped("the answer is not among the options")
@@ -119,8 +157,16 @@ def _check_characters(what: str, text: str) -> None:
 def check_own_recipe(spec: CommonKeys) -> tuple[str, BadRow] | None:
     """The key at fault and what is wrong with it, for faults that show without a row.
 
-    A label word that is none of the options could only fail later, in every row that has it.
+    A label word that is none of the options could only fail later, in every row that has it, and a template without a
+    field makes all inputs equal.
     """
+    for key in ("input", "context"):
+        template = getattr(spec, key, None)
+        if template is not None and not template_fields(template):
+            known = ", ".join(f"{{{path}}}" for path in list(spec.fields)[:_SHOWN_FIELDS])
+            return key, BadRow(
+                f"{template!r} names no field, so it is the same for every row", f"write {known}"
+            )
     if not isinstance(spec.options, list):
         return None
     ranked = spec.task_type is not TaskType.FREE_FORM

@@ -18,12 +18,22 @@ from metashot.data.recipes.keys import CommonKeys, DropRule, ReleasedRule
 from metashot.data.recipes.kinds import Generator, PairOf
 from metashot.data.recipes.own_rows import compile_pair_check, compile_row_check
 from metashot.data.recipes.registry import KINDS
-from metashot.data.recipes.rows import BadRow, ChoicePair, Dropped, Pair, Row, left_out
+from metashot.data.recipes.rows import (
+    AnyPair,
+    BadRow,
+    Dropped,
+    Row,
+    held,
+    lookup,
+    stopped,
+)
 from metashot.data.recipes.spec import GroupedChoices, UnifiedqaPool, UnifiedqaTarget
+from metashot.data.recipes.twins import is_same, is_void, number_of
 from metashot.data.task import Example, TaskType
 
-CODE_VERSION = 2
+CODE_VERSION = 3
 """Raise when the meaning of a recipe key changes: it enters every fingerprint."""
+_MISSING = object()
 ROLES = ("train", "validation", "dev", "test")
 
 
@@ -38,6 +48,7 @@ class DropCounts:
         dropped: rows of a recipe that does not follow the released preprocessing.
         first: the place of the first such row, by reason.
         rows: the places of all of them, in order.
+        rules: rows that each drop rule matched, by its number.
     """
 
     released: bool = True
@@ -46,11 +57,13 @@ class DropCounts:
     dropped: Counter[str] = field(default_factory=Counter)
     first: dict[str, int] = field(default_factory=dict)
     rows: array[int] = field(default_factory=lambda: array("Q"))
+    rules: Counter[int] = field(default_factory=Counter)
 
     def add(self, dropped: Dropped, index: int | None = None) -> None:
         """Count one row, the one at `index` of its source if that is known."""
         as_released = self.left_out if dropped.published else self.stopped
         (as_released if self.released else self.dropped)[dropped.reason] += 1
+        self.rules.update(dropped.rules)
         if index is not None:
             self.first.setdefault(dropped.reason, index)
             self.rows.append(index)
@@ -119,7 +132,7 @@ class Recipe:
         drops: DropCounts | None = None,
         generator: Generator | None = None,
         locate: Callable[[int], str] | None = None,
-    ) -> Iterator[Pair | ChoicePair]:
+    ) -> Iterator[AnyPair]:
         """Raw pairs in source order: what the k-shot selection shuffles.
 
         Args:
@@ -134,38 +147,76 @@ class Recipe:
         """
         self._check_split(split)
         counts = DropCounts(self.drops_as_released) if drops is None else drops
-        make = self._maker(self.generator() if generator is None else generator)
+        drawn: Generator = self.generator() if generator is None else generator
+        excluded = _compile_drops(self.spec.drop)
         if isinstance(self.spec, GroupedChoices):
-            rows, locate = choice_kinds.grouped(rows, self.spec.group_by), None
+            yield from self._grouped_pairs(rows, split, counts, drawn, excluded, locate)
+            return
+        make = self._maker(drawn, excluded)
         for index, row in enumerate(rows):
             try:
                 pair = make(row)
             except Dropped as dropped:
                 counts.add(dropped, index)
             except BadRow as bad:
-                where = f"{self.name}, {split} row {index}" if locate is None else locate(index)
-                raise DataError(where, bad.problem, bad.remedy) from None
+                raise self._bad_row(bad, split, index, locate) from None
             else:
                 yield pair
+
+    def _grouped_pairs(
+        self,
+        rows: Iterable[Row],
+        split: str,
+        counts: DropCounts,
+        generator: Generator,
+        excluded: Callable[[Row], None] | None,
+        locate: Callable[[int], str] | None,
+    ) -> Iterator[AnyPair]:
+        """Rows that are left out go before the others become groups; a group stands where its first row does."""
+        check = excluded if self.drops_as_released else _compile_group_check(self.spec, excluded)
+        kept: list[tuple[int, Row]] = []
+        for index, row in enumerate(rows):
+            try:
+                if check is not None:
+                    check(row)
+            except Dropped as dropped:
+                counts.add(dropped, index)
+            except BadRow as bad:
+                raise self._bad_row(bad, split, index, locate) from None
+            else:
+                kept.append((index, row))
+        make = self._maker(generator, None)
+        for numbers, group in choice_kinds.grouped(kept, self.spec.group_by):
+            try:
+                pair = make(group)
+            except Dropped as dropped:
+                counts.add(dropped, numbers[0])
+            except BadRow as bad:
+                raise self._bad_row(bad, split, numbers[bad.member], locate) from None
+            else:
+                yield pair
+
+    def _bad_row(self, bad: BadRow, split: str, index: int, locate: Callable[[int], str] | None) -> DataError:
+        where = f"{self.name}, {split} row {index}" if locate is None else locate(index)
+        return DataError(where, bad.problem, bad.remedy)
 
     @property
     def is_row_wise(self) -> bool:
         """Whether a row's pair depends on this row alone: nothing is drawn or grouped."""
         return KINDS[self.spec.kind].row_wise
 
-    def pairs_of(self, rows: Iterable[Row]) -> Iterator[Pair | ChoicePair]:
+    def pairs_of(self, rows: Iterable[Row]) -> Iterator[AnyPair]:
         """The pairs of some rows of a split, none of which is dropped; only for recipes that are row-wise."""
-        return map(self._maker(self.generator()), rows)
+        return map(self._maker(self.generator(), _compile_drops(self.spec.drop)), rows)
 
-    def _maker(self, generator: Generator) -> PairOf:
+    def _maker(self, generator: Generator, excluded: Callable[[Row], None] | None) -> PairOf:
         """Row to pair: drop rules, then what is asked of rows, then the recipe's kind."""
-        excluded = _compile_drops(self.spec.drop)
         make = KINDS[self.spec.kind].make(self.spec, generator)
         if self.drops_as_released:
             if excluded is None:
                 return make
 
-            def published(row: Row) -> Pair | ChoicePair:
+            def published(row: Row) -> AnyPair:
                 excluded(row)
                 return make(row)
 
@@ -173,7 +224,7 @@ class Recipe:
         check_row = compile_row_check(self.spec)
         check_pair = compile_pair_check(self.spec, fixed_options(self.spec))
 
-        def checked(row: Row) -> Pair | ChoicePair:
+        def checked(row: Row) -> AnyPair:
             if excluded is not None:
                 excluded(row)
             pair = make(check_row(row))
@@ -182,7 +233,7 @@ class Recipe:
 
         return checked
 
-    def finish(self, pair: Pair | ChoicePair) -> Example:
+    def finish(self, pair: AnyPair) -> Example:
         """The last step: one pair to one example.
 
         Raises:
@@ -194,9 +245,7 @@ class Recipe:
             return unifiedqa.finish_target(self.spec, pair)
         return finish(self.spec, fixed_options(self.spec), pair)
 
-    def finished(
-        self, pairs: Iterable[Pair | ChoicePair], drops: DropCounts | None = None
-    ) -> Iterator[Example]:
+    def finished(self, pairs: Iterable[AnyPair], drops: DropCounts | None = None) -> Iterator[Example]:
         """The last step over many pairs, dropped ones counted and passed over."""
         counts = DropCounts(self.drops_as_released) if drops is None else drops
         spec = self.spec
@@ -245,21 +294,40 @@ def _compile_drops(rules: list[DropRule]) -> Callable[[Row], None] | None:
         return None
 
     def check(row: Row) -> None:
-        for rule in rules:
-            if _matches(rule, row):
-                raise left_out(rule.why or f'rule on field "{rule.field}"')
+        matching = [number for number, rule in enumerate(rules) if _matches(rule, row)]
+        if matching:
+            rule = rules[matching[0]]
+            raise Dropped(rule.why or f'rule on field "{rule.field}"', published=True, rules=matching)
+
+    return check
+
+
+def _compile_group_check(
+    spec: GroupedChoices, excluded: Callable[[Row], None] | None
+) -> Callable[[Row], None]:
+    """Drops rows by rule, and rows that belong to no group."""
+
+    def check(row: Row) -> None:
+        if excluded is not None:
+            excluded(row)
+        group = lookup(row, spec.group_by)
+        if is_void(group) or (isinstance(group, str) and not group.strip()):
+            raise stopped(f'field "{spec.group_by}" is {"blank" if isinstance(group, str) else "null"}')
 
     return check
 
 
 def _matches(rule: DropRule, row: Row) -> bool:
-    if rule.missing:
-        return rule.field not in row
-    if rule.field not in row:
-        return False
-    value = row[rule.field]
+    value = held(row, rule.field, _MISSING)
+    if rule.missing or value is _MISSING:
+        return rule.missing and value is _MISSING
     if rule.equals is not None:
-        return value in rule.equals
-    if not isinstance(value, int | float):
+        return any(is_same(value, known) for known in rule.equals)
+    if is_void(value) or value == "":
+        return False
+    number = number_of(value)
+    if number is None:
         raise BadRow(f'field "{rule.field}" holds {value!r}, not a number', "check the column")
-    return (rule.above is not None and value > rule.above) or (rule.below is not None and value < rule.below)
+    return (rule.above is not None and number > rule.above) or (
+        rule.below is not None and number < rule.below
+    )

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from metashot.base.errors import suggestion
 from metashot.data.recipes.keys import CleanStep
+from metashot.data.sources.layout import column_of
 
 Row = Mapping[str, Any]
 """One raw row of a source: column to value."""
@@ -24,6 +26,14 @@ class Pair(NamedTuple):
     output: str
 
 
+class AnsweredPair(NamedTuple):
+    """A pair with further answers that count as right where the answer is generated."""
+
+    input: str
+    output: str
+    references: tuple[str, ...]
+
+
 class ChoicePair(NamedTuple):
     """A pair whose options come out of the row, one by one."""
 
@@ -32,26 +42,38 @@ class ChoicePair(NamedTuple):
     options: tuple[str, ...]
 
 
+AnyPair = Pair | ChoicePair | AnsweredPair
+
+
 class Dropped(Exception):
     """A row that becomes no example.
 
     Args:
         reason: what is the matter with it; counted in the manifest.
         published: True if the published data leaves it out as well, False if the original stopped on it.
+        rules: numbers of the drop rules that it matches.
     """
 
-    def __init__(self, reason: str, *, published: bool) -> None:
+    def __init__(self, reason: str, *, published: bool, rules: Sequence[int] = ()) -> None:
         self.reason = reason
         self.published = published
+        self.rules = rules
         super().__init__(reason)
 
 
 class BadRow(Exception):
-    """A row that does not fit its recipe: the user's source or recipe is wrong."""
+    """A row that does not fit its recipe: the user's source or recipe is wrong.
 
-    def __init__(self, problem: str, remedy: str) -> None:
+    Args:
+        problem: what is wrong with it.
+        remedy: what to do about it.
+        member: which of the rows of a group it is.
+    """
+
+    def __init__(self, problem: str, remedy: str, member: int = 0) -> None:
         self.problem = problem
         self.remedy = remedy
+        self.member = member
         super().__init__(problem)
 
 
@@ -68,15 +90,35 @@ def stopped(reason: str) -> Dropped:
 def lookup(row: Row, path: str) -> Any:
     """The value at a dotted path; a list on the way gives the list of its members' values.
 
-    `choices.text` reads a struct of lists, `output.answer` a list of structs.
+    `choices.text` reads a struct of lists, `output.answer` a list of structs, and a column that is called
+    `choices.text` goes before both.
 
     Raises:
         BadRow: the row has no such field.
     """
-    value: Any = row
-    for depth, key in enumerate(path.split(".")):
-        value = _member(value, key, path, depth)
-    return value
+    return row[path] if path in row else _reach(row, path, path)
+
+
+def held(row: Row, path: str, default: Any = None) -> Any:
+    """`lookup`, with `default` where there is no such field."""
+    try:
+        return lookup(row, path)
+    except (BadRow, Dropped):
+        return default
+
+
+def _reach(value: Any, rest: str, path: str) -> Any:
+    if isinstance(value, Mapping):
+        key = column_of(rest, value)
+        if key is None:
+            raise missing(value, path)
+        inner = value[key]
+        return inner if key == rest else _reach(inner, rest[len(key) + 1 :], path)
+    if isinstance(value, list | tuple):
+        return [_reach(item, rest, path) for item in value]
+    if value is None:
+        raise stopped(f'field "{path}" is null')
+    raise missing(value, path)
 
 
 def text_of(value: Any, path: str) -> str:
@@ -92,7 +134,7 @@ def text_of(value: Any, path: str) -> str:
         raise stopped(f'field "{path}" is null')
     if isinstance(value, float) and value != value:
         raise stopped(f'field "{path}" is NaN')
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list | tuple):
         return " ".join(text_of(item, path) for item in value)
     if isinstance(value, Mapping):
         raise BadRow(
@@ -106,9 +148,22 @@ def strings(value: Any, path: str) -> list[str]:
     """A list field as texts; the keys of a struct; null members are empty texts."""
     if isinstance(value, Mapping):
         return [str(key) for key in value]
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        raise BadRow(f'field "{path}" holds {value!r}, not a list', "name a list field")
-    return ["" if item is None else text_of(item, path) for item in value]
+    return ["" if item is None else text_of(item, path) for item in listed(value, path)]
+
+
+def listed(value: Any, path: str) -> Sequence[Any]:
+    """A list field.
+
+    Raises:
+        BadRow: it is none, such as the text of a list.
+    """
+    if isinstance(value, list | tuple):
+        return value
+    shown = repr(value) if isinstance(value, str) else str(value)
+    raise BadRow(
+        f'field "{path}" holds {shown[:60]}, not a list',
+        "name a list field; CSV and Excel files hold none, JSON lines and parquet do",
+    )
 
 
 def template_fields(template: str) -> list[str]:
@@ -179,32 +234,22 @@ def _without_prefix(prefix: str, text: str) -> str:
 
 def _field_reader(path: str, steps: Sequence[CleanStep]) -> TextOf:
     clean = compile_clean(steps)
-    if "." in path:
-        return lambda row: clean(text_of(lookup(row, path), path))
 
     def read(row: Row) -> str:
-        try:
-            value = row[path]
-        except KeyError:
-            raise missing(row, path) from None
-        return value if isinstance(value, str) else text_of(value, path)
+        value = row[path] if path in row else lookup(row, path)
+        return value if value.__class__ is str else text_of(value, path)
 
     return (lambda row: clean(read(row))) if steps else read
 
 
 def missing(row: Any, path: str) -> BadRow:
     """The error for a row that lacks a field."""
-    columns = ", ".join(sorted(map(str, row))) if isinstance(row, Mapping) else type(row).__name__
-    return BadRow(f'has no field "{path}"', f"the row has: {columns}; use source.rename for renamed columns")
-
-
-def _member(value: Any, key: str, path: str, depth: int) -> Any:
-    if isinstance(value, Mapping):
-        if key not in value:
-            raise missing(value, path)
-        return value[key]
-    if isinstance(value, (list, tuple)):
-        return [_member(item, key, path, depth) for item in value]
-    if value is None:
-        raise stopped(f'field "{path}" is null')
-    raise missing(value, path)
+    if not isinstance(row, Mapping):
+        return BadRow(f'has no field "{path}"', f"on the way to it stands a {type(row).__name__}")
+    columns = [str(name) for name in row]
+    near = suggestion(path, columns)
+    return BadRow(
+        f'has no field "{path}"',
+        f"{near if near.startswith('did') else 'the row has: ' + ', '.join(sorted(columns))}; "
+        "use source.rename for renamed columns",
+    )

@@ -10,7 +10,15 @@ import string
 
 from metashot.data.recipes.finalize import cut_at_marks
 from metashot.data.recipes.kinds import Generator, PairOf
-from metashot.data.recipes.rows import ChoicePair, Pair, Row, left_out, lookup, stopped, text_of
+from metashot.data.recipes.rows import (
+    AnyPair,
+    Pair,
+    Row,
+    left_out,
+    lookup,
+    stopped,
+    text_of,
+)
 from metashot.data.recipes.spec import UnifiedqaPool, UnifiedqaTarget
 from metashot.data.task import Example
 
@@ -62,12 +70,12 @@ def unifiedqa_target(_: UnifiedqaTarget, __: Generator) -> PairOf:
     return pair
 
 
-def finish_pool(spec: UnifiedqaPool, pair: Pair | ChoicePair) -> Example:
+def finish_pool(spec: UnifiedqaPool, pair: AnyPair) -> Example:
     """Training examples carry no options, even where the task has some."""
     return Example(spec.name, pair.input, pair.output, ())
 
 
-def finish_target(spec: UnifiedqaTarget, pair: Pair | ChoicePair) -> Example:
+def finish_target(spec: UnifiedqaTarget, pair: AnyPair) -> Example:
     """Options move from the text into their list; the blanks around the separators stay: models saw them."""
     segments = pair.input.split(SEPARATOR)
     if len(segments) == 3:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from metashot.data.task import Example, TaskData, TaskType
 
@@ -46,6 +47,37 @@ def without_own(
     return tuple(
         tuple(one for one in candidates if key(one) != key(example))[:k]
         for example, candidates in zip(test, ordered, strict=True)
+    )
+
+
+def kept_apart(data: TaskData, pool: Callable[[], Sequence[Example]]) -> TaskData:
+    """The cell with every test row left out of its own demonstrations, the next ones of the pool in its place.
+
+    Only the prompts of such rows change; the shared demonstrations stay those of all others.
+
+    Args:
+        data: a cell with shared demonstrations.
+        pool: gives what they were drawn from, in the order of the draw; called only where a test row stands among them.
+    """
+    shown = data.demonstrations
+    own = shared_rows(data.test, shown, data.task_type)
+    if not own:
+        return data
+    drawn = set(shown)
+    candidates = (*shown, *(example for example in pool() if example not in drawn))
+    key, k = row_key(data.task_type), len(shown)
+    apart = {id(row): row for row in data.test if key(row) in own}
+    found = without_own(list(apart.values()), [candidates] * len(apart), k, data.task_type)
+    instead = dict(zip(apart, found, strict=True))
+    fewer = sum(len(row) < k for row in found)
+    where = f"among the {k} demonstrations of seed {data.seed}: each is left out of its own"
+    short = f", {fewer} of them with fewer than {k}" if fewer else ""
+    note = overlap_note(data.task, len(apart), len(data.test), where + short)
+    return replace(
+        data,
+        demonstrations=(),
+        neighbours=tuple(instead.get(id(row), shown) for row in data.test),
+        notes=(*data.notes, note),
     )
 
 

@@ -25,15 +25,14 @@ def file_name(task: str, k: int | str, seed: int | str, split: str) -> str:
 
 
 def to_line(example: Example) -> str:
-    """One record as the released scripts write it: fixed key order, ASCII-escaped."""
-    return json.dumps(
-        {
-            "task": example.task,
-            "input": example.input,
-            "output": example.output,
-            "options": list(example.options),
-        }
-    )
+    """One record as the released scripts write it: fixed key order, ASCII-escaped; `references` only where some are."""
+    record = {
+        "task": example.task,
+        "input": example.input,
+        "output": example.output,
+        "options": list(example.options),
+    }
+    return json.dumps(record | ({"references": list(example.references)} if example.references else {}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,17 +109,22 @@ def _to_example(record: dict[str, Any], where: str, task: str) -> Example:
         raise DataError(
             where, f"options must be a list of strings, got {options!r}", "write [] for free-form tasks"
         )
+    references = record.get("references", [])
+    if not isinstance(references, list) or not all(isinstance(one, str) for one in references):
+        raise DataError(
+            where, f"references must be a list of strings, got {references!r}", "list further right answers"
+        )
     repeated = [option for option, count in Counter(options).items() if count > 1]
     if repeated:
         raise DataError(where, f"option {repeated[0]!r} stands twice in options", "list every option once")
-    for text in (record["input"], output, *options):
+    for text in (record["input"], output, *options, *references):
         if not text.isascii() and not is_whole(text):
             raise DataError(
                 where,
                 f"{text[:40]!r} holds half a character (a lone surrogate)",
                 "write the record again from its source, in UTF-8",
             )
-    return Example(str(record.get("task", task)), record["input"], output, tuple(options))
+    return Example(str(record.get("task", task)), record["input"], output, tuple(options), tuple(references))
 
 
 def find_file(folder: Path, name: str) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,7 @@ from typing import Any
 from metashot.base.errors import DataError
 from metashot.base.files import FileRecord, data_errors, record_of, write_json
 from metashot.base.json_text import SEAL, parse_json, sealed, unsealed
-from metashot.data.recipes import load_recipe, recipe_names
+from metashot.data.task import Scoring, TaskType
 
 MANIFEST_NAME = "manifest.json"
 _VERSION = 2
@@ -31,6 +30,8 @@ class RoleRecord:
         dropped: per part, the rows that became no example, by reason.
         files: file name to its record.
         notes: what the user should know.
+        task_type: what the recipe says; empty where none does.
+        metric: the recipe's own metric, where it names one.
     """
 
     fingerprint: str
@@ -42,12 +43,16 @@ class RoleRecord:
     dropped: dict[str, Any]
     files: dict[str, FileRecord]
     notes: tuple[str, ...] = ()
+    task_type: str = ""
+    metric: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "fingerprint": self.fingerprint,
             "fixes": self.fixes,
+            "task_type": self.task_type,
+            "metric": self.metric,
             "source": self.source,
             "k": self.k,
             "seeds": list(self.seeds),
@@ -70,6 +75,8 @@ class RoleRecord:
             dropped=value["dropped"],
             files={name: FileRecord(**record) for name, record in value["files"].items()},
             notes=tuple(value["notes"]),
+            task_type=value.get("task_type", ""),
+            metric=value.get("metric"),
         )
 
 
@@ -97,6 +104,13 @@ class Manifest:
         }
         write_json(self.root / MANIFEST_NAME, sealed({"version": _VERSION, "tasks": tasks}), data_errors)
 
+    def scoring(self, task: str) -> Scoring | None:
+        """How the recipe of a task scores it; None for a task that was not prepared from one."""
+        for record in self.tasks.get(task, {}).values():
+            if record.task_type:
+                return Scoring(TaskType(record.task_type), record.metric)
+        return None
+
     def file(self, path: Path) -> FileRecord | None:
         """The record of a file below the root; None when it was not prepared here."""
         for record in self.tasks.get(path.parent.name, {}).values():
@@ -117,25 +131,6 @@ class Manifest:
                 f"is not as it was prepared: its sha256 differs from {MANIFEST_NAME}",
                 "run stage=prepare, which makes it again; edited files belong into a folder of their own",
             )
-
-
-def check_corrections(root: Path, fixes: bool, recipe_path: Sequence[str] = ()) -> None:
-    """Hold a prepared folder to `data.fixes`; folders without manifest and tasks without corrections pass.
-
-    Raises:
-        DataError: a task was prepared with the other value.
-    """
-    known = set(recipe_names(recipe_path))
-    for task, roles in read_manifest(root).tasks.items():
-        if task not in known or not load_recipe(task, path=recipe_path).spec.fixes:
-            continue
-        for role, record in roles.items():
-            if record.fixes != fixes:
-                raise DataError(
-                    "data.fixes",
-                    f"is {str(fixes).lower()}, but {root / task} ({role}) was prepared with {str(record.fixes).lower()}",
-                    "set data.fixes as the files are, or prepare them anew into a folder of their own",
-                )
 
 
 def read_manifest(root: Path) -> Manifest:

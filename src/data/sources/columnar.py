@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow
 from pyarrow import ipc, parquet
 
 from metashot.base.errors import DataError, suggestion
 from metashot.base.json_text import parse_json, read_json
-from metashot.data.sources.layout import Row, TableLayout
+from metashot.data.sources.layout import ClassNumber, Row, TableLayout
 
+Change = Callable[[Any], Any]
 _BATCH_ROWS = 1024
 _BROKEN = (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OSError)
 
@@ -20,8 +22,9 @@ _BROKEN = (pyarrow.ArrowInvalid, pyarrow.ArrowNotImplementedError, OSError)
 def parquet_rows(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:
     """(number from 1, row) of a parquet file, batch by batch."""
     file = _opened(path, "parquet", parquet.ParquetFile)
-    columns = _columns(path, file.schema_arrow, layout)
-    yield from _rows(path, file.iter_batches(batch_size=_BATCH_ROWS, columns=columns), layout)
+    schema = file.schema_arrow
+    columns = _columns(path, schema, layout)
+    yield from _rows(path, schema, columns, file.iter_batches(batch_size=_BATCH_ROWS, columns=columns))
 
 
 def arrow_rows(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:
@@ -29,7 +32,7 @@ def arrow_rows(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:
     with pyarrow.memory_map(str(path)) as mapped:
         source = _opened(path, "Arrow", lambda _: _arrow_reader(mapped))
         columns = _columns(path, source.schema, layout)
-        yield from _rows(path, _arrow_batches(source, columns), layout)
+        yield from _rows(path, source.schema, columns, _arrow_batches(source, columns))
 
 
 def _arrow_reader(mapped: Any) -> Any:
@@ -52,20 +55,20 @@ def _arrow_batches(source: Any, columns: list[str] | None) -> Iterator[Any]:
             yield chosen.slice(start, _BATCH_ROWS)
 
 
-def class_names(path: Path, format_name: str) -> dict[str, list[str]]:
+def class_names(path: Path) -> dict[str, list[str]]:
     """Class names that the hub keeps inside a columnar file: column to names in number order."""
-    if format_name == "parquet":
+    if _is_parquet(path):
         schema = _opened(path, "parquet", parquet.ParquetFile).schema_arrow
     else:
         with pyarrow.memory_map(str(path)) as mapped:
             schema = _opened(path, "Arrow", lambda _: _arrow_reader(mapped)).schema
-    metadata = schema.metadata or {}
-    features = _features(metadata.get(b"huggingface", b"{}"))
-    return {
-        column: feature["names"]
-        for column, feature in features.items()
-        if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
-    }
+    names = {column: _class_names(feature) for column, feature in _features(schema).items()}
+    return {column: held for column, held in names.items() if held is not None}
+
+
+def _is_parquet(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return stream.read(4) == b"PAR1"
 
 
 def saved_dataset_files(folder: Path, split: str) -> tuple[Path, ...] | None:
@@ -96,12 +99,18 @@ def saved_dataset_files(folder: Path, split: str) -> tuple[Path, ...] | None:
     return files
 
 
-def _features(text: bytes) -> dict[str, Any]:
+def _features(schema: Any) -> dict[str, Any]:
     """What the hub wrote about the columns; nothing where that cannot be read."""
     try:
-        return dict(parse_json(text)["info"]["features"])
+        return dict(parse_json((schema.metadata or {})[b"huggingface"])["info"]["features"])
     except (ValueError, KeyError, TypeError):
         return {}
+
+
+def _class_names(feature: Any) -> list[str] | None:
+    if isinstance(feature, dict) and feature.get("_type") == "ClassLabel":
+        return feature.get("names")
+    return None
 
 
 def _member(path: Path, key: str) -> Any:
@@ -127,22 +136,39 @@ def _opened(path: Path, what: str, opener: Any) -> Any:
 
 
 def _columns(path: Path, schema: Any, layout: TableLayout) -> list[str] | None:
-    """The columns to read; all of them where one is missing, so that the recipe's error can name what is there."""
+    """The columns to read, None for all."""
     repeated = [name for name in schema.names if schema.names.count(name) > 1]
     if repeated:
         raise DataError(
             str(path), f'two columns are called "{repeated[0]}"', "give every column a name of its own"
         )
-    present = [name for name in layout.columns if name in schema.names]
-    return present if present and len(present) == len(layout.columns) else None
+    return layout.picked(schema.names) or None
 
 
-def _rows(path: Path, batches: Iterator[Any], layout: TableLayout) -> Iterator[tuple[int, Row]]:
+def _rows(
+    path: Path, schema: Any, columns: list[str] | None, batches: Iterator[Any]
+) -> Iterator[tuple[int, Row]]:
+    features = _features(schema)
+    changes = {
+        field.name: change
+        for field in schema
+        if (columns is None or field.name in columns)
+        and (change := _change(field.type, features.get(field.name)))
+    }
     number = 0
     try:
         for batch in batches:
-            for row in _decoded(path, batch, number, layout).to_pylist():
+            for row in batch.to_pylist():
                 number += 1
+                for column, change in changes.items():
+                    try:
+                        row[column] = change(row[column])
+                    except UnicodeDecodeError as error:
+                        raise DataError(
+                            f"{path}, row {number}",
+                            f'column "{column}" holds bytes that are not UTF-8',
+                            "write the column as text",
+                        ) from error
                 yield number, row
     except _BROKEN as error:
         raise DataError(
@@ -150,48 +176,51 @@ def _rows(path: Path, batches: Iterator[Any], layout: TableLayout) -> Iterator[t
         ) from error
 
 
-def _decoded(path: Path, batch: Any, before: int, layout: TableLayout) -> Any:
-    """The batch with its binary columns as text.
+def _change(kind: Any, feature: Any) -> Change | None:
+    """What makes a column's Python values those that the file means, at any depth; None where they are.
 
-    Raises:
-        DataError: bytes that are not UTF-8, in a column that is needed.
+    Binary is UTF-8 text, a 32-bit number is the shortest decimal that reads back as it (0.1, not
+    0.10000000149011612), and a number of the hub's ClassLabel knows its name.
+
+    Args:
+        kind: arrow's type of the column.
+        feature: what the hub wrote about it, or None.
     """
-    for place, field in enumerate(batch.schema):
-        if not _is_binary(field.type) or (layout.columns and field.name not in layout.columns):
-            continue
-        try:
-            column = batch.column(place)
-            if pyarrow.types.is_dictionary(field.type):
-                column = column.dictionary_decode()
-            column = column.cast(pyarrow.large_binary()).cast(pyarrow.large_string())
-        except pyarrow.ArrowInvalid as error:
-            wrong = next(
-                row for row, value in enumerate(batch.column(place).to_pylist()) if not _is_text(value)
-            )
-            raise DataError(
-                f"{path}, row {before + wrong + 1}",
-                f'column "{field.name}" holds bytes that are not UTF-8',
-                "write the column as text",
-            ) from error
-        batch = batch.set_column(place, field.name, column)
-    return batch
-
-
-def _is_binary(kind: Any) -> bool:
     types = pyarrow.types
     if types.is_dictionary(kind):
-        kind = kind.value_type
-    return (
-        types.is_binary(kind)
-        or types.is_large_binary(kind)
-        or types.is_fixed_size_binary(kind)
-        or types.is_binary_view(kind)
-    )
+        return _change(kind.value_type, feature)
+    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+        inner = feature.get("feature") if isinstance(feature, dict) else feature
+        item = _change(kind.value_type, inner[0] if isinstance(inner, list) and inner else inner)
+        return None if item is None else _unless_null(lambda value: [item(one) for one in value])
+    if types.is_map(kind):
+        key, item = _change(kind.key_type, None) or _itself, _change(kind.item_type, None) or _itself
+        return _unless_null(lambda value: [(key(name), item(one)) for name, one in value])
+    if types.is_struct(kind):
+        of = feature if isinstance(feature, dict) else {}
+        members = {
+            field.name: change for field in kind if (change := _change(field.type, of.get(field.name)))
+        }
+        return (
+            _unless_null(lambda value: value | {m: do(value[m]) for m, do in members.items()})
+            if members
+            else None
+        )
+    if types.is_integer(kind) and (names := _class_names(feature)):
+        return _unless_null(
+            lambda value: ClassNumber(value, names[value]) if 0 <= value < len(names) else value
+        )
+    if types.is_float16(kind) or types.is_float32(kind):
+        width = np.float16 if types.is_float16(kind) else np.float32
+        return _unless_null(lambda value: float(str(width(value))))
+    if any(check(kind) for check in (types.is_binary, types.is_large_binary, types.is_fixed_size_binary)):
+        return _unless_null(bytes.decode)
+    return _unless_null(bytes.decode) if types.is_binary_view(kind) else None
 
 
-def _is_text(value: bytes | None) -> bool:
-    try:
-        (value or b"").decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+def _unless_null(change: Change) -> Change:
+    return lambda value: None if value is None else change(value)
+
+
+def _itself(value: Any) -> Any:
+    return value

@@ -8,18 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from metashot.base.errors import DataError
-from metashot.data.sources.text_files import COMPRESSIONS
+from metashot.data.sources.tables import ENDINGS
 
 CONVERSION = "refs/convert/parquet"
 """Branch on which the hub keeps its own parquet copy of script-only datasets."""
 _REMOTE = re.compile(r"hf://datasets/(?P<repo>[^@]+)@(?P<revision>refs/convert/[^/]+|[^/]+)/(?P<name>.+)")
 _REASON_CHARACTERS = 120
-_COMPRESSED = ("", *COMPRESSIONS)
-_SUFFIXES = (
-    "parquet",
-    "arrow",
-    *(f"{one}{more}" for one in ("jsonl", "json", "csv", "tsv") for more in _COMPRESSED),
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +39,11 @@ def locate_in_folder(folder: Path, config: str | None, split: str) -> Located | 
     """
     parents = [folder / part for part in ((config,) if config else ()) + ("data", ".")]
     for parent in parents:
-        for suffix in _SUFFIXES:
+        for ending in ENDINGS:
             found = [
-                *sorted(parent.glob(f"{split}-*.{suffix}")),
-                *sorted((parent / split).glob(f"*.{suffix}")),
-                *parent.glob(f"{split}.{suffix}"),
+                *sorted(parent.glob(f"{split}-*{ending}")),
+                *sorted((parent / split).glob(f"*{ending}")),
+                *parent.glob(f"{split}{ending}"),
             ]
             if found:
                 return Located(tuple(found), "", str(folder))

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
-from metashot.base.errors import DataError
+from metashot.base.errors import DataError, suggestion
 from metashot.base.json_text import bounded
-from metashot.data.sources.layout import Row, TableLayout
+from metashot.data.sources.layout import Row, TableLayout, WrittenNumber, WrittenTruth
 from metashot.data.sources.text_files import open_text
 
 _CHUNK_CHARACTERS = 1 << 20
 _BLANKS = " \t\r\n"
+_AS_LIST = "write [{...}, ...], or one object a line"
 _ONE_A_LINE = "write one JSON object a line; a list of them is format json"
 
 
@@ -26,11 +27,29 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(made) < len(pairs):
         names = [key for key, _ in pairs]
         raise RepeatedKey(next(key for key in names if names.count(key) > 1))
+    for key, value in pairs:
+        if value is True or value is False or value.__class__ is list:
+            made[key] = _written(value)
     return made
 
 
-DECODER = json.JSONDecoder(object_pairs_hook=_once)
-"""Standard JSON with NaN, and without repeated keys, of which the last would win."""
+def _written(value: Any) -> Any:
+    if value is True or value is False:
+        return WrittenTruth(value)
+    return [_written(item) for item in value] if value.__class__ is list else value
+
+
+def _float(text: str) -> float:
+    value = float(text)
+    return value if repr(value) == text else WrittenNumber(text)
+
+
+def _integer(text: str) -> int | float:
+    return int(text) if text != "-0" else WrittenNumber(text)
+
+
+DECODER = json.JSONDecoder(object_pairs_hook=_once, parse_float=_float, parse_int=_integer)
+"""Standard JSON with NaN, without repeated keys, of which the last would win; values keep how they are written."""
 
 
 def parse_object(text: str, where: str) -> Row:
@@ -65,11 +84,19 @@ def json_line_rows(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]
 
 
 def json_rows(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:
-    """(line, row) of an array of objects, in constant memory; a file of JSON lines is read as that."""
+    """(line, row) of an array of objects, in constant memory; a file of JSON lines is read as that.
+
+    With `layout.field` the array stands under this key of the file's one object: `{"data": [...]}`.
+    """
     with open_text(path, encoding=layout.encoding) as stream:
-        first = _first_character(stream)
+        reader = _Reader(path, stream)
+        if layout.field is not None:
+            reader.enter(layout.field)
+            yield from reader.rows(is_whole=False)
+            return
+        first = reader.next()
         if first == "[":
-            yield from _Array(path, stream).rows()
+            yield from reader.rows(is_whole=True)
             return
         if first != "{":
             raise DataError(
@@ -78,46 +105,99 @@ def json_rows(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:
                 "write [{...}, ...], or one object a line",
             )
     try:
-        yield from json_line_rows(path, layout)
+        for number, row in json_line_rows(path, layout):
+            if layout.columns and not layout.picked(row) and (field := _field_of(row)):
+                raise DataError(
+                    f"{path}:{number}", "is an object that holds the rows", f"set source.field: {field}"
+                )
+            yield number, row
     except DataError as error:
+        if "malformed" not in error.problem:
+            raise
+        field = _likely_field(path, layout)
         raise DataError(
-            error.where, f"{error.problem} (read as JSON lines, since the file is no list)", error.remedy
+            error.where,
+            f"{error.problem} (read as JSON lines, since the file is no list)",
+            f"set source.field: {field}" if field else error.remedy,
         ) from error
 
 
-def _first_character(stream: TextIO) -> str:
-    while (character := stream.read(1)) in _BLANKS and character:
-        pass
-    return character
+def _field_of(value: Any) -> str | None:
+    """The key under which an object holds a list of objects."""
+    lists = [
+        key for key, held in value.items() if isinstance(held, list) and held and isinstance(held[0], dict)
+    ]
+    return lists[0] if len(lists) == 1 else None
 
 
-class _Array:
-    """The objects behind a `[`, decoded out of a buffer that grows only as far as one object needs."""
+def _likely_field(path: Path, layout: TableLayout) -> str | None:
+    with open_text(path, encoding=layout.encoding) as stream:
+        try:
+            value = DECODER.decode(stream.read())
+        except (ValueError, RecursionError):
+            return None
+    return _field_of(value) if isinstance(value, dict) else None
+
+
+class _Reader:
+    """The values of a JSON text, decoded out of a buffer that grows only as far as one value needs."""
 
     def __init__(self, path: Path, stream: TextIO) -> None:
         self._path, self._stream = path, stream
         self._text, self._place, self._line = "", 0, 1
-        self._ended = False
 
-    def rows(self) -> Iterator[tuple[int, Row]]:
-        character = self._next()
+    def enter(self, field: str) -> None:
+        """Go on to the value at a dotted path of keys.
+
+        Raises:
+            DataError: there is no such key, or an object is none.
+        """
+        for key in field.split("."):
+            if self.next() != "{":
+                raise self._fault(f'holds no object in which "{key}" of source.field could stand')
+            self._place += 1
+            found: list[str] = []
+            while self.next() == '"':
+                found.append(str(self._value()))
+                if self.next() != ":":
+                    raise self._fault("a key must be followed by a colon")
+                self._place += 1
+                if found[-1] == key:
+                    break
+                self._value()
+                if self.next() == ",":
+                    self._place += 1
+            if not found or found[-1] != key:
+                raise DataError(str(self._path), f'holds no "{key}" (source.field)', suggestion(key, found))
+
+    def rows(self, is_whole: bool) -> Iterator[tuple[int, Row]]:
+        """The objects of the list that comes next; with `is_whole` nothing may stand behind it."""
+        if self.next() != "[":
+            raise self._fault("the value is no list of objects")
+        self._place += 1
+        character = self.next()
         while character != "]":
             line = self._line
-            yield line, self._object(line)
-            character = self._next()
+            row = self._value()
+            if not isinstance(row, dict):
+                raise DataError(
+                    f"{self._path}:{line}", f"holds a {type(row).__name__} among its objects", _AS_LIST
+                )
+            yield line, row
+            character = self.next()
             if character == ",":
                 self._place += 1
-                character = self._next()
+                character = self.next()
                 if character != "]":
                     continue
             elif character == "]":
                 break
             raise self._fault("an object must be followed by a comma or by the closing bracket")
         self._place += 1
-        if self._next():
+        if is_whole and self.next():
             raise self._fault("text follows the closing bracket")
 
-    def _next(self) -> str:
+    def next(self) -> str:
         """The next character that is no blank, not yet consumed; empty at the end."""
         while True:
             while self._place < len(self._text) and self._text[self._place] in _BLANKS:
@@ -128,7 +208,9 @@ class _Array:
             if not self._grow():
                 return ""
 
-    def _object(self, line: int) -> Row:
+    def _value(self) -> Any:
+        """The value that comes next, consumed."""
+        self.next()
         while True:
             try:
                 with bounded():
@@ -143,19 +225,19 @@ class _Array:
                 raise self._fault(f'the key "{error}" stands twice in an object') from error
             except ValueError as error:
                 raise self._fault(str(error)) from None
-            if not isinstance(value, dict):
-                raise self._fault(f"holds a {type(value).__name__} among its objects")
-            self._line = line + self._text.count("\n", self._place, end)
+            if end == len(self._text) and not isinstance(value, dict | list | str) and self._grow():
+                continue  # a number may go on in what was not read yet
+            self._line += self._text.count("\n", self._place, end)
             self._place = end
             return value
 
     def _grow(self) -> bool:
         """Read on, giving up what is consumed; False at the end of the file."""
         rest = self._text[self._place :]
-        # As much again as is there, so that a long object is decoded a few times only.
+        # As much again as is there, so that a long value is decoded a few times only.
         chunk = self._stream.read(max(_CHUNK_CHARACTERS, len(rest)))
         self._text, self._place = rest + chunk, 0
         return bool(chunk)
 
     def _fault(self, problem: str) -> DataError:
-        return DataError(f"{self._path}:{self._line}", problem, "write [{...}, ...], or one object a line")
+        return DataError(f"{self._path}:{self._line}", problem, _AS_LIST)

@@ -46,7 +46,7 @@ def open_text(
     Args:
         path: the file.
         newline: as `open` takes it; the default cuts lines at `\n` only and changes nothing.
-        encoding: of the text; None reads UTF-8, or what a byte-order mark says.
+        encoding: of the text; None reads UTF-8, or what a byte-order mark says. The mark is never part of the text.
         remedy: what else to do about bytes that are not in the encoding.
 
     Raises:
@@ -56,7 +56,7 @@ def open_text(
     _check_encoding(encoding)
     try:
         with _open_bytes(path) as stream:
-            chosen = encoding or _encoding_of(path, stream)
+            chosen = _encoding_of(path, stream, encoding)
             with io.TextIOWrapper(stream, encoding=chosen, newline=newline) as text:
                 yield text
     except UnicodeDecodeError as error:
@@ -115,11 +115,20 @@ def _zstandard(path: Path) -> Any:
     return Stream()
 
 
-def _encoding_of(path: Path, stream: io.BufferedReader) -> str:
+def _encoding_of(path: Path, stream: io.BufferedReader, named: str | None) -> str:
     head = stream.peek(_PROBE_BYTES)[:_PROBE_BYTES]
     for mark, encoding in _MARKS:
         if head.startswith(mark):
+            family = encoding.removesuffix("-sig")
+            if named is not None and not codecs.lookup(named).name.startswith(family):
+                raise DataError(
+                    str(path),
+                    f"begins with the byte-order mark of {family.upper()}, not of {named}",
+                    "leave source.encoding out",
+                )
             return encoding
+    if named is not None:
+        return named
     if b"\x00" in head[:2] and len(head) > 1:
         raise DataError(
             str(path),

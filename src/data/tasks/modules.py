@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from metashot.base.errors import DataError
 from metashot.base.value_kinds import GivenLine, Name, Positive, Seed
-from metashot.data.recipes import recipe_names, task_type
-from metashot.data.rows.manifest import check_corrections
+from metashot.data.recipes import load_recipe, recipe_names
+from metashot.data.rows.manifest import read_manifest
 from metashot.data.task import TaskType
 from metashot.data.tasks.demo import DemoSource
 from metashot.data.tasks.harness_tasks import HarnessSource
@@ -126,12 +128,7 @@ class HubData:
             DataError: it was prepared with the other value of `fixes`.
         """
         check_corrections(Path(self.root), self.fixes, self.recipe_path)
-        own = {
-            task: kind
-            for task in recipe_names(self.recipe_path)
-            if (kind := task_type(task, self.recipe_path))
-        }
-        return JsonlSource(self.root, self.task_types, own)
+        return JsonlSource(self.root, self.task_types, self.recipe_path)
 
     def targets(self, source: TaskSource) -> list[str]:
         """Every task of the folder."""
@@ -203,3 +200,22 @@ class HarnessData:
     def training(self, source: TaskSource) -> list[str]:
         """The list of the config."""
         return self.train_tasks
+
+
+def check_corrections(root: Path, fixes: bool, recipe_path: Sequence[str] = ()) -> None:
+    """Hold a prepared folder to `data.fixes`; folders without manifest and tasks without corrections pass.
+
+    Raises:
+        DataError: a task was prepared with the other value.
+    """
+    known = set(recipe_names(recipe_path))
+    for task, roles in read_manifest(root).tasks.items():
+        if task not in known or not load_recipe(task, path=recipe_path).spec.fixes:
+            continue
+        for role, record in roles.items():
+            if record.fixes != fixes:
+                raise DataError(
+                    "data.fixes",
+                    f"is {str(fixes).lower()}, but {root / task} ({role}) was prepared with {str(record.fixes).lower()}",
+                    "set data.fixes as the files are, or prepare them anew into a folder of their own",
+                )

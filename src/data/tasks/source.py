@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from metashot.base.errors import DataError, suggestion
-from metashot.data.recipes import task_type
-from metashot.data.rows.apart import overlap_note, row_key, shared_rows
+from metashot.data.recipes import scoring_of
 from metashot.data.rows.jsonl import (
     available_k,
     file_name,
@@ -21,7 +19,7 @@ from metashot.data.rows.jsonl import (
 )
 from metashot.data.rows.manifest import Manifest, read_manifest
 from metashot.data.rows.record_checks import check_gold, check_options, judged_note
-from metashot.data.task import Example, TaskData, TaskType
+from metashot.data.task import Example, Scoring, TaskData, TaskType
 
 _LISTED = 8
 """Names of a folder that an error shows."""
@@ -53,8 +51,8 @@ class JsonlSource:
 
     Args:
         root: the folder.
-        task_types: declared types; other tasks have their recipe's type, or are judged by their options.
-        recipe_types: types that recipes of one's own give.
+        task_types: declared types; other tasks are scored as their recipe says, or judged by their options.
+        recipe_path: folders with recipes of one's own, asked before what stage=prepare wrote down.
 
     Raises:
         DataError: no such folder, or a type that does not exist.
@@ -66,11 +64,11 @@ class JsonlSource:
         self,
         root: str | Path,
         task_types: Mapping[str, str] | None = None,
-        recipe_types: Mapping[str, TaskType] | None = None,
+        recipe_path: Sequence[str] = (),
     ) -> None:
         self.root = Path(root).expanduser()
-        self.task_types = dict(recipe_types or {})
-        self.task_types |= {task: _declared(task, value) for task, value in (task_types or {}).items()}
+        self._declared = {task: _declared(task, value) for task, value in (task_types or {}).items()}
+        self._recipe_path = tuple(recipe_path)
         if not self.root.is_dir():
             raise DataError(
                 "data.root", f"no folder {str(self.root)!r}", "give the folder that holds one folder a task"
@@ -95,7 +93,7 @@ class JsonlSource:
     def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
         """One evaluation cell; a file made for a larger k serves, since its first k lines are the same draw.
 
-        The notes say when a type was judged by the options, and when test rows stand among the demonstrations.
+        A note says when a type was judged by the options.
 
         Raises:
             DataError: a missing task or file, fewer than k demonstrations, or a record that breaks a rule.
@@ -113,12 +111,18 @@ class JsonlSource:
             check_gold(drawn.first(k))
         test = read_records(self._file(folder, k, seed, split))
         check_gold(test)
-        declared = self.task_types.get(task) or task_type(task)
-        kind = check_options(task, test, drawn and drawn.first(k), declared)
-        data = TaskData(task, seed, kind, drawn.examples[:k] if drawn else (), test.examples)
-        judged = declared is None and kind is not TaskType.FREE_FORM
-        notes = [judged_note(task, kind, test.examples[0].options)] if judged else []
-        return replace(data, notes=(*notes, *_own_rows_note(data)))
+        said = self._scoring(task)
+        kind = check_options(task, test, drawn and drawn.first(k), said and said.task_type)
+        judged = said is None and kind is not TaskType.FREE_FORM
+        return TaskData(
+            task,
+            seed,
+            kind,
+            drawn.examples[:k] if drawn else (),
+            test.examples,
+            notes=(judged_note(task, kind, test.examples[0].options),) if judged else (),
+            metric=said and said.metric,
+        )
 
     def pool(self, task: str, *, size: int = 16384, seed: int = 100) -> list[Example]:
         """The largest training file of `seed`, cut to `size`."""
@@ -131,6 +135,12 @@ class JsonlSource:
                 "prepare the training role of this task",
             )
         return read_examples(self._file(folder, sizes[-1], seed, "train"))[:size]
+
+    def _scoring(self, task: str) -> Scoring | None:
+        """What the user, a recipe or the preparation says of a task; None where its options must tell."""
+        if task in self._declared:
+            return Scoring(self._declared[task])
+        return scoring_of(task, self._recipe_path) or self._manifest.scoring(task)
 
     def _folder(self, task: str) -> Path:
         folder = self.root / task
@@ -171,22 +181,6 @@ def _listing(folder: Path) -> str:
     names = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
     shown = ", ".join(names[:_LISTED])
     return f"{shown}, ..." if len(names) > _LISTED else shown or "nothing"
-
-
-def _own_rows_note(data: TaskData) -> list[str]:
-    """A note when test rows stand among the demonstrations, which the k-shot files fix for every test row."""
-    found = shared_rows(data.test, data.demonstrations, data.task_type)
-    if not found:
-        return []
-    key = row_key(data.task_type)
-    count = sum(key(example) in found for example in data.test)
-    where = (
-        f"among the {len(data.demonstrations)} demonstrations of seed {data.seed}, which show their answers"
-    )
-    return [
-        f"{overlap_note(data.task, count, len(data.test), where)}; take them out of one of the files, or use "
-        "selection.strategy=random, which leaves test rows out"
-    ]
 
 
 def unknown_task(task: str, known: Sequence[str], place: str) -> DataError:

@@ -39,8 +39,10 @@ class Metric(StrEnum):
         return self in (Metric.EXACT_MATCH, Metric.TOKEN_F1, Metric.ROUGE_L)
 
 
-def metric_of(task_type: TaskType) -> Metric:
-    """The metric that MetaICL reports for a task of this type."""
+def metric_of(task_type: TaskType, chosen: str | None = None) -> Metric:
+    """The metric that MetaICL reports for a task of this type; `chosen`, what its recipe names, goes first."""
+    if chosen is not None:
+        return Metric(chosen)
     return Metric.MACRO_F1 if task_type == TaskType.CLASSIFICATION else Metric.ACCURACY
 
 

@@ -111,7 +111,7 @@ def _labels(cell: TaskData) -> tuple[str, ...]:
 def _values(cell: TaskData, gold: list[str], predicted: list[str]) -> Iterator[tuple[str, float]]:
     found = {
         "accuracy": accuracy(gold, predicted),
-        "metric": score(metric_of(cell.task_type), gold, predicted),
+        "metric": score(metric_of(cell.task_type, cell.metric), gold, predicted),
     }
     if labels := _labels(cell):
         shares = {label: predicted.count(label) / len(predicted) for label in labels}

@@ -76,6 +76,7 @@ def cell_key(data: TaskData, rules: PromptRules, model: LazyLanguageModel) -> Ce
             "limits": asdict(rules.limits),
             "context_length": rules.context_length,
             "task_type": data.task_type,
+            **({"metric": data.metric} if data.metric else {}),
             "demonstrations": [asdict(example) for example in data.demonstrations],
             **(
                 {"neighbours": [[asdict(e) for e in row] for row in data.neighbours]}

@@ -87,7 +87,7 @@ def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) 
     for work in family.work():
         data, cell = settings.method.prompted(family.data(work)), family.cell(work)
         plans.append(plan_cell(data, cell))
-        results.append(family.result(work, metric_of(data.task_type), 0.0))
+        results.append(family.result(work, metric_of(data.task_type, data.metric), 0.0))
         if data.seed == settings.seeds[0]:
             _show_prompts(data, cell, model, rules, show.show, console)
             if model.tokenizer.is_fast:

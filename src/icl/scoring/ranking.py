@@ -76,7 +76,7 @@ class RankedCells(InContextCells):
                 zip(data.test, scores, ranking_scores(scores, self.settings.method), strict=True)
             )
         )
-        metric = metric_of(data.task_type)
+        metric = metric_of(data.task_type, data.metric)
         value = score(metric, [row.gold for row in predictions], [row.prediction for row in predictions])
         return [FinishedCell(self.result(work, metric, value), predictions)]
 

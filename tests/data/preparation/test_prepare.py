@@ -17,8 +17,9 @@ from metashot.data.preparation import task_files
 from metashot.data.preparation.doctor import doctor
 from metashot.data.preparation.prepare import PrepareReport, PrepareSettings, prepare
 from metashot.data.recipes import load_recipe
-from metashot.data.rows.manifest import check_corrections, read_manifest
+from metashot.data.rows.manifest import read_manifest
 from metashot.data.settings import Setting
+from metashot.data.tasks.modules import check_corrections
 
 SEEDS = (100, 13)
 

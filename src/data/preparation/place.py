@@ -13,14 +13,13 @@ from urllib.parse import urlsplit
 from metashot.base.errors import DataError, suggestion
 from metashot.data.recipes import Recipe
 from metashot.data.recipes.keys import Place
-from metashot.data.recipes.named_fields import compared_columns
 from metashot.data.sources.archive import extract_zip
 from metashot.data.sources.download import Limits, download, is_address
 from metashot.data.sources.hub import Located, locate_in_folder, locate_on_hub
-from metashot.data.sources.layout import TableLayout
-from metashot.data.sources.tables import COLUMNAR, format_of, read_rows, row_places, waiting_rows
+from metashot.data.sources.layout import Row, TableLayout, column_of
+from metashot.data.sources.tables import format_of, is_table, read_rows, row_places
 
-Row = dict[str, Any]
+_WILD = "*?["
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +63,10 @@ class SplitRows:
     def at(self, numbers: Iterable[int]) -> Iterator[Row]:
         """The rows with these numbers, ascending, of files that were read through before."""
         adapt = _adapter(self.place, self.located.paths[0], self.layout)
-        waiting = chain.from_iterable(waiting_rows(path, self.layout) for path in self.located.paths)
+        rows = chain.from_iterable(read_rows(path, self.layout) for path in self.located.paths)
         place = 0
         for number in numbers:
-            row = next(islice(waiting, number - place, None))()
+            row = next(islice(rows, number - place, None))
             yield row if adapt is None else adapt(row)
             place = number + 1
 
@@ -111,9 +110,13 @@ def open_split(recipe: Recipe, split: str, reach: Reach) -> SplitRows:
 def _filled(place: Place, task: str) -> Place:
     """`{task}` and `{short_name}` (the name behind its last colon) stand in family files."""
     short = task.rsplit(":", 1)[-1]
+
+    def filled(name: str) -> str:
+        return name.replace("{task}", task).replace("{short_name}", short)
+
     files = {
-        split: file.replace("{task}", task).replace("{short_name}", short)
-        for split, file in place.files.items()
+        split: filled(given) if isinstance(given, str) else [filled(name) for name in given]
+        for split, given in place.files.items()
     }
     return place.model_copy(update={"files": files})
 
@@ -137,7 +140,17 @@ def _locate_file(recipe: Recipe, place: Place, split: str, reach: Reach) -> Loca
         raise DataError(
             f"source of {recipe.name}", f'names no file for split "{split}"', suggestion(split, place.files)
         )
-    name = place.files[split]
+    given = place.files[split]
+    if isinstance(given, list):
+        found = [_locate_one(recipe, place, name, split, reach) for name in given]
+        if not found:
+            raise DataError(f"source of {recipe.name}", f'lists no file for split "{split}"', "name one")
+        paths = tuple(path for one in found for path in one.paths)
+        return Located(paths, "", ", ".join(dict.fromkeys(one.origin for one in found)))
+    return _locate_one(recipe, place, given, split, reach)
+
+
+def _locate_one(recipe: Recipe, place: Place, name: str, split: str, reach: Reach) -> Located:
     if place.archive is not None:
         return _locate_in_archive(recipe, place, place.archive, name, reach)
     if not is_address(name):
@@ -151,14 +164,26 @@ def _locate_file(recipe: Recipe, place: Place, split: str, reach: Reach) -> Loca
 def _local(name: str, split: str, recipe: Recipe, reach: Reach) -> Located:
     candidates = _candidates(name, recipe, reach)
     for candidate in candidates:
-        if candidate.is_file():
-            return Located((candidate,), "", str(candidate))
+        paths = _matching(candidate)
+        if paths and all(path.is_file() for path in paths):
+            return Located(paths, "", str(candidate))
         if candidate.is_dir():
-            return Located(_in_saved_folder(candidate, split), "", str(candidate))
+            return Located(_in_folder(candidate, split), "", str(candidate))
     tried = " and ".join(str(candidate) for candidate in candidates)
     raise DataError(
         name, f"no such file (tried {tried})", "paths start at the recipe's folder or at data.raw"
     )
+
+
+def _matching(path: Path) -> tuple[Path, ...]:
+    """The file itself, or all files of a pattern (`rows-*.parquet`) in the order of their names."""
+    if path.is_file():
+        return (path,)
+    wild = next((place for place, part in enumerate(path.parts) if any(sign in part for sign in _WILD)), None)
+    if wild is None:
+        return ()
+    found = Path(*path.parts[:wild]).glob(str(Path(*path.parts[wild:])))
+    return tuple(sorted(one for one in found if one.is_file()))
 
 
 def _candidates(name: str, recipe: Recipe, reach: Reach) -> list[Path]:
@@ -180,25 +205,34 @@ def _inside(name: str) -> Path:
 
 def own_files(recipe: Recipe, reach: Reach) -> list[list[str | int]]:
     """Name, size and time of the local files of a source, so that a file that was edited is read anew."""
-    found: list[list[str | int]] = []
-    for name in _filled(recipe.spec.source, recipe.name).files.values():
-        if not is_address(name) and recipe.spec.source.archive is None:
-            for path in _candidates(name, recipe, reach):
-                inner = sorted(path.rglob("*.arrow")) if path.is_dir() else [path] if path.is_file() else []
-                found += [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in inner]
-    return found
+    if recipe.spec.source.archive is not None:
+        return []
+    given = _filled(recipe.spec.source, recipe.name).files.values()
+    names = [name for one in given for name in ([one] if isinstance(one, str) else one)]
+    paths = [path for name in names if not is_address(name) for path in _candidates(name, recipe, reach)]
+    files = [
+        file
+        for path in paths
+        for file in (sorted(filter(Path.is_file, path.rglob("*"))) if path.is_dir() else _matching(path))
+    ]
+    return [[str(file), file.stat().st_size, file.stat().st_mtime_ns] for file in files]
 
 
-def _in_saved_folder(folder: Path, split: str) -> tuple[Path, ...]:
-    from metashot.data.sources.columnar import saved_dataset_files
+def _in_folder(folder: Path, split: str) -> tuple[Path, ...]:
+    """The files of a split in a folder: what `datasets` saved, files named by the split, or all tables."""
+    if any((folder / name).is_file() for name in ("dataset_dict.json", "state.json", "dataset_info.json")):
+        from metashot.data.sources.columnar import saved_dataset_files
 
-    files = saved_dataset_files(folder, split)
-    if files is None:
+        files = saved_dataset_files(folder, split)
+    else:
+        named = locate_in_folder(folder, None, split)
+        files = named.paths if named else tuple(filter(is_table, sorted(folder.iterdir())))
+    if not files:
         held = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
         raise DataError(
             str(folder),
-            f"is a folder, but none that datasets has saved (it holds {held})",
-            "name a file, or a folder of save_to_disk",
+            f"is a folder, but none that datasets has saved, and without tables (it holds {held})",
+            "name a file, a pattern such as rows-*.parquet, or a folder of save_to_disk",
         )
     return files
 
@@ -235,23 +269,22 @@ def _key(text: str) -> str:
 def _layout(recipe: Recipe, place: Place) -> TableLayout:
     back = {new: old for old, new in place.rename.items()}
     fields: dict[str, str] = recipe.spec.fields
-    roots = dict.fromkeys(path.split(".")[0] for path in fields)
-    # A number that is only shown stays as it is written: 007, 1.10.
-    compared = compared_columns(recipe.spec)
-    types = {
-        back.get(column, column): words
-        for column, words in fields.items()
-        if recipe.drops_as_released or column in compared
-    }
     return TableLayout(
         format=place.format,
         delimiter=place.delimiter,
         quotes=place.quotes,
         encoding=place.encoding,
         header=tuple(place.header),
-        types=types,
-        columns=tuple(back.get(root, root) for root in roots),
+        sheet=place.sheet,
+        field=place.field,
+        columns=tuple(_renamed(path, back) for path in fields),
     )
+
+
+def _renamed(path: str, names: Mapping[str, str]) -> str:
+    """A path under the file's own name of its column."""
+    column = column_of(path, names)
+    return path if column is None else names[column] + path.removeprefix(column)
 
 
 def _adapter(place: Place, first: Path, layout: TableLayout) -> Any:
@@ -278,17 +311,13 @@ def _adapter(place: Place, first: Path, layout: TableLayout) -> Any:
 
 def _renumbering(place: Place, first: Path, layout: TableLayout) -> Mapping[str, dict[Any, int]]:
     """Per column: today's number, or the class name itself, to the original's number."""
-    kind = format_of(first, layout)
-    stored: dict[str, list[str]] = {}
-    if kind in COLUMNAR:
-        from metashot.data.sources.columnar import class_names
-
-        stored = class_names(first, kind)
+    read_names = format_of(first, layout).class_names if place.by_class_name else None
+    stored = read_names(first) if read_names is not None else {}
     by_new_name = {place.rename.get(column, column): names for column, names in stored.items()}
     numbers: dict[str, dict[Any, int]] = {}
     for column, original in place.by_class_name.items():
         names = by_new_name.get(column)
-        if names is None and kind in COLUMNAR:
+        if names is None and read_names is not None:
             raise DataError(
                 str(first),
                 f'column "{column}" has no class names',
