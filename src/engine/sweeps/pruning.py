@@ -92,7 +92,10 @@ class PruningTracker:
             storage=storage,
             pruner=make_pruner(address.pruner, address.warmup_steps),
         )
-        self._trial = optuna.trial.Trial(study, trial_id(storage, address.study, address.number))
+        own = trial_id(storage, address.study, address.number)
+        self._trial = optuna.trial.Trial(study, own)
+        # Of an attempt that was killed: the same job logs the same again.
+        self._reported = set(storage.get_trial(own).intermediate_values)
         self._tracker = tracker
         self._metric = address.metric
         self._steps = 0
@@ -107,7 +110,8 @@ class PruningTracker:
         if self._metric not in metrics:
             return
         self._steps = self._steps + 1 if step is None else step
-        self._trial.report(float(metrics[self._metric]), self._steps)
+        if self._steps not in self._reported:
+            self._trial.report(float(metrics[self._metric]), self._steps)
         if self._trial.should_prune():
             raise Pruned(f"stopped at step {self._steps}: {self._metric}={metrics[self._metric]:.4g}")
 

@@ -1,4 +1,8 @@
-"""Hyperparameter search by Optuna's ask and tell, in an SQLite file that survives a kill."""
+"""Hyperparameter search by Optuna's ask and tell, in an SQLite file that survives a kill.
+
+The draws of a trial are a function of the sampler's seed, the trial's number and the trials before it. So a search that
+was killed, or that is given more trials, goes on with the points that it would have drawn undisturbed.
+"""
 
 from __future__ import annotations
 
@@ -113,12 +117,12 @@ class Search:
                 storage=self._storage,
                 study_name=spec.study,
                 direction=spec.direction,
-                sampler=self._sampler(),
+                sampler=self._sampler(0),
                 pruner=pruner,
                 load_if_exists=True,
             )
             self._check_kept_study()
-            self._close_interrupted()
+            self._begun = self._begun_trials()
 
     @property
     def remaining(self) -> int:
@@ -126,8 +130,12 @@ class Search:
         return max(0, self.spec.n_trials - sum(trial.state.is_finished() for trial in self._counted()))
 
     def ask(self, n: int) -> list[Trial]:
-        """The next `n` points, at most as many as remain."""
-        asked = [self._study.ask(self._space) for _ in range(min(n, self.remaining))]
+        """The next `n` points, at most as many as remain; first those, and only those, that a kill has cut short."""
+        wanted = min(n, self.remaining)
+        asked, self._begun = self._begun[:wanted], self._begun[wanted:]
+        for _ in range(wanted if not asked else 0):
+            self._study.sampler = self._sampler(len(self._counted()))
+            asked.append(self._study.ask(self._space))
         return [Trial(trial.number, dict(trial.params), self._address(trial.number)) for trial in asked]
 
     def tell(self, number: int, value: float | None, *, pruned: bool = False) -> None:
@@ -145,7 +153,7 @@ class Search:
 
     def points(self) -> list[dict[str, Value]]:
         """Parameters of every trial that was asked for, each point once, in order."""
-        every = [dict(trial.params) for trial in self._study.get_trials(deepcopy=False) if trial.params]
+        every = [dict(trial.params) for trial in self._counted() if trial.params]
         return [point for place, point in enumerate(every) if point not in every[:place]]
 
     def best(self) -> tuple[dict[str, Value], float] | None:
@@ -161,17 +169,21 @@ class Search:
         return TrialAddress(spec.storage, spec.study, number, spec.metric, spec.pruner, spec.warmup_steps)
 
     def _counted(self) -> list[Any]:
-        """All trials but those that a kill cut short."""
+        """All trials but those that a kill cut short before they had a point."""
         return [t for t in self._study.get_trials(deepcopy=False) if not t.user_attrs.get("interrupted")]
 
-    def _close_interrupted(self) -> None:
-        """Trials that were running when the search was killed are tried again first."""
-        for trial in self._study.get_trials(deepcopy=False):
-            if trial.state == self._optuna.trial.TrialState.RUNNING:
-                own = trial_id(self._storage, self.spec.study, trial.number)
-                self._storage.set_trial_user_attr(own, "interrupted", True)
-                self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
-                self._study.enqueue_trial(trial.params)
+    def _begun_trials(self) -> list[Any]:
+        """Trials that were running when the search was killed; one that had not drawn all of its point is drawn anew."""
+        states = self._optuna.trial.TrialState
+        begun: list[Any] = []
+        for trial in self._study.get_trials(deepcopy=False, states=(states.RUNNING,)):
+            if set(trial.params) == set(self._space):
+                begun.append(trial)
+                continue
+            own = trial_id(self._storage, self.spec.study, trial.number)
+            self._storage.set_trial_user_attr(own, "interrupted", True)
+            self._study.tell(trial.number, state=states.FAIL)
+        return begun
 
     def _check_kept_study(self) -> None:
         """A study goes on with the direction, parameters and ranges that it began with.
@@ -185,9 +197,10 @@ class Search:
             raise ConfigError(place, f"study {self.spec.study!r} was begun with direction {kept}", out)
         for trial in self._study.get_trials(deepcopy=False):
             self._check_seal(trial)
-            if not trial.distributions:
+            searched, cut = set(trial.distributions), not trial.state.is_finished()
+            if not searched or trial.user_attrs.get("interrupted") or (cut and searched < set(self._space)):
                 continue
-            if set(trial.distributions) != set(self._space):
+            if searched != set(self._space):
                 raise ConfigError(
                     place,
                     f"study {self.spec.study!r} searches {sorted(trial.distributions)}, not {sorted(self._space)}",
@@ -232,18 +245,17 @@ class Search:
                 "null, or a URL such as sqlite:///search.db in a folder that exists",
             ) from error
 
-    def _known_trials(self) -> int:
-        """A resumed search must not draw its first points again."""
-        studies = self._optuna.get_all_study_summaries(self._storage)
-        names = {study.study_name: study for study in studies}
-        return names[self.spec.study].n_trials if self.spec.study in names else 0
-
-    def _sampler(self) -> Any:
-        samplers, seed = self._optuna.samplers, self.spec.seed + self._known_trials()
+    def _sampler(self, place: int) -> Any:
+        """The sampler of one trial, by how many come before it."""
+        samplers = self._optuna.samplers
+        seed = int(digest_of([self.spec.seed, place])[:8], 16)
         makers = {
             "tpe": lambda: samplers.TPESampler(seed=seed),
             "random": lambda: samplers.RandomSampler(seed=seed),
-            "cmaes": lambda: samplers.CmaEsSampler(seed=seed),
+            "cmaes": lambda: (
+                import_extra("cmaes", "hydra.sweeper.search.sampler", "sweep")
+                and samplers.CmaEsSampler(seed=seed)
+            ),
         }
         if self.spec.sampler not in makers:
             raise ConfigError(

@@ -57,6 +57,9 @@ def _run_batch(jobs: Jobs, search: Search, ledger: Ledger, fixed: list[str], siz
     trials = search.ask(size)
     composed = [jobs.compose(_words(fixed, trial.values)) for trial in trials]
     left = ledger.plan(composed)
+    if len(left) < len(trials):
+        again = len(trials) - len(left)
+        print(f"{again} of {len(trials)} points were drawn and run before, and are not run again", flush=True)
     addresses = {job.key: trial.address.to_text() for job, trial in zip(composed, trials, strict=True)}
     jobs.launch(left, [{TRIAL_VARIABLE: addresses[record.key]} for record in left])
     for job, trial in zip(composed, trials, strict=True):

@@ -71,6 +71,74 @@ def test_a_resumed_random_search_draws_new_points(tmp_path):
     assert len(set(seen)) == 3
 
 
+SAMPLERS = ("tpe", "random", "cmaes")
+
+
+def undisturbed(folder, **keys):
+    """The points that a search draws when nothing happens to it."""
+    folder.mkdir()
+    search = Search(spec(folder, **keys), SPACE)
+    run(search, search.remaining)
+    return search.points()
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_search_with_more_trials_goes_on_as_if_it_had_had_them_from_the_start(tmp_path, sampler):
+    """3, then 12 trials: the points of one search of 12 (the model of TPE takes over after 10)."""
+    if sampler == "cmaes":
+        pytest.importorskip("cmaes")
+    for n_trials in (3, 12):
+        search = Search(spec(tmp_path, sampler=sampler, n_trials=n_trials), SPACE)
+        run(search, search.remaining)
+    assert search.points() == undisturbed(tmp_path / "whole", sampler=sampler, n_trials=12)
+
+
+@pytest.mark.parametrize(("sampler", "batch"), [("tpe", 3), ("random", 1), ("cmaes", 2)])
+def test_a_search_that_is_killed_again_and_again_draws_the_points_of_an_undisturbed_one(
+    tmp_path, sampler, batch
+):
+    """Killed after asking, and between the ends of the trials of a batch."""
+    if sampler == "cmaes":
+        pytest.importorskip("cmaes")
+
+    def batches(folder, killed):
+        folder.mkdir()
+        search, rounds = Search(spec(folder, sampler=sampler, n_trials=12), SPACE), 0
+        while search.remaining:
+            asked = search.ask(batch)
+            for place, trial in enumerate(asked):
+                if killed and (rounds + place) % 2 == 1:
+                    break
+                search.tell(trial.number, figure(trial.values))
+            rounds += 1
+            if killed:
+                search = Search(spec(folder, sampler=sampler, n_trials=12), SPACE)
+            assert rounds < 100
+        return search.points()
+
+    assert batches(tmp_path / "killed", True) == batches(tmp_path / "whole", False)
+
+
+def test_a_trial_that_was_killed_before_it_had_all_of_its_point_is_drawn_anew(tmp_path):
+    whole = undisturbed(tmp_path / "whole", n_trials=3)
+    search = Search(spec(tmp_path, n_trials=3), SPACE)
+    run(search, 1)
+    study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path / 'search.db'}")
+    study.ask().suggest_float("x", -4.0, 4.0)
+    again = Search(spec(tmp_path, n_trials=3), SPACE)
+    assert again.remaining == 2
+    run(again, 2)
+    assert [point for point in again.points() if set(point) == set(SPACE)] == whole
+
+
+def test_a_trial_that_is_run_again_reports_what_it_had_reported_once(tmp_path, monkeypatch):
+    search = Search(spec(tmp_path, pruner="median"), SPACE)
+    (trial,) = search.ask(1)
+    monkeypatch.setenv(TRIAL_VARIABLE, trial.address.to_text())
+    for _ in range(2):
+        watched(NoTracker()).log({"running_mean": 0.5}, step=1)  # optuna warns of a second report
+
+
 def test_failed_trials_count_but_are_never_best(tmp_path):
     search = Search(spec(tmp_path, n_trials=2), SPACE)
     (trial,) = search.ask(1)
