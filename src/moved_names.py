@@ -14,6 +14,7 @@ _ROOMS = {
     "base": {
         "data": "errors files json_text yaml_files console terminal value_kinds",
         "engine": "components errors files",
+        "stages": "secrets",
     },
     "data.rows": {"data": "jsonl record_checks episodes apart", "data.preparation": "manifest"},
     "data.tasks": {

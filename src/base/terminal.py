@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from metashot.base.secrets import without_secrets_in
+
 _KEPT = "\n\t"
 
 
@@ -16,9 +18,9 @@ def printable(text: str) -> str:
 
 
 class PrintableRecords(logging.Filter):
-    """Log messages without control sequences."""
+    """Log messages without control sequences and without secrets."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Rewrite the message; every record passes."""
-        record.msg, record.args = printable(record.getMessage()), ()
+        record.msg, record.args = printable(without_secrets_in(record.getMessage())), ()
         return True

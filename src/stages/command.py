@@ -17,6 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metashot.base.components.choices import CONFIG_FOLDER
 from metashot.base.errors import MetashotError
+from metashot.base.secrets import hide_in_files, recorded_overrides, secrets_of, without_secrets
 from metashot.base.terminal import PrintableRecords
 from metashot.engine.training.signals import sigterm_interrupts
 from metashot.stages.command_line import with_new_keys
@@ -26,7 +27,6 @@ from metashot.stages.execution import announce, execute
 from metashot.stages.launch import LAUNCH
 from metashot.stages.removed_nodes import check_nothing_is_removed
 from metashot.stages.replay import replay
-from metashot.stages.secrets import hide_in_files, recorded_overrides, secrets_of, without_secrets
 from metashot.stages.shared_paths import anchored
 from metashot.stages.stage_table import check_stage
 
@@ -49,7 +49,8 @@ def job(composed: DictConfig) -> float | None:
         handler.addFilter(PrintableRecords())
     try:
         with nothing_left(output):
-            overrides = list(settings.overrides.task)
+            # As they were written: an interpolation in one may stand for a secret.
+            overrides = cast("list[str]", OmegaConf.to_container(settings.overrides.task, resolve=False))
             if composed.stage == "rerun":
                 composed, overrides = replay(composed, overrides)
             config = cast(

@@ -44,6 +44,42 @@ def test_a_failed_job_stops_no_other_and_is_retried_alone(program, sweep_of):
     assert len(values(folder)) == 6
 
 
+@pytest.mark.parametrize("quotes", ["", "'"])
+def test_an_interpolation_in_a_value_is_run_as_its_value_and_recorded_as_it_is_written(
+    program, sweep_of, monkeypatch, quotes
+):
+    monkeypatch.setenv("MYV", "plain")
+    done = program("x=1,2", f"y={quotes}${{oc.env:MYV}}{quotes}")
+    assert done.returncode == 0, done.stderr
+    folder, records = sweep_of()
+    assert [record["state"] for record in records] == ["finished"] * 2
+    assert set(values(folder).values()) == {(1, "plain", 10), (2, "plain", 10)}
+    assert "MYV" in records[0]["overrides"][1]  # Hydra writes what is not quoted with its own escapes
+    again = program("x=1,2", f"y={quotes}${{oc.env:MYV}}{quotes}")
+    assert "2 of 2 jobs are finished already" in again.stdout
+
+
+@pytest.mark.parametrize(
+    ("written", "secret"),
+    [
+        ("'${oc.env:GH_PAT}'", "value-of-mine-1234"),
+        ("hf_abcdefghijklmnopqrstuvwxyz0123", "hf_abcdefghijklmnopqrstuvwxyz0123"),
+        ("'https://me:pw@host.example'", "me:pw@"),
+    ],
+)
+def test_no_file_of_a_sweep_holds_a_secret(program, sweep_of, monkeypatch, written, secret):
+    """The ledger, its summary, and what a job's error says; Hydra's own files are the command's to clean."""
+    monkeypatch.setenv("GH_PAT", "value-of-mine-1234")
+    done = program(f"y={written}", "x=1,3", "hydra.output_subdir=null")
+    assert done.returncode == 0, done.stderr
+    folder, records = sweep_of()
+    assert [record["state"] for record in records] == ["finished"] * 2
+    kept = [path for path in folder.rglob("*") if path.is_file() and path.name != "value.json"]
+    assert [path.name for path in kept if secret in path.read_text(errors="replace")] == []
+    assert program(f"y={written}", "x=1,3", "hydra.output_subdir=null").returncode == 0
+    assert len(started(program)) == 2
+
+
 def test_nothing_runs_when_all_is_finished(program, sweep_of):
     program("x=1,2")
     again = program("x=1,2")

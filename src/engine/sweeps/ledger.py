@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from metashot.base.errors import ConfigError, MetashotError, OutputError
 from metashot.base.files import output_errors, remove_leftovers, write_json
 from metashot.base.json_text import SEAL, digest_of, read_json, sealed, unsealed
+from metashot.base.secrets import without_secrets_in
 from metashot.engine.cells.config_difference import config_changes
 
 PROJECT = "metashot"
@@ -53,11 +54,13 @@ class Job:
 
     Attributes:
         overrides: the command line that makes it, for example `("method=direct", "k=4")`.
-        config: its resolved config, nested.
+        config: its resolved config, nested, as files may hold it.
+        recorded: its overrides as files may hold them, where these are other ones: without secrets.
     """
 
     overrides: tuple[str, ...]
     config: Mapping[str, Any]
+    recorded: tuple[str, ...] | None = None
 
     @property
     def key(self) -> str:
@@ -153,14 +156,15 @@ class Ledger:
         for job in jobs:
             config = decisive(job.config)
             record = known.get(job.key) or wanted.get(job.key)
+            words = job.overrides if job.recorded is None else job.recorded
             if record is None:
-                record = JobRecord(job.key, next_number, job.overrides, digest_of(config), config)
+                record = JobRecord(job.key, next_number, words, digest_of(config), config)
                 next_number += 1
                 self._write(record)
             elif record.digest != digest_of(config):
                 raise _changed(record, config)
-            elif record.overrides != job.overrides:
-                record = replace(record, overrides=job.overrides)
+            elif record.overrides != words:
+                record = replace(record, overrides=words)
                 self._write(record)
             wanted[job.key] = record
         done = (JobState.FINISHED, JobState.PRUNED)
@@ -188,7 +192,7 @@ class Ledger:
     def fail(self, key: str, error: BaseException, *, pruned: bool = False) -> None:
         """A job has ended with an error, or was stopped early."""
         state = JobState.PRUNED if pruned else JobState.FAILED
-        text = " ".join(str(error).split()) or type(error).__name__
+        text = without_secrets_in(" ".join(str(error).split())) or type(error).__name__
         mistake = error.where if isinstance(error, MetashotError) else ""
         name = f"{type(error).__name__}: {text}"
         self._write(replace(self.read(key), state=state, error=name, mistake=mistake))

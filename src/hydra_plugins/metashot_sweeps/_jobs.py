@@ -27,12 +27,16 @@ from rich.console import Console
 from metashot.base.console import PlainConsole
 from metashot.base.errors import ConfigError, ExitStatus, MetashotError, OutputError
 from metashot.base.files import write_atomic
+from metashot.base.secrets import HIDDEN, recorded_overrides, secrets_of, without_secrets
 from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import Pruned
 from metashot.engine.sweeps.summary import counts, sweep_markdown, sweep_table
+from metashot.engine.tracking.tracker import first_line
 
 log = logging.getLogger(__name__)
 
+JOB_VARIABLE = "METASHOT_JOB"
+"""Environment variable of a job of a sweep; its value is the job's key in the ledger."""
 _IN_TURN = "basic"
 """Hydra's own choice of `hydra/launcher`: one job after the other in this process."""
 _OF_A_FOLDER = ("hydra", "logger")
@@ -53,10 +57,9 @@ class LedgerTask:
 
     def __call__(self, config: DictConfig) -> Any:
         """Run the job and record how it ends; an error also goes to the job's own log."""
-        settings = HydraConfig.get()
         ledger = Ledger(self.folder)
-        key = Job(tuple(settings.overrides.task), {}).key
-        ledger.start(key, Path(settings.runtime.output_dir))
+        key = os.environ[JOB_VARIABLE]
+        ledger.start(key, Path(HydraConfig.get().runtime.output_dir))
         try:
             figure = self.task(config)
         except Pruned as reason:
@@ -92,6 +95,7 @@ class Jobs:
         self.config = config
         self.folder = folder
         self._loader = context.config_loader
+        self._given: dict[str, tuple[str, ...]] = {}  # what records do not hold: overrides with their secrets
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=LedgerTask(task, folder), config=config
         )
@@ -106,7 +110,12 @@ class Jobs:
         composed = self._loader.load_sweep_config(self.config, list(overrides))
         self._check_lists(composed, overrides)
         keys = [str(key) for key in composed if key not in _OF_A_FOLDER]
-        return Job(tuple(overrides), {key: _plain(composed, key) for key in keys})
+        config = {key: _plain(composed, key) for key in keys}
+        secrets = secrets_of(config, OmegaConf.to_container(composed, resolve=False))
+        words = [word if recorded_overrides([word], secrets) else _without_value(word) for word in overrides]
+        job = Job(tuple(overrides), without_secrets(config, secrets), tuple(words))
+        self._given[job.key] = job.overrides
+        return job
 
     def launch(self, records: Sequence[JobRecord], environment: Sequence[Mapping[str, str]] = ()) -> None:
         """Run these jobs, each in a folder that its number names, or that `hydra.sweep.subdir` makes of it.
@@ -117,12 +126,12 @@ class Jobs:
         """
         launched: list[list[str]] = []
         for place, record in enumerate(records):
-            variables = environment[place] if environment else {}
+            variables = {JOB_VARIABLE: record.key, **(environment[place] if environment else {})}
             # Workers compose the config again: what was chosen here must not be chosen anew there.
             pinned = [f"hydra.sweep.dir={quoted(str(self.folder))}"]
             pinned += [f"hydra.sweep.subdir={quoted(self._subdir(record))}"]
             pinned += [f"+hydra.job.env_set.{name}={quoted(value)}" for name, value in variables.items()]
-            launched.append([*record.overrides, *pinned])
+            launched.append([*self._given[record.key], *pinned])
         if not launched:
             return
         try:
@@ -130,13 +139,19 @@ class Jobs:
                 ended = self._launcher.launch(launched, initial_job_idx=records[0].number)
             if any(os.strerror(errno.ENOSPC) in str(_failure(one)) for one in ended):
                 raise _disk_is_full(self.folder)
+            ledger = Ledger(self.folder)
+            for record, one in zip(records, ended, strict=True):
+                failure = _failure(one)
+                if failure is not None and ledger.read(record.key).state is JobState.WAITING:
+                    ledger.fail(record.key, failure)  # before the job itself could
         except MetashotError:
             raise
-        except Exception:  # a worker was killed, say; a job's own error never gets here
+        except Exception as error:  # a worker was killed, say; a job's own error never gets here
+            print(f"error: the launcher failed: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
             log.exception("the launcher failed; jobs it was running stay in the state `running`")
 
     def _subdir(self, record: JobRecord) -> str:
-        composed = self._loader.load_sweep_config(self.config, list(record.overrides))
+        composed = self._loader.load_sweep_config(self.config, list(self._given[record.key]))
         with open_dict(composed):
             composed.hydra.job.num = composed.hydra.job.id = record.number
         return str(composed.hydra.sweep.subdir)
@@ -183,6 +198,10 @@ def _failure(ended: JobReturn) -> Exception | None:
 def _disk_is_full(folder: Path) -> OutputError:
     remedy = "free it, or choose another results_root, and start again"
     return OutputError(str(folder), "the disk is full, the sweep stops", remedy)
+
+
+def _without_value(word: str) -> str:
+    return f"{word.partition('=')[0]}={HIDDEN}"
 
 
 def _plain(config: DictConfig, key: str) -> Any:
