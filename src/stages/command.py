@@ -22,7 +22,14 @@ from metashot.base.terminal import PrintableRecords
 from metashot.engine.training.signals import sigterm_interrupts
 from metashot.stages.command_line import with_new_keys
 from metashot.stages.composition_errors import SEARCH_PATH, explain
-from metashot.stages.endings import FULL_ERROR, SHOW_ALL, fail, nothing_left, one_line_errors
+from metashot.stages.endings import (
+    FULL_ERROR,
+    SHOW_ALL,
+    check_working_folder,
+    fail,
+    nothing_left,
+    one_line_errors,
+)
 from metashot.stages.execution import announce, execute
 from metashot.stages.launch import LAUNCH
 from metashot.stages.removed_nodes import check_nothing_is_removed
@@ -94,5 +101,7 @@ def main() -> None:
     if HELP_KEYS in sys.argv[1:]:
         return show_keys(sys.argv[1:])
     with one_line_errors(), LAUNCH.joined(), sigterm_interrupts():
+        check_working_folder()
         register_resolvers()
         job()
+        sys.stdout.flush()  # a reader that has gone is noticed here, not as the interpreter ends

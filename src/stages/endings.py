@@ -28,6 +28,22 @@ LOG_FILE = "Unable to configure handler"
 """How logging begins what it says of a log file that cannot be opened; its cause is the system's error."""
 AGENT = "WANDB_SWEEP_ID"
 """Set by `wandb agent`, which gives up after a few jobs with a status above 0, but not after jobs that died of its SIGTERM."""
+NO_MEMORY = (
+    "failed to map segment", "can't allocate memory", "can't start new thread", "std::bad_alloc", "not enough memory",
+)  # fmt: skip
+"""How the parts of torch and the loader of libraries say that the system gives no more."""
+_LIMIT = "raise the limit that the shell or the container sets (ulimit -a), or take a smaller model"
+LIMITS = {
+    errno.ENOSPC: ("the output folder", f"{FULL_ERROR}=1 shows where"),
+    errno.EDQUOT: ("the output folder", f"{FULL_ERROR}=1 shows where"),
+    errno.EFBIG: ("the output folder", "raise the limit of file sizes (ulimit -f)"),
+    errno.EMFILE: ("open files", "raise their limit (ulimit -n)"),
+    errno.ENFILE: ("open files", "the system has no more of them"),
+    errno.ENOMEM: ("memory", _LIMIT),
+    errno.EAGAIN: ("processes", _LIMIT),
+    errno.EPIPE: ("the output", "its reader has gone; write to a file, what is finished is stored"),
+}
+"""Errors of the system that name no file: what they are about, and the way out."""
 RUN_FILES = (".hydra", "run.json")
 GOING_ON = (
     "what was finished is stored; the same command goes on, a single run with its folder as hydra.run.dir"
@@ -68,7 +84,13 @@ def one_line_errors() -> Generator[None]:
         if SHOW_ALL:
             raise
         fail(explain(error))
+    except MemoryError as error:
+        if SHOW_ALL:
+            raise
+        _fail_at(OSError(errno.ENOMEM, str(error) or os.strerror(errno.ENOMEM)))
     except (ValueError, UserWarning, RuntimeError, ImportError) as error:
+        if not SHOW_ALL and any(words in str(error) for words in NO_MEMORY):
+            _fail_at(OSError(errno.ENOMEM, str(error).splitlines()[0]))
         if isinstance(error.__cause__, OSError) and str(error).startswith(LOG_FILE):
             _fail_at(error.__cause__)
         if SHOW_ALL or not str(error).startswith((GROUP_NULL, SEARCH_PATH, *PLUGIN)):
@@ -89,13 +111,26 @@ def one_line_errors() -> Generator[None]:
         raise SystemExit(stop.exit_status) from None
 
 
+def check_working_folder() -> None:
+    """Raise the system's error, with a name, where the working folder was removed; Hydra's own has none."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(error.errno, error.strerror, "the working folder") from None
+
+
 def _fail_at(error: OSError) -> NoReturn:
-    """One line for a file or folder that the system refuses, and for a full disk; other errors without a name keep their traceback."""
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)  # what a buffer leaves unwritten has no name
-    if SHOW_ALL or (error.filename is None and not full):
+    """One line for a file that the system refuses, and for a limit that is reached; other errors keep their traceback."""
+    place, remedy = "", f"{FULL_ERROR}=1 shows where"
+    if error.filename is not None:
+        place = printable(str(error.filename))
+    elif error.errno in LIMITS:  # what a buffer leaves unwritten has no name
+        place, remedy = LIMITS[error.errno]
+    if SHOW_ALL or not place:
         raise error
-    place = "the output folder" if error.filename is None else printable(str(error.filename))
-    print(f"error: {place}: {error.strerror} ({FULL_ERROR}=1 shows where)", file=sys.stderr)
+    if error.errno == errno.EPIPE:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - what is left in the buffer has nobody to go to
+    print(f"error: {place}: {printable(str(error.strerror))} ({remedy})", file=sys.stderr)
     raise SystemExit(ExitStatus.FAILED) from None
 
 

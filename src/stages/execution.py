@@ -48,7 +48,8 @@ def execute(
     figure: float | None = None
     with concluded(run):
         for function in functions:
-            figure = function(run)
+            with sigterm_interrupts():
+                figure = function(run)
     run.console.print(f"output folder: {output}", soft_wrap=True)
     return figure
 

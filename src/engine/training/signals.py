@@ -72,17 +72,37 @@ def catch_stop_signals() -> Generator[StopRequest]:
         yield request
 
 
+_CAME = StopRequest()
+"""A SIGTERM that was raised and has not yet ended a block of `sigterm_interrupts`."""
+
+
 @contextmanager
 def sigterm_interrupts() -> Generator[None]:
-    """Raise `Interrupted` where the program stands when SIGTERM comes, as Python does for Ctrl-C."""
+    """Raise `Interrupted` where the program stands when SIGTERM comes, as Python does for Ctrl-C.
+
+    What is raised inside a finalizer, or below a library's bare `except`, gets nowhere; so it is raised again where a
+    block begins or ends.
+    """
     with _handlers(signal.SIGTERM) as install:
 
         def interrupt(number: int, frame: FrameType | None) -> None:
             del frame
+            _CAME.signal_number = number
             raise Interrupted(number)
 
         install(interrupt)
-        yield
+        try:
+            _raise_what_came()
+            yield
+            _raise_what_came()
+        except KeyboardInterrupt:
+            _CAME.signal_number = 0
+            raise
+
+
+def _raise_what_came() -> None:
+    if _CAME.signal_number:
+        raise Interrupted(_CAME.signal_number)
 
 
 @contextmanager
