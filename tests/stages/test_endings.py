@@ -157,5 +157,6 @@ def test_after_a_swallowed_sigterm_no_further_stage_begins():
             with sigterm_interrupts():
                 begun.append("a stage")
 
-    pytest.raises(Interrupted, run)
+    with pytest.raises(Interrupted):
+        run()
     assert begun == []

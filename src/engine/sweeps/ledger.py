@@ -25,6 +25,8 @@ from metashot.engine.cells.config_difference import config_changes
 PROJECT = "metashot"
 FORMAT_VERSION = 1
 HEADER = "ledger.json"
+JOB_VARIABLE = "METASHOT_JOB"
+"""Environment variable of a job of a sweep; its value is the job's key."""
 NOT_DECIDING = (
     "logger", "hydra", "results_root", "name", "notes", "tags", "report", "compare", "plan", "scorer",
 )  # fmt: skip

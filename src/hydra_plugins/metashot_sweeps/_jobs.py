@@ -28,15 +28,13 @@ from metashot.base.console import PlainConsole
 from metashot.base.errors import ConfigError, ExitStatus, MetashotError, OutputError
 from metashot.base.files import write_atomic
 from metashot.base.secrets import HIDDEN, recorded_overrides, secrets_of, without_secrets
-from metashot.engine.sweeps.ledger import Job, JobRecord, JobState, Ledger
+from metashot.engine.sweeps.ledger import JOB_VARIABLE, Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import Pruned
 from metashot.engine.sweeps.summary import counts, sweep_markdown, sweep_table
 from metashot.engine.tracking.tracker import first_line
 
 log = logging.getLogger(__name__)
 
-JOB_VARIABLE = "METASHOT_JOB"
-"""Environment variable of a job of a sweep; its value is the job's key in the ledger."""
 _IN_TURN = "basic"
 """Hydra's own choice of `hydra/launcher`: one job after the other in this process."""
 _OF_A_FOLDER = ("hydra", "logger")

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from metashot.base.components.targets import TRUSTED_VARIABLE
+from metashot.engine.sweeps.ledger import JOB_VARIABLE
 from metashot.engine.sweeps.pruning import TRIAL_VARIABLE
 from metashot.stages.endings import AGENT, FULL_ERROR
 
 VARIABLES: Mapping[str, str] = {
     "METASHOT_CACHE": "Folder of converted models and downloads; `~/.cache/metashot` where it is not set.",
     TRUSTED_VARIABLE: "Further packages, with commas between them, whose code a `_target_` may name.",
+    JOB_VARIABLE: "Set by a sweep for its jobs: the job's key in the ledger; not for people.",
     TRIAL_VARIABLE: "Set by a search for its jobs, which then can be pruned; not for people.",
     FULL_ERROR: "`1` shows the whole traceback of an error instead of one line.",
     "XDG_CACHE_HOME": "Folder of caches, when `METASHOT_CACHE` is not set.",
