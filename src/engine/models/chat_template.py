@@ -27,35 +27,41 @@ _one_at_a_time = threading.Lock()
 """Jinja's own lock must not be held by another thread of ours when the process forks."""
 
 
-def render_chat(tokenizer: AnyTokenizer, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
-    """The text of a conversation by the tokenizer's chat template, rendered in a child process that may be ended.
+Conversation = tuple[Sequence[Mapping[str, Any]], Mapping[str, Any]]
+"""Messages with `role` and `content`; options of transformers' `apply_chat_template` and variables for the template."""
+
+
+def render_chats(tokenizer: AnyTokenizer, conversations: Sequence[Conversation]) -> list[str]:
+    """The texts of conversations by the tokenizer's chat template, rendered in a child process that may be ended.
 
     Jinja's sandbox keeps a template from files and from Python, but not from loops without end or texts that fill
     the memory.
 
     Args:
         tokenizer: holds the template.
-        messages: mappings with `role` and `content`.
-        options: of transformers' `apply_chat_template`, and variables for the template.
+        conversations: what to render.
 
     Raises:
-        ValueError: the template refuses the conversation, fails, or takes more than 3 CPU seconds, 512 MiB or 16 MiB
+        ValueError: the template refuses a conversation, fails, or takes more than 3 CPU seconds, 512 MiB or 16 MiB
             of text; the words say which.
     """
     whole: Any = tokenizer.whole if isinstance(tokenizer, TextTokenizer) else tokenizer
 
-    def render() -> str:
-        return str(whole.apply_chat_template(list(messages), tokenize=False, **options))
+    def render() -> list[str]:
+        return [
+            str(whole.apply_chat_template(list(messages), tokenize=False, **options))
+            for messages, options in conversations
+        ]
 
     with _one_at_a_time:
         said = _in_child(render)
-    if "text" not in said:
+    if "texts" not in said:
         raise ValueError(said["error"])
-    return said["text"]
+    return said["texts"]
 
 
-def _in_child(render: Callable[[], str]) -> dict[str, str]:
-    """`text`, or `error` in words."""
+def _in_child(render: Callable[[], list[str]]) -> dict[str, Any]:
+    """`texts`, or `error` in words."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -76,16 +82,15 @@ def _in_child(render: Callable[[], str]) -> dict[str, str]:
         return {"error": f"it takes more than {_MEMORY_BYTES >> 20} MiB"}
 
 
-def _answer(render: Callable[[], str], writer: int) -> None:
+def _answer(render: Callable[[], list[str]], writer: int) -> None:
     """In the child: write what there is to say, and end without a word of Python's or any library's ending."""
     try:
         try:
             _limit()
-            text = render()
+            texts = render()
+            length = sum(map(len, texts))
             said = (
-                {"text": text}
-                if len(text) <= _TEXT_BYTES
-                else {"error": f"it writes {len(text):,} characters"}
+                {"texts": texts} if length <= _TEXT_BYTES else {"error": f"it writes {length:,} characters"}
             )
         except (MemoryError, OverflowError):
             said = {"error": f"it takes more than {_MEMORY_BYTES >> 20} MiB"}

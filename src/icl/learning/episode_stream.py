@@ -11,9 +11,10 @@ from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.icl.learning.piece_cache import PieceCache, batch_encoder
 from metashot.icl.learning.sequences import SequenceRules, TrainingSequence, build_sequences
 from metashot.icl.learning.training_settings import Batching, MetaTrainSettings
+from metashot.icl.prompting.bound import BoundPrompt
 from metashot.icl.prompting.boundary import Boundary
-from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.frame import TextFrame
+from metashot.icl.prompting.prompt import Ids
 
 _FIRST_STEPS = 16
 
@@ -107,7 +108,7 @@ def training_prompt(settings: MetaTrainSettings, tokenizer: AnyTokenizer) -> Bou
         )
     prompt = settings.prompt.bind(settings.method, "", tokenizer)
     frame = prompt.frame
-    if isinstance(frame, TextFrame) and frame.query_middle != frame.middle:
+    if isinstance(frame, TextFrame) and not frame.alike:
         raise ConfigError(
             "prompt",
             "the chat template writes the turn that is answered differently from the others, so demonstrations would "
@@ -134,12 +135,17 @@ def episode_stream(
         episodes.task_sampling,
         tuple(map(label_numbers, pools.values())) if episodes.balanced_labels else (),
     )
-    cache = PieceCache(list(pools.values()), encode, prompt.frame)
+
+    def encode_one(text: str) -> Ids:
+        return tuple(encode([text])[0])
+
+    later = prompt.later_encoder(encode_one) if isinstance(prompt.frame, TextFrame) else None
+    cache = PieceCache(list(pools.values()), encode, prompt.frame, later)
     rules = SequenceRules(
         prompt.frame,
         episodes.limits,
         context_length,
-        (*prompt.bos, *encode([prompt.frame.opening])[0]),
+        (*prompt.bos, *prompt.opening_ids(encode_one)),
         episodes.demonstration_labels,
         episodes.no_masking,
         settings.seed,

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from metashot.data.task import Example
 from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.icl.prompting.frame import Frame
-from metashot.icl.prompting.prompt import Ids
+from metashot.icl.prompting.prompt import Encode, Ids, Objective
 
 IdArray = npt.NDArray[np.int32]
 CodeArray = npt.NDArray[np.int64]
@@ -64,19 +64,28 @@ class PieceCache:
         pools: the examples of each task.
         encode: tokenizes a list of texts.
         frame: the texts around inputs and outputs.
+        later: tokenizes a piece that stands behind others, where that is not what `encode` does.
     """
 
-    def __init__(self, pools: Sequence[Sequence[Example]], encode: EncodeBatch, frame: Frame) -> None:
+    def __init__(
+        self,
+        pools: Sequence[Sequence[Example]],
+        encode: EncodeBatch,
+        frame: Frame,
+        later: Encode | None = None,
+    ) -> None:
         self._examples = [example for pool in pools for example in pool]
         self._starts = np.cumsum([0, *(len(pool) for pool in pools)])
         self._encode = encode
         self._frame = frame
+        self._later = later
         # Offsets count from 1: zero pages of a large array cost nothing until they are written.
         self._offsets = np.zeros(_VARIANTS * len(self._examples), dtype=np.int64)
         self._lengths = np.zeros(_VARIANTS * len(self._examples), dtype=np.int32)
         self._ids = np.empty(1 << 16, dtype=np.int32)
         self._used = 0
         self._texts: dict[str, IdArray] = {}
+        self._starting: set[str] = set()
 
     def numbers(self, task: int, examples: Sequence[int]) -> CodeArray:
         """Numbers over all pools of some examples of task number `task`."""
@@ -93,7 +102,8 @@ class PieceCache:
         new_texts = [text for text in dict.fromkeys(texts) if text not in self._texts]
         if not missing and not new_texts:
             return
-        encoded = self._encode([*map(self._text, missing), *new_texts])
+        starts = [*map(self._starts_text, missing), *(text in self._starting for text in new_texts)]
+        encoded = self._encode_pieces([*map(self._text, missing), *new_texts], starts)
         for code, ids in zip(missing, encoded, strict=False):
             self._store(code, np.asarray(ids, dtype=np.int32))
         for text, ids in zip(new_texts, encoded[len(missing) :], strict=True):
@@ -105,9 +115,9 @@ class PieceCache:
         ends = starts + self._lengths[codes]
         return [self._ids[start:end] for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
-    def encode(self, text: str) -> Ids:
-        """Ids of a text that is not kept."""
-        return tuple(self._encode([text])[0])
+    def encode(self, text: str, *, starts: bool) -> Ids:
+        """Ids of a piece that is not kept; `starts` where nothing stands in front of it."""
+        return tuple(self._encode_pieces([text], [starts])[0])
 
     def text_ids(self, text: str) -> IdArray:
         """Ids of a prepared text."""
@@ -115,7 +125,10 @@ class PieceCache:
 
     def label_text(self, label: str, *, first: bool) -> str:
         """A label that stands in for an example's own output, with its separator."""
-        return self._frame.output_text(label, first=first)
+        text = self._frame.output_text(label, first=first)
+        if first and self._frame.objective is Objective.CHANNEL:
+            self._starting.add(text)
+        return text
 
     def _text(self, code: int) -> str:
         number, variant = divmod(code, _VARIANTS)
@@ -124,6 +137,20 @@ class PieceCache:
         write = self._frame.output_text if is_output else self._frame.input_text
         text = example.output if is_output else example.input
         return write(text, first=first, no_label=no_label)
+
+    def _starts_text(self, code: int) -> bool:
+        """Whether a piece is the first one of a sequence."""
+        is_output, first = bool(code & 1), bool(code & 2)
+        return first and is_output == (self._frame.objective is Objective.CHANNEL)
+
+    def _encode_pieces(self, texts: list[str], starts: Sequence[bool]) -> Sequence[Sequence[int]]:
+        if self._later is None:
+            return self._encode(texts)
+        bare = not self._frame.opening
+        return [
+            self._encode([text])[0] if start and bare else self._later(text)
+            for text, start in zip(texts, starts, strict=True)
+        ]
 
     def _store(self, code: int, ids: IdArray) -> None:
         while self._used + len(ids) > len(self._ids):

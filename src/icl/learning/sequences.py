@@ -308,6 +308,10 @@ def _cut(
         return cut_example(example.task, input_ids, output_ids, rules.limits)  # pyright: ignore
     check_output_fits(example.task, len(output_ids), rules.limits)
     room = rules.limits.example_room - len(output_ids)
-    kept = shorten(rules.frame, example.input, room, cache.encode, first=first, no_label=no_label)
-    text = rules.frame.input_text(kept, first=first, no_label=no_label)
-    return np.asarray(cache.encode(text), dtype=np.int32), output_ids
+
+    def ids(text: str) -> Ids:
+        piece = rules.frame.input_text(text, first=first, no_label=no_label)
+        return cache.encode(piece, starts=first and rules.frame.objective is Objective.DIRECT)
+
+    kept = shorten(example.input, room, lambda text: len(ids(text)))
+    return np.asarray(ids(kept), dtype=np.int32), output_ids

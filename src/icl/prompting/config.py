@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
@@ -12,49 +12,25 @@ from metashot.base.value_kinds import Name, Positive
 from metashot.data.task import Wording
 from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.icl.prompting.begin import BosChoice, begin_ids, bos_ids
-from metashot.icl.prompting.boundary import Boundary, EncodeSpans, span_encoder
-from metashot.icl.prompting.chat import chat_frame
+from metashot.icl.prompting.bound import BoundPrompt
+from metashot.icl.prompting.boundary import Boundary, span_encoder
+from metashot.icl.prompting.chat import (
+    Chat,
+    ChatTemplate,
+    DemonstrationsAs,
+    Thinking,
+    in_one_turn,
+    read_chat,
+)
+from metashot.icl.prompting.control_tokens import ControlTokens
 from metashot.icl.prompting.frame import Frame, MetaiclFrame, TextFrame
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Ids, LengthLimits, Objective, Overlong, OverlongShots
+from metashot.icl.prompting.rendering import check_rendering
 from metashot.icl.prompting.template import template_frame
 
 RELEASED_PROMPT = "metaicl"
 """Name of the released format, which every checkpoint has that names no other."""
-
-
-@dataclass(frozen=True, slots=True)
-class BoundPrompt:
-    """A format made ready for one method and one tokenizer.
-
-    Attributes:
-        frame: the texts around inputs and outputs.
-        bos: ids in front of every prompt.
-        begin: ids in front of a target that would stand alone, so that its first token has something to follow.
-        spans: tokenizes with offsets where pieces are tokenized jointly, else None.
-        worded: makes the frame of a task whose source says how its parts are joined, or None.
-    """
-
-    frame: Frame
-    bos: Ids = ()
-    spans: EncodeSpans | None = None
-    begin: Ids = ()
-    worded: Callable[[Wording], Frame] | None = None
-
-    def for_task(self, wording: Wording | None) -> BoundPrompt:
-        """The format in the words of the task's source; itself where format or source has none."""
-        if self.worded is None or wording is None:
-            return self
-        return replace(self, frame=self.worded(wording))
-
-    def identity(self) -> dict[str, Any]:
-        """What decides ids besides texts, tokenizer and limits; keys at their released value are left out."""
-        identity = self.frame.identity()
-        if self.bos:
-            identity["bos"] = list(self.bos)
-        if self.spans is not None:
-            identity["boundary"] = Boundary.JOINT
-        return identity
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +40,7 @@ class PromptConfig(ABC):
     Attributes:
         name: the format's name.
         bos: `auto` (what the tokenizer itself prepends), True or False: begin-of-sequence in front of every prompt.
-        boundary: pieces tokenized separately (MetaICL) or jointly.
+        boundary: the prompt tokenized as one text, or its pieces one by one (MetaICL).
         max_length: most tokens of a sequence with demonstrations.
         max_length_per_example: most tokens of one example, two of them reserved as in the released code.
         overlong: what happens to a test input that exceeds it: `cut_end` (released code), `cut_start` or `refuse`.
@@ -74,7 +50,7 @@ class PromptConfig(ABC):
     name: Name
     _: KW_ONLY
     bos: BosChoice = "auto"
-    boundary: Boundary = Boundary.SEPARATE
+    boundary: Boundary = Boundary.JOINT
     max_length: Positive = 1024
     max_length_per_example: Positive = 256
     overlong: Overlong = Overlong.CUT_END
@@ -107,9 +83,15 @@ class PromptConfig(ABC):
         Raises:
             ConfigError: see `frame`, `bos_ids` and `span_encoder`.
         """
-        frame = self.frame(method, model_name, tokenizer)
-        spans = span_encoder(tokenizer) if self.boundary is Boundary.JOINT else None
-        return BoundPrompt(frame, self.bos_of(tokenizer), spans, begin_ids(tokenizer))
+        return self._bound(self.frame(method, model_name, tokenizer), self.bos_of(tokenizer), tokenizer)
+
+    def _bound(self, frame: Frame, bos: Ids, tokenizer: AnyTokenizer) -> BoundPrompt:
+        spans = span_encoder(tokenizer) if self.boundary == Boundary.JOINT else None
+        first = frame.input_text if frame.objective is Objective.DIRECT else frame.output_text
+        start: Any = tokenizer(frame.opening + first("", first=True), add_special_tokens=False)
+        if tuple(start["input_ids"][: len(bos)]) == bos:
+            bos = ()  # The format's own text begins with it.
+        return BoundPrompt(frame, bos, spans, begin_ids(tokenizer), control=ControlTokens(tokenizer))
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +99,8 @@ class MetaiclPrompt(PromptConfig):
     """The released layouts: separators only; `method.layout` says which."""
 
     name: str = RELEASED_PROMPT
+    _: KW_ONLY
+    boundary: Boundary = Boundary.SEPARATE
 
     def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:
         """Newlines or spaces, by the method and the model's name."""
@@ -206,7 +190,7 @@ class HarnessPrompt(TemplatePrompt):
 
 @dataclass(frozen=True, slots=True)
 class ChatPrompt(PromptConfig):
-    """The tokenizer's chat template: demonstrations are turns, the answer is what is scored.
+    """The tokenizer's chat template: the answer is the assistant's turn, and is what is scored.
 
     Direct: the user says the input, the assistant the output. Channel: the other way round.
 
@@ -214,6 +198,11 @@ class ChatPrompt(PromptConfig):
         system: text of a system turn, or None for whatever the template does without one.
         labels: what is shown for an output; outputs without an entry stay. None maps nothing.
         options: variables for the template, for example `enable_thinking: false`, or None.
+        thinking: what stands in front of an answer where the template knows of thinking.
+        demonstrations_as: demonstrations are turns, or stand with the query in one turn of the user.
+        example: an example in one turn, as in `TemplatePrompt`.
+        channel_example: the same for the channel objective.
+        separator: between examples in one turn.
     """
 
     name: str = "chat"
@@ -221,40 +210,91 @@ class ChatPrompt(PromptConfig):
     system: str | None = None
     labels: Mapping[str, str] | None = None
     options: Mapping[str, Any] | None = None
+    thinking: Thinking = Thinking.AS_TEMPLATE
+    demonstrations_as: DemonstrationsAs = DemonstrationsAs.TURNS
+    example: str = "{input}\n{output}"
+    channel_example: str | None = None
+    separator: str = "\n\n"
 
     def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:
-        """The template's texts, read off a sample conversation."""
-        _refuse_layout(method, self.name)
-        return chat_frame(
-            tokenizer,
-            method.objective,
-            model_name=model_name,
-            system=self._system,
-            labels=self.labels,
-            options=self.options,
-        )[0]
-
-    @property
-    def _system(self) -> str | None:
-        return None if self.system is None else with_new_lines(self.system)
+        """The template's texts, read off sample conversations."""
+        return self._framed(method, self._read(method.objective, model_name, tokenizer)[1].frame)
 
     def bos_of(self, tokenizer: AnyTokenizer) -> Ids:
         """With `auto`, begin-of-sequence where the template writes it."""
-        if self.bos != "auto":
-            return bos_ids(tokenizer, self.bos)
-        _, begins = chat_frame(
-            tokenizer, Objective.DIRECT, model_name="", system=self._system, labels={}, options=self.options
+        return self._bos(tokenizer, self._read(Objective.DIRECT, "", tokenizer)[1])
+
+    def bind(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> BoundPrompt:
+        """The format ready for use; a sample prompt has the ids of the template's own rendering, its answer included.
+
+        Raises:
+            ConfigError: see `PromptConfig.bind`, or other ids.
+        """
+        template, chat = self._read(method.objective, model_name, tokenizer)
+        one_turn = self.demonstrations_as == DemonstrationsAs.ONE_TURN
+
+        def said(text: str, target: bool, query: bool) -> str:
+            return template.text(text, target and (query or not one_turn), query)
+
+        bound = self._bound(self._framed(method, chat.frame), self._bos(tokenizer, chat), tokenizer)
+        begun = bool(bound.bos) and chat.begins
+        bound = replace(
+            bound, said=said, notes=chat.notes, bos_text=str(tokenizer.bos_token) if begun else ""
         )
-        return bos_ids(tokenizer, True) if begins else ()
+        if not chat.as_written:
+            return bound
+        around = (chat.frame.opening + chat.frame.query_before, chat.frame.query_middle) if one_turn else None
+        begin = bos_ids(tokenizer, True) if chat.begins else ()
+        differing = check_rendering(bound, template, tokenizer, begin, around)
+        if differing is None:
+            return bound
+        if self.boundary == Boundary.JOINT:
+            raise ConfigError("prompt", differing, "use prompt=template")
+        return replace(bound, notes=(*bound.notes, f"prompt.boundary=separate: {differing}"))
 
     def trained_as(self) -> Any:
-        """Everything but the tokenizer's template."""
+        """Everything but the tokenizer's template; keys at their first value are left out."""
+        thinking = {} if self.thinking == Thinking.AS_TEMPLATE else {"thinking": self.thinking.value}
+        one_turn = {
+            "demonstrations_as": self.demonstrations_as.value,
+            "example": self.example,
+            "channel_example": self.channel_example,
+            "separator": self.separator,
+        }
         return {
             "name": "chat",
             "system": self.system,
             "labels": dict(self.labels or {}),
             "options": dict(self.options or {}),
+            **thinking,
+            **(one_turn if self.demonstrations_as == DemonstrationsAs.ONE_TURN else {}),
         }
+
+    def _read(
+        self, objective: Objective, model_name: str, tokenizer: AnyTokenizer
+    ) -> tuple[ChatTemplate, Chat]:
+        system = None if self.system is None else with_new_lines(self.system)
+        template = ChatTemplate(tokenizer, model_name, system, self.options or {})
+        bos = str(tokenizer.bos_token or "")
+        return template, read_chat(template, objective, bos, labels=self.labels, thinking=self.thinking)
+
+    def _bos(self, tokenizer: AnyTokenizer, chat: Chat) -> Ids:
+        if self.bos != "auto":
+            return bos_ids(tokenizer, self.bos)
+        return bos_ids(tokenizer, True) if chat.begins else ()
+
+    def _framed(self, method: Method, chat: TextFrame) -> TextFrame:
+        """The frame of a chat, with the demonstrations where they are wanted."""
+        _refuse_layout(method, self.name)
+        if self.demonstrations_as == DemonstrationsAs.TURNS:
+            return chat
+        inner = TemplatePrompt(
+            example=self.example,
+            channel_example=self.channel_example,
+            separator=self.separator,
+            labels=self.labels,
+        )
+        return in_one_turn(chat, inner.text_frame(method))
 
 
 def with_new_lines(text: str) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
 
 from metashot.base.errors import ConfigError
-from metashot.icl.prompting.prompt import Encode, Layout, Objective, input_text, output_text
+from metashot.icl.prompting.prompt import Layout, Objective, input_text, output_text
 
 
 class Frame(Protocol):
@@ -25,6 +25,11 @@ class Frame(Protocol):
     @property
     def opening(self) -> str:
         """Text in front of everything (an instruction, a system turn); no cut removes it."""
+        ...
+
+    @property
+    def tail(self) -> str:
+        """Text behind the target, which is not scored: it only decides how the target's end is tokenized."""
         ...
 
     @property
@@ -78,6 +83,11 @@ class MetaiclFrame:
         return ""
 
     @property
+    def tail(self) -> str:
+        """Nothing."""
+        return ""
+
+    @property
     def keeps_whole(self) -> bool:
         """Tokens are dropped from the left, as in the released code."""
         return False
@@ -109,16 +119,22 @@ class MetaiclFrame:
 class TextFrame:
     """Fixed strings around the two sides: what a template or a chat template amounts to.
 
-    A prompt with one demonstration, direct: ``opening before IN middle lead OUT gap before IN query_middle lead OPTION``.
+    A prompt with one demonstration, direct:
+    ``opening before IN middle lead OUT query_gap IN query_middle query_lead OPTION tail``;
+    without one: ``opening query_before IN query_middle query_lead OPTION tail``.
 
     Attributes:
         objective: which side comes last.
         opening: in front of everything.
-        before: in front of an example's first side.
-        gap: from an example's second side to the next example.
+        before: in front of the first demonstration's first side.
+        gap: from a demonstration's second side to the next demonstration.
         middle: behind a demonstration's first side; a part of the first piece.
-        query_middle: the same in the query.
-        lead: blanks in front of the second side; they belong to the second piece, so that a word keeps its blank.
+        lead: blanks in front of its second side; they belong to the second piece, so that a word keeps its blank.
+        query_before: in front of a query that no demonstration precedes.
+        query_gap: from the last demonstration to the query.
+        query_middle: behind the query's first side.
+        query_lead: blanks in front of its second side.
+        tail: behind the query's second side; not scored.
         words: what is shown for an output, as (output, word) pairs.
         turns: examples are turns of a chat: white space around texts is taken off, and an empty turn stays a turn.
     """
@@ -128,8 +144,12 @@ class TextFrame:
     before: str
     gap: str
     middle: str
+    lead: str
+    query_before: str
+    query_gap: str
     query_middle: str
-    lead: str = ""
+    query_lead: str
+    tail: str = ""
     words: tuple[tuple[str, str], ...] = ()
     turns: bool = False
 
@@ -138,29 +158,36 @@ class TextFrame:
         """Half an example would break the form."""
         return True
 
+    @property
+    def alike(self) -> bool:
+        """Whether a demonstration stands in the prompt as the query does."""
+        shown = (self.before, self.gap, self.middle, self.lead)
+        return shown == (self.query_before, self.query_gap, self.query_middle, self.query_lead)
+
     def input_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
         """The input in its place."""
         shown = text.strip() if self.turns else text
         bare = no_label and not self.turns
         if self.objective is Objective.DIRECT:
-            return self._first_side(shown, "" if bare else self._behind(query), first=first)
-        return (self.middle + self.lead).lstrip() + shown if bare else self.lead + shown
+            return self._first_side(shown, first=first, query=query, bare=bare)
+        if bare:
+            return (self.middle + self.lead).lstrip() + shown
+        return (self.query_lead if query else self.lead) + shown
 
     def output_text(self, text: str, *, first: bool, no_label: bool = False, query: bool = False) -> str:
         """The output's word in its place."""
         shown = self.word(text).strip() if self.turns else self.word(text)
         bare = no_label and not self.turns
         if self.objective is Objective.DIRECT:
-            return "" if bare else self.lead + shown
+            return "" if bare else (self.query_lead if query else self.lead) + shown
         if bare:
-            return "" if first else self.gap
-        return self._first_side(shown, self._behind(query), first=first)
+            return "" if first else self.gap.removesuffix(self.before)
+        return self._first_side(shown, first=first, query=query, bare=False)
 
-    def _behind(self, query: bool) -> str:
-        return self.query_middle if query else self.middle
-
-    def _first_side(self, text: str, behind: str, *, first: bool) -> str:
-        return ("" if first else self.gap) + self.before + text + behind
+    def _first_side(self, text: str, *, first: bool, query: bool, bare: bool) -> str:
+        if query:
+            return (self.query_before if first else self.query_gap) + text + self.query_middle
+        return (self.before if first else self.gap) + text + ("" if bare else self.middle)
 
     def word(self, output: str) -> str:
         """The output's label word."""
@@ -197,30 +224,21 @@ def word_pairs(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(labels.items()))
 
 
-def shorten(
-    frame: Frame,
-    text: str,
-    room: int,
-    encode: Encode,
-    *,
-    first: bool,
-    no_label: bool = False,
-    query: bool = False,
-    from_start: bool = False,
-) -> str:
+def shorten(text: str, room: int, tokens: Callable[[str], int], *, from_start: bool = False) -> str:
     """The longest start of an input whose piece takes at most `room` tokens; at worst the empty text.
 
-    With `from_start` the start is cut off instead, so that the longest end is kept.
+    Args:
+        text: the input.
+        room: most tokens.
+        tokens: those of the piece with a part of the input in its place.
+        from_start: cut the start off instead, so that the longest end is kept.
     """
 
     def kept(length: int) -> str:
         return text[len(text) - length :] if from_start else text[:length]
 
-    def tokens(length: int) -> int:
-        return len(encode(frame.input_text(kept(length), first=first, no_label=no_label, query=query)))
-
     low, high = 0, len(text)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if tokens(middle) <= room else (low, middle - 1)
+        low, high = (middle, high) if tokens(kept(middle)) <= room else (low, middle - 1)
     return kept(low)

@@ -45,14 +45,18 @@ def template_frame(
     else:
         before, middle, behind = _swapped(*direct)
     stem = middle.rstrip()
+    lead, gap = middle[len(stem) :], behind + separator + before
     return TextFrame(
         objective=objective,
         opening=instruction + separator if instruction else "",
         before=before,
-        gap=behind + separator,
+        gap=gap,
         middle=stem,
+        lead=lead,
+        query_before=before,
+        query_gap=gap,
         query_middle=stem,
-        lead=middle[len(stem) :],
+        query_lead=lead,
         words=word_pairs(labels or {}),
     )
 

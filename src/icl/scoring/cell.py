@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from metashot.data.task import TaskData
 from metashot.engine.metrics.ranking import OptionCounts, option_scores
 from metashot.engine.scoring.request import Request
+from metashot.icl.prompting.bound import BoundPrompt
 from metashot.icl.prompting.boundary import EncodeSpans
-from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.fitting import MORE_ROOM, Fitting, Layers, Truncation, mapped, values
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.pieces import PieceWriter, Prompt
@@ -182,7 +182,7 @@ def _shared_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
         rules.context_length,
         rules.truncation,
         frame.keeps_whole,
-        len(encode(frame.opening)),
+        len(rules.prompt.opening_ids(encode)),
         rules.prompt.begin,
     )
     fitted = fitting.fit(write)
@@ -236,9 +236,8 @@ def differing_at_borders(data: TaskData, encode: Encode, rules: PromptRules, spa
     """Test examples, of which a prompt has other ids when it is tokenized as a whole than in pieces."""
     encode = lru_cache(maxsize=None)(encode)
     prompt = rules.for_task(data).prompt
-    frame, bos = prompt.frame, prompt.bos
-    separate = PieceWriter(BoundPrompt(frame, bos), encode, rules.limits)
-    joint = PieceWriter(BoundPrompt(frame, bos, spans), encode, rules.limits)
+    separate = PieceWriter(replace(prompt, spans=None), encode, rules.limits)
+    joint = PieceWriter(replace(prompt, spans=spans), encode, rules.limits)
     shown = data.neighbours or [data.demonstrations] * len(data.test)
     return sum(
         any(a.ids != b.ids for a, b in zip(separate.row(shots, one), joint.row(shots, one), strict=True))

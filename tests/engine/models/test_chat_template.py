@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from metashot.engine.models.chat_template import render_chat
+from metashot.engine.models.chat_template import render_chats
 from metashot.engine.models.sources import TinyModel
 
 SAID = [{"role": "user", "content": "good day"}, {"role": "assistant", "content": "yes ≠ no"}]
@@ -32,10 +32,11 @@ def tokenizer():
 def test_a_template_renders_as_in_transformers(tokenizer):
     tokenizer.chat_template = "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}{{ word }}"
     expected = tokenizer.apply_chat_template(SAID, tokenize=False, word="end")
-    assert render_chat(tokenizer, SAID, word="end") == expected == "<user>good day\n<assistant>yes ≠ no\nend"
+    (found,) = render_chats(tokenizer, [(SAID, {"word": "end"})])
+    assert found == expected == "<user>good day\n<assistant>yes ≠ no\nend"
     text = TinyModel("tiny").read_text_tokenizer()
     text.whole.chat_template = tokenizer.chat_template
-    assert render_chat(text, SAID, word="end") == expected
+    assert render_chats(text, [(SAID, {"word": "end"})]) == [expected]
 
 
 @pytest.mark.parametrize("template", HOSTILE)
@@ -43,5 +44,5 @@ def test_a_hostile_template_ends_in_words_and_in_time(tokenizer, template):
     tokenizer.chat_template = template
     before = time.monotonic()
     with pytest.raises(ValueError, match=HOSTILE[template]):
-        render_chat(tokenizer, SAID)
+        render_chats(tokenizer, [(SAID, {})])
     assert time.monotonic() - before < 60

@@ -1,5 +1,7 @@
 """Templates and chat templates, to the character; pieces tokenized jointly; whole demonstrations under a limit."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,14 +24,16 @@ CHATML = (
     "{% if add_generation_prompt %}{{ '<assistant>' }}{% endif %}"
 )
 BEGINNING = "</s>" + CHATML
-LAST_TURN_DIFFERS = CHATML.replace("'<assistant>'", "'<assistant>' + (think or '')")
+NUMBERED = CHATML.replace("'<' + m['role']", "'<' + loop.index | string + m['role']")
+TONE = CHATML.replace("m['content'] | trim", "(tone or '') + m['content'] | trim")
 NO_SYSTEM = (
     "{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}"
     + CHATML
 )
 SYSTEM_LAST = (
-    "{% for m in messages if m['role'] != 'system' %}{{ '<' + m['role'] + '>' + (messages[0]['content'] if loop.last and "
-    "messages[0]['role'] == 'system' else '') + m['content'] + '\n' }}{% endfor %}<assistant>"
+    "{% for m in messages if m['role'] != 'system' %}{{ '<' + m['role'] + '>' + (messages[0]['content'] if loop.last and m['role'] == 'user' and "
+    "messages[0]['role'] == 'system' else '') + m['content'] + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
 )
 
 
@@ -48,9 +52,20 @@ def task(n=2, test=("fine", "so so"), options=("good", "bad"), length=4):
     )
 
 
-def rules(prompt, objective=DIRECT, limits=None, truncation=Truncation.SHARED, tokenizer=None, **method):
+def rules(
+    prompt,
+    objective=DIRECT,
+    limits=None,
+    truncation=Truncation.SHARED,
+    tokenizer=None,
+    characters=True,
+    **method,
+):
+    """Rules for `encode`, under which a text can be read off its ids, or for the tokenizer's own ids."""
     how = Method("m", objective, **method)
     bound = prompt.bind(how, "model", tokenizer or tiny_tokenizer())
+    if characters and bound.spans is not None:
+        bound = replace(bound, spans=lambda text: (encode(text), tuple((n, n + 1) for n in range(len(text)))))
     return PromptRules(how, bound, truncation, limits or LengthLimits(), 4096)
 
 
@@ -179,9 +194,15 @@ def test_begin_of_sequence_that_the_template_writes_stands_once_and_can_go():
 
 
 def test_variables_reach_the_template():
-    tokenizer = chatty(LAST_TURN_DIFFERS)
-    context, _ = texts(task(1), rules(ChatPrompt(options={"think": "(done)"}), tokenizer=tokenizer))
-    assert context == "<user>aaaa\n<assistant>good\n<user>fine\n<assistant>(done)"
+    tokenizer = chatty(TONE)
+    context, _ = texts(task(1), rules(ChatPrompt(options={"tone": "(!)"}), tokenizer=tokenizer))
+    assert context == "<user>(!)aaaa\n<assistant>(!)good\n<user>(!)fine\n<assistant>(!)"
+
+
+def test_a_system_text_in_the_last_turn():
+    how = rules(ChatPrompt(system="Judge. "), tokenizer=chatty(SYSTEM_LAST))
+    assert texts(task(1), how)[0] == "<user>aaaa\n<assistant>good\n<user>Judge. fine\n<assistant>"
+    assert texts(task(0), how)[0] == "<user>Judge. fine\n<assistant>"
 
 
 @pytest.mark.parametrize(
@@ -189,7 +210,7 @@ def test_variables_reach_the_template():
     [
         (None, None, r"prompt: model 'model' has no chat template"),
         (NO_SYSTEM, "Judge.", r"prompt\.system: .*refuses the conversation: System role not supported"),
-        (SYSTEM_LAST, "Judge.", r"writes a turn in different ways"),
+        (NUMBERED, None, r"writes a turn in different ways"),
         ("<user>", None, r"leaves out turns"),
     ],
 )
@@ -274,7 +295,13 @@ def test_the_preview_and_the_record_are_the_prompt(prompt, objective, sequence):
     def text(tokens):
         return tokenizer.decode(list(tokens))
 
-    how = rules(prompt, objective, LengthLimits(per_example=100, sequence=sequence), tokenizer=tokenizer)
+    how = rules(
+        prompt,
+        objective,
+        LengthLimits(per_example=100, sequence=sequence),
+        tokenizer=tokenizer,
+        characters=False,
+    )
     cell = build_cell(data, ids, how)
     segments = preview(data, cell, ids, text, how, example=1, option=1)
     request = cell.requests[cell.index[0][1][1]]
@@ -335,7 +362,7 @@ def test_the_plan_counts_examples_that_differ_at_borders():
     def ids(text):
         return tuple(merging(text, add_special_tokens=False).input_ids)
 
-    how = rules(TemplatePrompt(example="{input}{output}"), tokenizer=merging)
+    how = rules(TemplatePrompt(example="{input}{output}"), tokenizer=merging, characters=False)
     data = task(0, test=("the answ", "zzz"), options=("er", "no"))
     assert differing_at_borders(data, ids, how, span_encoder(merging)) == 1
 
@@ -344,5 +371,7 @@ def test_joint_and_separate_agree_where_no_token_crosses():
     def ids(text):
         return tuple(merging(text, add_special_tokens=False).input_ids)
 
-    joint, separate = (rules(MetaiclPrompt(boundary=b), tokenizer=merging) for b in ("joint", "separate"))
+    joint, separate = (
+        rules(MetaiclPrompt(boundary=b), tokenizer=merging, characters=False) for b in ("joint", "separate")
+    )
     assert build_cell(task(), ids, joint).requests == build_cell(task(), ids, separate).requests
