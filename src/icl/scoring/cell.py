@@ -16,7 +16,7 @@ from metashot.icl.prompting.boundary import EncodeSpans
 from metashot.icl.prompting.fitting import MORE_ROOM, Fitting, Layers, Truncation, mapped, values
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.pieces import PieceWriter, Prompt
-from metashot.icl.prompting.prompt import Encode, LengthLimits
+from metashot.icl.prompting.prompt import Encode, LengthLimits, Objective
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -229,6 +229,24 @@ def shown_note(task: str, k: int, mean: float, least: int) -> str:
     return (
         f"task {task!r}: the prompts hold {mean:.1f} of k={k} demonstrations (at least {least}), the first ones do not "
         f"fit; {MORE_ROOM} (prompt.overlong_shots=refuse makes this an error)"
+    )
+
+
+def border_notes(task: str, cell: Cell, rules: PromptRules) -> tuple[str, ...]:
+    """What to tell the user of questions whose options are split from the prompt at different places.
+
+    Direct prompts are split alike (`pieces.split_alike`). In channel prompts a token may hold the end of one label and the
+    start of the input, so that the options are scored by different tokens.
+    """
+    if rules.prompt.spans is None or rules.prompt.frame.objective is Objective.DIRECT:
+        return ()
+    scored = [{cell.requests[place].target for place in row} for row in cell.index[0]]
+    apart = sum(len(targets) > 1 for targets in scored)
+    if not apart:
+        return ()
+    return (
+        f"task {task!r}: in {apart} of {len(scored)} test examples the options are split from the prompt at different "
+        "places, since a token reaches over the border; prompt.boundary=separate splits them alike",
     )
 
 

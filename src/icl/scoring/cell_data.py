@@ -84,6 +84,7 @@ def cell_key(data: TaskData, rules: PromptRules, model: LazyLanguageModel) -> Ce
                 else {}
             ),
             **({"unlabelled": data.unlabelled} if data.unlabelled else {}),
+            **({"control_tokens": "text"} if rules.prompt.notes_on(data) else {}),
             "test": [asdict(example) for example in data.test],
         }
     )

@@ -15,7 +15,7 @@ from metashot.engine.cells.results import Result, with_cut_inputs
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.dealing import deal
-from metashot.icl.scoring.cell import Cell, PromptRules, build_cell, cut_note, shown_note
+from metashot.icl.scoring.cell import Cell, PromptRules, border_notes, build_cell, cut_note, shown_note
 from metashot.icl.scoring.cell_data import cell_key, load_cells
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings, prompt_rules
 from metashot.icl.scoring.preview import cell_prompt
@@ -36,6 +36,7 @@ class InContextCells(Family):
         self.rules = prompt_rules(settings, model)
         self._data: dict[CellKey, TaskData] = {}
         self._built: tuple[Work, Cell] | None = None
+        self._at_borders: dict[str, None] = {}
 
     def work(self) -> Sequence[Work]:
         """A work for each cell.
@@ -59,7 +60,9 @@ class InContextCells(Family):
             DataError, ConfigError: see `build_cell`.
         """
         if self._built is None or self._built[0] != work:
-            self._built = work, self.build(self.data(work))
+            data = self.data(work)
+            self._built = work, self.build(data)
+            self._at_borders |= dict.fromkeys(border_notes(data.task, self._built[1], self.prompt_rules))
         return self._built[1]
 
     def build(self, data: TaskData) -> Cell:
@@ -80,9 +83,10 @@ class InContextCells(Family):
         return cell_prompt(self._data[key], self.rules, result.shown_least)
 
     def notes(self, results: Sequence[Result]) -> Sequence[str]:
-        """What there is to say of the data, of inputs that were cut and of demonstrations that were dropped."""
-        limits = self.settings.prompt.limits
-        notes = dict.fromkeys(note for data in self._data.values() for note in data.notes)
+        """What there is to say of the format, of the data, of inputs that were cut and of dropped demonstrations."""
+        limits, prompt = self.settings.prompt.limits, self.rules.prompt
+        on_data = (note for data in self._data.values() for note in (*data.notes, *prompt.notes_on(data)))
+        notes = dict.fromkeys((*prompt.notes, *on_data, *self._at_borders))
         cut = [
             cut_note(one.task, one.cut_inputs, one.n, one.cut_tokens, limits)
             for one in with_cut_inputs(results)

@@ -176,7 +176,7 @@ def test_control_tokens_in_data_are_text(name):
     token = FAMILIES[name].tokens["eos_token"]
     text = f"it ends {token} here"
     query = Example("t", text, "positive", OPTIONS)
-    bound, (prompt, *_) = prompts(name, query=query)
+    _, (prompt, *_) = prompts(name, query=query)
     plain = prompts(name)[1][0]
     ends = tokenizer.convert_tokens_to_ids(token)
     assert prompt.ids.count(ends) == plain.ids.count(ends)
