@@ -1,8 +1,8 @@
-"""Plain text as documents: folders of text files, JSON-lines files, hub datasets and the embedded demo corpus."""
+"""Plain text as documents: folders of text files, tables, hub datasets and the embedded demo corpus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -10,8 +10,10 @@ from typing import Literal
 
 from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import DataError
-from metashot.base.json_text import parse_json
 from metashot.base.value_kinds import Count, GivenLine, Name
+from metashot.data.recipes.rows import BadRow, Dropped, lookup, text_of
+from metashot.data.sources.tables import is_table, numbered_rows, row_place
+from metashot.data.sources.text_files import open_text, plain_suffix
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +23,7 @@ class CorpusSource:
     name: Name
     """The name that reports carry."""
     source: Literal["demo", "text", "jsonl", "hub"]
-    """`demo` (embedded), `text` (a file or a folder of .txt), `jsonl` (a file or a folder of .jsonl) or `hub`
+    """`demo` (embedded), `text` (a file or a folder of .txt), `jsonl` (a table or a folder of tables) or `hub`
     (a Hugging Face dataset, streamed)."""
     path: GivenLine | None
     """File, folder or dataset id; None for `demo`."""
@@ -30,7 +32,7 @@ class CorpusSource:
     split: GivenLine
     """Dataset split (hub)."""
     field: GivenLine
-    """Key that holds the text (jsonl, hub)."""
+    """Column or path that holds the text (jsonl, hub)."""
     document: Literal["file", "paragraph", "line"]
     """What one document is in a text: the `file`, a `paragraph` (set off by blank lines) or a `line`."""
     max_documents: Count
@@ -90,37 +92,32 @@ def _demo(spec: CorpusSource) -> Iterator[str]:
         yield from split_documents((folder / name).read_text(encoding="utf-8"), spec.document)
 
 
-def _paths(spec: CorpusSource, suffix: str) -> list[Path]:
+def _paths(spec: CorpusSource, what: str, is_wanted: Callable[[Path], bool]) -> list[Path]:
     assert spec.path is not None
     root = Path(spec.path).expanduser()
-    paths = sorted(root.rglob(f"*{suffix}")) if root.is_dir() else [root] if root.is_file() else []
+    paths = sorted(filter(is_wanted, root.rglob("*"))) if root.is_dir() else [root] if root.is_file() else []
     if not paths:
-        raise DataError("corpus.path", f"no {suffix} file at {str(root)!r}", "check the path")
+        raise DataError("corpus.path", f"no {what} at {str(root)!r}", "check the path")
     return paths
 
 
 def _text(spec: CorpusSource) -> Iterator[str]:
-    for path in _paths(spec, ".txt"):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except UnicodeDecodeError as error:
-            raise DataError(str(path), f"is not UTF-8: {error.reason}", "save it as UTF-8") from error
+    for path in _paths(spec, ".txt file", lambda path: plain_suffix(path) == ".txt" and path.is_file()):
+        with open_text(path, newline=None) as stream:
+            text = stream.read()
         yield from split_documents(text, spec.document)
 
 
 def _jsonl(spec: CorpusSource) -> Iterator[str]:
-    for path in _paths(spec, ".jsonl"):
-        with path.open("rb") as stream:
-            for number, line in enumerate(stream, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    text = parse_json(line)[spec.field]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise DataError(
-                        f"{path}:{number}", f"no text under {spec.field!r}: {error!r}", "set corpus.field"
-                    ) from error
-                yield from split_documents(str(text), spec.document)
+    for path in _paths(spec, "table", lambda path: is_table(path) and path.is_file()):
+        for number, row in numbered_rows(path):
+            try:
+                text = text_of(lookup(row, spec.field), spec.field)
+            except (BadRow, Dropped) as error:
+                raise DataError(
+                    row_place(path, number), f"no text under {spec.field!r}: {error}", "set corpus.field"
+                ) from error
+            yield from split_documents(text, spec.document)
 
 
 def _hub(spec: CorpusSource) -> Iterator[str]:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from metashot.base.errors import ConfigError, DataError, suggestion
-from metashot.base.json_text import digest_of, parse_json
+from metashot.base.json_text import digest_of
 from metashot.base.yaml_files import read_yaml
+from metashot.data.recipes.rows import BadRow, Dropped, text_of
+from metashot.data.recipes.twins import known_value
+from metashot.data.sources.tables import ENDINGS, numbered_rows, row_place
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.template import (
     Fill,
@@ -176,45 +179,60 @@ def load_rows(task: PromptTask, source: str, root: str | None) -> TaskRows:
 
     Args:
         task: the task.
-        source: `folder` (`<root>/<task>/{train,test}.json`, one JSON object a line) or `hub`.
+        source: `folder` (tables `<root>/<task>/{train,test}.json`, `.csv`, `.parquet` and so on) or `hub`.
         root: the folder.
 
     Raises:
         DataError: a file, a field or a label is missing.
         ConfigError: the task is not on the hub, or no folder is given.
     """
-    train: Sequence[Row]
-    test: Sequence[Row]
     if source == "folder":
         if not root:
             raise ConfigError("tuning.data_root", "is not set", "give the folder of the task folders")
-        train, test = (_read(Path(root).expanduser() / task.name / f"{s}.json") for s in ("train", "test"))
+        folder = Path(root).expanduser() / task.name
+        train, test = (_rows(task, *_table(folder, split)) for split in ("train", "test"))
     else:
-        train, test = _hub(task)
-    for split, rows in (("train", train), ("test", test)):
-        _check_rows(task, split, rows)
-    return TaskRows(tuple(train), tuple(test), digest_of([list(map(dict, train)), list(map(dict, test))]))
+        train, test = (_rows(task, place, rows) for place, rows in _hub(task))
+    return TaskRows(train, test, digest_of([list(map(dict, train)), list(map(dict, test))]))
 
 
-def _read(path: Path) -> list[Row]:
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise DataError(str(path), f"cannot be read: {error}", "give a file in UTF-8") from error
-    return [_row(line, f"{path}:{number}") for number, line in enumerate(lines, start=1) if line.strip()]
+def _table(folder: Path, split: str) -> tuple[Callable[[int], str], Iterator[tuple[int, Row]]]:
+    """Where a row stands, by its number, and the numbered rows of `<folder>/<split>.json` or another table."""
+    named = (folder / f"{split}{ending}" for ending in (".json", *ENDINGS))
+    path = next(filter(Path.is_file, named), None)
+    if path is None:
+        raise DataError(
+            str(folder / f"{split}.json"),
+            "cannot be read: no such file",
+            f"or {split}.csv, .parquet and so on",
+        )
+    return lambda number: row_place(path, number), numbered_rows(path)
 
 
-def _row(line: str, where: str) -> Row:
-    try:
-        row = parse_json(line)
-    except ValueError as error:
-        raise DataError(where, f"no JSON: {error}", "write one JSON object a line") from error
-    if not isinstance(row, dict):
-        raise DataError(where, f"is no object: {line[:40]!r}", "write one JSON object a line")
-    return cast(Row, row)
+def _rows(task: PromptTask, place: Callable[[int], str], rows: Iterable[tuple[int, Row]]) -> tuple[Row, ...]:
+    """Rows with the texts of the task's fields and the number of their label, which its name may stand for."""
+    n_labels = len(task.labels)
+    names = ", ".join(task.labels)
+    label_of = known_value(
+        (*range(n_labels), *task.labels), "label", f"give a number from 0 to {n_labels - 1} ({names})"
+    )
+    made: list[Row] = []
+    for number, row in rows:
+        missing = [key for key in (*task.fields, "label") if key not in row]
+        if missing:
+            raise DataError(place(number), f"no {', '.join(missing)}", "every row needs its fields")
+        try:
+            label = label_of(row["label"])
+            texts = {key: text_of(row[key], key) for key in task.fields}
+        except BadRow as bad:
+            raise DataError(place(number), bad.problem, bad.remedy) from None
+        except Dropped as dropped:
+            raise DataError(place(number), dropped.reason, "fill it, or take the row out") from None
+        made.append(texts | {"label": task.labels.index(label) if isinstance(label, str) else label})
+    return tuple(made)
 
 
-def _hub(task: PromptTask) -> tuple[Sequence[Row], Sequence[Row]]:
+def _hub(task: PromptTask) -> Iterator[tuple[Callable[[int], str], Iterator[tuple[int, Row]]]]:
     if task.hub is None:
         raise ConfigError(
             "tuning.data_source", f"task {task.name!r} is not on the hub", "set tuning.data_source=folder"
@@ -227,26 +245,9 @@ def _hub(task: PromptTask) -> tuple[Sequence[Row], Sequence[Row]]:
         raise DataError(
             f"task {task.name}", f"cannot open {task.hub['path']!r}: {error}", "check the network"
         ) from error
-    keep = [*task.fields, "label"]
-    train, test = (
-        [{key: row[key] for key in keep} for row in data[task.hub[split]]] for split in ("train", "test")
-    )
-    return train, test
-
-
-def _check_rows(task: PromptTask, split: str, rows: Sequence[Row]) -> None:
-    for number, row in enumerate(rows, start=1):
-        missing = [key for key in (*task.fields, "label") if key not in row]
-        if missing:
-            raise DataError(
-                f"{task.name}/{split}.json:{number}", f"no {', '.join(missing)}", "every row needs its fields"
-            )
-        if not (isinstance(row["label"], int) and 0 <= row["label"] < len(task.labels)):
-            raise DataError(
-                f"{task.name}/{split}.json:{number}",
-                f"label {row['label']!r}",
-                f"give a number from 0 to {len(task.labels) - 1} ({', '.join(task.labels)})",
-            )
+    for split in ("train", "test"):
+        name = task.hub[split]
+        yield lambda number, name=name: f"{task.name}, {name}, row {number}", enumerate(data[name], start=1)
 
 
 def sample_per_label(labels: Sequence[int], k: int, seed: int) -> tuple[list[int], list[int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from dataclasses import replace
 from importlib.resources import files
@@ -57,9 +58,23 @@ def test_bad_sources_are_said(tmp_path: Path):
         replace(DEMO, source="text")
     with pytest.raises(DataError, match=r"no \.txt file at"):
         list(read_documents(replace(DEMO, source="text", path=str(tmp_path))))
-    (tmp_path / "x.txt").write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "x.txt").write_bytes(b"\xff\x41\x42")
     with pytest.raises(DataError, match="is not UTF-8"):
         list(read_documents(replace(DEMO, source="text", path=str(tmp_path))))
+
+
+@pytest.mark.parametrize("name", ["d.jsonl", "d.csv", "d.json", "d.jsonl.gz"])
+def test_a_corpus_is_any_table_with_its_text_under_a_path(tmp_path: Path, name: str):
+    content = {
+        "d.csv": 'doc.text\n"One here."\nTwo here.\n',
+        "d.json": '[{"doc": {"text": "One here."}}, {"doc": {"text": "Two here."}}]',
+    }.get(name, '{"doc": {"text": "One here."}}\n{"doc": {"text": "Two here."}}\n')
+    data = content.encode()
+    (tmp_path / name).write_bytes(gzip.compress(data) if name.endswith("gz") else data)
+    spec = replace(DEMO, source="jsonl", path=str(tmp_path), field="doc.text", document="file")
+    assert list(read_documents(spec)) == ["One here.", "Two here."]
+    with pytest.raises(DataError, match=r"corpus\.field"):
+        list(read_documents(replace(spec, field="txt")))
 
 
 def test_sentences_keep_abbreviations_and_drop_fragments():

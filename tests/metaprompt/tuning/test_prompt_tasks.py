@@ -193,6 +193,22 @@ def test_bad_task_data_is_said_with_its_line(tmp_path: Path):
         load_rows(task, "hub", None)
 
 
+@pytest.mark.parametrize("labels", [(0, 1), ("0", "1"), ("negative", "positive"), (False, True)])
+def test_rows_of_any_table_are_the_rows_of_json_lines(tmp_path: Path, labels: tuple[Any, Any]):
+    """One reader for recipes and prompt tasks: a CSV file with twins or names of labels gives equal rows and digest."""
+    task = load_prompt_task("SST-2")
+    write(tmp_path / "json", [{"source": "one, two", "label": 0}, {"source": "three", "label": 1}])
+    expected = load_rows(task, "folder", str(tmp_path / "json"))
+    folder = tmp_path / "csv" / "SST-2"
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        (folder / f"{split}.csv").write_text(
+            f'more,source,label\nx,"one, two",{labels[0]}\ny,three,{labels[1]}\n'
+        )
+    assert load_rows(task, "folder", str(tmp_path / "csv")) == expected
+    assert expected.train == ({"source": "one, two", "label": 0}, {"source": "three", "label": 1})
+
+
 def test_bad_task_files_are_said(tmp_path: Path):
     from importlib.resources import files
 
