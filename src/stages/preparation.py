@@ -2,20 +2,71 @@
 
 from __future__ import annotations
 
+import shlex
+from itertools import islice
 from pathlib import Path
+
+from rich.table import Table
 
 from metashot.base.components.values import fields_of
 from metashot.base.errors import ConfigError, DataError
 from metashot.base.files import write_json
+from metashot.data.preparation.card import show_card
 from metashot.data.preparation.checks import check_setting
 from metashot.data.preparation.doctor import doctor
+from metashot.data.preparation.draft import draft_recipe
+from metashot.data.preparation.place import Reach, open_split
 from metashot.data.preparation.prepare import PrepareSettings, prepare
+from metashot.data.recipes import DropCounts, load_recipe
 from metashot.data.settings import Setting, load_setting
 from metashot.data.tasks.modules import HubData, JsonlData
 from metashot.stages.context import RunContext
 from metashot.stages.run_config import RunConfig
 
 REPORT_FILE = "prepare.json"
+_SHOWN_CARDS = 4
+"""Tasks whose data card is printed; `manifest.json` has those of all."""
+
+
+def recipe_stage(run: RunContext) -> None:
+    """Look at the table `prepare.file`, write a first recipe and its setting beside it, and try the recipe on it.
+
+    Raises:
+        ConfigError: no `prepare.file`.
+        DataError: a table that cannot be read, or that holds nothing to ask and answer.
+    """
+    path = run.config.prepare.file
+    if path is None:
+        raise ConfigError("prepare.file", "is not set", "give a table: stage=recipe prepare.file=my.csv")
+    draft = draft_recipe(path.expanduser(), run.config.prepare.force)
+    table = Table(title=f"{path}: {draft.rows} rows looked at", title_justify="left")
+    for column in ("column", "holds", "for example"):
+        table.add_column(column, overflow="fold")
+    for one in draft.columns:
+        table.add_row(one.name, one.describe(), one.example)
+    run.console.print(table)
+    recipe = load_recipe(draft.task, path=[draft.recipe.parent])
+    drops = DropCounts(released=False)
+    rows = open_split(recipe, recipe.spec.splits.train, Reach(online=False))
+    first = next(recipe.stream(islice(rows, draft.rows), drops=drops), None)
+    if first is None:
+        raise DataError(str(draft.recipe), f"makes no example: {dict(drops.dropped)}", "correct the recipe")
+    shown = (
+        f"wrote {draft.recipe} and {draft.setting}; the first example:",
+        f"  input:   {first.input!r}",
+        f"  output:  {first.output!r}" + (f"   options: {list(first.options)}" if first.options else ""),
+        "read the recipe, correct it, then:",
+        f"  python run.py stage=prepare data=hub data.root=prepared {_argument('data.recipe_path', draft.recipe.parent)} "
+        f"setting=custom setting.name={shlex.quote(str(draft.setting))} prepare.k={draft.k}",
+        f"  python run.py data=jsonl data.root=prepared 'data.tasks=[{draft.task}]' k={draft.k}"
+        + ("" if first.options else " method=generate"),
+    )
+    for line in shown:
+        run.console.print(line, soft_wrap=True, markup=False, highlight=False)
+
+
+def _argument(key: str, folder: Path) -> str:
+    return shlex.quote(f"{key}=[{folder}]")
 
 
 def prepare_stage(run: RunContext) -> None:
@@ -31,6 +82,9 @@ def prepare_stage(run: RunContext) -> None:
         for one in report.outcomes
     ]
     write_json(run.output / REPORT_FILE, rows)
+    cards = [(one.task, one.record) for one in report.outcomes if one.record and one.record.card.get("parts")]
+    for task, record in cards[:_SHOWN_CARDS]:
+        run.console.print(show_card(task, record), soft_wrap=True, markup=False, highlight=False)
     failed = report.with_status("failed")
     if report.outcomes and len(failed) == len(report.outcomes):
         raise DataError(

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 Stage = Callable[[Any], float | None]
 
 STAGES = {
+    "recipe": {"any": "preparation.recipe_stage"},
     "prepare": {"icl": "preparation.prepare_stage", "prompt": "metaprompt.prepare_stage"},
     "doctor": {"icl": "preparation.doctor_stage"},
     "train": {"icl": "icl_training.train_stage", "prompt": "metaprompt.train_stage"},

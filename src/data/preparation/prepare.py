@@ -75,6 +75,8 @@ class PrepareConfig:
     """PromptSource checkout or package folder, for instruction tasks."""
     force: bool = False
     """Make files anew even if they are there."""
+    file: Path | None = None
+    """`stage=recipe`: a table for which a first recipe is written beside it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import numpy as np
 from metashot.base.errors import DataError
 from metashot.base.files import FileRecord, copy_file, write_lines
 from metashot.data.kshot import legacy_generator
+from metashot.data.preparation.card import column_card, part_card
 from metashot.data.preparation.place import Reach, SplitRows, open_split, own_files
 from metashot.data.preparation.row_selection import drawn_entries, entry_rows, k_shot_entries, parts
 from metashot.data.recipes import DropCounts, Recipe
@@ -36,6 +38,8 @@ Progress = Callable[[str, int], None]
 HELD_ENTRIES = 200_000
 """Sources with fewer entries are kept in memory between counting and choosing; larger ones are read twice."""
 _PROGRESS_EVERY = 20_000
+_LOOKED_AT = 2_000
+"""Rows whose columns a data card describes."""
 _CONTROL = re.compile(
     r"<\|[^\s|<>]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk|mask|start_of_turn|end_of_turn)>|\[/?INST\]"
 )
@@ -100,6 +104,7 @@ class _Work:
     source: dict[str, str] = field(default_factory=dict)
     drop_notes: list[str] = field(default_factory=list)
     controls: Counter[str] = field(default_factory=Counter)
+    card: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def counts(self, part: str) -> DropCounts:
         return self.dropped.setdefault(part, DropCounts(self.recipe.drops_as_released))
@@ -153,6 +158,7 @@ def build_role(
         notes=_notes(work, role),
         task_type=recipe.task_type.value,
         metric=recipe.spec.metric,
+        card=work.card,
     )
 
 
@@ -251,6 +257,14 @@ def _open(
         )
     if not recipe.drops_as_released and counts.total():
         work.drop_notes += [f"{part}: {reason}" for reason in reasons]
+
+    if not recipe.drops_as_released and held is not None:
+        examples = list(recipe.finished(held))
+        if examples:
+            name = f"{part} and test" if recipe.spec.splits.cut and part == "train" else part
+            work.card.setdefault("parts", {})[name] = part_card(recipe.name, examples)
+        if part == "train":
+            work.card["columns"] = column_card(islice(rows, _LOOKED_AT), recipe.spec.fields)
 
     def chosen(numbers: list[int]) -> Iterator[AnyPair]:
         places = entry_rows(np.array(numbers), np.array(counts.rows, dtype=np.int64)).tolist()

@@ -32,6 +32,7 @@ class RoleRecord:
         notes: what the user should know.
         task_type: what the recipe says; empty where none does.
         metric: the recipe's own metric, where it names one.
+        card: figures of the rows and columns, for tasks of one's own.
     """
 
     fingerprint: str
@@ -45,6 +46,7 @@ class RoleRecord:
     notes: tuple[str, ...] = ()
     task_type: str = ""
     metric: str | None = None
+    card: dict[str, Any] = field(default_factory=dict[str, Any])
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
@@ -53,6 +55,7 @@ class RoleRecord:
             "fixes": self.fixes,
             "task_type": self.task_type,
             "metric": self.metric,
+            "card": self.card,
             "source": self.source,
             "k": self.k,
             "seeds": list(self.seeds),
@@ -77,6 +80,7 @@ class RoleRecord:
             notes=tuple(value["notes"]),
             task_type=value.get("task_type", ""),
             metric=value.get("metric"),
+            card=value.get("card", {}),
         )
 
 
