@@ -12,7 +12,10 @@ setup(
         *(f"hydra_plugins.{name}" for name in find_namespace_packages("src/hydra_plugins")),
     ],
     package_data={
-        "metashot": [f"**/*.{kind}" for kind in ("yaml", "json", "jsonl", "txt", "html", "css", "js")],
+        "metashot": [
+            f"**/*.{kind}" for kind in ("yaml", "json", "jsonl", "txt", "html", "css", "js", "csv", "md")
+        ]
+        + ["py.typed"],
         "metashot.conf": ["**/*.yaml"],
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 from metashot import moved_names
@@ -11,13 +12,27 @@ if TYPE_CHECKING:
 
 moved_names.install()
 
-__all__ = ["InContextClassifier"]
+__all__ = ["InContextClassifier", "__version__"]
+
+
+def __dir__() -> list[str]:
+    """The public names."""
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:
     """Import the public names when they are asked for: `import metashot` alone costs nothing."""
     if name in __all__:
-        from metashot.icl import classifier
+        if name == "__version__":
+            return _version()
+        from metashot.icl.scoring import classifier
 
         return getattr(classifier, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    try:
+        return version("metashot")
+    except PackageNotFoundError:
+        return "unknown (not installed)"

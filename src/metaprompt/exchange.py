@@ -139,8 +139,8 @@ def _card(
             f"last hidden state of the batch. Its shape stands in `{REGULARIZER_CONFIG}`. In metashot:",
             "",
             "```bash",
-            "python run.py method=supmer tuning.prompt_path=<this folder>        # tune with it",
-            "python run.py method=soft_prompt tuning.prompt_path=<this folder>   # tune without it",
+            "metashot method=supmer tuning.prompt_path=<this folder>        # tune with it",
+            "metashot method=soft_prompt tuning.prompt_path=<this folder>   # tune without it",
             "```",
             "",
         ]

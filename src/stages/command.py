@@ -15,12 +15,13 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+import metashot
 from metashot.base.components.choices import CONFIG_FOLDER
-from metashot.base.errors import MetashotError
+from metashot.base.errors import ConfigError, MetashotError
 from metashot.base.secrets import hide_in_files, recorded_overrides, secrets_of, without_secrets
 from metashot.base.terminal import PrintableRecords
 from metashot.engine.training.signals import sigterm_interrupts
-from metashot.stages.command_line import with_new_keys
+from metashot.stages.command_line import program, with_new_keys
 from metashot.stages.composition_errors import SEARCH_PATH, explain
 from metashot.stages.endings import (
     FULL_ERROR,
@@ -41,9 +42,10 @@ HELP_KEYS = "--help-keys"
 
 
 def register_resolvers() -> None:
-    """`${run_stamp:}` and `${basename:path}`."""
+    """`${run_stamp:}`, `${basename:path}` and `${program:}`."""
     stamp = LAUNCH.stamp  # plain text, since launchers send resolvers to their workers
     OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)
+    OmegaConf.register_new_resolver("program", program, replace=True)
     OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).name, replace=True)
 
 
@@ -88,6 +90,18 @@ def show_keys(arguments: list[str]) -> None:
         print(help_keys(next((word for word in arguments if word != HELP_KEYS), None)))
 
 
+def init(arguments: list[str]) -> None:
+    """`init FOLDER`: a study of one's own."""
+    from metashot.stages.study import make_study
+
+    with one_line_errors():
+        if len(arguments) != 1 or arguments[0].startswith("-"):
+            raise ConfigError(
+                "init", "takes the name of one folder", f"for example: {program()} init my_study"
+            )
+        print(make_study(Path(arguments[0])))
+
+
 def main() -> None:
     """Run what the command line asks for."""
     if not sys.stderr.isatty():
@@ -100,6 +114,10 @@ def main() -> None:
     sys.argv[1:] = with_new_keys(sys.argv[1:])
     if HELP_KEYS in sys.argv[1:]:
         return show_keys(sys.argv[1:])
+    if sys.argv[1:] == ["--version"]:
+        return print(f"metashot {metashot.__version__}")
+    if sys.argv[1:2] == ["init"]:
+        return init(sys.argv[2:])
     with one_line_errors(), LAUNCH.joined(), sigterm_interrupts():
         check_working_folder()
         register_resolvers()

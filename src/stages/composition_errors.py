@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from metashot.base.components.choices import CONFIG_FOLDER, choice_names
 from metashot.base.errors import suggestion
+from metashot.stages.command_line import program
 
 GROUP_NULL = "Config group override must be"
 SEARCH_PATH = "provider="
@@ -78,7 +79,7 @@ def explain_text(text: str) -> str:
         )
     if text.startswith(GROUP_NULL):
         return "config: a config group cannot be set to null (leave the override out, or drop the group with ~group)"
-    return f"config: {text} (see python run.py --help)"
+    return f"config: {text} (see {program()} --help)"
 
 
 def unparsed(word: str) -> str:
