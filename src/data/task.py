@@ -80,6 +80,7 @@ class TaskData:
         wording: how the source joins the parts of a prompt, or None where it does not say.
         unlabelled: training inputs that a calibration averages over.
         metric: `macro_f1` or `accuracy` where the task's recipe names one.
+        sampled_from: how many test rows the task has, where `test` holds a part of them; else 0.
     """
 
     task: str
@@ -92,6 +93,7 @@ class TaskData:
     wording: Wording | None = None
     unlabelled: tuple[str, ...] = ()
     metric: str | None = None
+    sampled_from: int = 0
 
     @property
     def shots(self) -> int:

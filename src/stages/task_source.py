@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from metashot.data.settings import load_setting, published_overlap
 from metashot.data.tasks.apart_source import ApartSource
+from metashot.data.tasks.sample import SampledSource, SampleKeys
 from metashot.data.tasks.source import TaskSource
 from metashot.stages.run_config import RunConfig
 
@@ -37,7 +38,10 @@ def choose_tasks(config: RunConfig) -> TaskChoice:
         DataError: an unknown setting, or a source that cannot be opened.
     """
     data = config.data
-    source = ApartSource(data.open())
+    opened = data.open()
+    if isinstance(data, SampleKeys) and (data.limit is not None or data.subset is not None):
+        opened = SampledSource(opened, data)
+    source = ApartSource(opened)
     if config.setting is None:
         targets: Sequence[str] = data.tasks if data.tasks is not None else data.targets(source)
         return TaskChoice(data.name, source, tuple(targets), tuple(data.training(source)))

@@ -14,6 +14,7 @@ from metashot.data.rows.manifest import read_manifest
 from metashot.data.task import TaskType
 from metashot.data.tasks.demo import DemoSource
 from metashot.data.tasks.harness_tasks import HarnessSource
+from metashot.data.tasks.sample import SampleKeys
 from metashot.data.tasks.source import JsonlSource, TaskSource
 from metashot.data.tasks.synthetic import SyntheticSource
 from metashot.data.tasks.synthetic_rules import DifficultyName
@@ -46,7 +47,7 @@ class DataModule(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class DemoData:
+class DemoData(SampleKeys):
     """`data=demo`: the embedded tasks."""
 
     name: Name = "demo"
@@ -71,7 +72,7 @@ class DemoData:
 
 
 @dataclass(frozen=True, slots=True)
-class JsonlData:
+class JsonlData(SampleKeys):
     """`data=jsonl`: a folder in MetaICL's layout."""
 
     root: GivenLine
@@ -101,7 +102,7 @@ class JsonlData:
 
 
 @dataclass(frozen=True, slots=True)
-class HubData:
+class HubData(SampleKeys):
     """`data=hub`: what `stage=prepare` wrote into `root`."""
 
     root: GivenLine
@@ -140,7 +141,7 @@ class HubData:
 
 
 @dataclass(frozen=True, slots=True)
-class SyntheticData:
+class SyntheticData(SampleKeys):
     """`data=synthetic`: procedural tasks, their families for training and for testing apart."""
 
     name: Name = "synthetic"
@@ -174,7 +175,7 @@ class SyntheticData:
 
 
 @dataclass(frozen=True, slots=True)
-class HarnessData:
+class HarnessData(SampleKeys):
     """`data=lm_eval`: tasks of lm-evaluation-harness."""
 
     tasks: list[GivenLine]

@@ -45,6 +45,7 @@ class Result:
         cut_tokens: tokens that they lost together.
         shown_mean: demonstrations that a prompt holds whole, of k, in the mean; None where the version did not count.
         shown_least: the fewest that any prompt holds.
+        sampled_from: test examples that the task has, where a part of them was taken; else 0.
         format: version of this record.
     """
 
@@ -63,6 +64,7 @@ class Result:
     cut_tokens: int = 0
     shown_mean: float | None = None
     shown_least: int | None = None
+    sampled_from: int = 0
     format: int = FORMAT_VERSION
 
 

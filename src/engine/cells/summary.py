@@ -33,6 +33,8 @@ class TaskSummary:
     """The value of each seed."""
     n: int
     """Test examples."""
+    sampled_from: int = 0
+    """Test examples that the task has, where `n` are a sample of them; else 0."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ def summarize(cells: Sequence[FinishedCell]) -> Summary:
                 percent(figures.worst),
                 values,
                 by_task[task][0].result.n,
+                by_task[task][0].result.sampled_from,
             )
         )
     overall = bootstrap_mean(list(outcomes.values()))
@@ -123,7 +126,7 @@ def percent(interval: Interval) -> Interval:
 
 def _rows(summary: Summary) -> list[list[str]]:
     rows = [
-        [task.task, task.metric, str(task.n), f"{task.mean.value:.1f}", f"{task.mean.low:.1f} to {task.mean.high:.1f}", f"{task.worst.value:.1f}"]
+        [task.task, task.metric, _size(task), f"{task.mean.value:.1f}", f"{task.mean.low:.1f} to {task.mean.high:.1f}", f"{task.worst.value:.1f}"]
         for task in summary.tasks
     ]  # fmt: skip
     mean = summary.mean
@@ -138,6 +141,10 @@ def _rows(summary: Summary) -> list[list[str]]:
             f"{summary.worst.value:.1f}",
         ],
     ]
+
+
+def _size(task: TaskSummary) -> str:
+    return f"{task.n} of {task.sampled_from}" if task.sampled_from else str(task.n)
 
 
 _COLUMNS = ("task", "metric", "n", "mean", "95 % interval", "worst seed")

@@ -112,6 +112,7 @@ class InContextCells(Family):
             cut_tokens=sum(cell.lost),
             shown_mean=cell.shown_mean,
             shown_least=cell.shown_least,
+            sampled_from=data.sampled_from,
         )
 
 
