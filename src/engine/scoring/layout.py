@@ -165,13 +165,15 @@ class LayoutBuilder:
         todo: list[tuple[int, tuple[int, ...]]] = [(root, ()) for root in reversed(self._roots())]
         while todo:
             start, gathered = todo.pop()
+            # Rows start .. stop - 1 are a chain, each the only child of the one before; end closes the subtree.
             stop, end = int(stops[start]), int(self.ends[start])
             is_leaf = stop == end
             if end - start <= CLUSTER_ROWS and not (is_leaf and not gathered and end - start >= _CHAIN_ROWS):
-                parts.clusters.append((start, end, gathered))
+                parts.clusters.append((start, end, gathered))  # the whole subtree at once
                 continue
             short = stop - start < _GATHERED_ROWS and len(gathered) + stop - start <= _GATHERED_TOTAL
             if short and not is_leaf:
+                # Few keys for many descendants: the subtrees below take the chain's keys with them.
                 parts.clusters.append((start, stop, gathered))
                 gathered = (*gathered, *range(start, stop))
             else:
@@ -184,6 +186,8 @@ class LayoutBuilder:
     def _segment_stops(self) -> Ints:
         """[rows] one past the last row of the chain that starts at each row."""
         rows = len(self.depths)
+        # A chain begins where a row is not the child of the row before it, and ends behind a row with several children,
+        # which is the parent of such a beginning.
         starts = np.flatnonzero(self.parents != np.arange(-1, rows - 1))
         branches = self.parents[starts[self.parents[starts] >= 0]] + 1
         boundaries = np.unique(np.concatenate([starts, branches, [rows]]))
@@ -200,6 +204,7 @@ class LayoutBuilder:
 
     def _segment(self, start: int, stop: int, end: int, selected: Ints, window: int | None) -> list[Block]:
         """Rows `start .. stop - 1` as keys of themselves and of all descendants, up to row `end - 1`."""
+        # Places among the selected queries: first .. middle - 1 lie on the segment, middle .. last - 1 below it.
         first, middle, last = (int(i) for i in np.searchsorted(selected, [start, stop, end]))
         own = middle - first
         if first == last:
@@ -207,11 +212,13 @@ class LayoutBuilder:
         if own == 0:
             return [self._block(selected, middle, last, start, stop, window)]
         begin = int(selected[first])
+        # The segment's rows from `begin` on are all queries: a square causal block and a full one of earlier keys.
         if selected[middle - 1] == stop - 1 and stop - begin == own:
             blocks = [self._block(selected, first, last, begin, stop, window, own=own)]
             if begin > start:
                 blocks.append(self._block(selected, first, last, start, begin, window))
             return blocks
+        # Queries with gaps between them: a mask for those on the segment, a full block for those below it.
         mask = self._mask(selected[first:middle], np.arange(start, stop), window)
         blocks = [Block(slice(first, middle), slice(start, stop), own=own, mask=mask)]
         if middle < last:
@@ -229,6 +236,7 @@ class LayoutBuilder:
 
     def _path_blocks(self, selected: Ints, window: int | None) -> Iterator[Block]:
         """Rows over the part of the path that they descend from; that part shrinks from root to root."""
+        # A root at depth p descends from the first p tokens of the path; neighbours with equal p share a block.
         roots = np.array(self._roots())
         prefixes = self.depths[roots]
         changes = np.flatnonzero(np.diff(prefixes, prepend=-1))
@@ -238,6 +246,7 @@ class LayoutBuilder:
             if first == last or prefix == 0:
                 continue
             positions = self.depths[selected[first:last]]
+            # Keys before the window of the first query are seen by none; a mask only if the last sees fewer.
             start = 0 if window is None else max(0, int(positions.min()) - window + 1)
             if start >= prefix:
                 continue
@@ -259,6 +268,7 @@ class LayoutBuilder:
             own_keys = range(start, stop) if own else ()
             keys = np.array([*gathered, *own_keys], dtype=np.int64)
             queries = np.arange(first, last)
+            # -(-n // 8) is n / 8, rounded up.
             buckets.setdefault((-(-len(queries) // 8), -(-len(keys) // 8)), []).append((queries, keys))
         for members in buckets.values():
             yield self._stack(members, selected, window)
@@ -283,6 +293,7 @@ class LayoutBuilder:
     def _mask(self, rows: Ints, keys: Ints, window: int | None, padding: np.ndarray | None = None) -> Tensor:
         """[..., rows, keys]: 0 where the key is an ancestor of the row (or itself) and near enough."""
         queries, targets = rows[..., :, None], keys[..., None, :]
+        # Rows are in depth-first order, so the descendants of a key are the rows from it to its end.
         allowed = (targets <= queries) & (self.ends[targets] > queries)
         if window is not None:
             allowed &= self.depths[queries] - self.depths[targets] < window

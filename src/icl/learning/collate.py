@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from metashot.icl.learning.sequences import TrainingSequence
+from metashot.icl.learning.piece_cache import IdArray
+from metashot.icl.learning.sequences import Alternative, TrainingSequence
 from metashot.icl.learning.training_settings import Batching
 
 
@@ -96,22 +97,18 @@ def collate(
     rows = _first_fit(sequences) if batching is Batching.PACKED else [[sequence] for sequence in sequences]
     width = max(pad_to, *(sum(sequence.tokens for sequence in row) for row in rows))
     plain = all(len(row) == 1 and row[0].tokens == len(row[0].ids) for row in rows)
-    layout = _Layout(len(rows), width)
+    layout = _Rows(len(rows), width)
     targets = _Targets(step_sequences)
     for number, row in enumerate(rows):
         for segment, sequence in enumerate(row):
             targets.add(sequence, number, layout.add(sequence, number, segment))
     return Batch(
-        torch.from_numpy(layout.ids),
-        None if plain else torch.from_numpy(layout.positions),
-        None if plain and batching is not Batching.PACKED else layout.visible(),
-        torch.tensor(targets.rows, dtype=torch.long),
-        torch.tensor(targets.columns, dtype=torch.long),
-        torch.tensor(targets.labels, dtype=torch.long),
-        torch.tensor(targets.weights, dtype=torch.float32),
-        tuple(targets.tasks),
-        torch.tensor(targets.task, dtype=torch.long),
-        targets.option_table(),
+        input_ids=torch.from_numpy(layout.ids),
+        position_ids=None if plain else torch.from_numpy(layout.positions),
+        visible=None if plain and batching is not Batching.PACKED else layout.visible(),
+        tasks=tuple(targets.tasks),
+        options=targets.option_table(),
+        **targets.tensors(),
     )
 
 
@@ -131,7 +128,7 @@ def _first_fit(sequences: Sequence[TrainingSequence]) -> list[list[TrainingSeque
     return rows
 
 
-class _Layout:
+class _Rows:
     """The tokens of a batch, [rows, width], and who sees whom.
 
     Attributes:
@@ -174,83 +171,119 @@ class _Layout:
 
         (segment, to_segment), (branch, to_branch) = pair(self.segment), pair(self.branch)
         order, to_order = pair(np.broadcast_to(np.arange(self.ids.shape[1]), self.ids.shape))
+        # A token sees its own branch up to itself, and on a branch the first `context` tokens of its sequence.
         own = (branch == to_branch) & (to_order <= order)
         before = (to_branch == 0) & (self.positions[:, None, :] < self.context[:, :, None])
         return torch.from_numpy((segment == to_segment) & (own | before))
 
 
+class _Target(NamedTuple):
+    """One target: where it is predicted, and what it counts for; the fields are those of `Batch`."""
+
+    row: int
+    column: int
+    label: int
+    weight: float
+    task: int
+    option: int
+    """Number of its option in the batch, or -1."""
+
+
+class _Option(NamedTuple):
+    """One option of a question; the fields are those of `OptionTable`."""
+
+    question: int
+    slot: int
+    tokens: int
+
+
 class _Targets:
-    """Collects where each target is predicted, and which option it belongs to."""
+    """Collects where each target is predicted, and which option it belongs to.
+
+    Attributes:
+        targets: every target of the batch, right options and wrong ones.
+        options: every option of a question with alternatives.
+        questions: (share of the step's loss, place of its task) of each such question.
+        tasks: task -> its place among the batch's tasks.
+    """
 
     def __init__(self, step_sequences: float) -> None:
         self._step_sequences = step_sequences
-        self.rows: list[int] = []
-        self.columns: list[int] = []
-        self.labels: list[int] = []
-        self.weights: list[float] = []
+        self.targets: list[_Target] = []
+        self.options: list[_Option] = []
+        self.questions: list[tuple[float, int]] = []
         self.tasks: dict[int, int] = {}
-        self.task: list[int] = []
-        self._option: list[int] = []
-        self._question: list[int] = []
-        self._slot: list[int] = []
-        self._tokens: list[int] = []
-        self._question_weights: list[float] = []
-        self._question_tasks: list[int] = []
 
     def add(self, sequence: TrainingSequence, row: int, starts: list[int]) -> None:
-        """The targets of one sequence whose parts start at these columns of `row`."""
+        """The targets of one sequence in `row`; `starts` are the columns of its own tokens, then of each branch."""
         scored = [question for question in sequence.questions if question.target_tokens]
-        task = self.tasks.setdefault(sequence.task, len(self.tasks))
-        first_target = len(self.labels)
         choices = sum(bool(question.alternatives) for question in scored)
-        branch = 1
+        task = self.tasks.setdefault(sequence.task, len(self.tasks))
+        own, branch = starts[0], 1  # branches of all questions are numbered through, scored or not
         for question in sequence.questions:
             if question.target_tokens:
                 weight = 1.0 / question.target_tokens / len(scored) / self._step_sequences
                 option = self._open_option(0, question.target_tokens) if question.alternatives else -1
                 first = max(1, question.start)
-                columns = range(starts[0] + first - 1, starts[0] + question.end - 1)
-                self._take(row, columns, sequence.ids[first : question.end], weight, option)
+                # A target is predicted by the token before it.
+                columns = range(own + first - 1, own + question.end - 1)
+                self._take(row, columns, sequence.ids[first : question.end], weight, task, option)
                 for slot, other in enumerate(question.alternatives):
-                    self._add_other(row, starts, branch + slot, other, question.branch, slot + 1)
+                    self._add_other(other, row, own, starts[branch + slot], question.branch, slot + 1, task)
                 if question.alternatives:
-                    self._question_weights.append(1.0 / choices / self._step_sequences)
-                    self._question_tasks.append(task)
+                    self.questions.append((1.0 / choices / self._step_sequences, task))
             branch += len(question.alternatives)
-        self.task.extend([task] * (len(self.labels) - first_target))
 
     def _add_other(
-        self, row: int, starts: list[int], branch: int, other: Any, context: int, slot: int
+        self, other: Alternative, row: int, own: int, start: int, context: int, slot: int, task: int
     ) -> None:
+        """A wrong option that stands at column `start`, behind `context` tokens of the sequence at column `own`."""
         begin = max(other.lead, 0 if context else 1)
-        tokens = len(other.ids) - begin
-        columns = [starts[branch] + place - 1 for place in range(begin, len(other.ids))]
+        columns = [start + place - 1 for place in range(begin, len(other.ids))]
         if begin == 0:  # predicted by the last token of the context
-            columns[0] = starts[0] + context - 1
-        self._take(row, columns, other.ids[begin:], 0.0, self._open_option(slot, tokens))
+            columns[0] = own + context - 1
+        option = self._open_option(slot, len(other.ids) - begin)
+        self._take(row, columns, other.ids[begin:], 0.0, task, option)
 
     def _open_option(self, slot: int, tokens: int) -> int:
-        self._question.append(len(self._question_weights))
-        self._slot.append(slot)
-        self._tokens.append(max(1, tokens))
-        return len(self._slot) - 1
+        self.options.append(_Option(len(self.questions), slot, max(1, tokens)))
+        return len(self.options) - 1
 
-    def _take(self, row: int, columns: Sequence[int], labels: Any, weight: float, option: int) -> None:
-        self.rows.extend([row] * len(columns))
-        self.columns.extend(columns)
-        self.labels.extend(int(label) for label in labels)
-        self.weights.extend([weight] * len(columns))
-        self._option.extend([option] * len(columns))
+    def _take(
+        self, row: int, columns: Sequence[int], labels: IdArray, weight: float, task: int, option: int
+    ) -> None:
+        self.targets += [
+            _Target(row, column, int(label), weight, task, option)
+            for column, label in zip(columns, labels, strict=True)
+        ]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The fields of `Batch` that belong to targets."""
+        rows, columns, labels, weights, task, _ = _columns(self.targets, len(_Target._fields))
+        return {
+            "rows": torch.tensor(rows, dtype=torch.long),
+            "columns": torch.tensor(columns, dtype=torch.long),
+            "labels": torch.tensor(labels, dtype=torch.long),
+            "weights": torch.tensor(weights, dtype=torch.float32),
+            "task": torch.tensor(task, dtype=torch.long),
+        }
 
     def option_table(self) -> OptionTable | None:
         """The questions with alternatives."""
-        if not self._question_weights:
+        if not self.questions:
             return None
+        question, slot, tokens = _columns(self.options, len(_Option._fields))
+        weights, tasks = _columns(self.questions, 2)
         return OptionTable(
-            torch.tensor(self._option),
-            torch.tensor(self._question),
-            torch.tensor(self._slot),
-            torch.tensor(self._tokens),
-            torch.tensor(self._question_weights),
-            torch.tensor(self._question_tasks),
+            option=torch.tensor([target.option for target in self.targets]),
+            question=torch.tensor(question),
+            slot=torch.tensor(slot),
+            tokens=torch.tensor(tokens),
+            weights=torch.tensor(weights),
+            task=torch.tensor(tasks),
         )
+
+
+def _columns(rows: Sequence[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    """The columns of a table, also of one without rows."""
+    return [list(column) for column in zip(*rows, strict=True)] if rows else [[] for _ in range(width)]

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metashot.base.errors import DataError
 from metashot.data.rows.episodes import Episode
@@ -223,41 +224,37 @@ def _question_places(count: int, rules: SequenceRules) -> range:
 
 
 def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceRules) -> TrainingSequence:
-    numbers = cache.numbers(episode.task, (*episode.demonstrations, episode.query))
-    inputs, outputs = cache.ids(plan.input_codes), cache.ids(plan.output_codes)
-    for place, text in enumerate(plan.label_texts):
-        outputs[place] = outputs[place] if text is None else cache.text_ids(text)
-    room = rules.limits.example_room
-    shortened = np.zeros(len(inputs), dtype=bool)
-    for place, (input_ids, output_ids) in enumerate(zip(inputs, outputs, strict=True)):
-        if len(input_ids) + len(output_ids) >= room:
-            bare = place < len(numbers) - 1 and rules.labels is DemonstrationLabels.NONE
-            example = cache.example(int(numbers[place]))
-            inputs[place], outputs[place] = _cut(
-                example, input_ids, output_ids, cache, rules, first=place == 0, no_label=bare
-            )
-            kept = len(inputs[place]) + len(outputs[place])
-            shortened[place] = kept < len(input_ids) + len(output_ids)
-    sides = (inputs, outputs) if rules.frame.objective is Objective.DIRECT else (outputs, inputs)
-    pieces = [piece for pair in zip(*sides, strict=True) for piece in pair]
-    ids = np.concatenate(pieces)
-    limit = min(
-        rules.limits.sequence if episode.demonstrations else rules.limits.per_example, rules.context_length
-    )
-    room = limit - len(rules.front)
+    """The ids of an episode, cut to its limit, and the places of its questions.
+
+    Example:
+        Two demonstrations and a query, pieces of 3 (inputs) and 1 (outputs) tokens, one id in front, a limit of 10::
+
+            pieces    in0 in0 in0 out0 in1 in1 in1 out1 in2 in2 in2 out2      12 tokens
+            ends      3 4 7 8 11 12: the place after each piece
+            room      10 - 1 = 9, so cut = 3: `in0` is lost, and demonstration 0 counts as cut
+            ids       front out0 in1 in1 in1 out1 in2 in2 in2 out2            10 tokens
+            ends      1 2 5 6 9 10: minus cut, plus front
+    """
+    inputs, outputs, shortened = _fitted_pieces(episode, plan, cache, rules)
+    direct = rules.frame.objective is Objective.DIRECT
+    # Each example is two neighbouring pieces, what is conditioned on before what is scored.
+    pairs = zip(inputs, outputs, strict=True) if direct else zip(outputs, inputs, strict=True)
+    pieces = [piece for pair in pairs for piece in pair]
+    limit = rules.limits.sequence if episode.demonstrations else rules.limits.per_example
+    room = min(limit, rules.context_length) - len(rules.front)
     if len(pieces[-1]) > room:
-        task = cache.example(int(numbers[-1])).task
+        task = cache.example(int(cache.numbers(episode.task, (episode.query,))[0])).task
         raise DataError(
             task, f"a target of {len(pieces[-1])} tokens exceeds the limit of {room}", "shorten it"
         )
+    ids = np.concatenate(pieces)
     cut = max(0, len(ids) - room)
     ends = np.cumsum([len(piece) for piece in pieces])
+    # Example i > 0 begins where example i - 1 ends, at ends[2 i - 1]; it lost something if that lies before the cut.
     shortened[1:] |= ends[1:-1:2] < cut
     shortened[0] |= cut > 0
     ends = ends - cut + len(rules.front)
-    ids = ids[cut:]
-    if rules.front:
-        ids = np.concatenate([np.asarray(rules.front, dtype=ids.dtype), ids])
+    ids = np.concatenate([np.asarray(rules.front, dtype=ids.dtype), ids[cut:]])
     if rules.no_masking:
         questions = [Question(0, len(ids), 0)]
     else:
@@ -267,8 +264,41 @@ def _assemble(episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceR
         questions = [q for q in questions if q.branch > len(rules.front) or q is questions[-1]]
     shots = len(inputs) - 1
     return TrainingSequence(
-        ids, tuple(questions), episode.task, episode.index, cut, shots, int(shortened[:shots].sum())
+        ids,
+        tuple(questions),
+        task=episode.task,
+        index=episode.index,
+        cut=cut,
+        demonstrations=shots,
+        demonstrations_cut=int(shortened[:shots].sum()),
     )
+
+
+def _fitted_pieces(
+    episode: Episode, plan: _Plan, cache: PieceCache, rules: SequenceRules
+) -> tuple[list[IdArray], list[IdArray], NDArray[np.bool_]]:
+    """Inputs and outputs [k + 1] under the limit of an example, and which examples [k + 1] lost something to it."""
+    numbers = cache.numbers(episode.task, (*episode.demonstrations, episode.query))
+    inputs, outputs = cache.ids(plan.input_codes), cache.ids(plan.output_codes)
+    for place, text in enumerate(plan.label_texts):
+        outputs[place] = outputs[place] if text is None else cache.text_ids(text)
+    shortened = np.zeros(len(inputs), dtype=bool)
+    for place, (input_ids, output_ids) in enumerate(zip(inputs, outputs, strict=True)):
+        whole = len(input_ids) + len(output_ids)
+        if whole < rules.limits.example_room:
+            continue
+        is_query = place == len(numbers) - 1
+        inputs[place], outputs[place] = _cut(
+            cache.example(int(numbers[place])),
+            input_ids,
+            output_ids,
+            cache,
+            rules,
+            first=place == 0,
+            no_label=not is_query and rules.labels is DemonstrationLabels.NONE,
+        )
+        shortened[place] = len(inputs[place]) + len(outputs[place]) < whole
+    return inputs, outputs, shortened
 
 
 def _question(
@@ -280,13 +310,17 @@ def _question(
     cache: PieceCache,
     rules: SequenceRules,
 ) -> Question:
-    """The question at place `at`; `ends` [2 (k + 1)] are the places after each piece of the sequence."""
+    """The question at place `at`; `ends` [2 (k + 1)] are the places after each piece of the sequence.
+
+    Of example `at`, the piece that is conditioned on ends at `ends[2 * at]`, the one that is scored at the next end.
+    """
     start, end = int(ends[2 * at]), int(ends[2 * at + 1])
-    start = max(len(rules.front), start)
+    start = max(len(rules.front), start)  # the cut may have taken the first tokens of the target
     option_texts = plan.other_texts.get(at, ())
     if rules.frame.objective is Objective.DIRECT:
         others = [Alternative(cache.text_ids(text)[: rules.limits.example_room], 0) for text in option_texts]
         return Question(start, end, start, tuple(others))
+    # Channel: the options come first and the input is scored, so an alternative branches off before the option.
     branch = max(len(rules.front), int(ends[2 * at]) - len(outputs[at]))
     options = [cache.text_ids(text) for text in option_texts]
     others = [Alternative(np.concatenate([ids, inputs[at]]), len(ids)) for ids in options]
