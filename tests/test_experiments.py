@@ -11,7 +11,7 @@ from metashot.metaprompt.tuning.config import PromptMethod
 from metashot.stages import command
 from metashot.stages.components import make_run_config
 from metashot.stages.icl_training import training_settings
-from metashot.stages.metaprompt_settings import loop_settings, meta_settings, tune_settings
+from metashot.stages.metaprompt_settings import meta_settings, tune_settings
 from metashot.stages.stage_table import chosen_stages
 from metashot.stages.tracking import run_label
 
@@ -54,7 +54,6 @@ def test_an_experiment_composes_and_binds(program, tmp_path, name):
     assert run_label(run, []).name
     if isinstance(run.method, PromptMethod):
         meta_settings(run.supmer)
-        loop_settings(run.supmer)
         tune_settings(run)
     else:
         settings = training_settings(run)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -99,11 +98,3 @@ class TaskData:
     def shots(self) -> int:
         """Demonstrations in each prompt, or in the longest one."""
         return max(map(len, self.neighbours)) if self.neighbours else len(self.demonstrations)
-
-
-def infer_task_type(examples: Sequence[Example]) -> TaskType:
-    """Type of a task that no recipe describes: one shared option list means classification."""
-    if not examples or not any(example.options for example in examples):
-        return TaskType.FREE_FORM
-    shared = {frozenset(example.options) for example in examples}
-    return TaskType.CLASSIFICATION if len(shared) == 1 else TaskType.MULTI_CHOICE

@@ -19,8 +19,8 @@ from transformers import PreTrainedTokenizerBase
 
 from metashot.base.errors import DataError
 from metashot.metaprompt.truncation import (
+    CutRule,
     Ids,
-    Truncation,
     cut_right,
     keep_ending,
     longer_side,
@@ -177,7 +177,7 @@ class Fill:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ContextLimits:
     """How long a context may become, and how it is cut.
 
     Attributes:
@@ -190,7 +190,7 @@ class Limits:
 
     max_tokens: int
     slot_tokens: Mapping[str, int]
-    rule: Truncation
+    rule: CutRule
     ending: int = 0
     counted: int = 0
 
@@ -199,7 +199,7 @@ def render(
     tokenizer: PreTrainedTokenizerBase,
     segments: Sequence[Segment],
     fill: Fill,
-    limits: Limits,
+    limits: ContextLimits,
     *,
     spaced: bool,
 ) -> tuple[int, ...]:
@@ -223,13 +223,13 @@ def render(
         in_front = spaced and position > 0 and segment.kind != "tight"
         parts.append(_ids(tokenizer, segment, fill, limits, spaced=in_front))
         free.append(segment.kind in ("slot", "tight"))
-    if limits.rule is Truncation.PROPORTIONAL:
+    if limits.rule is CutRule.PROPORTIONAL:
         parts = proportional(parts, free, limits.max_tokens, limits.counted)
-    elif limits.rule is Truncation.RIGHT:
+    elif limits.rule is CutRule.RIGHT:
         parts = cut_right(parts, limits.max_tokens)
-    elif limits.rule is Truncation.KEEP_ENDING:
+    elif limits.rule is CutRule.KEEP_ENDING:
         parts = keep_ending(parts, limits.ending, limits.max_tokens)
-    elif limits.rule is Truncation.LONGER_SIDE:
+    elif limits.rule is CutRule.LONGER_SIDE:
         parts = longer_side(parts, free, len(parts) if side is None else side, limits.max_tokens)
     else:
         parts = longest_slot(parts, free, limits.max_tokens)
@@ -237,7 +237,7 @@ def render(
 
 
 def _ids(
-    tokenizer: PreTrainedTokenizerBase, segment: Segment, fill: Fill, limits: Limits, *, spaced: bool
+    tokenizer: PreTrainedTokenizerBase, segment: Segment, fill: Fill, limits: ContextLimits, *, spaced: bool
 ) -> Ids:
     if segment.kind == "answer":
         return [sentinel_id(tokenizer, 0)]

@@ -14,7 +14,7 @@ from metashot.base.errors import DataError
 Ids = list[int]
 
 
-class Truncation(StrEnum):
+class CutRule(StrEnum):
     """The rule's name in YAML."""
 
     LONGEST_SLOT = "longest_slot"

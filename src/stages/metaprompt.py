@@ -21,7 +21,6 @@ from metashot.metaprompt.tuning.evaluation import TunedCells
 from metashot.stages.context import RunContext
 from metashot.stages.metaprompt_settings import (
     checkpoint_root,
-    loop_settings,
     meta_settings,
     tune_settings,
 )
@@ -43,11 +42,11 @@ def prepare_stage(run: RunContext) -> None:
 def train_stage(run: RunContext) -> float:
     """Meta-train prompt and regularizer; returns the last held-out query loss (lower is better)."""
     supmer = run.config.supmer
-    settings, loop = meta_settings(supmer), loop_settings(supmer)
+    settings = meta_settings(supmer)
     store, model = clusters_of(run), model_of(run)
     cuts = measure_cuts(task_stream(settings, model, store))
     say(run, describe_cuts(cuts, settings.max_context_tokens))
-    outcome = meta_train(settings, model, store, loop, checkpoint_root(supmer), run.tracker)
+    outcome = meta_train(settings, model, store, supmer.loop, checkpoint_root(supmer), run.tracker)
     run.console.print(
         f"{outcome.stopped_by} after {outcome.step} steps, {outcome.seconds:.0f} s: {outcome.checkpoint}",
         soft_wrap=True,

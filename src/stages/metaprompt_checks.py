@@ -16,7 +16,7 @@ from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.embedding import load_encoder
 from metashot.metaprompt.clusters.store import find_clusters
 from metashot.metaprompt.exchange import export_learned
-from metashot.metaprompt.meta.learner import MetaLearner
+from metashot.metaprompt.meta.learner import PromptLearner
 from metashot.metaprompt.meta.planning import Price, price_meta_training
 from metashot.metaprompt.meta.probe import ProbeRow, probe_formats
 from metashot.metaprompt.meta.setup import pseudo_embeddings, task_stream
@@ -26,7 +26,7 @@ from metashot.metaprompt.tuning.planning import planned_cuts, price_tuning
 from metashot.metaprompt.tuning.starting_point import starting_point
 from metashot.stages.context import RunContext, show_notes
 from metashot.stages.metaprompt import clusters_of, model_of, say
-from metashot.stages.metaprompt_settings import loop_settings, meta_settings, tune_settings
+from metashot.stages.metaprompt_settings import meta_settings, tune_settings
 
 PROBE_FILE, PLAN_FILE, EXPORT_FOLDER = "probe.json", "plan.json", "export"
 _TIMED_SENTENCES = 64
@@ -92,8 +92,8 @@ def plan_stage(run: RunContext) -> float:
         say(run, "the corpus is not clustered yet: run stage=prepare to price what follows")
     else:
         supmer = run.config.supmer
-        loop = loop_settings(supmer)
-        lines, speed = price_meta_training(MetaLearner(meta_settings(supmer), model, store, loop.steps), loop)
+        learner = PromptLearner(meta_settings(supmer), model, store, supmer.loop.steps)
+        lines, speed = price_meta_training(learner, supmer.loop)
         if settings.tuning == TuningMethod.SUPMER:
             prices += lines
         prices += price_tuning(settings, tasks, speed)

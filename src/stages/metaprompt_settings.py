@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from metashot.base.components.values import fields_of, part_of
 from metashot.base.errors import ConfigError
 from metashot.engine.training.checkpoint import best_checkpoint
-from metashot.engine.training.loop import LoopConfig
 from metashot.metaprompt.meta.config import MetaConfig, SupmerConfig
 from metashot.metaprompt.tuning.config import PromptMethod, TuneSettings, TuningMethod
 from metashot.stages.run_config import RunConfig
@@ -17,11 +15,6 @@ from metashot.stages.run_config import RunConfig
 def meta_settings(supmer: SupmerConfig) -> MetaConfig:
     """The node `supmer` without `loop` and `checkpoints`, which belong to the loop."""
     return part_of(MetaConfig, supmer)
-
-
-def loop_settings(supmer: SupmerConfig) -> LoopConfig:
-    """The node `supmer.loop`."""
-    return replace(supmer.loop, config_node="supmer.loop")
 
 
 def checkpoint_root(supmer: SupmerConfig) -> Path:

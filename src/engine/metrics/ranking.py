@@ -29,7 +29,7 @@ class OptionCounts:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Block:
+class OptionBlock:
     """Test examples of one cell that have equally many options.
 
     Attributes:
@@ -69,12 +69,12 @@ def normalized(sum_nll: Floats, lengths: Lengths, rule: Normalization) -> Floats
     return sum_nll / np.maximum(rule.length(lengths), 1.0)
 
 
-Layers = Sequence[Sequence[float]]
+SumsByInput = Sequence[Sequence[float]]
 """Sums of one test example: after its own prompt, then after each content-free input; [1 + n_null][options]."""
 
 
 def option_scores(
-    sums: Sequence[Layers],
+    sums: Sequence[SumsByInput],
     counts: Sequence[Sequence[Sequence[OptionCounts]]],
     *,
     calibration: Calibration,
@@ -93,7 +93,7 @@ def option_scores(
         rows = [row for row, layers in enumerate(sums) if len(layers[0]) == size]
         array = np.array([sums[row] for row in rows], dtype=np.float64).transpose(1, 0, 2)
         lengths = [_lengths([counts[row][layer] for row in rows]) for layer in range(array.shape[0])]
-        block = Block(array[0], lengths[0], array[1:], tuple(lengths[1:]))
+        block = OptionBlock(array[0], lengths[0], array[1:], tuple(lengths[1:]))
         for row, scores in zip(rows, block.scores(calibration, normalization).tolist(), strict=True):
             found[row] = scores
     return found

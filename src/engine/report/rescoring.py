@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from metashot.engine.metrics.classification import Codes, Floats, Metric, weighted_metric
-from metashot.engine.metrics.ranking import Block
+from metashot.engine.metrics.ranking import OptionBlock
 from metashot.engine.metrics.rules import CALIBRATIONS, NORMALIZATIONS, Calibration, Lengths, Normalization
 from metashot.engine.report.folders import Run
 from metashot.engine.report.reading import SYSTEM, Outputs
@@ -55,10 +55,12 @@ class _Options:
     null_sum_nll: Floats  # [n_null, m]
     null_lengths: tuple[Lengths, ...]  # n_null of [m] each
 
-    def block(self, places: NDArray[np.int64]) -> Block:
+    def block(self, places: NDArray[np.int64]) -> OptionBlock:
         """The options at `places` [examples, options]."""
         nulls = tuple(_at(lengths, places) for lengths in self.null_lengths)
-        return Block(self.sum_nll[places], _at(self.lengths, places), self.null_sum_nll[:, places], nulls)
+        return OptionBlock(
+            self.sum_nll[places], _at(self.lengths, places), self.null_sum_nll[:, places], nulls
+        )
 
 
 def rescore(outputs: Outputs) -> list[Rescored]:

@@ -15,11 +15,16 @@ import torch
 from torch import Tensor
 
 from metashot.engine.scoring.kernels import Kernel, partial_attention
-from metashot.engine.scoring.layout import MASKED, Block, Clusters, Layout
+from metashot.engine.scoring.layout import MASKED, BatchLayout, Block, Clusters
 
 
 def cascade_attention(
-    layout: Layout, queries: Tensor, keys: Tensor, values: Tensor, path: tuple[Tensor, Tensor], kernel: Kernel
+    layout: BatchLayout,
+    queries: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    path: tuple[Tensor, Tensor],
+    kernel: Kernel,
 ) -> Tensor:
     """Attention of the selected rows over their ancestors in the batch and on the path.
 

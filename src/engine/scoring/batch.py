@@ -9,7 +9,7 @@ from torch import Tensor
 from metashot.engine.scoring.attention import cascade_attention
 from metashot.engine.scoring.interception import AttentionCall
 from metashot.engine.scoring.last_layer import KeysKnownError
-from metashot.engine.scoring.layout import Layout, LayoutBuilder
+from metashot.engine.scoring.layout import BatchLayout, LayoutBuilder
 from metashot.engine.scoring.path import PathCache
 from metashot.engine.scoring.trie import Ints, TokenTrie
 
@@ -36,7 +36,7 @@ class TrieBatch:
         if anchor is not None:
             self._tokens, self._positions = np.append(self._tokens, 0), np.append(self._positions, anchor)
         self._kept, self._position = _next_path(trie, start, stop)
-        self._layouts: dict[tuple[int | None, torch.device, torch.dtype, bool], Layout] = {}
+        self._layouts: dict[tuple[int | None, torch.device, torch.dtype, bool], BatchLayout] = {}
         self._keys_only = False
         self._last: tuple[Tensor, Tensor, tuple[Tensor, Tensor]] | None = None
         self._read: Ints | None = None
@@ -80,7 +80,7 @@ class TrieBatch:
         """The batch is through: what it left becomes the path."""
         self._path.commit(self._position + len(self._kept))
 
-    def _layout(self, window: int | None, keys: Tensor, read: Ints | None) -> Layout:
+    def _layout(self, window: int | None, keys: Tensor, read: Ints | None) -> BatchLayout:
         """The layout for all rows or those that are read, in the device and dtype of the keys."""
         key = window, keys.device, keys.dtype, read is None
         if key not in self._layouts:

@@ -89,7 +89,7 @@ class Clusters:
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class BatchLayout:
     """All attention of one batch, in an order in which every row's own key comes first.
 
     Attributes:
@@ -147,7 +147,7 @@ class LayoutBuilder:
         # float16 cannot hold the masking value; float32 masks suit the kernels that take float16.
         return replace(self, device=device, dtype=torch.float32 if dtype == torch.float16 else dtype)
 
-    def build(self, selected: Ints, window: int | None) -> Layout:
+    def build(self, selected: Ints, window: int | None) -> BatchLayout:
         """The layout for the query rows `selected` (sorted), with a sliding window if there is one."""
         parts = self._parts()
         clusters = self._clusters(parts.clusters, selected, window, own=True)
@@ -156,7 +156,7 @@ class LayoutBuilder:
             block for part in reversed(parts.segments) for block in self._segment(*part, selected, window)
         ]
         blocks += self._path_blocks(selected, window)
-        return Layout(len(selected), tuple(clusters), tuple(blocks), tuple(rectangles))
+        return BatchLayout(len(selected), tuple(clusters), tuple(blocks), tuple(rectangles))
 
     def _parts(self) -> _Parts:
         """Cut the batch's forest into clusters and heavy segments."""

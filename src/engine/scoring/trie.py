@@ -59,10 +59,6 @@ class TokenTrie:
         """Number of distinct (prefix, token) pairs, the tokens to compute."""
         return len(self.tokens)
 
-    def request_of_pair(self, pair: int) -> int:
-        """Index of the request that a scored target token belongs to."""
-        return int(np.searchsorted(self.offsets, pair, side="right")) - 1
-
 
 def build_trie(requests: Sequence[Request]) -> TokenTrie:
     """The trie of all requests that have a scored token.

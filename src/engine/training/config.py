@@ -42,8 +42,6 @@ class LoopConfig:
     """Stop after so many evaluations without a better value; 0 for never."""
     progress: bool = True
     """Draw a progress bar (on rank 0)."""
-    config_node: str = "trainer"
-    """Where these keys stand in the config, for error messages."""
 
 
 @dataclass(frozen=True, slots=True)

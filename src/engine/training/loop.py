@@ -79,7 +79,11 @@ class _Cursor:
 
 
 def run_training(
-    learner: Learner, settings: LoopConfig, store: CheckpointStore, sink: MetricSink | None = None
+    learner: Learner,
+    settings: LoopConfig,
+    store: CheckpointStore,
+    sink: MetricSink | None = None,
+    node: str = "trainer",
 ) -> TrainingOutcome:
     """Train until the last step or an early stop; a checkpoint stands at the end, also after a signal.
 
@@ -91,6 +95,7 @@ def run_training(
         store: where checkpoints go; its `identity` decides which may be continued. Another number of processes
             continues with the same sequences; only what is drawn inside the model (dropout) differs.
         sink: where metrics go (rank 0 only).
+        node: where `settings` stand in the config, for errors.
 
     Raises:
         Interrupted: SIGTERM or Ctrl-C came; the step in hand was ended and saved, and the same call goes on there.
@@ -99,11 +104,11 @@ def run_training(
         CheckpointError: the checkpoints there belong to another run, or all are damaged.
         ConfigError: a setting outside its rule.
     """
-    _check(settings)
+    _check(settings, node)
     started = time.monotonic()
     with store.alone() if rank() == 0 else nullcontext() as held:
-        cursor = _resume(learner, settings, store)
-        run = _Run(learner, settings, store, held, sink, cursor)
+        cursor = _resume(learner, settings, store, node)
+        run = _Run(learner, settings, store, held, sink, cursor, node)
         with catch_stop_signals() as stop:
             stopped_by = run.advance(stop)
         if held is not None:
@@ -113,20 +118,20 @@ def run_training(
     return TrainingOutcome(cursor.step, stopped_by, newest, dict(cursor.metrics), time.monotonic() - started)
 
 
-def _check(settings: LoopConfig) -> None:
-    hold_to_choices(settings, settings.config_node)
+def _check(settings: LoopConfig, node: str) -> None:
+    hold_to_choices(settings, node)
     if settings.early_stop_evaluations and not settings.evaluate_every:
         raise ConfigError(
-            f"{settings.config_node}.early_stop_evaluations",
+            f"{node}.early_stop_evaluations",
             "is set but nothing is evaluated",
-            f"set {settings.config_node}.evaluate_every",
+            f"set {node}.evaluate_every",
         )
 
 
-def _resume(learner: Learner, settings: LoopConfig, store: CheckpointStore) -> _Cursor:
+def _resume(learner: Learner, settings: LoopConfig, store: CheckpointStore, node: str) -> _Cursor:
     if settings.resume == "never" and checkpoint_folders(store.root):
         raise ConfigError(
-            f"{settings.config_node}.resume",
+            f"{node}.resume",
             f"never, but {store.root} holds checkpoints",
             "use auto or another output folder",
         )
@@ -177,6 +182,7 @@ class _Run:
     held: HeldFolder | None
     sink: MetricSink | None
     cursor: _Cursor
+    node: str
     saved_step: int = -1
     window: Window = field(default_factory=Window)
 
@@ -245,7 +251,7 @@ class _Run:
         self._send("held_out", self.cursor.metrics)
         if self.settings.best_metric not in metrics:
             raise ConfigError(
-                f"{self.settings.config_node}.best_metric",
+                f"{self.node}.best_metric",
                 f"{self.settings.best_metric!r} is not among the evaluation's metrics",
                 f"one of {', '.join(sorted(key for key in metrics if '/' not in key))}",
             )

@@ -159,8 +159,3 @@ class PieceCache:
         self._offsets[code] = self._used + 1
         self._lengths[code] = len(ids)
         self._used += len(ids)
-
-    @property
-    def token_count(self) -> int:
-        """Tokens held, over all pieces."""
-        return self._used

@@ -35,7 +35,6 @@ class MetaTrainer(LoopConfig, EpisodeConfig, TrainableConfig):
     keep_best: Count = 1
     """Best checkpoints to keep besides."""
     limits: LengthLimits = field(default_factory=LengthLimits, init=False)
-    config_node: str = field(default="trainer", init=False)
 
     def settings(
         self, method: Method, prompt: PromptConfig, k: int, optimizer: OptimizerConfig

@@ -15,8 +15,8 @@ from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.meta.draws import DRAWS, Record
 from metashot.metaprompt.meta.format_names import FORMAT_FOLDER, format_names
 from metashot.metaprompt.template import (
+    ContextLimits,
     Fill,
-    Limits,
     Segment,
     bare_id,
     parse_segments,
@@ -24,7 +24,7 @@ from metashot.metaprompt.template import (
     sentinel_id,
     word_id,
 )
-from metashot.metaprompt.truncation import Truncation
+from metashot.metaprompt.truncation import CutRule
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class TaskFormat:
     released_pieces: str
     closing_sentinel: bool
     slot_tokens: dict[str, int]
-    truncation: Truncation
-    released_truncation: Truncation
+    truncation: CutRule
+    released_truncation: CutRule
     counted_tokens: int
     ending_segments: int
     encoder_decoder: tuple[Segment, ...]
@@ -116,7 +116,7 @@ def _parse(where: str, row: dict[str, Any]) -> TaskFormat:
             where, f"{row['options']} options but verbalizers {row['verbalizers']}", "give one per option"
         )
     for key in ("truncation", "released_truncation"):
-        row[key] = Truncation(row[key])
+        row[key] = CutRule(row[key])
     row["verbalizers"] = tuple(row["verbalizers"])
     for key in ("encoder_decoder", "decoder_only"):
         row[key] = parse_segments(row[key], row["options"], f"{where}: {key}")
@@ -153,7 +153,7 @@ class FormatRenderer:
             self.tokenizer,
             format_.encoder_decoder if self.is_seq2seq else format_.decoder_only,
             Fill(record.slots, record.options, self.label_ids),
-            Limits(
+            ContextLimits(
                 self.rules.max_tokens,
                 format_.slot_tokens,
                 format_.released_truncation if self.rules.released_truncation else format_.truncation,

@@ -36,7 +36,7 @@ _MIXING_STREAM, _DROPOUT_STREAM = 3, 5
 _REGULARIZER_PREFIX = "regularizer."
 
 
-class MetaLearner:
+class PromptLearner:
     """The outer loop's state: prompt, psi, their optimizers and the running similarity (`engine.learner.Learner`)."""
 
     def __init__(

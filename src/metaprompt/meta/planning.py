@@ -12,7 +12,7 @@ import torch
 from metashot.engine.training.loop import LoopConfig
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.meta.inner_loop import query_accuracy
-from metashot.metaprompt.meta.learner import MetaLearner
+from metashot.metaprompt.meta.learner import PromptLearner
 from metashot.metaprompt.meta.tasks import MetaTask
 
 _DRAWN_STEPS = 20
@@ -50,7 +50,7 @@ class Price:
     seconds: float
 
 
-def price_meta_training(learner: MetaLearner, loop: LoopConfig) -> tuple[list[Price], Speed]:
+def price_meta_training(learner: PromptLearner, loop: LoopConfig) -> tuple[list[Price], Speed]:
     """Lines for meta-training and its evaluations. Runs one outer step on a copy of nothing: the learner is spent.
 
     Args:
@@ -99,7 +99,7 @@ def step_tokens(tasks: Sequence[MetaTask], prompt_length: int) -> int:
     )
 
 
-def read_speed(learner: MetaLearner, tasks: Sequence[MetaTask]) -> float:
+def read_speed(learner: PromptLearner, tasks: Sequence[MetaTask]) -> float:
     """Tokens a second of a forward pass over the queries of `tasks`."""
     prompts = learner.prompt.detach().expand(len(tasks), *learner.prompt.shape)
     started = time.perf_counter()

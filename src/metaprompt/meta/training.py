@@ -16,7 +16,7 @@ from metashot.engine.training.loop import LoopConfig, TrainingOutcome, run_train
 from metashot.engine.training.randomness import seed_everything
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.config import MetaConfig
-from metashot.metaprompt.meta.learner import MetaLearner, regularizer_state
+from metashot.metaprompt.meta.learner import PromptLearner, regularizer_state
 from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
 
 
@@ -48,7 +48,7 @@ def meta_train(
     """
     # Nothing here draws from the global generators, but checkpoints hold their state.
     seed_everything(settings.seed)
-    learner = MetaLearner(settings, language_model, store, loop.steps)
+    learner = PromptLearner(settings, language_model, store, loop.steps)
     identity = {
         **{f"supmer.{key}": value for key, value in as_plain(settings).items()},
         "model": language_model.weights_digest,
@@ -68,6 +68,7 @@ def meta_train(
         loop,
         CheckpointStore(checkpoints, identity, method, keep_last, keep_best, higher_is_better=higher),
         sink,
+        node="supmer.loop",
     )
 
 

@@ -22,7 +22,7 @@ _DROPOUT_STREAM, _ORDER_STREAM = 6, 7
 
 
 @dataclass(frozen=True, slots=True)
-class Answers:
+class LabelScores:
     """Predictions on one set.
 
     Attributes:
@@ -85,7 +85,7 @@ class TunedCell:
         weights: the tuned parameters at that step (for a prompt: the prompt).
     """
 
-    tests: dict[str, Answers]
+    tests: dict[str, LabelScores]
     curve: tuple[CurvePoint, ...]
     chosen_step: int
     weights: dict[str, Tensor]
@@ -202,7 +202,7 @@ def _train_step(
 
 def answer(
     tunable: Tunable, language_model: LanguageModel, data: LabelledSet, max_batch_tokens: int
-) -> Answers:
+) -> LabelScores:
     """Scores of all verbalizers on a set, in its order."""
     language_model.model.eval()
     position = 1 if language_model.is_seq2seq else 0
@@ -213,7 +213,7 @@ def answer(
             logits = tunable.logits(batch)[0][:, position]
             nll[rows] = -torch.log_softmax(logits, dim=-1)[:, list(data.label_ids)].cpu()
             top[rows] = logits.argmax(dim=-1).cpu()
-    return Answers(nll, top, data.labels, data.label_ids)
+    return LabelScores(nll, top, data.labels, data.label_ids)
 
 
 def _batches(

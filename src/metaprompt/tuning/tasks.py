@@ -20,8 +20,8 @@ from metashot.data.recipes.twins import known_value
 from metashot.data.sources.tables import ENDINGS, numbered_rows, row_place
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.template import (
+    ContextLimits,
     Fill,
-    Limits,
     Segment,
     parse_segments,
     pattern_segments,
@@ -29,7 +29,7 @@ from metashot.metaprompt.template import (
     sentinel_id,
     word_id,
 )
-from metashot.metaprompt.truncation import Truncation
+from metashot.metaprompt.truncation import CutRule
 
 Row = Mapping[str, Any]
 _FURTHER = "further_patterns"
@@ -273,7 +273,7 @@ class TaskRenderer:
 
     task: PromptTask
     tokenizer: PreTrainedTokenizerBase
-    limits: Limits
+    limits: ContextLimits
     is_seq2seq: bool
     words: tuple[str, ...]
     label_ids: tuple[int, ...]
@@ -327,5 +327,5 @@ def bind_task(
         )
     words = task.released_verbalizers if released_words else task.verbalizers
     ids = tuple(word_id(tokenizer, word, f"task {task.name}") for word in words)
-    rule = Truncation.LONGER_SIDE if released_truncation else Truncation.LONGEST_SLOT
-    return TaskRenderer(task, tokenizer, Limits(max_tokens, {}, rule), is_seq2seq, words, ids)
+    rule = CutRule.LONGER_SIDE if released_truncation else CutRule.LONGEST_SLOT
+    return TaskRenderer(task, tokenizer, ContextLimits(max_tokens, {}, rule), is_seq2seq, words, ids)

@@ -136,7 +136,7 @@ DIVISORS = {
 
 
 def by_hand(sums, counts, rule, calibration):
-    """Layers [1 + n_null][options] with plain Python numbers, one option at a time."""
+    """Sums [1 + n_null][options] with plain Python numbers, one option at a time."""
     layers = [
         [total / DIVISORS[rule](count) for total, count in zip(totals, row, strict=True)]
         for totals, row in zip(sums, counts, strict=True)

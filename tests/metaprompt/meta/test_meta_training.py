@@ -24,7 +24,7 @@ from metashot.metaprompt.backbone import input_embeddings
 from metashot.metaprompt.clusters.pseudo_tokens import cluster_embeddings, load_cluster_vectors
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.config import MetaConfig
-from metashot.metaprompt.meta.learner import MetaLearner
+from metashot.metaprompt.meta.learner import PromptLearner
 from metashot.metaprompt.meta.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.released_behaviour import released_behaviour
 from metashot.metaprompt.meta.setup import outer_rules
@@ -86,15 +86,15 @@ def test_resume_after_a_kill_changes_no_bit(
     settings = replace(SETTINGS, second_order=second_order)
     model: LanguageModel = make_model(architecture, 0.1)
     whole = meta_train(settings, model, store, LOOP, tmp_path / "whole")
-    original = MetaLearner.train_step
+    original = PromptLearner.train_step
 
-    def dying(self: MetaLearner, step: int):
+    def dying(self: PromptLearner, step: int):
         if step == 3:
             original(self, step)  # the update was made in memory, but never saved
             raise Killed
         return original(self, step)
 
-    monkeypatch.setattr(MetaLearner, "train_step", dying)
+    monkeypatch.setattr(PromptLearner, "train_step", dying)
     with pytest.raises(Killed):
         meta_train(settings, make_model(architecture, 0.1), store, LOOP, tmp_path / "cut")
     monkeypatch.undo()
@@ -171,12 +171,12 @@ def test_what_training_hands_on(store: ClusterStore, gpt2: LanguageModel, tmp_pa
 
 
 def test_nan_tasks_are_counted_and_end_the_run(store: ClusterStore, gpt2: LanguageModel, tmp_path: Path):
-    learner = MetaLearner(SETTINGS, gpt2, store, 10)
+    learner = PromptLearner(SETTINGS, gpt2, store, 10)
     with torch.no_grad():
         learner.prompt.fill_(float("nan"))
     with pytest.raises(DivergedError):
         learner.train_step(0)
-    patient = MetaLearner(replace(SETTINGS, max_skipped_tasks=2), gpt2, store, 10)
+    patient = PromptLearner(replace(SETTINGS, max_skipped_tasks=2), gpt2, store, 10)
     kept = {name: p.detach().clone() for name, p in patient.regularizer.named_parameters()}
     with torch.no_grad():
         patient.prompt.fill_(float("nan"))
@@ -189,7 +189,7 @@ def test_nan_tasks_are_counted_and_end_the_run(store: ClusterStore, gpt2: Langua
 def test_meta_training_lowers_the_loss(store: ClusterStore, make_model: Any):
     """Held-out query loss after 30 outer steps is below that at the start."""
     settings = replace(SETTINGS, formats=("scsp",), dropout=False)
-    learner = MetaLearner(settings, make_model("llama"), store, 30)
+    learner = PromptLearner(settings, make_model("llama"), store, 30)
     start = learner.evaluate(0)["query_loss"]
     for step in range(30):
         learner.train_step(step)
@@ -208,8 +208,8 @@ def test_as_released_turns_on_every_oddity_and_each_can_be_set_alone():
 
 
 def test_released_switches_reach_the_step(store: ClusterStore, t5: LanguageModel):
-    released = MetaLearner(replace(SETTINGS, as_released=True), t5, store, 10)
-    ours = MetaLearner(SETTINGS, t5, store, 10)
+    released = PromptLearner(replace(SETTINGS, as_released=True), t5, store, 10)
+    ours = PromptLearner(SETTINGS, t5, store, 10)
     rules = outer_rules(replace(SETTINGS, as_released=True))
     assert (rules.last_task_only, rules.constant_similarity) == (True, True)
     assert (rules.passes.pad_to, rules.passes.state_over_padding, rules.passes.mix_padding) == (

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from metashot.base.errors import ConfigError, DataError
 from metashot.engine.models.loading import LanguageModel
-from metashot.metaprompt.template import Limits
-from metashot.metaprompt.truncation import Truncation
+from metashot.metaprompt.template import ContextLimits
+from metashot.metaprompt.truncation import CutRule
 from metashot.metaprompt.tuning.tasks import (
     TaskRenderer,
     bind_task,
@@ -30,7 +30,7 @@ S = "<extra_id_0>"
 def unbound(name: str, model: LanguageModel, max_tokens: int = 256, pattern: int = 0) -> TaskRenderer:
     """A renderer without looking the label words up: the tiny tokenizer does not know them all."""
     task = load_prompt_task(name, pattern)
-    limits = Limits(max_tokens, {}, Truncation.LONGEST_SLOT)
+    limits = ContextLimits(max_tokens, {}, CutRule.LONGEST_SLOT)
     ids = tuple(range(30, 30 + len(task.labels)))
     return TaskRenderer(task, model.tokenizer, limits, model.is_seq2seq, task.verbalizers, ids)
 

@@ -27,7 +27,7 @@ from metashot.metaprompt.tuning.cell import load_task
 from metashot.metaprompt.tuning.config import TuneSettings
 from metashot.metaprompt.tuning.cuts import cut_notes
 from metashot.metaprompt.tuning.evaluation import TunedCells, deviations
-from metashot.metaprompt.tuning.loop import Answers, LabelledSet, TrainRules, example_order, tune
+from metashot.metaprompt.tuning.loop import LabelledSet, LabelScores, TrainRules, example_order, tune
 from metashot.metaprompt.tuning.planning import planned_cuts
 from metashot.metaprompt.tuning.starting_point import make_tunable, starting_point
 from metashot.metaprompt.tuning.tunable import PromptTunable
@@ -272,7 +272,7 @@ def test_selection_follows_the_named_set(gpt2: LanguageModel, data_root: Path):
 
 
 def test_whole_vocabulary_prediction_may_miss_every_label():
-    answers = Answers(torch.tensor([[0.1, 2.0], [3.0, 0.2]]), torch.tensor([7, 9]), (0, 1), (5, 9))
+    answers = LabelScores(torch.tensor([[0.1, 2.0], [3.0, 0.2]]), torch.tensor([7, 9]), (0, 1), (5, 9))
     assert answers.predicted("verbalizers") == [0, 1]
     assert answers.predicted("vocabulary") == [-1, 1]
     assert answers.accuracy("vocabulary") == 0.5
