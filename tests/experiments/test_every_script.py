@@ -104,6 +104,7 @@ RUNS: dict[str, Make] = {
     "bench_harness/run_benchmark.py": words(
         "--model tiny --documents 2 --shots 1 --tasks shaped_arc --batch-sizes 2 --shared nowhere --output out.json"
     ),
+    "bench_ranks/run_benchmark.py": words("--model tiny --rows 6 --shots 2 --output out.json"),
     "bench_recipes/bench_convert.py": words("--rows 2000"),
     "bench_recipes/bench_prepare.py": words("--rows 20 --rounds 1"),
     "bench_scoring/run_benchmark.py": words(

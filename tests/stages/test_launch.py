@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +40,72 @@ def test_train_and_evaluate_share_one_folder_and_the_cells(tmp_path: Path) -> No
     assert len({row["task"] for row in rows}) == len(rows) == 3
     cost = json.loads((folder / "run.json").read_text())["cost"]
     assert (cost["computed_cells"], cost["reused_cells"]) == (3, 0)
+
+
+def alone(root: Path, *overrides: str) -> str:
+    """The same command by one process; what it prints."""
+    done = subprocess.run(
+        [sys.executable, "run.py", *SMALL, f"results_root={root}", *overrides],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def answers(folder: Path) -> list[tuple[Any, ...]]:
+    lines = (folder / "predictions.jsonl").read_text().splitlines()
+    rows = sorted(map(json.loads, lines), key=lambda row: (row["task"], row["seed"], row["index"]))
+    return [(row["task"], row["seed"], row["index"], row["prediction"], row["nll"]) for row in rows]
+
+
+def assert_same_answers(one: Path, other: Path) -> None:
+    first, second = answers(one), answers(other)
+    assert [row[:4] for row in first] == [row[:4] for row in second]
+    assert (
+        max(abs(x - y) for a, b in zip(first, second, strict=True) for x, y in zip(a[4], b[4], strict=True))
+        < 1e-4
+    )
+
+
+def test_the_rows_of_one_cell_are_shared_and_equal_those_of_one_process(tmp_path: Path) -> None:
+    one = ("data.target_tasks=1", "data.test_size=9", "method=direct")
+    done = launch(tmp_path / "two", *one, f"hydra.run.dir={tmp_path}/both")
+    assert done.returncode == 0, done.stderr[-3000:]
+    alone(tmp_path / "one", *one, f"hydra.run.dir={tmp_path}/alone")
+    assert_same_answers(tmp_path / "both", tmp_path / "alone")
+    cost, less = (
+        json.loads((tmp_path / name / "run.json").read_text())["cost"] for name in ("both", "alone")
+    )
+    # Both have computed the demonstrations, which one process computes once.
+    assert cost["tokens_computed"] > less["tokens_computed"]
+    assert (cost["computed_cells"], cost["tokens_naive"]) == (1, less["tokens_naive"])
+    assert not list((tmp_path / "two" / "rows").iterdir())
+
+
+@pytest.mark.slow
+def test_a_launch_of_which_one_process_is_killed_ends_soon_and_the_next_run_does_what_is_left(
+    tmp_path: Path,
+) -> None:
+    many = ("data.target_tasks=6", "data.test_size=40", "method=direct", "seeds=[100,13,21,42,87]")
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    started = subprocess.Popen(
+        [*torchrun, "run.py", *SMALL, *many, f"results_root={tmp_path}/root", f"hydra.run.dir={tmp_path}/killed"],
+        cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    deadline = time.monotonic() + 200
+    while not list((tmp_path / "root" / "cells").glob("*/*.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    ranks = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
+    os.kill(int(ranks[-1]), signal.SIGKILL)
+    since = time.monotonic()
+    started.communicate(timeout=100)
+    assert time.monotonic() - since < 60
+    assert started.returncode != 0
+    stored = len(list((tmp_path / "root" / "cells").glob("*/*.jsonl")))
+    assert 0 < stored < 30
+    again = alone(tmp_path / "root", *many, f"hydra.run.dir={tmp_path}/killed")
+    assert f"{stored} of 30 cells are stored already" in again
+    alone(tmp_path / "fresh", *many, f"hydra.run.dir={tmp_path}/fresh-run")
+    assert_same_answers(tmp_path / "killed", tmp_path / "fresh-run")
 
 
 @pytest.mark.slow
