@@ -1,4 +1,4 @@
-"""Components of one's own: a data module, a scorer, a scoring rule, a logger and a method, each a few lines.
+"""Components of one's own: a data module, a scorer, a scoring rule, a logger, methods and a family, each a few lines.
 
 `conf/` beside this file makes them choices: see README.md.
 """
@@ -7,19 +7,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from metashot.base.json_text import digest_of
 from metashot.data.task import Example, TaskData, TaskType
+from metashot.data.tasks.modules import DataModule
+from metashot.engine.cells.family import CellKey, Family, Meter, Names, Work
+from metashot.engine.cells.results import FinishedCell, Prediction, Result
 from metashot.engine.metrics.rules import Lengths, Normalization
 from metashot.engine.scoring.request import Request
 from metashot.engine.tracking.tracker import NoTracker, RunLabel
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Objective
+from metashot.metaprompt.tuning.config import PromptMethod
+
+if TYPE_CHECKING:
+    from metashot.stages.context import RunContext
 
 TASK = "parity"
 
@@ -131,3 +139,77 @@ class LinesLogger(NoTracker):
 def first_guess(name: str, normalization: Normalization, shots: bool = False) -> Method:
     """The method: channel scoring under any rule, without demonstrations unless told otherwise."""
     return Method(name, Objective.CHANNEL, demonstrations=shots, normalization=normalization)
+
+
+@dataclass(frozen=True)
+class OwnTuning(PromptMethod):
+    """The tuning method: prompt tuning under a name of one's own. A subclass of `Method` likewise scores in context."""
+
+
+@dataclass(frozen=True)
+class MajorityMethod:
+    """The family: no model at all, every test example gets the most frequent answer of the demonstrations.
+
+    Attributes:
+        name: what results carry.
+    """
+
+    name: str = "majority"
+
+    def cells(self, run: RunContext) -> MajorityCells:
+        """Its cells in this run."""
+        return MajorityCells(run.config.data, run.config.k, run.config.seeds)
+
+
+class MajorityCells(Family):
+    """What the driver asks for: what there is to do, the answers of some rows, and a finished cell.
+
+    Args:
+        data: the data module.
+        k: demonstrations.
+        seeds: demonstration seeds.
+    """
+
+    def __init__(self, data: DataModule, k: int, seeds: Sequence[int]) -> None:
+        self.names = Names(data.name, "majority", "none")
+        source = data.open()
+        self._data = {
+            self._key(cell): cell
+            for task in data.targets(source)
+            for seed in seeds
+            for cell in (source.load(task, k=k, seed=seed),)
+        }
+
+    @staticmethod
+    def _key(data: TaskData) -> CellKey:
+        decides = {
+            "family": "majority, 1",
+            "cell": [asdict(one) for one in (*data.demonstrations, *data.test)],
+        }
+        return CellKey(data.task, data.seed, digest_of(decides), len(data.test))
+
+    def work(self) -> Sequence[Work]:
+        """A work for each (task, seed)."""
+        return [Work((key,), key.n) for key in self._data]
+
+    def compute(self, work: Work, rows: Sequence[int], meter: Meter) -> Sequence[str]:
+        """The answer of each row."""
+        outputs = [example.output for example in self._data[work.cells[0]].demonstrations]
+        return [max(outputs, key=outputs.count)] * len(rows)
+
+    def finish(self, work: Work, answers: Sequence[str]) -> Sequence[FinishedCell]:
+        """Predictions and their share of right ones."""
+        (key,) = work.cells
+        data, k = self._data[key], len(self._data[key].demonstrations)
+        rows = [
+            Prediction(
+                key.task, key.seed, index, one.output, answer, (), (), (), (), (), (), (), (), key.fingerprint
+            )
+            for index, (one, answer) in enumerate(zip(data.test, answers, strict=True))
+        ]
+        value = sum(row.gold == row.prediction for row in rows) / len(rows)
+        result = Result(
+            self.names.setting, self.names.method, self.names.model, key.task, key.seed, k, "accuracy", value, key.n,
+            key.fingerprint, shown_mean=float(k), shown_least=k,
+        )  # fmt: skip
+        return [FinishedCell(result, tuple(rows))]

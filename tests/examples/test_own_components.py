@@ -64,3 +64,46 @@ def test_the_run_of_the_readme(repository, example, tmp_path):
     # The rule divides by the square root of the tokens, of which every one costs the same.
     for nll, total, tokens in zip(first["nll"], first["sum_nll"], first["n_tokens"], strict=True):
         assert nll == pytest.approx(total / tokens**0.5)
+
+
+def run_example(repository, example, folder, *overrides):
+    """A command with the example's choices; its results."""
+    done = subprocess.run(
+        [sys.executable, str(repository / "run.py"), "--config-dir", str(example / "conf"), "model=tiny", "seeds=[100,13]",
+         f"hydra.run.dir={folder}", f"results_root={folder.parent}/root", *overrides],
+        cwd=folder.parent, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "METASHOT_TRUSTED_TARGETS": "own_components", "PYTHONPATH": str(example)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout, list(map(json.loads, (folder / "results.jsonl").read_text().splitlines()))
+
+
+def test_a_family_of_ones_own_is_stored_and_reported(repository, example, tmp_path):
+    words = ("data=parity", "method=majority", "k=5")
+    first, results = run_example(repository, example, tmp_path / "first", *words)
+    assert "2 cells computed, 0 reused" in first
+    # Ten of twenty numbers are even, whatever is the most frequent.
+    assert [(row["method"], row["model"], row["n"], row["value"]) for row in results] == 2 * [
+        ("majority", "none", 20, 0.5)
+    ]
+    again, same = run_example(repository, example, tmp_path / "again", *words)
+    assert "all 2 cells were stored already" in again
+    assert same == results
+    told, _ = run_example(repository, example, tmp_path / "first", *words, "stage=report")
+    assert "majority" in told
+
+
+def test_a_tuning_method_of_ones_own_tunes(repository, example, tmp_path):
+    data = tmp_path / "data" / "SST-2"
+    data.mkdir(parents=True)
+    for split, n in (("train", 12), ("test", 6)):
+        rows = [{"source": f"a {('dull', 'fine')[i % 2]} film, number {i}", "label": i % 2} for i in range(n)]
+        (data / f"{split}.json").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    _, results = run_example(
+        repository, example, tmp_path / "run", "method=own_tuning", "tuning.tasks=[SST-2]", "k=2", "tuning.train.steps=2",
+        "tuning.train.evaluate_every=2", "tuning.prompt_length=2", f"tuning.data_root={data.parent}",
+    )  # fmt: skip
+    assert [(row["method"], row["task"], row["seed"]) for row in results] == [
+        ("own_tuning", "SST-2", 100), ("own_tuning", "SST-2", 13),
+    ]  # fmt: skip
+    assert len(list((tmp_path / "run" / "prompts").iterdir())) == 2

@@ -37,8 +37,11 @@ def deal(rows: Sequence[Sequence[Request]], least: int = 1) -> list[list[int]]:
     count = min(sum(own) // max(LEAST_TOKENS, TIMES_SHARED * shared), len(rows))
     count = max(count, min(least, len(rows)), 1)
     cost = np.cumsum(own)
-    cuts = np.searchsorted(cost, cost[-1] * np.arange(1, count) / count) + 1
-    return [part.tolist() for part in np.split(np.array(order), cuts) if len(part)]
+    number = np.arange(1, count)
+    cuts = np.searchsorted(cost, cost[-1] * number / count) + 1
+    cuts = np.maximum.accumulate(cuts - number) + number  # no piece is empty, whatever its rows cost
+    cuts = np.minimum(cuts, len(rows) - count + number)
+    return [part.tolist() for part in np.split(np.array(order), cuts)]
 
 
 def _tokens(requests: Sequence[Request]) -> int:

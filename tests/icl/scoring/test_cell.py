@@ -79,6 +79,27 @@ def test_per_option_truncation_cuts_each_option_by_its_own_length():
     assert len(short.context) - len(long.context) == len("maybe") - len("no")
 
 
+@pytest.mark.parametrize("truncation", list(Truncation))
+@pytest.mark.parametrize("sequence", range(36, 110, 5))
+def test_demonstrations_that_a_prompt_holds_whole_are_counted(truncation, sequence):
+    """A slow reference reads the decoded context: a demonstration is held when its text stands there whole."""
+    data = task(n_demonstrations=4)
+    cell = build_cell(
+        data, encode, rules(truncation=truncation, limits=LengthLimits(per_example=64, sequence=sequence))
+    )
+    for example, row in enumerate(cell.index[0]):
+        for option, place in enumerate(row):
+            text = "\n\n\n" + decode(cell.requests[place].context)
+            whole = [
+                f"{n}" * 10 + f"\n{one.output}\n\n\n" in text for n, one in enumerate(data.demonstrations)
+            ]
+            # All but the first begin with a separator, whose loss is no loss of a demonstration's text.
+            assert cell.held[example][option] in (sum(whole), sum(whole) - 1)
+            assert cell.held[example][option] == sum(whole) or cell.requests[place].length == sequence
+    assert cell.shown_least == min(min(row) for row in cell.held)
+    assert cell.shown_least <= cell.shown_mean <= 4
+
+
 def over_long(overlong):
     """Two inputs of 40 letters before the digit that tells them apart, one short one; 30 tokens an example."""
     limits = LengthLimits(per_example=32, sequence=1000, overlong=overlong)

@@ -11,18 +11,21 @@ from metashot.base.errors import ConfigError, ModelError, OutputError
 from metashot.data.task import Example
 from metashot.data.tasks.demo import DemoSource
 from metashot.engine.cells.driver import run_cells
+from metashot.engine.cells.prompts import read_prompts
 from metashot.engine.cells.results import PREDICTIONS_FILE, RESULTS_FILE
+from metashot.engine.cells.store import ResultStore
 from metashot.engine.metrics.classification import macro_f1
 from metashot.engine.metrics.rules import Calibration, Normalization
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading import read_outputs
+from metashot.engine.scoring import dealing
 from metashot.engine.scoring.plain import PlainScorer
 from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.icl.prompting.boundary import Boundary
 from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 from metashot.icl.prompting.methods import Method
-from metashot.icl.prompting.prompt import Objective
+from metashot.icl.prompting.prompt import Objective, OverlongShots
 from metashot.icl.scoring.cell import Truncation
 from metashot.icl.scoring.cell_data import cell_key
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings, prompt_rules
@@ -140,6 +143,55 @@ def test_begin_of_sequence_and_templates_are_shared_like_any_prefix(tmp_path, me
         pair.append([p for cell in outcome.cells for p in cell.predictions])
     for mine, reference in zip(*pair, strict=True):
         assert mine.nll == pytest.approx(reference.nll, abs=1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+def test_rows_in_pieces_score_as_rows_at_once(tmp_path, monkeypatch, method):
+    """Pieces of a test example or two, whose answers pass through files."""
+    given = settings(tmp_path, method)
+    whole, _ = run(given, FewExamples(n=5))
+    monkeypatch.setattr(dealing, "LEAST_TOKENS", 1)
+    monkeypatch.setattr(dealing, "TIMES_SHARED", 0)
+    kept = []
+    put = ResultStore.put_rows
+    monkeypatch.setattr(ResultStore, "put_rows", lambda *given: (kept.append(given[2]), put(*given)))
+    pieces, _ = run(
+        replace(given, results_root=tmp_path / "pieces", output=tmp_path / "pieces-run"), FewExamples(n=5)
+    )
+    assert len(kept) >= 2 * len({cell.result.fingerprint for cell in pieces.cells})
+    for mine, reference in zip(pieces.cells, whole.cells, strict=True):
+        assert mine.result == reference.result
+        for a, b in zip(mine.predictions, reference.predictions, strict=True):
+            assert a.nll == pytest.approx(b.nll, abs=1e-4)
+            assert replace(a, nll=b.nll, sum_nll=b.sum_nll, null_sum_nll=b.null_sum_nll) == b
+
+
+@pytest.mark.parametrize("k", [2, 4, 8])
+def test_dropped_demonstrations_are_counted_said_and_not_shown(tmp_path, k):
+    """Room for some of them: results, the note and `prompts.jsonl` speak of these; nothing is said where all fit."""
+    prompt = TemplatePrompt(example="In: {input}\nOut: {output}", max_length=420, max_length_per_example=128)
+    given = settings(tmp_path, k=k, prompt=prompt, tasks=("demo-spam",))
+    outcome, _ = run(given)
+    shown = {seed: prompt for (_, seed), prompt in read_prompts(tmp_path / "run").items()}
+    for cell in outcome.cells:
+        result = cell.result
+        assert result.shown_mean == result.shown_least
+        text = shown[result.seed].demonstrations
+        data = FewExamples().load("demo-spam", k=k, seed=result.seed)
+        assert [one.input in text for one in data.demonstrations] == [
+            place >= k - result.shown_least for place in range(k)
+        ]
+    least = min(cell.result.shown_least for cell in outcome.cells)
+    said = [note for note in outcome.notes if f"of k={k} demonstrations (at least {least})" in note]
+    assert (least < k) == bool(said) == (k > 2)
+    refusing = replace(given, prompt=replace(prompt, overlong_shots=OverlongShots.REFUSE))
+    if said:
+        with pytest.raises(
+            ConfigError, match=r"prompt.overlong_shots: is refuse, and task 'demo-spam' has room for"
+        ):
+            run(refusing)
+    else:
+        assert run(refusing)[0].cells[0].result.value == outcome.cells[0].result.value
 
 
 def test_the_files_of_a_run(tmp_path):
