@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from metashot.engine.metrics.statistics import Interval, seed_values
-from metashot.engine.report.coverage import MARK, NOTE
+from metashot.engine.report.coverage import MARK
 from metashot.engine.report.pair_tests import PairTest
 from metashot.engine.report.published import Compared, Verdict, published_source
 from metashot.engine.report.rescoring import Rescored
-from metashot.engine.report.systems import Answers, method_title
+from metashot.engine.report.systems import Answers, incomplete_note, method_title
 from metashot.engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points, shots
 
 _FOLDED_ROWS = 15
@@ -99,7 +99,7 @@ def sensitivity_table(answers: Sequence[Answers]) -> Table:
         rows.append(
             (
                 Cell(row.system.setting), Cell(row.system.name), shots(row.system.k), Cell(row.system.model),
-                percent(deviation, mark=row.coverage.mark),
+                percent(deviation, mark=row.mark),
                 percent(float(np.mean(list(spread.values())))),
                 percent(None if worst is None else row.figures.mean.value - worst.value),
                 Cell(f"{most} ({100 * spread[most]:.1f})", 100 * spread[most]),
@@ -114,11 +114,6 @@ def sensitivity_table(answers: Sequence[Answers]) -> Table:
     return Table("sensitivity", "Sensitivity to demonstrations", note, columns, tuple(rows), 4)
 
 
-def incomplete_note(answers: Sequence[Answers]) -> str:
-    """What the mark means, where one of these rows carries it."""
-    return "" if all(row.coverage.complete for row in answers) else f" {NOTE}"
-
-
 def variant_table(answers: Sequence[Answers]) -> Table:
     """Demonstration lab: runs of one method that differ in condition or config only."""
     groups: dict[tuple[object, ...], list[Answers]] = {}
@@ -129,7 +124,7 @@ def variant_table(answers: Sequence[Answers]) -> Table:
         (
             *names(row.system.setting, _method(row), row.system.model, row.system.extras or "(as named)"),
             Cell(str(row.system.k), row.system.k),
-            percent(row.figures.mean.value, mark=row.coverage.mark),
+            percent(row.figures.mean.value, mark=row.mark),
             interval_cell(row.figures.mean),
             percent(None if row.worst is None else row.worst.value),
             points(100 * (row.figures.mean.value - group[0].figures.mean.value)),
@@ -155,7 +150,7 @@ def shots_table(answers: Sequence[Answers]) -> Table:
         (
             *names(*label),
             *(
-                percent(curve[k].figures.mean.value, mark=curve[k].coverage.mark) if k in curve else Cell("–")
+                percent(curve[k].figures.mean.value, mark=curve[k].mark) if k in curve else Cell("–")
                 for k in ks
             ),
         )
@@ -202,7 +197,7 @@ def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) ->
             Cell(r.system.name),
             shots(r.system.k),
             *names(r.system.model, r.calibration.name, r.normalization.name),
-            percent(r.mean, mark=by_system[r.system].coverage.mark),
+            percent(r.mean, mark=by_system[r.system].mark),
             percent(r.worst if by_system[r.system].worst is not None else None),
             Cell("yes" if r.as_run else ""),
         )

@@ -131,7 +131,7 @@ def shots_plot(curves: Mapping[Curve, Mapping[int, Answers]]) -> Plot:
                     *zip(*gaps, strict=True), linestyle="none", color=color, markerfacecolor="white",
                     marker=_MARKERS[number % len(_MARKERS)], zorder=5,
                 )  # fmt: skip
-        axes.set_xticks(range(len(shots)), [str(k) for k in shots])
+        axes.set_xticks(range(len(shots)), [_shots_label(k, curves) for k in shots])
         whole = all(row.coverage.complete for curve in curves.values() for row in curve.values())
         axes.set_xlabel("demonstrations k" + ("" if whole else HOLLOW))
         axes.set_ylabel("percent")
@@ -140,13 +140,21 @@ def shots_plot(curves: Mapping[Curve, Mapping[int, Answers]]) -> Plot:
     names = _curve_names(list(curves))
     parts = [
         f"{label[1]} on {label[0]} with {label[2]}: "
-        + ", ".join(
-            f"k={k} {100 * curve[k].figures.mean.value:.1f}{curve[k].coverage.mark}" for k in sorted(curve)
-        )
+        + ", ".join(f"k={k} {100 * curve[k].figures.mean.value:.1f}{curve[k].mark}" for k in sorted(curve))
         for label, curve in curves.items()
     ]
     alternative = "Mean score by number of demonstrations. " + "; ".join(parts) + "."
     return _plot("shots", "Number of demonstrations", alternative, 3.2 + 0.25 * len(curves), draw)
+
+
+def _shots_label(k: int, curves: Mapping[Curve, Mapping[int, Answers]]) -> str:
+    """A place on the axis of k, with what the prompts held where that is less."""
+    rows = [curve[k] for curve in curves.values() if k in curve]
+    if not any(row.shown for row in rows):
+        return str(k)
+    held = [k if row.shown is None else row.shown[0] for row in rows]
+    low, high = f"{min(held):.1f}", f"{max(held):.1f}"
+    return f"{k}\n({low if low == high else f'{low} to {high}'} shown)"
 
 
 def _curve_names(curves: Sequence[Curve]) -> dict[Curve, str]:
@@ -216,7 +224,7 @@ def _name(row: Answers) -> str:
 
 
 def _missing(row: Answers) -> str:
-    return row.coverage.mark
+    return row.mark
 
 
 def _wrapped(text: str, width: int = 30, lines: int = 3) -> str:

@@ -32,6 +32,8 @@ RESULT_SCHEMA: dict[str, Any] = {
     "test_digest": pl.String,
     "cut_inputs": pl.Int64,
     "cut_tokens": pl.Int64,
+    "shown_mean": pl.Float64,
+    "shown_least": pl.Int64,
 }
 _LATER: dict[str, Any] = {one.name: one.default for one in fields(Result) if one.name not in REQUIRED}
 """Columns that older files lack, with what they stand for there."""

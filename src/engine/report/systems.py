@@ -16,7 +16,7 @@ from metashot.engine.metrics.statistics import (
     bootstrap_mean,
     task_outcomes,
 )
-from metashot.engine.report.coverage import Coverage, coverage_of
+from metashot.engine.report.coverage import NOTE, Coverage, coverage_of
 from metashot.engine.report.folders import Run
 from metashot.engine.report.harness_files import is_harness_method
 from metashot.engine.report.reading import SYSTEM, Outputs
@@ -29,6 +29,11 @@ _PUBLISHED_TITLES = {
 }
 """Rows of the papers that no method here makes."""
 _LAST_ROW = 100
+SHOWN_MARK = "‡"
+SHOWN_NOTE = (
+    f"{SHOWN_MARK} a/k shown: the prompts held only a of the k demonstrations in the mean; the others did not fit "
+    "(prompt.max_length), so the row is no result of k."
+)
 
 
 def method_title(name: str) -> str:
@@ -97,6 +102,7 @@ class Answers:
         figures: mean and worst over the tasks that are there, 0..1.
         coverage: how much of what the setting expects is there.
         runs: the folders that its cells are from.
+        shown: demonstrations that its prompts held in the mean over cells, and at least, where these are fewer than k.
     """
 
     system: System
@@ -105,6 +111,14 @@ class Answers:
     figures: MeanAndWorst
     coverage: Coverage
     runs: tuple[Run, ...] = ()
+    shown: tuple[float, int] | None = None
+
+    @property
+    def mark(self) -> str:
+        """What follows a figure that is over fewer cells, or fewer demonstrations, than it seems."""
+        if self.shown is None:
+            return self.coverage.mark
+        return f"{self.coverage.mark} {SHOWN_MARK}{self.shown[0]:.1f}/{self.system.k} shown"
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -150,6 +164,7 @@ def collect_answers(
     problems = _cut_inputs(kept)
     found: list[tuple[System, dict[str, TaskOutcomes]]] = []
     folders: dict[System, tuple[Run, ...]] = {}
+    shown = _shown(kept)
     for values, frame in joined.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
         system = System(*values)
         outcomes = _outcomes(system, frame, problems)
@@ -164,7 +179,11 @@ def collect_answers(
             figures = bootstrap_mean(list(outcomes.values()), draws, level, seed)
             seeded = _wants_seeds(system, outcomes)
             coverage = coverage_of(outcomes, expected.tasks, expected.seeds, expected.sizes, seeded=seeded)
-            answers.append(Answers(system, outcomes, expected.tasks, figures, coverage, folders[system]))
+            answers.append(
+                Answers(
+                    system, outcomes, expected.tasks, figures, coverage, folders[system], shown.get(system)
+                )
+            )
             if not coverage.complete:
                 problems.append(
                     f"{setting}, {system.title} ({system.model}): {coverage.cells} of {coverage.expected_cells} cells; "
@@ -219,6 +238,24 @@ def _cut_inputs(results: pl.DataFrame) -> list[str]:
         "together (prompt.max_length_per_example and prompt.overlong; in prompt tuning tuning.max_tokens)."
         for row in cut.unique("task", keep="first", maintain_order=True).iter_rows(named=True)
     ]
+
+
+def _shown(results: pl.DataFrame) -> dict[System, tuple[float, int]]:
+    """What the prompts held of k, of the systems whose rows say that it was less."""
+    counted = (
+        results.filter(pl.col("shown_mean").is_not_null(), pl.col("shown_least").is_not_null())
+        .group_by(SYSTEM)
+        .agg(pl.col("shown_mean").mean(), pl.col("shown_least").min())
+        .filter(pl.col("shown_least") < pl.col("k"))
+    )
+    return {System(*values[: len(SYSTEM)]): (values[-2], values[-1]) for values in counted.iter_rows()}
+
+
+def incomplete_note(answers: Sequence[Answers]) -> str:
+    """What the marks mean that one of these rows carries, with a space in front; empty where none does."""
+    notes = [NOTE] if not all(row.coverage.complete for row in answers) else []
+    notes += [SHOWN_NOTE] if any(row.shown for row in answers) else []
+    return "".join(f" {note}" for note in notes)
 
 
 def _has_seeds(outcomes: Mapping[str, TaskOutcomes]) -> bool:

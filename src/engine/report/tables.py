@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from metashot.engine.metrics.statistics import seed_values
-from metashot.engine.report.coverage import MARK, NOTE
-from metashot.engine.report.systems import Answers, System
+from metashot.engine.report.coverage import MARK
+from metashot.engine.report.systems import SHOWN_MARK, SHOWN_NOTE, Answers, System, incomplete_note
 from metashot.engine.report.table import Cell, Table, interval_cell, percent, shots
 
 _BOLD = (
@@ -33,7 +33,7 @@ def result_tables(
         rows = [
             (
                 *_labels(a),
-                percent(a.figures.mean.value, a.system in best, a.coverage.mark),
+                percent(a.figures.mean.value, a.system in best, a.mark),
                 interval_cell(a.figures.mean),
                 *_worst(a),
                 _share(a.coverage.tasks, a.coverage.expected_tasks),
@@ -47,7 +47,7 @@ def result_tables(
             _FIGURES + "Worst: the lowest seed of each task, then mean over tasks; a dash: seeds change nothing. "
             "Intervals: percentile bootstrap; the mean's resamples test examples and seeds, the worst's only the "
             "examples of the seed that was the worst. n: test examples over all tasks. "
-            + _BOLD.format(alpha=alpha) + _note(group)
+            + _BOLD.format(alpha=alpha) + incomplete_note(group).strip()
         )  # fmt: skip
         columns = ("Method", "k", "Model", "Mean", interval, "Worst", interval, "Tasks", "Seeds", "n")
         key, title = (
@@ -80,7 +80,9 @@ def overview_table(answers: Sequence[Answers], best: Collection[System], alpha: 
     )
     columns = ("Method", "k", "Model", *("Mean", "Worst") * len(settings))
     groups = tuple((setting, 2) for setting in settings)
-    return Table("results", "Results", note + _note(answers), columns, tuple(body), 3, groups=groups)
+    return Table(
+        "results", "Results", note.rstrip() + incomplete_note(answers), columns, tuple(body), 3, groups=groups
+    )
 
 
 def task_tables(answers: Sequence[Answers]) -> list[Table]:
@@ -92,10 +94,16 @@ def task_tables(answers: Sequence[Answers]) -> list[Table]:
             (Cell(task), Cell(_metric(group, task)), *_task_cells(group, task)) for task in tasks
         ]  # fmt: skip
         several = len({row.system.model for row in group}) > 1
-        heads = [f"{r.system.title} ({r.system.model})" if several else r.system.title for r in group]
+        heads = [
+            (f"{r.system.title} ({r.system.model})" if several else r.system.title)
+            + (f" {SHOWN_MARK}{r.shown[0]:.1f} shown" if r.shown else "")
+            for r in group
+        ]
         note = (
             "Percent, mean/worst over seeds. Bold is the best of a row among those with all seeds; a dash is a task "
-            "without a result." + (f" {MARK} a/b: only a of b seeds." if not _all_complete(group) else "")
+            "without a result."
+            + (f" {MARK} a/b: only a of b seeds." if not _all_complete(group) else "")
+            + (f" {SHOWN_NOTE}" if any(row.shown for row in group) else "")
         )
         columns = ("Task", "Metric", *heads)
         tables.append(Table(f"tasks-{setting}", f"Tasks of {setting}", note, columns, tuple(body), 2, True))
@@ -104,10 +112,6 @@ def task_tables(answers: Sequence[Answers]) -> list[Table]:
 
 def _labels(row: Answers) -> tuple[Cell, ...]:
     return Cell(row.system.name), shots(row.system.k), Cell(row.system.model)
-
-
-def _note(answers: Sequence[Answers]) -> str:
-    return "" if _all_complete(answers) else NOTE
 
 
 def _all_complete(answers: Sequence[Answers]) -> bool:
@@ -135,7 +139,7 @@ def _mean_worst(row: Answers | None, best: Collection[System]) -> tuple[Cell, Ce
     if row is None:
         return Cell("–"), Cell("–")
     worst = percent(None if row.worst is None else row.worst.value)
-    return percent(row.figures.mean.value, row.system in best, row.coverage.mark), worst
+    return percent(row.figures.mean.value, row.system in best, row.mark), worst
 
 
 def _task_cells(group: Sequence[Answers], task: str) -> list[Cell]:

@@ -2,6 +2,7 @@
 
 import io
 import json
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -151,3 +152,26 @@ def test_the_path_is_printed_whatever_the_formats(gap):
     outcome, printed = report_of(gap, formats=("html",))
     assert printed.strip() == f"written: {outcome.files[0]}"
     assert json.dumps(str(outcome.files[0])).endswith('report.html"')
+
+
+def test_demonstrations_that_did_not_fit_are_marked_wherever_the_figure_stands(tmp_path, made, written):
+    """k=16 of which 3.2 were shown in the mean over two cells, k=4 of which all were."""
+    for k, shown in ((4, (4.0, 4.0)), (16, (4.0, 2.4))):
+        cells = [made("mood", seed, 1.0, k=k) for seed in (1, 2)]
+        counted = [
+            (replace(result, shown_mean=mean, shown_least=int(mean)), predictions)
+            for (result, predictions), mean in zip(cells, shown, strict=True)
+        ]
+        written(tmp_path / str(k), counted, {"k": k, "method": {"name": "direct"}})
+    rows, _ = collect_answers(read_outputs([tmp_path]), lambda setting: (), **DRAWS)
+    assert {row.system.k: row.shown for row in rows} == {4: None, 16: (pytest.approx(3.2), 2)}
+    outcome, _ = report_of(tmp_path)
+    tables = {table.key: table for table in outcome.tables}
+    for key in ("results", "sensitivity", "rescoring", "shots", "tasks-demo"):
+        cells = [*tables[key].columns, *(cell.text for row in tables[key].rows for cell in row)]
+        assert any("‡3.2" in cell for cell in cells), key
+        assert "the prompts held only a of the k demonstrations" in tables[key].note, key
+    (plot,) = [plot for plot in outcome.plots if plot.key == "shots"]
+    assert "(3.2 shown)" in plot.svg
+    assert "k=16" in plot.alternative
+    assert "‡3.2/16 shown" in plot.alternative
