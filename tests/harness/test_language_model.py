@@ -247,5 +247,5 @@ def test_without_the_harness_the_import_names_the_extra(monkeypatch: pytest.Monk
     for name in ("metashot.harness", "metashot.harness.language_model"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "lm_eval.models.huggingface", None)
-    with pytest.raises(ImportError, match=r"needs lm-evaluation-harness .*pip install 'metashot\[harness\]'"):
+    with pytest.raises(ImportError, match=r"needs the package lm-eval, .*pip install 'metashot\[harness\]'"):
         importlib.import_module("metashot.harness")

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 from tqdm import tqdm
 
 from metashot.base.errors import DataError
+from metashot.base.extras import import_extra
 
 _RANGE_REFUSED = 416
 _PARTIAL = 206
@@ -69,10 +70,7 @@ def file_sha256(path: Path) -> str:
 
 
 def _transfer(url: str, part: Path, limits: Limits) -> None:
-    try:
-        import httpx
-    except ImportError as error:
-        raise DataError(url, "downloads need httpx", 'pip install "metashot[hub]"') from error
+    httpx = import_extra("httpx", url)
     problem = "not tried"
     for _ in range(limits.attempts):
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metashot.base.errors import DataError, suggestion
+from metashot.base.extras import import_extra
 from metashot.data.sources.layout import Row, TableLayout
 
 
@@ -17,10 +18,7 @@ def excel_rows(path: Path, layout: TableLayout) -> Iterator[tuple[int, Row]]:
     Raises:
         DataError: openpyxl is not installed, no Excel file, no such sheet, or a header that lacks or repeats a name.
     """
-    try:
-        import openpyxl
-    except ImportError as error:
-        raise DataError(str(path), "Excel files need openpyxl", "pip install 'metashot[excel]'") from error
+    openpyxl = import_extra("openpyxl", str(path))
     try:
         book: Any = openpyxl.load_workbook(path, read_only=True, data_only=True)
     except (zipfile.BadZipFile, KeyError, ValueError, OSError) as error:

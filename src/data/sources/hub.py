@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metashot.base.errors import DataError
+from metashot.base.extras import import_extra
 from metashot.data.sources.tables import ENDINGS
 
 CONVERSION = "refs/convert/parquet"
@@ -59,10 +60,7 @@ def locate_on_hub(repo: str, config: str | None, split: str, revision: str | Non
         DataError: no network, no such dataset, configuration or split, a script-only dataset, or a partial
             conversion.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise DataError(repo, "the hub needs the datasets library", 'pip install "metashot[hub]"') from error
+    datasets = import_extra("datasets", repo)
     where = f"{repo}{f'@{revision}' if revision else ''}"
     try:
         builder = _builder(datasets, repo, config, split, revision)

@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import Any
 
 from metashot.base.errors import DataError, suggestion
+from metashot.base.extras import import_extra
 from metashot.data.kshot import k_shot_split
 from metashot.data.task import Example, TaskData, TaskType, Wording
 
-_EXTRA = "pip install 'metashot[harness]'"
 _SHOWN_MEMBERS = 8
 
 
@@ -242,11 +242,7 @@ def _nearest(task: str, manager: Any) -> str:
 
 
 def _task_manager() -> Any:
-    try:
-        from lm_eval.tasks import TaskManager
-    except ImportError as error:
-        raise DataError("data", f"needs the package lm-eval ({error})", _EXTRA) from None
-    return TaskManager
+    return import_extra("lm_eval.tasks", "data", "TaskManager")
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from typing import Literal
 
 from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import DataError
+from metashot.base.extras import import_extra
 from metashot.base.value_kinds import Count, GivenLine, Name
 from metashot.data.recipes.rows import BadRow, Dropped, lookup, text_of
 from metashot.data.sources.tables import is_table, numbered_rows, row_place
@@ -121,11 +122,10 @@ def _jsonl(spec: CorpusSource) -> Iterator[str]:
 
 
 def _hub(spec: CorpusSource) -> Iterator[str]:
-    from datasets import load_dataset
-
+    datasets = import_extra("datasets", "corpus")
     assert spec.path is not None
     try:
-        rows = load_dataset(spec.path, spec.config, split=spec.split, streaming=True)
+        rows = datasets.load_dataset(spec.path, spec.config, split=spec.split, streaming=True)
     except Exception as error:
         raise DataError(
             "corpus.path",

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metashot.base.errors import DataError
+from metashot.base.extras import import_extra
 from metashot.base.files import data_errors, record_of, replacing, write_json
 from metashot.base.json_text import parse_json, sealed, unsealed
 from metashot.base.value_kinds import Count, Language, Positive
@@ -37,7 +38,7 @@ class SentenceRules:
 
 def split_sentences(document: str, rules: SentenceRules) -> list[str]:
     """The sentences of a document that `rules` keep, in order, whitespace normalized."""
-    from sentencex import segment  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
+    segment = import_extra("sentencex", "corpus.document", "segment")
 
     kept: list[str] = []
     for raw in segment(rules.language, document):

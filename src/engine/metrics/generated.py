@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
-from metashot.base.errors import ConfigError
+from metashot.base.extras import import_extra, require_extra
 from metashot.engine.metrics.classification import Metric
 
 Grade = Callable[[str, Sequence[str]], float]
@@ -48,20 +48,19 @@ def _squad(answer: str, references: Sequence[str]) -> dict[str, float]:
 
 @cache
 def _squad_metric() -> Callable[..., Any]:
-    try:
-        from torchmetrics.functional.text import squad
-    except ImportError as error:
-        raise ConfigError("method.metric", f"needs the package torchmetrics ({error})", _EXTRA) from None
-    return squad
+    return import_extra("torchmetrics.functional.text", "method.metric", "squad")
 
 
 @cache
 def _rouge_scorer() -> Any:
-    try:
-        from rouge_score.rouge_scorer import RougeScorer
-    except ImportError as error:
-        raise ConfigError("method.metric", f"needs the package rouge-score ({error})", _EXTRA) from None
-    return RougeScorer(["rougeL"], use_stemmer=False)
+    scorers = import_extra("rouge_score.rouge_scorer", "method.metric")
+    return scorers.RougeScorer(["rougeL"], use_stemmer=False)
 
 
-_EXTRA = "pip install 'metashot[generate]'"
+def check_can_grade(metric: Metric) -> None:
+    """Fail before the first answer, and without importing it, where a metric's package is missing.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    require_extra("rouge_score" if metric is Metric.ROUGE_L else "torchmetrics", "method.metric")

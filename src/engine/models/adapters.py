@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from metashot.base.errors import ModelError
+from metashot.base.extras import import_extra
 from metashot.base.files import sha256_file
 from metashot.base.json_text import digest_of, read_json
 from metashot.engine.models.exports import check_export
@@ -89,10 +90,9 @@ def with_adapter(model: PreTrainedModel, folder: Path, *, quantized: bool) -> Pr
     Raises:
         ModelError: peft is missing, or the adapter is for another model, or is one that stands in the prompt.
     """
-    try:
-        from peft import PeftConfig, PeftModel
-    except ImportError:
-        raise ModelError("model.adapter", "needs the package peft", "pip install 'metashot[train]'") from None
+    import_extra("peft", "model.adapter")
+    from peft import PeftConfig, PeftModel
+
     config: Any = PeftConfig.from_pretrained(str(folder))
     if config.is_prompt_learning:
         raise ModelError(

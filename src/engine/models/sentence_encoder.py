@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metashot.base.errors import ModelError
+from metashot.base.extras import import_extra
 from metashot.engine.models.digests import check_packaged
 
 EMBEDDED_MODEL = "all-MiniLM-L6-v2"
@@ -68,14 +69,9 @@ def encoder_folder(name: str) -> str:
 
 
 def _load(folder: str, device: str | None) -> Any:
+    library = import_extra("sentence_transformers", "encoder")
     try:
-        from sentence_transformers import SentenceTransformer
-
-        return SentenceTransformer(folder, device=device)
-    except ImportError as error:
-        raise ModelError(
-            "encoder", "sentence-transformers is not installed", "pip install 'metashot[supmer]'"
-        ) from error
+        return library.SentenceTransformer(folder, device=device)
     except (OSError, ValueError) as error:
         raise ModelError(
             "encoder", f"cannot load {folder!r}: {error}", "check the id, folder or network"

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from metashot.base.errors import ModelError
+from metashot.base.extras import import_extra
 from metashot.engine.models.digests import weight_files
 
 if TYPE_CHECKING:
@@ -196,19 +197,13 @@ def quantization_config(quantization: Quantization | None, dtype: torch.dtype) -
     """Transformers' description of a quantization, or None.
 
     Raises:
-        ModelError: bitsandbytes is not installed.
+        ConfigError: bitsandbytes is not installed.
     """
     if quantization is None:
         return None
-    try:
-        import bitsandbytes  # noqa: F401  # pyright: ignore[reportUnusedImport]
-        from transformers import BitsAndBytesConfig
-    except ImportError:
-        raise ModelError(
-            "model.quantization",
-            f"{quantization} needs the package bitsandbytes",
-            "pip install 'metashot[train]'",
-        ) from None
+    import_extra("bitsandbytes", "model.quantization")
+    from transformers import BitsAndBytesConfig
+
     if quantization == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype)

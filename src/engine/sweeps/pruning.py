@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from metashot.base.errors import ConfigError
-from metashot.engine.tracking.tracker import Status, Tracker, import_extra
+from metashot.base.extras import import_extra
+from metashot.engine.tracking.tracker import Status, Tracker
 
 TRIAL_VARIABLE = "METASHOT_TRIAL"
 """Environment variable of a job that belongs to a search; its value is a `TrialAddress` as JSON."""
@@ -51,7 +52,7 @@ def make_pruner(name: str, warmup_steps: int) -> object:
     Raises:
         ConfigError: no such pruner.
     """
-    pruners = import_extra("optuna", "hydra.sweeper.search", "sweep").pruners
+    pruners = import_extra("optuna", "hydra.sweeper.search").pruners
     makers = {
         "none": pruners.NopPruner,
         "median": lambda: pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=warmup_steps),
@@ -85,7 +86,7 @@ class PruningTracker:
     """
 
     def __init__(self, tracker: Tracker, address: TrialAddress) -> None:
-        optuna = import_extra("optuna", "hydra.sweeper.search", "sweep")
+        optuna = import_extra("optuna", "hydra.sweeper.search")
         storage = optuna.storages.get_storage(address.storage)
         study = optuna.load_study(
             study_name=address.study,

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from metashot.base.errors import ConfigError, MetashotError
+from metashot.base.extras import import_extra
 from metashot.base.json_text import SEAL, digest_of
 from metashot.engine.sweeps.pruning import TrialAddress, make_pruner, trial_id
-from metashot.engine.tracking.tracker import import_extra
 
 Value = str | int | float | bool | None
 
@@ -94,7 +94,7 @@ class Search:
     """
 
     def __init__(self, spec: SearchConfig, space: Space) -> None:
-        self._optuna = import_extra("optuna", "hydra.sweeper.search", "sweep")
+        self._optuna = import_extra("optuna", "hydra.sweeper.search")
         self._optuna.logging.set_verbosity(self._optuna.logging.WARNING)
         self.spec = spec
         if spec.direction not in ("maximize", "minimize"):
@@ -253,8 +253,7 @@ class Search:
             "tpe": lambda: samplers.TPESampler(seed=seed),
             "random": lambda: samplers.RandomSampler(seed=seed),
             "cmaes": lambda: (
-                import_extra("cmaes", "hydra.sweeper.search.sampler", "sweep")
-                and samplers.CmaEsSampler(seed=seed)
+                import_extra("cmaes", "hydra.sweeper.search.sampler") and samplers.CmaEsSampler(seed=seed)
             ),
         }
         if self.spec.sampler not in makers:

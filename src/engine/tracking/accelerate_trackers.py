@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from metashot.engine.tracking.tracker import RunLabel, Status, flatten, import_extra, quietly
+from metashot.base.extras import import_extra
+from metashot.engine.tracking.tracker import RunLabel, Status, flatten, quietly
 
 log = logging.getLogger(__name__)
 _NOT_IN_A_FOLDER = re.compile(r"[^\w.=,+\[\] -]")

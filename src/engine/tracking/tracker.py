@@ -7,7 +7,6 @@ percent and says so.
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
 from collections.abc import Generator, Mapping, Sequence
@@ -16,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from metashot.base.errors import ConfigError
 from metashot.base.files import append_lines, output_errors
 
 log = logging.getLogger(__name__)
@@ -89,27 +87,6 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[name] = value
     return flat
-
-
-def import_extra(package: str, where: str, extra: str | None = None) -> Any:
-    """Import an optional package.
-
-    Args:
-        package: what to import.
-        where: the config choice that needs it.
-        extra: metashot's extra that installs it; the package's own name where None.
-
-    Raises:
-        ConfigError: it is not installed.
-    """
-    try:
-        return importlib.import_module(package)
-    except ImportError as error:
-        raise ConfigError(
-            where,
-            f"needs the package {package}, which is not installed",
-            f"pip install 'metashot[{extra or package}]'",
-        ) from error
 
 
 class NoTracker:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from metashot.base.errors import ConfigError
-from metashot.engine.tracking.tracker import RunLabel, Status, flatten, import_extra, quietly
+from metashot.base.extras import import_extra
+from metashot.engine.tracking.tracker import RunLabel, Status, flatten, quietly
 
 log = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import yaml
 
 from metashot.base.errors import ConfigError, OutputError
+from metashot.base.extras import import_extra
 from metashot.base.files import write_atomic, write_json
 from metashot.base.json_text import read_json
 from metashot.engine.tracking.tracker import (
@@ -26,7 +27,6 @@ from metashot.engine.tracking.tracker import (
     Status,
     first_line,
     flatten,
-    import_extra,
     quietly,
 )
 

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from metashot.base.errors import ConfigError
+from metashot.base.extras import import_extra
 from metashot.base.files import write_json
 from metashot.engine.models.adapters import BASE_FILE
 from metashot.engine.models.loading import LanguageModel
@@ -30,11 +31,10 @@ def with_lora(model: PreTrainedModel, lora: LoraConfig | None) -> PreTrainedMode
     """
     if lora is None:
         return model
-    try:
-        from peft import LoraConfig as PeftLoraConfig
-        from peft import get_peft_model
-    except ImportError:
-        raise ConfigError("trainer.lora", "needs the package peft", "pip install 'metashot[train]'") from None
+    import_extra("peft", "trainer.lora")
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import get_peft_model
+
     config = PeftLoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
@@ -82,6 +82,7 @@ def _last_layers(count: int | None, model: PreTrainedModel) -> list[int] | None:
 
 def adapter_weights(model: nn.Module) -> dict[str, Tensor]:
     """The updates alone under PEFT's names."""
+    import_extra("peft", "trainer.lora")
     from peft import get_peft_model_state_dict
 
     # Told not to copy a whole vocabulary matrix: only its update is trained.
@@ -95,6 +96,7 @@ def put_adapter_weights(model: nn.Module, weights: dict[str, Tensor]) -> None:
     Raises:
         ValueError: tensors of another adapter.
     """
+    import_extra("peft", "trainer.lora")
     from peft import set_peft_model_state_dict
 
     expected = adapter_weights(model)

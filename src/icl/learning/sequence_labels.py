@@ -8,7 +8,8 @@ from functools import cache
 
 import numpy as np
 
-from metashot.base.errors import ConfigError, DataError
+from metashot.base.errors import DataError
+from metashot.base.extras import import_extra
 from metashot.data.task import Example
 
 
@@ -113,12 +114,5 @@ def english_words() -> tuple[str, ...]:
     Raises:
         ConfigError: the package is not installed.
     """
-    try:
-        from english_words import get_english_words_set
-    except ImportError:
-        raise ConfigError(
-            "trainer.demonstration_labels",
-            "random_words needs the package english-words",
-            "pip install 'metashot[train]'",
-        ) from None
-    return tuple(sorted(get_english_words_set(["gcide"], alpha=True, lower=True)))
+    package = import_extra("english_words", "trainer.demonstration_labels")
+    return tuple(sorted(package.get_english_words_set(["gcide"], alpha=True, lower=True)))

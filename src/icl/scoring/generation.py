@@ -13,7 +13,7 @@ from metashot.engine.cells.family import Meter, Work
 from metashot.engine.cells.results import FinishedCell, Prediction
 from metashot.engine.generation.stopping import Stopping
 from metashot.engine.metrics.classification import Metric
-from metashot.engine.metrics.generated import grade
+from metashot.engine.metrics.generated import check_can_grade, grade
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Ids, Objective
 from metashot.icl.scoring.cell import Cell, PromptRules
@@ -42,7 +42,7 @@ class GenerateMethod(Method):
         """Refuse what no answer can be generated with.
 
         Raises:
-            ConfigError: a metric of options, the channel objective, or see `Stopping`.
+            ConfigError: a metric of options or one whose package is missing, the channel objective, or see `Stopping`.
         """
         Method.__post_init__(self)
         if self.metric not in _GRADED:
@@ -53,6 +53,7 @@ class GenerateMethod(Method):
             )
         if self.objective is Objective.CHANNEL:
             raise ConfigError("method.objective", "'channel' scores inputs", "use method.objective=direct")
+        check_can_grade(Metric(self.metric))
         _ = self.stopping
 
     @property

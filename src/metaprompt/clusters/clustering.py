@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metashot.base.errors import DataError
+from metashot.base.extras import import_extra
 from metashot.base.value_kinds import Positive, Seed
 from metashot.data.text.sentences import SentenceStore
 
@@ -49,6 +50,7 @@ def cluster_vectors(vectors: NDArray[np.float32], spec: ClusterConfig) -> Cluste
     Raises:
         DataError: too few sentences for the clusters asked, or an empty cluster.
     """
+    import_extra("sklearn", "clusters")
     from sklearn.cluster import KMeans, MiniBatchKMeans
 
     needed = spec.count * max(1, spec.min_sentences)
@@ -83,6 +85,7 @@ def quality_report(
     vectors: NDArray[np.float32], clustering: Clustering, sentences: SentenceStore, spec: ClusterConfig
 ) -> dict[str, Any]:
     """Sizes, the sentences nearest to each centroid, and the silhouette of a random sample."""
+    import_extra("sklearn", "clusters")
     from sklearn.metrics import silhouette_score
 
     generator = np.random.default_rng(spec.seed)

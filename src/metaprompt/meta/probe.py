@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from metashot.base.extras import import_extra
 from metashot.engine.models.sentence_encoder import Embed
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.batch import bucket_by_length, collate
@@ -150,6 +151,7 @@ def answer_states(
 
 def fitted(features: Floats, labels: NDArray[np.int64]) -> Any:
     """Logistic regression on standardized features; its strength is chosen by three-fold cross-validation."""
+    import_extra("sklearn", "stage=probe")
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV
     from sklearn.pipeline import make_pipeline

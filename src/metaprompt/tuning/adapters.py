@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from metashot.base.errors import CheckpointError
+from metashot.base.extras import import_extra
 from metashot.engine.models.loading import LanguageModel
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ WEIGHTS_FILE = "adapter_model.safetensors"
 
 def peft_prompt_model(language_model: LanguageModel, prompt: Tensor) -> Any:
     """A PEFT prompt-tuning model whose virtual tokens are `prompt` [P, d] (trainable)."""
+    import_extra("peft", "method")
     from peft import PromptTuningConfig, PromptTuningInit
 
     shape = _prompt_shape(language_model, prompt)
@@ -32,6 +34,7 @@ def peft_p_tuning_model(language_model: LanguageModel, prompt: Tensor, seed: int
 
     Source: Liu et al., GPT Understands, Too, 2021.
     """
+    import_extra("peft", "method")
     from peft import PromptEncoderConfig
 
     shape = _prompt_shape(language_model, prompt)
@@ -43,6 +46,7 @@ def peft_p_tuning_model(language_model: LanguageModel, prompt: Tensor, seed: int
 
 
 def _prompt_shape(language_model: LanguageModel, prompt: Tensor) -> dict[str, Any]:
+    import_extra("peft", "method")
     from peft import TaskType
 
     return {
@@ -54,6 +58,7 @@ def _prompt_shape(language_model: LanguageModel, prompt: Tensor) -> dict[str, An
 
 
 def _with_prompt(language_model: LanguageModel, config: PeftConfig, prompt: Tensor) -> Any:
+    import_extra("peft", "method")
     from peft import get_peft_model
 
     model: Any = get_peft_model(language_model.model, config)
@@ -74,6 +79,7 @@ def import_adapter(folder: Path, width: int | None = None) -> Tensor:
     Raises:
         CheckpointError: no adapter there, of another kind, or of another width.
     """
+    import_extra("peft", str(folder))
     from peft import PeftConfig
     from safetensors import SafetensorError
     from safetensors.torch import load_file

@@ -13,6 +13,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from metashot.base.errors import ConfigError, DataError, suggestion
+from metashot.base.extras import import_extra
 from metashot.base.json_text import digest_of
 from metashot.base.yaml_files import read_yaml
 from metashot.data.recipes.rows import BadRow, Dropped, text_of
@@ -237,10 +238,9 @@ def _hub(task: PromptTask) -> Iterator[tuple[Callable[[int], str], Iterator[tupl
         raise ConfigError(
             "tuning.data_source", f"task {task.name!r} is not on the hub", "set tuning.data_source=folder"
         )
-    from datasets import load_dataset
-
+    datasets = import_extra("datasets", "tuning.data_source")
     try:
-        data: Any = load_dataset(task.hub["path"], task.hub["config"])
+        data: Any = datasets.load_dataset(task.hub["path"], task.hub["config"])
     except Exception as error:
         raise DataError(
             f"task {task.name}", f"cannot open {task.hub['path']!r}: {error}", "check the network"

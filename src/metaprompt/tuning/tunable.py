@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
+from metashot.base.extras import import_extra
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.batch import PromptBatch
 from metashot.metaprompt.meta.regularizer import GradientRegularizer
@@ -124,6 +125,7 @@ class LoraTunable:
     """A LoRA adapter on the model's usual target layers, without a prompt."""
 
     def __init__(self, backbone: Backbone, rank: int, alpha: int, dropout: float) -> None:
+        import_extra("peft", "method")
         from peft import LoraConfig, TaskType, get_peft_model
 
         kind = TaskType.SEQ_2_SEQ_LM if backbone.language_model.is_seq2seq else TaskType.CAUSAL_LM

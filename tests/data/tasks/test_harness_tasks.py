@@ -10,7 +10,7 @@ import yaml
 
 pytest.importorskip("lm_eval")
 
-from metashot.base.errors import DataError
+from metashot.base.errors import DataError, MetashotError
 from metashot.data.kshot import k_shot_split
 from metashot.data.task import Example, TaskType, Wording
 from metashot.data.tasks.harness_tasks import HarnessSource
@@ -103,7 +103,7 @@ def test_what_cannot_be_converted_is_said_in_one_line(tasks, changes, words):
 
 
 def refusal(source: HarnessSource, name: str = "mini") -> str:
-    with pytest.raises(DataError) as caught:
+    with pytest.raises(MetashotError) as caught:
         source.load(name, k=0, seed=100)
     assert "\n" not in str(caught.value)
     return str(caught.value)
@@ -168,7 +168,9 @@ def test_another_version_of_the_harness_is_said(monkeypatch, tmp_path):
 
     monkeypatch.setitem(sys.modules, "lm_eval.tasks", ModuleType("lm_eval.tasks"))
     said = refusal(HarnessSource(["mini"], tmp_path))
-    assert said.startswith("data: needs the package lm-eval (cannot import name 'TaskManager'")
+    assert said.startswith(
+        "data: needs the package lm-eval, which cannot be imported (cannot import name 'TaskManager'"
+    )
     assert said.endswith("(pip install 'metashot[harness]')")
 
 

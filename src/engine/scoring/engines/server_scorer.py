@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from metashot.base.errors import ConfigError, ModelError
+from metashot.base.extras import import_extra
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.engines.next_tokens import Prefix, by_cost, checked, put_together, questions
 from metashot.engine.scoring.request import Progress, Request
@@ -350,13 +351,7 @@ class ServerScorer:
 
 
 def _check_client() -> None:
-    try:
-        import openai
-    except ImportError:
-        raise ConfigError(
-            "scorer", "the package openai is not installed", "pip install 'metashot[server]'"
-        ) from None
-    del openai
+    import_extra("openai", "scorer")
     for name in ("httpx", "httpx2"):  # a line for every call
         logging.getLogger(name).setLevel(logging.WARNING)
 
