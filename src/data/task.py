@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Annotated
+
+from metashot.base.identity import NoEffect
 
 
 class TaskType(StrEnum):
@@ -83,12 +86,12 @@ class TaskData:
     """
 
     task: str
-    seed: int
+    seed: Annotated[int, NoEffect("what it draws is here")]
     task_type: TaskType
     demonstrations: tuple[Example, ...]
     test: tuple[Example, ...]
     neighbours: tuple[tuple[Example, ...], ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: Annotated[tuple[str, ...], NoEffect("what the user is told")] = ()
     wording: Wording | None = None
     unlabelled: tuple[str, ...] = ()
     metric: str | None = None

@@ -28,6 +28,7 @@ from metashot.base.components.library_arguments import argument_kind
 from metashot.base.components.targets import import_target
 from metashot.base.components.values import convert
 from metashot.base.errors import ConfigError, suggestion
+from metashot.base.identity import without_marks
 
 TARGET, PARTIAL = "_target_", "_partial_"
 _MAPPINGS, _SEQUENCES = (dict, Mapping), (list, tuple, Sequence)
@@ -67,7 +68,7 @@ def bind(kind: Any, value: Any, where: str) -> Any:
         ConfigError: an unknown key (with the nearest one), a missing key, a value outside its type, or a target that
             is not trusted, cannot be imported, or makes something else than what is wanted.
     """
-    optional, kind = _split_none(kind)
+    optional, kind = _split_none(without_marks(kind))
     if value is None and optional:
         return None
     if isinstance(value, Mapping) and TARGET in value:

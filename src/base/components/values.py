@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields, is_dataclass
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
 from enum import Enum
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -16,7 +16,6 @@ from pydantic.fields import FieldInfo
 from metashot.base.errors import ConfigError, suggestion
 
 T = TypeVar("T")
-_STANDS_FOR = "stands_for"
 _CONFIG = ConfigDict(extra="forbid", arbitrary_types_allowed=True)
 _BOUNDS = {
     "greater_than_equal": ("ge", "{} or more"),
@@ -166,29 +165,6 @@ def _mentions(kind: Any, wanted: type) -> bool:
 
 def _takes_any(kind: Any) -> bool:
     return _mentions(kind, cast(type, Any)) or _mentions(kind, object)
-
-
-def as_plain(settings: Any) -> dict[str, Any]:
-    """The fields of a dataclass as JSON values, for identities; a call that waits is its target and arguments."""
-    return asdict(settings, dict_factory=lambda pairs: {key: _described(value) for key, value in pairs})
-
-
-def _described(value: Any) -> Any:
-    if not isinstance(value, partial):
-        return value
-    target: Any = value.func
-    name = getattr(target, _STANDS_FOR, f"{target.__module__}.{target.__qualname__}")
-    return {"_target_": name, **value.keywords}
-
-
-def stands_for(name: str) -> Callable[[T], T]:
-    """Let identities call a function by the class whose objects it makes."""
-
-    def mark(function: T) -> T:
-        vars(function)[_STANDS_FOR] = name
-        return function
-
-    return mark
 
 
 def fields_of(settings: Any) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +9,8 @@ from typing import Any
 
 from metashot.base.errors import DataError
 from metashot.base.files import FileRecord, copy_file, write_lines
+from metashot.base.identity import identity_of
+from metashot.base.json_text import digest_of
 from metashot.data.preparation.instructions import (
     Renderer,
     Template,
@@ -18,7 +18,7 @@ from metashot.data.preparation.instructions import (
     is_instruction,
     read_templates,
 )
-from metashot.data.preparation.place import Reach, open_split
+from metashot.data.preparation.place import Reach, open_split, own_files
 from metashot.data.preparation.row_selection import k_shot_entries, parts
 from metashot.data.preparation.task_files import Choice, Role
 from metashot.data.recipes import DropCounts, load_recipe
@@ -69,11 +69,13 @@ class _Variant:
                 self.drops.add(dropped)
 
 
-def instruction_fingerprint(task: str, role: str, choice: Choice, promptsource: Path | None) -> str:
-    """Digest of template, role, k and seeds."""
-    template = _template(task, promptsource)
-    payload = json.dumps([task, role, template.jinja, template.answer_choices, choice.k, list(choice.seeds)])
-    return hashlib.sha256(payload.encode("utf-8")).hexdigest()
+def instruction_fingerprint(
+    task: str, role: str, choice: Choice, reach: Reach, promptsource: Path | None
+) -> str:
+    """Digest of template, the plain task's recipe with its source, role, k and seeds."""
+    recipe = load_recipe(base_task(task))
+    made_of = [identity_of(_template(task, promptsource)), recipe.fingerprint, own_files(recipe, reach)]
+    return digest_of([task, role, identity_of(choice), *made_of])
 
 
 def build_instructions(
@@ -128,7 +130,7 @@ def build_instructions(
         (folder / name).unlink()  # a template that yields nothing gets no file
         del files[name]
     return RoleRecord(
-        fingerprint=instruction_fingerprint(task, role, choice, promptsource),
+        fingerprint=instruction_fingerprint(task, role, choice, reach, promptsource),
         fixes=False,
         source={"rows": source, "template": template.name},
         k=choice.k,

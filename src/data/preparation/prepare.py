@@ -290,7 +290,9 @@ def _fingerprint(job: Job) -> str:
         if settings.source == "prepared":
             return PreparedFiles.fingerprint(settings.prepared, job.task, job.role, job.choice)
         if is_instruction(job.task):
-            return instruction_fingerprint(job.task, job.role, job.choice, settings.promptsource)
+            return instruction_fingerprint(
+                job.task, job.role, job.choice, _reach(settings), settings.promptsource
+            )
         return task_fingerprint(
             load_recipe(job.task, settings.fixes, settings.recipe_path),
             job.role,

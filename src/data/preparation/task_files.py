@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -16,6 +14,8 @@ import numpy as np
 
 from metashot.base.errors import DataError
 from metashot.base.files import FileRecord, copy_file, write_lines
+from metashot.base.identity import identity_of
+from metashot.base.json_text import digest_of
 from metashot.data.kshot import legacy_generator
 from metashot.data.preparation.card import column_card, part_card
 from metashot.data.preparation.place import Reach, SplitRows, open_split, own_files
@@ -125,10 +125,7 @@ class _Work:
 
 def task_fingerprint(recipe: Recipe, role: str, choice: Choice, reach: Reach) -> str:
     """Digest of what decides a role's files: recipe, role, numbers, and size and time of source files of one's own."""
-    payload = json.dumps(
-        [recipe.fingerprint, recipe.name, role, choice.k, list(choice.seeds), own_files(recipe, reach)]
-    )
-    return hashlib.sha256(payload.encode("utf-8")).hexdigest()
+    return digest_of([recipe.fingerprint, recipe.name, role, identity_of(choice), own_files(recipe, reach)])
 
 
 def build_role(

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from metashot.base.errors import suggestion
+from metashot.base.identity import NoEffect
 from metashot.data.sources.tables import FORMATS
 from metashot.data.task import TaskType
 
@@ -141,15 +142,17 @@ class Place(Strict):
     """Today's column name to the name that the recipe uses."""
     by_class_name: dict[str, dict[str, int]] = {}
     """Column to {class name: number in the original}: for sources that renumbered their classes."""
-    note: str = ""
+    note: Annotated[str, NoEffect("for readers")] = ""
 
 
 class Source(Place):
     """Where the data lives today, what the original called, and where else to look."""
 
-    original: str = ""
+    original: Annotated[str, NoEffect("for readers")] = ""
     """Name in the years-old hub that MetaICL's scripts used."""
-    state: Literal["parquet", "script_only", "files", "unknown"] = "unknown"
+    state: Annotated[Literal["parquet", "script_only", "files", "unknown"], NoEffect("for readers")] = (
+        "unknown"
+    )
     """How the hub keeps it: current libraries refuse datasets that are script-only."""
     fallbacks: list[Place] = []
 
@@ -178,10 +181,10 @@ class CommonKeys(Strict):
     """Keys of every recipe."""
 
     name: str
-    about: str
+    about: Annotated[str, NoEffect("for readers")]
     """One line: what is asked."""
     task_type: TaskType
-    ontology: str
+    ontology: Annotated[str, NoEffect("for readers")]
     """Ability asked for: sentiment, nli, paraphrase, qa, ..."""
     metric: Literal["macro_f1", "accuracy"] | None = None
     """Derived from the task type when absent."""
@@ -200,10 +203,10 @@ class CommonKeys(Strict):
     """Texts with `question [SEP] context` are turned round to context + question."""
     context_joint: str | None = None
     """What stands between context and question; None for a blank, or for nothing under `as_released: [marks]`."""
-    notes: list[str] = []
-    fixes: list[Fix] = []
-    licence: str = "see the source"
-    citation: str = ""
+    notes: Annotated[list[str], NoEffect("for readers")] = []
+    fixes: Annotated[list[Fix], NoEffect("those in force are applied to the other keys")] = []
+    licence: Annotated[str, NoEffect("for readers")] = "see the source"
+    citation: Annotated[str, NoEffect("for readers")] = ""
 
     def follows(self, rule: ReleasedRule) -> bool:
         """Whether this rule of the released preprocessing applies."""

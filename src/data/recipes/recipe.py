@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from array import array
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +9,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from metashot.base.errors import DataError
+from metashot.base.identity import identity_of
+from metashot.base.json_text import digest_of
 from metashot.data.kshot import CUT_SEED, POOL_SEED, legacy_generator
 from metashot.data.recipes import choice_kinds, unifiedqa
 from metashot.data.recipes.finalize import finish
@@ -116,10 +116,7 @@ class Recipe:
     @property
     def fingerprint(self) -> str:
         """Digest of all that decides the examples; differs between published and corrected data."""
-        text_only = {"about", "notes", "licence", "citation", "source", "fixes", "ontology"}
-        deciding = self.spec.model_dump(mode="json", exclude=text_only)
-        payload = json.dumps([CODE_VERSION, deciding], sort_keys=True, ensure_ascii=False)
-        return hashlib.sha256(payload.encode("utf-8")).hexdigest()
+        return digest_of([CODE_VERSION, identity_of(self.spec)])
 
     def generator(self) -> Any:
         """The generator with which each split starts: seed 42, or 100 for UnifiedQA's training files."""

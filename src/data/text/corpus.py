@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import DataError
 from metashot.base.extras import import_extra
+from metashot.base.identity import NoEffect
 from metashot.base.value_kinds import Count, GivenLine, Name
 from metashot.data.recipes.rows import BadRow, Dropped, lookup, text_of
 from metashot.data.sources.tables import is_table, numbered_rows, row_place
@@ -21,7 +22,7 @@ from metashot.data.sources.text_files import open_text, plain_suffix
 class CorpusSource:
     """Where text comes from; one file of `conf/corpus` each."""
 
-    name: Name
+    name: Annotated[Name, NoEffect("what reports and folders carry")]
     """The name that reports carry."""
     source: Literal["demo", "text", "jsonl", "hub"]
     """`demo` (embedded), `text` (a file or a folder of .txt), `jsonl` (a table or a folder of tables) or `hub`

@@ -12,12 +12,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from metashot.base.errors import ConfigError, suggestion
+from metashot.base.identity import NoEffect
 
 Floats = NDArray[np.float64]
 
@@ -53,7 +54,7 @@ class Normalization:
     BYTES: ClassVar[Normalization]
 
     name: str
-    title: str
+    title: Annotated[str, NoEffect("what reports show")]
     length: Callable[[Lengths], Floats]
 
 
@@ -83,11 +84,11 @@ class Calibration:
     PRIOR_TRANSDUCTIVE: ClassVar[Calibration]
 
     name: str
-    title: str
+    title: Annotated[str, NoEffect("what reports show")]
     combine: Callable[[Floats, Floats], Floats]
     fewest: int = 0
     most: int | None = 0
-    row_from: int | None = 0
+    row_from: Annotated[int | None, NoEffect("which rows reports show")] = 0
     from_training: bool = False
 
     @property

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
+from metashot.base.identity import NoEffect
 from metashot.base.value_kinds import Count, GivenLine, Positive, PositiveShare, PositiveWeight
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.request import MakeScorer, Scorer
@@ -29,8 +30,15 @@ def scorer_of(make: MakeScorer, model: LazyLanguageModel) -> Scorer:
     return make(model if getattr(target, _READS_FILES, False) else model.load().model)
 
 
+Memory = Annotated[
+    int | None, NoEffect("how much is computed at once: float32 scores are equal up to rounding")
+]
+_WAIT = NoEffect("how answers are waited for")
+BatchSize = Annotated[int, NoEffect("as the memory")]
+
+
 def prefix_scorer(
-    model: Any, memory_mb: int | None = None, *, force: bool = False, batch_size: int = 8
+    model: Any, memory_mb: Memory = None, *, force: bool = False, batch_size: BatchSize = 8
 ) -> Scorer:
     """A `PrefixScorer`: every common prefix of prompts is computed once.
 
@@ -45,7 +53,7 @@ def prefix_scorer(
     return PrefixScorer(model, memory_mb, force=force, batch_size=batch_size)
 
 
-def plain_scorer(model: Any, batch_size: int = 8) -> Scorer:
+def plain_scorer(model: Any, batch_size: BatchSize = 8) -> Scorer:
     """A `PlainScorer`: every prompt alone, the slow reference.
 
     Args:
@@ -64,7 +72,7 @@ def vllm_scorer(
     route: Literal["auto", "target_rows", "steps", "whole"] = "auto",
     tensor_parallel_size: Positive = 1,
     pipeline_parallel_size: Positive = 1,
-    gpu_memory_utilization: PositiveShare = 0.9,
+    gpu_memory_utilization: Annotated[PositiveShare, NoEffect("how much is computed at once")] = 0.9,
     max_model_len: Positive | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Scorer:
@@ -87,9 +95,9 @@ def server_scorer(
     url: GivenLine = "http://localhost:8000/v1",
     served: GivenLine | None = None,
     way: Literal["auto", "steps", "echo", "sglang"] = "auto",
-    concurrency: Positive = 8,
-    retries: Count = 4,
-    timeout_seconds: PositiveWeight = 600.0,
+    concurrency: Annotated[Positive, _WAIT] = 8,
+    retries: Annotated[Count, _WAIT] = 4,
+    timeout_seconds: Annotated[PositiveWeight, _WAIT] = 600.0,
 ) -> Scorer:
     """A `ServerScorer`; see there."""
     from metashot.engine.scoring.engines.server_scorer import Connection, ServerScorer

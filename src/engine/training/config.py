@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
-from metashot.base.components.values import hold_to_choices, stands_for
+from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import ConfigError
+from metashot.base.identity import NoEffect, stands_for
 from metashot.base.value_kinds import (
     Count,
     Dropout,
@@ -27,20 +28,20 @@ class LoopConfig:
 
     steps: Positive = 30_000
     """Optimizer steps in all."""
-    save_every: Count = 1000
+    save_every: Annotated[Count, NoEffect("when a step is kept")] = 1000
     """Steps between checkpoints; 0 saves only at the end."""
     evaluate_every: Count = 0
     """Steps between evaluations; 0 for none."""
-    log_every: Positive = 10
+    log_every: Annotated[Positive, NoEffect("when a step is told")] = 10
     """Steps between log lines."""
-    resume: Literal["auto", "never"] = "auto"
+    resume: Annotated[Literal["auto", "never"], NoEffect("where a run goes on")] = "auto"
     """`auto` continues from the newest whole checkpoint if there is one; `never` refuses a folder that holds
     any."""
-    best_metric: Name = "accuracy"
+    best_metric: Annotated[Name, NoEffect("which steps are kept")] = "accuracy"
     """Key of `evaluate`'s metrics that decides about the best checkpoints and early stopping."""
-    early_stop_evaluations: Count = 0
+    early_stop_evaluations: Annotated[Count, NoEffect("when a run ends, not what its steps do")] = 0
     """Stop after so many evaluations without a better value; 0 for never."""
-    progress: bool = True
+    progress: Annotated[bool, NoEffect("what is drawn")] = True
     """Draw a progress bar (on rank 0)."""
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from metashot.base.components.values import as_plain
+from metashot.base.identity import NoEffect, deciding_fields, identity_of, marked
 from metashot.base.value_kinds import Count, Name, Positive, PositiveShare, Seed, Share, Weight
 from metashot.data.rows.episodes import TaskSampling
 from metashot.data.task import Example
@@ -124,9 +124,9 @@ class MetaTrainSettings:
     """Steps, evaluation, saving."""
     held_out: HeldOutConfig = field(default_factory=HeldOutConfig)
     """Evaluation while training."""
-    keep_last: int = 2
+    keep_last: Annotated[int, NoEffect("which steps are kept")] = 2
     """Newest checkpoints to keep."""
-    keep_best: int = 1
+    keep_best: Annotated[int, NoEffect("which steps are kept")] = 1
     """Best checkpoints to keep besides."""
 
     @property
@@ -163,20 +163,23 @@ def run_identity(
         "model.weights": language_model.weights_digest,
         "model.tokenizer": language_model.tokenizer_digest,
         "data.pools": pools_digest(pools),
-        "k": settings.shots,
-        "seed": settings.seed,
-        "trainer.steps": settings.loop.steps,
-        "trainer.evaluate_every": settings.loop.evaluate_every,
+        "prompt.begin": list(settings.prompt.bos_of(language_model.tokenizer)),
     }
-    groups = {
-        "method": trained_for(settings, language_model.tokenizer),
-        "trainer": {**asdict(settings.episodes), **asdict(settings.trainable)},
-        "optimizer": as_plain(settings.optimizer),
-        "trainer.held_out": asdict(settings.held_out),
-    }
-    for prefix, values in groups.items():
-        identity |= {f"{prefix}.{key}": value for key, value in values.items()}
-    return identity
+    silent = marked(MetaTrainSettings)
+    for name, value in ((one.name, getattr(settings, one.name)) for one in fields(settings)):
+        if name in silent:
+            continue
+        if is_dataclass(value):
+            node = _NODES.get(name, name)
+            identity |= {f"{node}.{key}": item for key, item in deciding_fields(value).items()}
+            identity[f"{name}.class"] = identity_of(type(value))
+        else:
+            identity[name] = identity_of(value)
+    return {**identity, "k": settings.shots}
+
+
+_NODES = {"episodes": "trainer", "trainable": "trainer", "loop": "trainer", "held_out": "trainer.held_out"}
+"""Fields of the settings to the config nodes that their keys stand in."""
 
 
 def pools_digest(pools: Mapping[str, Sequence[Example]]) -> str:

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
+from metashot.base.identity import NoEffect
 from metashot.data.task import TaskData, Wording
-from metashot.icl.prompting.boundary import Boundary, EncodeSpans, continuing, split_jointly
+from metashot.icl.prompting.boundary import EncodeSpans, continuing, split_jointly
 from metashot.icl.prompting.control_tokens import ControlTokens, control_note
 from metashot.icl.prompting.frame import Frame, TextFrame
 from metashot.icl.prompting.prompt import Encode, Ids, Objective
+
+_TOKENIZER = NoEffect(
+    "follows from the format's keys and the model's tokenizer and template, which are identified"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +37,14 @@ class BoundPrompt:
 
     frame: Frame
     bos: Ids = ()
-    spans: EncodeSpans | None = None
+    spans: Annotated[EncodeSpans | None, _TOKENIZER] = None
     begin: Ids = ()
-    worded: Callable[[Wording], Frame] | None = None
-    control: ControlTokens | None = None
-    said: Callable[[str, bool, bool], str] | None = None
-    notes: tuple[str, ...] = ()
+    worded: Annotated[
+        Callable[[Wording], Frame] | None, NoEffect("`for_task` puts the frame that it makes in place")
+    ] = None
+    control: Annotated[ControlTokens | None, _TOKENIZER] = None
+    said: Annotated[Callable[[str, bool, bool], str] | None, _TOKENIZER] = None
+    notes: Annotated[tuple[str, ...], NoEffect("what the user is told")] = ()
     bos_text: str = ""
 
     def for_task(self, wording: Wording | None) -> BoundPrompt:
@@ -45,15 +52,6 @@ class BoundPrompt:
         if self.worded is None or wording is None:
             return self
         return replace(self, frame=self.worded(wording))
-
-    def identity(self) -> dict[str, Any]:
-        """What decides ids besides texts, tokenizer and limits; keys at their released value are left out."""
-        identity = self.frame.identity()
-        if self.bos:
-            identity["bos"] = list(self.bos)
-        if self.spans is not None:
-            identity["boundary"] = Boundary.JOINT
-        return identity
 
     def encoder(self, encode: Encode) -> Encode:
         """`encode` for the texts of this format: control tokens in a user's text stay text."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Any
+from typing import Annotated, Any
 
 from metashot.base.errors import ConfigError
+from metashot.base.identity import NoEffect
 from metashot.base.value_kinds import Name, Positive
 from metashot.data.task import Wording
 from metashot.engine.models.text_tokenizer import AnyTokenizer
@@ -47,9 +48,9 @@ class PromptConfig(ABC):
         overlong_shots: what happens to demonstrations that do not fit: `drop` (the first ones) or `refuse`.
     """
 
-    name: Name
+    name: Annotated[Name, NoEffect("what messages and checkpoints call it")]
     _: KW_ONLY
-    bos: BosChoice = "auto"
+    bos: Annotated[BosChoice, NoEffect("the ids that it stands for are in the bound prompt")] = "auto"
     boundary: Boundary = Boundary.JOINT
     max_length: Positive = 1024
     max_length_per_example: Positive = 256

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 from metashot.base.errors import ConfigError
 from metashot.icl.prompting.prompt import Layout, Objective, input_text, output_text
@@ -60,10 +60,6 @@ class Frame(Protocol):
         """Raise ConfigError for options that cannot be told apart in this frame."""
         ...
 
-    def identity(self) -> dict[str, Any]:
-        """All that decides a text, for fingerprints."""
-        ...
-
 
 @dataclass(frozen=True, slots=True)
 class MetaiclFrame:
@@ -109,10 +105,6 @@ class MetaiclFrame:
 
     def check_options(self, task: str, options: Sequence[str]) -> None:
         """Any options will do."""
-
-    def identity(self) -> dict[str, Any]:
-        """The layout; the objective is the method's."""
-        return {"layout": self.layout}
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,10 +205,6 @@ class TextFrame:
                 f"gives two options of task {task!r} the word {doubled[0]!r}",
                 "tell them apart",
             )
-
-    def identity(self) -> dict[str, Any]:
-        """All strings."""
-        return {"frame": asdict(self)}
 
 
 def word_pairs(labels: Mapping[str, str]) -> tuple[tuple[str, str], ...]:

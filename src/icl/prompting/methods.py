@@ -9,6 +9,7 @@ from pydantic import PlainValidator
 
 from metashot.base.components.choices import named
 from metashot.base.errors import ConfigError
+from metashot.base.identity import NoEffect
 from metashot.base.value_kinds import Line, Name, Positive, Signed
 from metashot.data.task import TaskData
 from metashot.engine.metrics.rules import Calibration, Normalization
@@ -35,7 +36,7 @@ class Method:
         row: place among the rows of a table.
     """
 
-    name: Name
+    name: Annotated[Name, NoEffect("what results carry")]
     objective: Objective = Objective.DIRECT
     demonstrations: bool = True
     calibration: Annotated[Calibration, PlainValidator(find_calibration)] = Calibration.NONE
@@ -44,8 +45,8 @@ class Method:
     normalization: Annotated[Normalization, PlainValidator(find_normalization)] = Normalization.TOKEN_MEAN
     layout: Literal["auto", "newline", "space"] = "auto"
     trained: bool = False
-    title: Line = ""
-    row: Signed = 100
+    title: Annotated[Line, NoEffect("what tables show")] = ""
+    row: Annotated[Signed, NoEffect("where tables show it")] = 100
 
     def __post_init__(self) -> None:
         """Find rules that are given by their names, and refuse contradictions.
@@ -84,18 +85,6 @@ class Method:
     def shots(self, k: int) -> int:
         """Demonstrations in the prompt when `k` are asked for."""
         return k if self.demonstrations else 0
-
-    @property
-    def scoring_identity(self) -> dict[str, object]:
-        """What of the method decides a score, besides the layout, which also depends on the model."""
-        return {
-            "objective": self.objective,
-            "demonstrations": self.demonstrations,
-            "calibration": self.calibration.name,
-            "null_inputs": self.null_inputs,
-            **({"calibration_inputs": self.calibration_inputs} if self.calibration.from_training else {}),
-            "normalization": self.normalization.name,
-        }
 
     @property
     def ranks_options(self) -> bool:

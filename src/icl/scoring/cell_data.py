@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
 from metashot.base.errors import ConfigError, DataError
+from metashot.base.identity import identity_of
 from metashot.base.json_text import digest_of
 from metashot.data.rows.apart import content_digest
 from metashot.data.task import TaskData, TaskType
 from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.family import CellKey
 from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.scoring.request import MakeScorer
 from metashot.icl.prompting.calibration_inputs import with_calibration_inputs
 from metashot.icl.scoring.cell import PromptRules
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 
-SCORING_VERSION = 2
-"""Part of every fingerprint: raise it when a change of this code changes scores."""
+SCORING_VERSION = 3
+"""Part of every fingerprint: raise it when a change of this package's code changes scores (docs/trust.md)."""
 
 
 def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskData]:
@@ -64,28 +67,22 @@ def _other_rows(task: str) -> str:
     )
 
 
-def cell_key(data: TaskData, rules: PromptRules, model: LazyLanguageModel) -> CellKey:
-    """Fingerprint of a cell: data, prompt rules, method and model identity, and nothing that has no effect."""
+def shared_identity(
+    settings: EvaluateSettings, rules: PromptRules, model: LazyLanguageModel, make_scorer: MakeScorer | None
+) -> dict[str, Any]:
+    """What decides the values of all cells of an evaluation: settings, model, and what scores options."""
+    return {
+        "version": SCORING_VERSION,
+        "model": model.identity,
+        "context_length": rules.context_length,
+        "settings": identity_of(settings),
+        "scorer": identity_of(make_scorer),
+    }
+
+
+def cell_key(data: TaskData, rules: PromptRules, shared: Mapping[str, Any]) -> CellKey:
+    """Fingerprint of a cell: its data, its prompt, and what `shared_identity` says of all cells."""
     fingerprint = digest_of(
-        {
-            "version": SCORING_VERSION,
-            "model": model.identity,
-            "method": rules.method.scoring_identity,
-            **rules.for_task(data).prompt.identity(),
-            "truncation": rules.truncation if data.shots else None,
-            "limits": asdict(rules.limits),
-            "context_length": rules.context_length,
-            "task_type": data.task_type,
-            **({"metric": data.metric} if data.metric else {}),
-            "demonstrations": [asdict(example) for example in data.demonstrations],
-            **(
-                {"neighbours": [[asdict(e) for e in row] for row in data.neighbours]}
-                if data.neighbours
-                else {}
-            ),
-            **({"unlabelled": data.unlabelled} if data.unlabelled else {}),
-            **({"control_tokens": "text"} if rules.prompt.notes_on(data) else {}),
-            "test": [asdict(example) for example in data.test],
-        }
+        {**shared, "prompt": identity_of(rules.for_task(data).prompt), "data": identity_of(data)}
     )
     return CellKey(data.task, data.seed, fingerprint, len(data.test))

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from metashot.base.errors import ConfigError
+from metashot.base.identity import NoEffect
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.icl.prompting.config import PromptConfig
 from metashot.icl.prompting.methods import Method
 from metashot.icl.scoring.cell import PromptRules, Truncation
+
+_ROWS = NoEffect("the rows of a cell are in its identity")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,11 +30,11 @@ class EvaluateSettings:
         prompt: how examples become a prompt.
     """
 
-    setting: str
-    tasks: tuple[str, ...]
-    seeds: tuple[int, ...]
-    k: int
-    split: str
+    setting: Annotated[str, NoEffect("what results carry")]
+    tasks: Annotated[tuple[str, ...], _ROWS]
+    seeds: Annotated[tuple[int, ...], _ROWS]
+    k: Annotated[int, _ROWS]
+    split: Annotated[str, _ROWS]
     method: Method
     truncation: Truncation
     prompt: PromptConfig

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Annotated
 
 from metashot.base.errors import ConfigError
+from metashot.base.identity import NoEffect
 from metashot.base.value_kinds import Positive
 from metashot.data.task import Example, TaskData
 from metashot.engine.cells.family import Meter, Work
@@ -36,7 +38,7 @@ class GenerateMethod(Method):
     metric: str = Metric.EXACT_MATCH.value
     max_new_tokens: Positive = 32
     stop: tuple[str, ...] = ("\n",)
-    batch_size: Positive = 16
+    batch_size: Annotated[Positive, NoEffect("an answer is its prompt's own, up to rounding")] = 16
 
     def __post_init__(self) -> None:
         """Refuse what no answer can be generated with.
@@ -60,16 +62,6 @@ class GenerateMethod(Method):
     def stopping(self) -> Stopping:
         """When an answer ends; a backslash-n, which a command line writes, is a new line."""
         return Stopping(self.max_new_tokens, tuple(word.replace("\\n", "\n") for word in self.stop))
-
-    @property
-    def scoring_identity(self) -> dict[str, object]:
-        """What decides an answer and its grade."""
-        return {
-            **Method.scoring_identity.fget(self),  # pyright: ignore[reportOptionalCall]
-            "metric": self.metric,
-            "max_new_tokens": self.max_new_tokens,
-            "stop": self.stopping.stop,
-        }
 
     @property
     def ranks_options(self) -> bool:

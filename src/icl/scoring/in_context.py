@@ -15,8 +15,9 @@ from metashot.engine.cells.results import Result, with_cut_inputs
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.dealing import deal
+from metashot.engine.scoring.request import MakeScorer
 from metashot.icl.scoring.cell import Cell, PromptRules, border_notes, build_cell, cut_note, shown_note
-from metashot.icl.scoring.cell_data import cell_key, load_cells
+from metashot.icl.scoring.cell_data import cell_key, load_cells, shared_identity
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings, prompt_rules
 from metashot.icl.scoring.preview import cell_prompt
 
@@ -29,6 +30,9 @@ class InContextCells(Family):
         source: the tasks' data.
         model: its weights are loaded when the first rows have to be computed.
     """
+
+    make_scorer: MakeScorer | None = None
+    """What scores options, for families that do."""
 
     def __init__(self, settings: EvaluateSettings, source: TaskSource, model: LazyLanguageModel) -> None:
         self.names = Names(settings.setting, settings.method.name, model.name)
@@ -44,8 +48,9 @@ class InContextCells(Family):
         Raises:
             DataError, ConfigError: bad data, see `load_cells`.
         """
+        shared = shared_identity(self.settings, self.rules, self.model, self.make_scorer)
         self._data = {
-            cell_key(data, self.rules, self.model): data for data in load_cells(self.settings, self.source)
+            cell_key(data, self.rules, shared): data for data in load_cells(self.settings, self.source)
         }
         return [Work((key,), key.n) for key in self._data]
 

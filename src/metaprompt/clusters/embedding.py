@@ -8,12 +8,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metashot.base.files import sha256_file, write_json
-from metashot.base.json_text import parse_json, sealed, unsealed
+from metashot.base.files import write_json
+from metashot.base.identity import NoEffect, identity_of
+from metashot.base.json_text import digest_of, parse_json, sealed, unsealed
 from metashot.base.value_kinds import GivenLine, Positive
 from metashot.data.text.sentences import SentenceStore
 from metashot.engine.models.devices import Device
@@ -30,20 +32,20 @@ _log = logging.getLogger(__name__)
 class EncoderConfig:
     """The sentence encoder; `corpus.encoder` in YAML."""
 
-    model: GivenLine
+    model: Annotated[GivenLine, NoEffect("the files of its folder are in the digest")]
     """`all-MiniLM-L6-v2` (embedded), or any sentence-transformers id or folder."""
-    batch_size: Positive
+    batch_size: Annotated[Positive, NoEffect("a vector is its sentence's own, up to rounding")]
     """Sentences per forward pass."""
-    block: Positive
+    block: Annotated[Positive, NoEffect("what a killed run has kept")]
     """Sentences between two savings of the progress."""
-    device: Device
+    device: Annotated[Device, NoEffect("vectors are equal up to rounding")]
     """Torch device, or `auto`."""
 
 
 def encoder_digest(spec: EncoderConfig) -> str:
-    """What identifies the encoder in a cache key: the weights' sha256 for a folder, else the id."""
-    weights = Path(encoder_folder(spec.model)) / "model.safetensors"
-    return sha256_file(weights) if weights.is_file() else spec.model
+    """What identifies the encoder in a cache key: the content of its folder, or the id of one of the hub."""
+    folder = Path(encoder_folder(spec.model)).expanduser()
+    return digest_of([identity_of(spec), identity_of(folder) if folder.is_dir() else spec.model])
 
 
 def load_encoder(spec: EncoderConfig) -> Embed:

@@ -10,7 +10,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from metashot.base.files import (
     write_atomic,
     write_json,
 )
+from metashot.base.identity import identity_of
 from metashot.base.json_text import digest_of, parse_json, sealed, unsealed
 from metashot.data.text.corpus import CorpusSource, read_documents
 from metashot.data.text.sentences import (
@@ -150,7 +151,7 @@ def _alone_in(folder: Path) -> Generator[None]:
 def _corpus_folder(corpus: CorpusConfig) -> tuple[Path, Callable[[], Iterator[str]]]:
     """Where the corpus lies in the cache, made if missing, and its documents."""
     documents, digest = _digested(part_of(CorpusSource, corpus))
-    key = digest_of({"documents": digest, "rules": asdict(corpus.sentences)})
+    key = digest_of({"documents": digest, "rules": identity_of(corpus.sentences)})
     folder = cache_folder() / "corpora" / f"{corpus.name}-{key[:_SHORT]}"
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -160,14 +161,14 @@ def _corpus_folder(corpus: CorpusConfig) -> tuple[Path, Callable[[], Iterator[st
 def _places(folder: Path, sentences: SentenceStore, corpus: CorpusConfig) -> tuple[Path, str, Path]:
     """Folder of the vectors, digest of the clusters and their folder."""
     encoder = digest_of({"sentences": sentences.digest, "encoder": encoder_digest(corpus.encoder)})
-    digest = digest_of({"vectors": encoder, "clusters": asdict(corpus.clusters)})
+    digest = digest_of({"vectors": encoder, "clusters": identity_of(corpus.clusters)})
     return folder / f"embeddings-{encoder[:_SHORT]}", digest, folder / f"clusters-{digest[:_SHORT]}"
 
 
 def _digested(spec: CorpusSource) -> tuple[Callable[[], Iterator[str]], str]:
     """A fresh iterator over the documents, and their digest; a hub stream is identified by its spec instead."""
     if spec.source == "hub":
-        return lambda: read_documents(spec), digest_of(asdict(spec))
+        return lambda: read_documents(spec), digest_of(identity_of(spec))
     digest = hashlib.sha256()
     for document in read_documents(spec):
         digest.update(document.encode("utf-8") + b"\0")

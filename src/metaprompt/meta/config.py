@@ -12,6 +12,7 @@ from pydantic import Field
 
 from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import ConfigError
+from metashot.base.identity import ByContent
 from metashot.base.value_kinds import (
     Count,
     GivenLine,
@@ -88,9 +89,9 @@ class MetaConfig:
     """Virtual tokens."""
     prompt_init: Literal["vocabulary", "random"]
     """How a new prompt starts: from embeddings of the vocabulary, or from random numbers."""
-    prompt_path: str | None
+    prompt_path: Annotated[str | None, ByContent()]
     """A prompt to start from, or None."""
-    formats: tuple[GivenLine, ...]
+    formats: Annotated[tuple[GivenLine, ...], ByContent()]
     """Meta-task formats by name (or YAML files), in order."""
     examples_per_set: Positive | None
     """Support and query examples of a task; null takes the counts of the format files."""
@@ -126,7 +127,7 @@ class MetaConfig:
     """Held-out tasks per format in an evaluation."""
     test_queries: Positive
     """Fewest queries of an evaluation in all; each task takes its share."""
-    pseudo_tokens: GivenLine
+    pseudo_tokens: Annotated[GivenLine, ByContent()]
     """`input_embeddings`, `centered_embeddings`, or an .npy file of given vectors."""
     dropout: bool
     """Run the model with its dropout in training."""

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from metashot.base.components.values import as_plain
 from metashot.base.errors import CheckpointError
+from metashot.base.identity import deciding_fields
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import CheckpointStore, read_checkpoint
 from metashot.engine.training.learner import MetricSink
@@ -50,11 +50,11 @@ def meta_train(
     seed_everything(settings.seed)
     learner = PromptLearner(settings, language_model, store, loop.steps)
     identity = {
-        **{f"supmer.{key}": value for key, value in as_plain(settings).items()},
+        **{f"supmer.{key}": value for key, value in deciding_fields(settings).items()},
+        **{f"supmer.loop.{key}": value for key, value in deciding_fields(loop).items()},
         "model": language_model.weights_digest,
         "tokenizer": language_model.tokenizer_digest,
         "corpus": store.digest,
-        "supmer.loop.steps": loop.steps,
     }
     method = {
         "family": "prompt",

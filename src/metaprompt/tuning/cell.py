@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from metashot.base.components.values import as_plain
 from metashot.base.errors import ConfigError
+from metashot.base.identity import identity_of
 from metashot.base.json_text import digest_of
 from metashot.engine.cells.results import FinishedCell, Prediction, Result
 from metashot.engine.models.loading import LanguageModel
@@ -26,7 +26,8 @@ from metashot.metaprompt.tuning.tasks import (
     sample_per_label,
 )
 
-_CODE_VERSION = 1
+_CODE_VERSION = 2
+"""Part of every fingerprint: raise it when a change of this package's code changes what is tuned (docs/trust.md)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +130,15 @@ def fingerprint(
     seed: int,
 ) -> str:
     """Digest of everything that decides a cell's value; names and folders do not."""
-    names = ("tuning", "k", "max_tokens", "test_limit", "lora_rank", "lora_alpha", "lora_dropout")
-    own = {name: getattr(settings, name) for name in names}
-    if start.prompt is None:
-        own |= {"prompt_length": settings.prompt_length, "prompt_init": settings.prompt_init}
     renderer, rows = task.tests[test]
     return digest_of(
         {
             "code": _CODE_VERSION,
-            "settings": own,
-            "train": as_plain(settings.train_rules()),
-            "behaviour": asdict(settings.behaviour()),
+            "settings": identity_of(settings),
             "start": start.digest,
             "model": language_model.identity,
-            "task": [asdict(task.renderer.task), task.rows.digest],
-            "test": [asdict(renderer.task), rows.digest],
+            "task": [identity_of(task.renderer.task), task.rows.digest],
+            "test": [identity_of(renderer.task), rows.digest],
             "data_seed": data_seed,
             "seed": seed,
         }

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import ConfigError
+from metashot.base.identity import NoEffect
 from metashot.base.value_kinds import Count, Dropout, GivenLine, Line, Name, Positive, Seed, Signed
 from metashot.engine.training.config import OptimizerConfig
 from metashot.metaprompt.meta.config import Rescale
@@ -83,23 +84,27 @@ class TrainRules:
         hold_to_choices(self, "tuning.train")
 
 
+_ROWS = NoEffect("the task, rows and seeds of a cell are in its identity")
+_START = NoEffect("what a cell starts from is in its identity by its content")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TuningConfig:
     """`conf/tuning/*.yaml`; the field names are its keys."""
 
-    setting: Name
+    setting: Annotated[Name, NoEffect("what results carry")]
     """Name of the task list in results."""
-    tasks: tuple[GivenLine, ...]
+    tasks: Annotated[tuple[GivenLine, ...], _ROWS]
     """Task names or YAML files."""
-    transfer: Mapping[str, Sequence[str]]
+    transfer: Annotated[Mapping[str, Sequence[str]], _ROWS]
     """For a training task further test tasks with the same labels (domain generalization)."""
-    pattern: Count
+    pattern: Annotated[Count, _ROWS]
     """Which pattern of each task file, 0 being the published default."""
-    data_source: Literal["folder", "hub"]
+    data_source: Annotated[Literal["folder", "hub"], _ROWS]
     """Where the tasks' rows come from."""
-    data_root: GivenLine | None
+    data_root: Annotated[GivenLine | None, _ROWS]
     """Folder of the task folders."""
-    train_seeds: tuple[Seed, ...]
+    train_seeds: Annotated[tuple[Seed, ...], _ROWS]
     """Seeds of prompt start, order and dropout."""
     max_tokens: Positive
     """Context limit, soft prompt not counted."""
@@ -109,9 +114,9 @@ class TuningConfig:
     """Virtual tokens of a new prompt."""
     prompt_init: Literal["vocabulary", "random"]
     """How a new prompt starts: from embeddings of the vocabulary, or from random numbers."""
-    prompt_path: GivenLine | None
+    prompt_path: Annotated[GivenLine | None, _START]
     """A checkpoint folder of meta-training, a prompt file, or None for a new prompt."""
-    regularizer_path: GivenLine | None
+    regularizer_path: Annotated[GivenLine | None, _START]
     """A checkpoint folder, a published `gradient_edit_*.pt`, or None for that of `prompt_path`."""
     rescale: Rescale | None
     """Overrides psi's rescale variant, or None."""
@@ -144,10 +149,10 @@ class TuneSettings(TuningConfig):
         switches: single oddities on or off; null follows `as_released`.
     """
 
-    method: str
+    method: Annotated[str, NoEffect("what results carry")]
     tuning: str
     k: int
-    data_seeds: tuple[int, ...]
+    data_seeds: Annotated[tuple[int, ...], _ROWS]
     as_released: bool
     switches: Mapping[str, bool | None]
 

@@ -9,8 +9,8 @@ import bitsandbytes
 import pytest
 import torch
 
-from metashot.base.components.values import as_plain
 from metashot.base.errors import ConfigError
+from metashot.base.identity import identity_of
 from metashot.engine.training.config import OptimizerConfig, adamw
 from metashot.engine.training.optimizers import (
     Updater,
@@ -127,6 +127,6 @@ def test_unknown_decay_groups_are_refused() -> None:
 def test_identities_call_the_default_algorithm_by_the_class_of_torch() -> None:
     """So a checkpoint goes on whether its config named the class or the function that makes one."""
     named = OptimizerConfig(algorithm=partial(torch.optim.AdamW, fused=True))
-    assert as_plain(OptimizerConfig()) == as_plain(named)
+    assert identity_of(OptimizerConfig()) == identity_of(named)
     built = build_optimizer([("w", torch.nn.Parameter(torch.zeros(2, 2)))], OptimizerConfig())
     assert type(built) is torch.optim.AdamW

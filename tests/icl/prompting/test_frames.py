@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metashot.base.errors import ConfigError, DataError
+from metashot.base.identity import identity_of
 from metashot.data.task import Example, TaskData, TaskType
 from metashot.engine.models.tiny import tiny_tokenizer
 from metashot.icl.prompting.boundary import span_encoder, split_jointly
@@ -323,7 +324,7 @@ def test_begin_of_sequence_is_in_the_limit_and_in_the_fingerprint():
     first, second = (cell.requests[0].context for cell in cells)
     assert first[0] == tokenizer.bos_token_id
     assert second[1:] == first[1:]
-    assert with_bos.prompt.identity() != without.prompt.identity()
+    assert identity_of(with_bos.prompt) != identity_of(without.prompt)
 
 
 def test_with_begin_of_sequence_the_first_target_token_is_scored():

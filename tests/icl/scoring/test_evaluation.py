@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.scoring import dealing
+from metashot.engine.scoring.makers import plain_scorer, prefix_scorer
 from metashot.engine.scoring.plain import PlainScorer
 from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.icl.prompting.boundary import Boundary
@@ -27,7 +29,7 @@ from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Objective, OverlongShots
 from metashot.icl.scoring.cell import Truncation
-from metashot.icl.scoring.cell_data import cell_key
+from metashot.icl.scoring.cell_data import cell_key, shared_identity
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings, prompt_rules
 from metashot.icl.scoring.ranking import RankedCells
 
@@ -93,6 +95,11 @@ def run(given, source=None, scorer=PrefixScorer):
     return run_cells(cells, given.results_root, given.output, recorder), recorder
 
 
+def fingerprint_of(data, given, model, scorer=PrefixScorer):
+    rules = prompt_rules(given, model)
+    return cell_key(data, rules, shared_identity(given, rules, model, scorer)).fingerprint
+
+
 def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
@@ -125,7 +132,8 @@ def test_every_method_equals_scoring_one_request_at_a_time(tmp_path, method, tru
         replace(given, results_root=tmp_path / "slow", output=tmp_path / "slow-run"), scorer=PlainScorer
     )
     for mine, reference in zip(fast.cells, slow.cells, strict=True):
-        assert mine.result == reference.result
+        assert replace(mine.result, fingerprint="") == replace(reference.result, fingerprint="")
+        assert mine.result.fingerprint != reference.result.fingerprint
         for a, b in zip(mine.predictions, reference.predictions, strict=True):
             assert a.nll == pytest.approx(b.nll, abs=1e-4)
             assert a.prediction == b.prediction
@@ -211,10 +219,11 @@ def test_the_files_of_a_run(tmp_path):
     assert outcome.cost.tokens_naive > outcome.cost.tokens_computed > 0
 
 
-def test_a_second_run_computes_nothing_and_gives_the_same_files(tmp_path):
+def test_a_second_run_computes_nothing_and_gives_the_same_files(tmp_path, monkeypatch):
     run(settings(tmp_path))
+    monkeypatch.setattr(PrefixScorer, "score", lambda *given: pytest.fail("a stored cell was computed again"))
     again = settings(tmp_path, output=tmp_path / "again")
-    outcome, recorder = run(again, scorer=lambda model: pytest.fail("a stored cell was computed again"))
+    outcome, recorder = run(again)
     assert (recorder.stored, recorder.computed, outcome.cost.computed_cells) == (4, [False] * 4, 0)
     for name in (RESULTS_FILE, PREDICTIONS_FILE):
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "run" / name).read_bytes()
@@ -227,18 +236,19 @@ def test_the_same_folder_again_adds_nothing(tmp_path):
     assert (tmp_path / "run" / PREDICTIONS_FILE).read_bytes() == before
 
 
-def test_a_run_that_stops_half_way_goes_on(tmp_path):
-    scored = []
+def test_a_run_that_stops_half_way_goes_on(tmp_path, monkeypatch):
+    scored, score = [], PrefixScorer.score
 
-    class DiesAtTheThird(PrefixScorer):
-        def score(self, requests, on_progress=None):
-            if len(scored) == 2:
-                raise KeyboardInterrupt
-            scored.append(requests)
-            return super().score(requests, on_progress)
+    def dies_at_the_third(self, requests, on_progress=None):
+        if len(scored) == 2:
+            raise KeyboardInterrupt
+        scored.append(requests)
+        return score(self, requests, on_progress)
 
+    monkeypatch.setattr(PrefixScorer, "score", dies_at_the_third)
     with pytest.raises(KeyboardInterrupt):
-        run(settings(tmp_path), scorer=DiesAtTheThird)
+        run(settings(tmp_path))
+    monkeypatch.undo()
     _, recorder = run(settings(tmp_path))
     assert recorder.computed == [False, False, True, True]
     assert len(rows(tmp_path / "run" / PREDICTIONS_FILE)) == 16
@@ -298,9 +308,9 @@ def test_without_demonstrations_all_seeds_share_one_computation(tmp_path):
 
 
 def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
-    def key(given, model=MODEL, source=None):
+    def key(given, model=MODEL, source=None, scorer=PrefixScorer):
         data = (source or FewExamples()).load("demo-spam", k=given.method.shots(given.k), seed=given.seeds[0])
-        return cell_key(data, prompt_rules(given, model), model).fingerprint
+        return fingerprint_of(data, given, model, scorer)
 
     def other_gold(data):
         first = data.test[0]
@@ -310,6 +320,8 @@ def test_the_fingerprint_knows_everything_that_decides_a_value(tmp_path):
     base = settings(tmp_path)
     variants = {
         "base": key(base),
+        "scorer": key(base, scorer=partial(plain_scorer)),
+        "an argument of the scorer": key(base, scorer=partial(prefix_scorer, force=True)),
         "k": key(replace(base, k=3)),
         "seed": key(replace(base, seeds=(13,))),
         "truncation": key(replace(base, truncation=Truncation.PER_OPTION)),
@@ -337,8 +349,9 @@ def test_the_fingerprint_ignores_names_and_places(tmp_path):
     data = FewExamples().load("demo-spam", k=2, seed=100)
     renamed = LazyLanguageModel(TinyModel("other name", "gpt2"))
     elsewhere = settings(tmp_path / "x", Method("my name"), setting="other")
-    assert cell_key(data, prompt_rules(elsewhere, renamed), renamed) == cell_key(
-        data, prompt_rules(settings(tmp_path), MODEL), MODEL
+    quieter = partial(prefix_scorer, memory_mb=64, batch_size=2)
+    assert fingerprint_of(data, elsewhere, renamed, quieter) == fingerprint_of(
+        data, settings(tmp_path), MODEL, partial(prefix_scorer)
     )
 
 
