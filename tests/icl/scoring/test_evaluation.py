@@ -4,11 +4,13 @@ import json
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import pytest
 import torch
 
 from metashot.base.errors import ConfigError, ModelError, OutputError
+from metashot.base.identity import NoEffect
 from metashot.data.task import Example
 from metashot.data.tasks.demo import DemoSource
 from metashot.engine.cells.driver import run_cells
@@ -76,8 +78,8 @@ class FewExamples:
 class Given(EvaluateSettings):
     """What is evaluated, and where it is kept."""
 
-    results_root: Path = Path()
-    output: Path = Path()
+    results_root: Annotated[Path, NoEffect("a place")] = Path()
+    output: Annotated[Path, NoEffect("a place")] = Path()
 
 
 def settings(tmp_path, method=None, **changes):
