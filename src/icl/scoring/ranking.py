@@ -38,12 +38,12 @@ class RankedCells(InContextCells):
         make_scorer: MakeScorer,
     ) -> None:
         super().__init__(settings, source, model)
-        self.make_scorer = make_scorer
+        self._make_scorer = self.make_scorer = make_scorer
 
     @cached_property
     def _scorer(self) -> Scorer:
         """Made when the first rows are scored."""
-        return scorer_of(self.make_scorer, self.model)
+        return scorer_of(self._make_scorer, self.model)
 
     def compute(self, work: Work, rows: Sequence[int], meter: Meter) -> Sequence[Any]:
         """The scores of each row's options, as the mapping of an `OptionScores`.
