@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from metashot.base.components.choices import choice_names, named
 from metashot.base.components.values import hold_to_choices
-from metashot.base.errors import ModelError
+from metashot.base.errors import ConfigError, ModelError
 from metashot.base.value_kinds import GivenLine, RepositoryName
 from metashot.engine.models.adapters import (
     ADAPTER_CONFIG,
@@ -416,7 +417,7 @@ def named_model(name: str, **changes: Any) -> ModelConfig:
         changes: keys to set, for example `dtype="bfloat16"`.
 
     Raises:
-        ConfigError: a key that this source does not take.
+        ConfigError: a key that this source does not take, or a name that is none of these and close to a known one.
     """
     if name in choice_names("model"):
         return named("model", name, **changes)
@@ -428,4 +429,11 @@ def named_model(name: str, **changes: Any) -> ModelConfig:
             else "local"
         )
         return named("model", kind, name=path.name, path=name, **changes)
+    near = get_close_matches(name, choice_names("model"), n=1, cutoff=0.75)
+    if near and "/" not in name:
+        raise ConfigError(
+            "model",
+            f"no model {name!r}, and no file or folder of this name",
+            f"did you mean {near[0]!r}? (a hub id is written organization/name)",
+        )
     return named("model", "hf", name=name, path=name, **changes)

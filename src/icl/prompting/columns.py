@@ -12,10 +12,10 @@ _PAIR = 'give {"input": ..., "output": ...}'
 
 
 def column(name: str, values: Any) -> list[Any]:
-    """The members of a list, tuple, array, pandas Series, one-column table, `datasets.Dataset` or generator.
+    """The members of a list, tuple, array, tensor, pandas Series, one-column table, `datasets.Dataset` or generator.
 
     Raises:
-        DataError: one string, a mapping, or a table of several columns.
+        DataError: one string or other single value, a mapping, or a table of several columns.
     """
     if isinstance(values, str | bytes):
         raise DataError(name, f"is one string, {values!r}", f"give a list: [{values!r}]")
@@ -30,13 +30,19 @@ def column(name: str, values: Any) -> list[Any]:
                 f"is a table with the columns {', '.join(names)}",
                 f"give the one that is meant: table[{names[0]!r}]",
             )
-        return list(values[next(iter(columns))])
+        return column(name, values[next(iter(columns))])
+    if hasattr(values, "to_pylist"):  # pyarrow
+        return values.to_pylist()
+    if _of_torch(values):
+        values = values.detach().cpu().numpy()
     if isinstance(values, Mapping) or not isinstance(values, Iterable):
         raise DataError(name, f"is a {type(values).__name__}", "give a list of texts")
     shape = getattr(values, "shape", None)
+    if shape == ():
+        raise DataError(name, f"is a single value, {_shown(values)}", "give a list of texts")
     if shape is not None and len(shape) == 2 and shape[1] == 1:
         return [row[0] for row in values]
-    return list(values)
+    return [_plain(member) for member in values]
 
 
 def texts(name: str, values: Any) -> list[str]:
@@ -50,7 +56,19 @@ def texts(name: str, values: Any) -> list[str]:
         if not isinstance(member, str):
             problem = f"is missing ({member!r})" if is_missing(member) else f"is no text but {_shown(member)}"
             raise DataError(f"{name}[{place}]", problem, "leave it out, or make it a text with str()")
+        check_encodable(f"{name}[{place}]", member)
     return [str(member) for member in members]
+
+
+def check_encodable(where: str, text: str) -> None:
+    """Raise DataError for half of a surrogate pair, which no encoding writes and no tokenizer reads."""
+    at = next((place for place, one in enumerate(text) if "\ud800" <= one <= "\udfff"), None)
+    if at is not None:
+        raise DataError(
+            where,
+            f"holds a lone surrogate, {text[at]!a}, at character {at}",
+            "read the text with its own encoding, or take it out with text.encode(errors='ignore').decode()",
+        )
 
 
 def answers(name: str, values: Any) -> list[Hashable]:
@@ -67,6 +85,7 @@ def answers(name: str, values: Any) -> list[Hashable]:
             raise DataError(
                 f"{name}[{place}]", f"is {_shown(member)}", "answers are texts or other hashable values"
             )
+        check_encodable(f"{name}[{place}]", str(member))
     return members
 
 
@@ -109,7 +128,9 @@ def demonstration_pairs(values: Any) -> list[tuple[str, Hashable]]:
                 f"has the columns {', '.join(map(str, held))}",
                 "call two of them input and output",
             )
-        values = list(zip(list(values["input"]), list(values["output"]), strict=True))
+        inputs, outputs = column("input", values["input"]), column("output", values["output"])
+        check_lengths("demonstrations", len(inputs), len(outputs))
+        values = list(zip(inputs, outputs, strict=True))
     pairs: list[tuple[str, Hashable]] = []
     for place, one in enumerate(values):
         where = f"demonstrations[{place}]"
@@ -126,11 +147,30 @@ def demonstration_pairs(values: Any) -> list[tuple[str, Hashable]]:
     return pairs
 
 
+def check_lengths(where: str, inputs: int, outputs: int) -> None:
+    """Raise DataError for unequally many inputs and answers."""
+    if inputs != outputs:
+        raise DataError(where, f"got {inputs} inputs and {outputs} answers", "give as many of each")
+
+
 def is_missing(value: Any) -> bool:
     """None, NaN, and what pandas writes for them."""
     if value is None or type(value).__name__ in _MISSING:
         return True
     return isinstance(value, float) and value != value
+
+
+def _of_torch(value: Any) -> bool:
+    return type(value).__module__.partition(".")[0] == "torch"
+
+
+def _plain(member: Any) -> Any:
+    """What a scalar of pyarrow, a tensor or array of one value holds; anything else as it is."""
+    if hasattr(member, "as_py"):
+        return member.as_py()
+    if getattr(member, "shape", None) == () and (_of_torch(member) or type(member).__name__ == "ndarray"):
+        return member.item()
+    return member
 
 
 def _shown(value: Any) -> str:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Hashable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -16,56 +18,101 @@ from torch import Tensor
 from metashot.base.components.choices import named
 from metashot.base.errors import ConfigError, DataError, suggestion
 from metashot.data.task import Example, TaskData, TaskType
+from metashot.data.tasks.selected_source import SelectedSource, Selection, Strategy
+from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.generated import grade
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
-from metashot.engine.models.sources import named_model
+from metashot.engine.models.sentence_encoder import load_sentence_encoder
+from metashot.engine.models.sources import ModelConfig, named_model
 from metashot.engine.scoring.prefix import PrefixScorer
-from metashot.icl.prompting.columns import answers, demonstration_pairs, option_texts, texts
+from metashot.icl.prompting.columns import (
+    answers,
+    check_lengths,
+    column,
+    demonstration_pairs,
+    option_texts,
+    texts,
+)
 from metashot.icl.prompting.config import MetaiclPrompt, PromptConfig
 from metashot.icl.prompting.methods import Method, named_method
-from metashot.icl.scoring.cell import PromptRules, Truncation, build_cell, cut_note, ranking_scores, read_back
+from metashot.icl.scoring.cell import (
+    Cell,
+    PromptRules,
+    Truncation,
+    build_cell,
+    cut_note,
+    ranking_scores,
+    read_back,
+)
+from metashot.icl.scoring.classifier_files import read_classifier, write_classifier
+from metashot.icl.scoring.classifier_parameters import DEFAULTS, checked
+from metashot.icl.scoring.evaluation_settings import rules_for
+from metashot.icl.scoring.generation import GenerateMethod, generate, with_room
 from metashot.icl.scoring.trained_method import check_method, follow_checkpoint
 
 _TASK = "in-context task"
-_PARAMETERS = ("model", "method", "demonstrations", "truncation", "prompt")
+_PARAMETERS = ("model", *DEFAULTS)
 
 
 class InContextClassifier:
     """Ranks options for inputs, given demonstrations in the prompt; no weight is changed.
 
     Follows the conventions of scikit-learn's estimators, so that its metrics and model selection work with it: `fit`
-    stores demonstrations, `predict` and `predict_proba` then rank the answers that were seen (`classes_`).
+    stores demonstrations, `predict` and `predict_proba` then rank the answers that were seen (`classes_`). With
+    `method="generate"` the answer is written by the model, and `predict` gives texts.
 
-    Inputs are lists, tuples, arrays, pandas Series, `datasets` columns, tables of one column, or generators of texts.
+    Inputs are lists, tuples, arrays, tensors, pandas Series, `datasets` or pyarrow columns, tables of one column, or
+    generators of texts.
 
     Args:
-        model: a model, loaded on first use.
-        method: how options are scored.
+        model: a model, loaded on first use, or a name as `from_pretrained` takes it.
+        method: how options are scored, or a name of `conf/method`.
         demonstrations: examples for the prompt, in order: mappings with `input` and `output`, pairs, `Example`s, or
             a table with these two columns. `fit` takes their place.
-        truncation: how demonstrations are cut when they do not fit.
-        prompt: how examples become a prompt.
+        truncation: how demonstrations are cut when they do not fit: `shared` or `per_option`.
+        prompt: how examples become a prompt, or a name of `conf/prompt`; None is `metaicl`.
+        k: how many demonstrations a prompt shows, drawn from those that are given; None shows all in their order.
+        selection: how the k are chosen: `protocol` and `random` (a draw of the seed), `balanced`, `nearest` (to each
+            input), or a `Selection`.
+        order: 0 keeps the order of the demonstrations, n is the n-th other one.
+        seed: of the draw.
 
     Attributes:
         classes_: the answers in sorted order [n_classes], after `fit`.
+        shown_: the fewest demonstrations that a prompt held whole, at `fit` (before a short input) and at the last call.
     """
 
+    model: LazyLanguageModel
+    method: Method | str
+    demonstrations: Any
+    truncation: Truncation
+    prompt: PromptConfig | None
+    k: int | None
+    selection: Selection | Strategy
+    order: int
+    seed: int
     classes_: NDArray[Any]
+    shown_: int
 
     def __init__(
         self,
-        model: LazyLanguageModel,
+        model: LazyLanguageModel | str,
         method: Method | str = "direct",
         demonstrations: Any = (),
-        truncation: Truncation = Truncation.SHARED,
-        prompt: PromptConfig | None = None,
+        truncation: Truncation | str = Truncation.SHARED,
+        prompt: PromptConfig | str | None = None,
+        k: int | None = None,
+        selection: Selection | str = Strategy.PROTOCOL,
+        order: int = 0,
+        seed: int = 100,
     ) -> None:
-        self.model = model
-        self.method = method
-        self.demonstrations = demonstrations
-        self.truncation = truncation
-        self.prompt = prompt
-        self._shown = _pairs(demonstrations)
+        given: dict[str, Any] = {
+            "model": model, "method": method, "demonstrations": demonstrations, "truncation": truncation,
+            "prompt": prompt, "k": k, "selection": selection, "order": order, "seed": seed,
+        }  # fmt: skip
+        self._warned: set[str] = set()
+        self.set_params(**given)
 
     @classmethod
     def from_pretrained(
@@ -75,6 +122,11 @@ class InContextClassifier:
         method: str | Method = "direct",
         demonstrations: Any = (),
         prompt: str | PromptConfig = "metaicl",
+        truncation: Truncation | str = Truncation.SHARED,
+        k: int | None = None,
+        selection: Selection | str = Strategy.PROTOCOL,
+        order: int = 0,
+        seed: int = 100,
         **choices: Any,
     ) -> Self:
         """A classifier by names.
@@ -82,12 +134,17 @@ class InContextClassifier:
         Args:
             model: a name of `conf/model`, a folder, a GGUF file, or a hub id.
             method: a name of `conf/method`, or a `Method`.
-            demonstrations: see the class.
+            demonstrations: see the class, as for all that follow.
             prompt: a name of `conf/prompt`, or for example a `TemplatePrompt`.
+            truncation: `shared` or `per_option`.
+            k: demonstrations of a prompt.
+            selection: how they are chosen.
+            order: their order.
+            seed: of the draw.
             choices: keys of the model's YAML to change, for example `dtype="bfloat16"`.
 
         Raises:
-            ConfigError: an unknown method, or one that contradicts a trained checkpoint.
+            ConfigError: an unknown name, or a method that contradicts a trained checkpoint.
             DataError: a demonstration without `input` or `output`.
         """
         spec = named_model(model, **choices)
@@ -95,9 +152,11 @@ class InContextClassifier:
         shown: PromptConfig = named("prompt", prompt) if isinstance(prompt, str) else prompt
         if spec.checkpoint is not None:
             shown = follow_checkpoint(spec.checkpoint, shown)
-        made = cls(LazyLanguageModel(spec), method, demonstrations, prompt=shown)
+        made = cls(
+            LazyLanguageModel(spec), method, demonstrations, truncation, shown, k, selection, order, seed
+        )
         if spec.checkpoint is not None:
-            check_method(spec.checkpoint, chosen, len(made._shown), shown)
+            check_method(spec.checkpoint, chosen, len(made._given), shown)
         return made
 
     def fit(self, X: Any, y: Any) -> Self:
@@ -109,14 +168,19 @@ class InContextClassifier:
 
         Raises:
             DataError: none, unequally many, or a missing or wrong value, with its position.
+
+        Warns:
+            UserWarning: demonstrations that do not fit into a prompt, or a prompt of one answer only.
         """
         inputs, outputs = texts("X", X), answers("y", y)
-        if not inputs or len(inputs) != len(outputs):
-            raise DataError(
-                "fit", f"got {len(inputs)} inputs and {len(outputs)} answers", "give as many of each"
-            )
+        check_lengths("fit", len(inputs), len(outputs))
+        if not inputs:
+            raise DataError("fit", "got no examples", "give some inputs and their answers")
         self.classes_ = _classes(outputs)
-        self._shown = list(zip(inputs, outputs, strict=True))
+        self._given = list(zip(inputs, outputs, strict=True))
+        self._warned.clear()
+        if self._method.shots(1):
+            self._written(["text"], [self.classes_.tolist()])
         return self
 
     def scores(self, inputs: Any, options: Any = None) -> Tensor:
@@ -124,57 +188,117 @@ class InContextClassifier:
 
         Args:
             inputs: test inputs.
-            options: candidate answers of any hashable type, the same for all inputs; by default those of the
-                demonstrations, sorted.
+            options: candidate answers of any hashable type, the same for all inputs, or a list of lists, one for each
+                input; by default those of the demonstrations, sorted.
 
         Returns:
             Float tensor [n_inputs, n_options], in nats, lower is better: the mean NLL of the target's tokens, less
-            the null score where the method calibrates.
+            the null score where the method calibrates. Where inputs have options of their own, rows with fewer end
+            with infinity.
 
         Raises:
             DataError: an input that is no text, no options, repeated ones, or a demonstration with another output.
+            ConfigError: a method that writes answers, and scores none.
 
         Warns:
-            UserWarning: inputs that are longer than an example may be, and were cut.
+            UserWarning: inputs that were cut, demonstrations that were dropped, or a prompt of one answer only.
         """
         found = texts("inputs", inputs)
-        candidates = self._options(options)
-        shown = option_texts(candidates)
-        demonstrations = self._examples(candidates, shown)
-        if not found:
-            return torch.zeros(0, len(shown))
-        test = tuple(Example(_TASK, text, shown[0], tuple(shown)) for text in found)
-        data = TaskData(_TASK, 0, TaskType.CLASSIFICATION, demonstrations, test)
-        method, prompt = self._method, self.prompt or MetaiclPrompt()
-        bound = prompt.bind(method, self.model.name, self.model.tokenizer)
-        rules = PromptRules(method, bound, self.truncation, prompt.limits, self.model.context_length)
-        cell = build_cell(data, self.model.encode, rules)
-        if any(cell.lost):
-            cut = sum(tokens > 0 for tokens in cell.lost)
-            warnings.warn(cut_note(_TASK, cut, len(found), sum(cell.lost), prompt.limits), stacklevel=2)
-        answered = read_back(cell, self._scorer.score(cell.requests))
-        return torch.tensor(ranking_scores(answered, method))
+        return self._scores(found, self._options(options, len(found)))
 
     def predict(self, inputs: Any, options: Any = None) -> Any:
         """The best option for each input, as it was given; the first of equally good ones.
 
         Returns:
-            A list; without `options`, after `fit`, an array of the answers' own type.
+            A list; without `options`, after `fit`, an array of the answers' own type. With `method="generate"` a list
+            of the texts that the model writes.
         """
-        places = [best_option(row) for row in self.scores(inputs, options).tolist()]
+        found = texts("inputs", inputs)
+        if isinstance(self._method, GenerateMethod):
+            if options is not None:
+                raise ConfigError(
+                    "options",
+                    "are given, but method='generate' ranks none",
+                    "leave them out, or use a method that ranks",
+                )
+            return self._generated(found)
+        candidates = self._options(options, len(found))
+        places = [best_option(row) for row in self._scores(found, candidates).tolist()]
         if options is None and hasattr(self, "classes_"):
             return self.classes_[places]
-        candidates = self._options(options)
-        return [candidates[place] for place in places]
+        own = candidates if len(candidates) > 1 or not found else candidates * len(found)
+        return [row[place] for row, place in zip(own, places, strict=False)]
 
     def predict_proba(self, inputs: Any, options: Any = None) -> NDArray[np.float64]:
         """Softmax over the options of the negative scores: [n_inputs, n_options], in the order of the options."""
         return torch.softmax(-self.scores(inputs, options).double(), dim=1).numpy()
 
-    def score(self, X: Any, y: Any) -> float:
-        """Share of inputs whose predicted answer is the right one, 0..1."""
-        right = [one == other for one, other in zip(self.predict(X), answers("y", y), strict=True)]
-        return float(np.mean(right))
+    def predict_log_proba(self, inputs: Any, options: Any = None) -> NDArray[np.float64]:
+        """Logarithms of `predict_proba`, in nats."""
+        return torch.log_softmax(-self.scores(inputs, options).double(), dim=1).numpy()
+
+    def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
+        """Share of inputs whose predicted answer is the right one, 0..1; generated ones are graded by the method's metric.
+
+        Args:
+            X: inputs.
+            y: right answers.
+            sample_weight: [n_inputs] weight of each input.
+
+        Raises:
+            DataError: unequally many, or weights that are none.
+        """
+        inputs, right = texts("X", X), answers("y", y)
+        check_lengths("score", len(inputs), len(right))
+        if not inputs:
+            raise DataError("score", "got no inputs", "give some inputs and their answers")
+        weights = None if sample_weight is None else np.asarray(column("sample_weight", sample_weight), float)
+        if weights is not None and (
+            len(weights) != len(inputs) or not weights.sum() > 0 or (weights < 0).any()
+        ):
+            raise DataError(
+                "sample_weight",
+                f"got {len(weights)} numbers for {len(inputs)} inputs, of the sum {weights.sum():g}",
+                "give one number of 0 or more for each input, not all 0",
+            )
+        method, found = self._method, self.predict(inputs)
+        if isinstance(method, GenerateMethod):
+            points = [
+                grade(Metric(method.metric), one, [str(other)])
+                for one, other in zip(found, right, strict=True)
+            ]
+        else:
+            points = [float(one == other) for one, other in zip(found, right, strict=True)]
+        return float(np.average(points, weights=weights))
+
+    def save(self, path: str | Path) -> None:
+        """Write parameters, demonstrations and answers as JSON; the model's weights stay where they are.
+
+        Raises:
+            DataError: an answer that JSON does not hold (texts, numbers and booleans it does).
+        """
+        held = {
+            "given": self._given,
+            "classes": self.classes_.tolist() if hasattr(self, "classes_") else None,
+        }
+        parameters = {name: value for name, value in self.get_params().items() if name != "demonstrations"}
+        write_classifier(Path(path), {**parameters, "model": self.model.spec}, held)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """What `save` wrote.
+
+        Raises:
+            DataError: not such a file.
+            ConfigError: a class in it that is not trusted.
+        """
+        parameters, held = read_classifier(Path(path))
+        spec: ModelConfig = parameters.pop("model")
+        given = [(str(text), answer) for text, answer in held["given"]]
+        made = cls(LazyLanguageModel(spec), demonstrations=given, **parameters)
+        if held["classes"] is not None:
+            made.classes_ = _classes(held["classes"])
+        return made
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The arguments of the constructor."""
@@ -182,20 +306,33 @@ class InContextClassifier:
         return {name: getattr(self, name) for name in _PARAMETERS}
 
     def set_params(self, **params: Any) -> Self:
-        """Other arguments for the constructor.
+        """Other arguments for the constructor; names become what they name.
 
         Raises:
-            ConfigError: an argument that it does not have.
+            ConfigError: an argument that it does not have, or a value that it cannot take.
         """
         for name, value in params.items():
             if name not in _PARAMETERS:
                 raise ConfigError(name, "is no parameter of the classifier", suggestion(name, _PARAMETERS))
-            setattr(self, name, value)
+            setattr(self, name, checked(name, value))
         if "demonstrations" in params:
-            self._shown = _pairs(params["demonstrations"])
+            self._given = _pairs(self.demonstrations)
+        self.__dict__.pop("_rules", None)
         if "model" in params:
             self.__dict__.pop("_scorer", None)
         return self
+
+    def __repr__(self) -> str:
+        """The constructor's arguments that are not the defaults."""
+        shown = [repr(self.model.name)]
+        for name, default in DEFAULTS.items():
+            value = getattr(self, name)
+            if name == "demonstrations":
+                shown += [f"demonstrations=<{len(self._given)} examples>"] if self._given else []
+            elif value != default:
+                text = getattr(value, "name", None) if name in ("method", "prompt") else None
+                shown.append(f"{name}={text or str(value) if isinstance(value, str) else text or value!r}")
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     def __sklearn_clone__(self) -> Self:
         """The same parameters, unfitted; the model is shared, since it never changes."""
@@ -212,6 +349,92 @@ class InContextClassifier:
             input_tags=InputTags(one_d_array=True, two_d_array=False, string=True),
         )
 
+    def _scores(self, inputs: Sequence[str], options: Sequence[Sequence[Hashable]]) -> Tensor:
+        """As `scores`; `options` is one row for all inputs, or one for each."""
+        method = self._method
+        if isinstance(method, GenerateMethod):
+            raise ConfigError(
+                "method",
+                "'generate' writes answers and scores no options",
+                "use predict, or a method that ranks",
+            )
+        if not inputs:
+            return torch.zeros(0, max(map(len, options), default=0))
+        cell = self._written(inputs, options)[1]
+        scored = ranking_scores(read_back(cell, self._scorer.score(cell.requests)), method)
+        widest = max(map(len, scored))
+        return torch.tensor([[*row, *[float("inf")] * (widest - len(row))] for row in scored])
+
+    def _generated(self, inputs: Sequence[str]) -> list[str]:
+        method = self._method
+        assert isinstance(method, GenerateMethod)
+        if not inputs:
+            return []
+        data, cell = self._written(inputs, [("",)])
+        return generate(data, cell, range(len(inputs)), self._rules, method, self.model.load())
+
+    def _written(self, inputs: Sequence[str], options: Sequence[Sequence[Hashable]]) -> tuple[TaskData, Cell]:
+        """The prompts of a call, and what there is to warn of."""
+        shown = [tuple(option_texts(row)) for row in options]
+        rows = shown if len(shown) > 1 else shown * len(inputs)
+        test = tuple(Example(_TASK, text, row[0], row) for text, row in zip(inputs, rows, strict=True))
+        data = self._chosen(
+            TaskData(_TASK, self.seed, TaskType.CLASSIFICATION, self._examples(options), test)
+        )
+        method, rules = self._method, self._rules
+        if isinstance(method, GenerateMethod):
+            rules = with_room(rules, method)
+        cell = build_cell(data, self.model.encode, rules)
+        self._warn(data, cell, rules)
+        return data, cell
+
+    def _warn(self, data: TaskData, cell: Cell, rules: PromptRules) -> None:
+        notes = [*rules.prompt.notes, *rules.prompt.notes_on(data)]
+        if any(cell.lost):
+            cut = sum(tokens > 0 for tokens in cell.lost)
+            notes.append(cut_note(_TASK, cut, len(data.test), sum(cell.lost), rules.limits))
+        self.shown_ = cell.shown_least
+        lists = data.neighbours or (data.demonstrations,)
+        if data.shots and cell.shown_least < min(map(len, lists)):
+            notes.append(
+                f"prompts hold {cell.shown_least} of {min(map(len, lists))} demonstrations, the last ones; the others do "
+                "not fit: lower k, raise prompt.max_length, or use a model with a longer context"
+            )
+        held = [{one.output for one in row[len(row) - cell.shown_least :]} for row in lists]
+        if len({output for _, output in self._given}) > 1 and all(len(outputs) == 1 for outputs in held):
+            notes.append(
+                f"the demonstrations in the prompt have one answer only, {next(iter(held[0]))!r}: shuffle them, or use "
+                "selection='balanced' with k"
+            )
+        for note in notes:
+            if note not in self._warned:
+                self._warned.add(note)
+                warnings.warn(note, stacklevel=5)
+
+    def _chosen(self, data: TaskData) -> TaskData:
+        """The cell with the demonstrations that `k`, `selection` and `order` choose."""
+        selection = self.selection
+        if not isinstance(selection, Selection):
+            strategy = Strategy(selection)
+            if strategy is Strategy.PROTOCOL and self.k is not None:
+                strategy = Strategy.RANDOM
+            selection = Selection(strategy)
+        if self.order:
+            selection = replace(selection, order=self.order)
+        if selection.changes_nothing or not data.demonstrations:
+            return data
+        k = self.k
+        if k is None and selection.strategy is not Strategy.PROTOCOL:
+            if selection.strategy is not Strategy.FIXED:
+                raise ConfigError(
+                    "k", f"is None, but selection={selection.strategy.value!r} chooses k", "set k"
+                )
+            k = len(selection.indices)
+        embed = load_sentence_encoder(selection.encoder) if selection.strategy is Strategy.NEAREST else None
+        source = SelectedSource(_Fitted(data), selection, embed)
+        k = len(data.demonstrations) if k is None else self._method.shots(k)
+        return replace(source.load(_TASK, k=k, seed=self.seed), notes=())
+
     @property
     def _method(self) -> Method:
         method = named_method(self.method) if isinstance(self.method, str) else self.method
@@ -225,33 +448,66 @@ class InContextClassifier:
         return method
 
     @cached_property
+    def _rules(self) -> PromptRules:
+        """Method and prompt made ready for the model."""
+        return rules_for(self._method, self.prompt or MetaiclPrompt(), self.truncation, self.model)
+
+    @cached_property
     def _scorer(self) -> PrefixScorer:
         """Probes the model once."""
         return PrefixScorer(self.model.load().model)
 
-    def _options(self, options: Any) -> list[Hashable]:
+    def _options(self, options: Any, inputs: int) -> list[list[Hashable]]:
+        """One row of options for all inputs, or one for each."""
         if options is not None:
-            return answers("options", options)
+            members = column("options", options)
+            if members and all(isinstance(one, list | np.ndarray) for one in members):
+                check_lengths("options", inputs, len(members))
+                return [answers(f"options[{place}]", one) for place, one in enumerate(members)]
+            return [answers("options", members)]
         if hasattr(self, "classes_"):
-            return self.classes_.tolist()
-        if not self._shown:
+            return [self.classes_.tolist()]
+        if not self._given:
             raise DataError(
                 "options", "is not given, and there are no demonstrations", "give the candidate answers"
             )
-        return _classes([output for _, output in self._shown]).tolist()
+        return [_classes([output for _, output in self._given]).tolist()]
 
-    def _examples(self, options: Sequence[Hashable], shown: Sequence[str]) -> tuple[Example, ...]:
-        """The demonstrations that the method shows, each with one of the options."""
-        known = set(options)
-        for place, (_, output) in enumerate(self._shown):
+    def _examples(self, options: Sequence[Sequence[Hashable]]) -> tuple[Example, ...]:
+        """The demonstrations that the method shows; where all inputs have the same options, each has one of them."""
+        if not self._method.shots(1):
+            return ()
+        shared = len(options) == 1 and self._method.ranks_options
+        known = set(options[0])
+        for place, (_, output) in enumerate(self._given if shared else ()):
             if output not in known:
                 raise DataError(
                     f"demonstrations[{place}]",
-                    f"output {output!r} is not among the options {list(options)!r}",
+                    f"output {output!r} is not among the options {list(options[0])!r}",
                     "correct it, or give the option",
                 )
-        kept = self._shown[: self._method.shots(len(self._shown))]
-        return tuple(Example(_TASK, text, str(output), tuple(shown)) for text, output in kept)
+        shown = tuple(option_texts(options[0])) if shared else ()
+        return tuple(Example(_TASK, text, str(output), shown) for text, output in self._given)
+
+
+class _Fitted:
+    """The examples of a classifier as a source of demonstrations."""
+
+    name = _TASK
+
+    def __init__(self, data: TaskData) -> None:
+        self._data = data
+
+    def tasks(self) -> list[str]:
+        return [_TASK]
+
+    def pool(self, task: str, *, size: int = 16384, seed: int = 100) -> list[Example]:
+        del task, size, seed
+        return list(self._data.demonstrations)
+
+    def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
+        del task, seed, split
+        return self._data if k else replace(self._data, demonstrations=())
 
 
 def _pairs(demonstrations: Any) -> list[tuple[str, Hashable]]:
@@ -271,4 +527,5 @@ def _classes(outputs: Sequence[Hashable]) -> NDArray[Any]:
     kinds = {type(one) for one in distinct}
     classes = np.empty(len(distinct), dtype=object)
     classes[:] = distinct
-    return np.array(distinct) if len(kinds) == 1 and not kinds & {tuple, frozenset} else classes
+    plain = len(kinds) == 1 and issubclass(next(iter(kinds)), str | int | float | np.number | np.bool_)
+    return np.array(distinct) if plain else classes

@@ -57,10 +57,12 @@ class EvaluateSettings:
 
 def prompt_rules(settings: EvaluateSettings, model: LazyLanguageModel) -> PromptRules:
     """The rules that turn this run's examples into ids."""
-    return PromptRules(
-        settings.method,
-        settings.prompt.bind(settings.method, model.name, model.tokenizer),
-        settings.truncation,
-        settings.prompt.limits,
-        model.context_length,
-    )
+    return rules_for(settings.method, settings.prompt, settings.truncation, model)
+
+
+def rules_for(
+    method: Method, prompt: PromptConfig, truncation: Truncation, model: LazyLanguageModel
+) -> PromptRules:
+    """The rules that turn examples into ids of a model."""
+    bound = prompt.bind(method, model.name, model.tokenizer)
+    return PromptRules(method, bound, truncation, prompt.limits, model.context_length)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated
@@ -16,6 +16,7 @@ from metashot.engine.cells.results import FinishedCell, Prediction
 from metashot.engine.generation.stopping import Stopping
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.generated import check_can_grade, grade
+from metashot.engine.models.loading import LanguageModel
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Ids, Objective
 from metashot.icl.scoring.cell import Cell, PromptRules
@@ -85,19 +86,8 @@ class GeneratedCells(InContextCells):
 
     @cached_property
     def prompt_rules(self) -> PromptRules:
-        """The rules, with room for the answer.
-
-        Raises:
-            ConfigError: `max_new_tokens` leaves none.
-        """
-        room = self.rules.context_length - self.method.max_new_tokens
-        if room < 1:
-            raise ConfigError(
-                "method.max_new_tokens",
-                f"{self.method.max_new_tokens} is not below the model's {self.rules.context_length} positions",
-                "lower it",
-            )
-        return replace(self.rules, context_length=room)
+        """The rules, with room for the answer."""
+        return with_room(self.rules, self.method)
 
     def build(self, data: TaskData) -> Cell:
         """The prompts, each with one empty option."""
@@ -105,14 +95,8 @@ class GeneratedCells(InContextCells):
 
     def compute(self, work: Work, rows: Sequence[int], meter: Meter) -> Sequence[str]:
         """The answer to each row, without white space around it."""
-        from metashot.engine.generation.greedy import GreedyGenerator
-
-        data, model = self.data(work), self.model.load()
-        lead = self.rules.for_task(data).prompt.frame.output_text("", first=not data.shots, query=True)
-        prompts = prompts_of(self.cell(work), lead)
-        generator = GreedyGenerator(model.model, model.tokenizer, self.method.batch_size)
-        texts = generator.generate([prompts[row] for row in rows], self.method.stopping, meter.at)
-        return [text.strip() for text in texts]
+        data = self.data(work)
+        return generate(data, self.cell(work), rows, self.rules, self.method, self.model.load(), meter.at)
 
     def finish(self, work: Work, answers: Sequence[str]) -> Sequence[FinishedCell]:
         """Grade the answers and measure the cell."""
@@ -127,6 +111,51 @@ class GeneratedCells(InContextCells):
             for index, (example, answer, one) in enumerate(zip(data.test, answers, scores, strict=True))
         )  # fmt: skip
         return [FinishedCell(self.result(work, metric, sum(scores) / len(scores)), predictions)]
+
+
+def with_room(rules: PromptRules, method: GenerateMethod) -> PromptRules:
+    """The rules of prompts that leave room for an answer.
+
+    Raises:
+        ConfigError: `max_new_tokens` leaves none for a prompt.
+    """
+    room = rules.context_length - method.max_new_tokens
+    if room < 1:
+        raise ConfigError(
+            "method.max_new_tokens",
+            f"{method.max_new_tokens} is not below the model's {rules.context_length} positions",
+            "lower it",
+        )
+    return replace(rules, context_length=room)
+
+
+def generate(
+    data: TaskData,
+    cell: Cell,
+    rows: Sequence[int],
+    rules: PromptRules,
+    method: GenerateMethod,
+    model: LanguageModel,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> list[str]:
+    """The model's answers to some test examples of a cell, without white space around them.
+
+    Args:
+        data: the cell's examples.
+        cell: its prompts, each with one empty option.
+        rows: which test examples.
+        rules: by which the prompts were written.
+        method: how answers end.
+        model: loaded.
+        on_progress: told of tokens.
+    """
+    from metashot.engine.generation.greedy import GreedyGenerator
+
+    lead = rules.for_task(data).prompt.frame.output_text("", first=not data.shots, query=True)
+    prompts = prompts_of(cell, lead)
+    generator = GreedyGenerator(model.model, model.tokenizer, method.batch_size)
+    texts = generator.generate([prompts[row] for row in rows], method.stopping, on_progress)
+    return [text.strip() for text in texts]
 
 
 def prompts_of(cell: Cell, lead: str) -> list[Ids]:
