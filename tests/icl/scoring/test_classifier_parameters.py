@@ -110,7 +110,7 @@ def test_answers_in_the_forms_in_which_people_hold_them(name):
 def test_a_prompt_that_holds_the_last_class_only_is_said():
     inputs = [f"a sentence of some words, number {n}" for n in range(300)]
     classifier = made()
-    with pytest.warns(UserWarning) as caught:
+    with pytest.warns(UserWarning, match="prompts hold") as caught:
         classifier.fit(inputs, ["a"] * 150 + ["b"] * 150)
     said = [str(one.message) for one in caught]
     assert any(
