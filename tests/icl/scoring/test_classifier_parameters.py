@@ -110,13 +110,10 @@ def test_answers_in_the_forms_in_which_people_hold_them(name):
 def test_a_prompt_that_holds_the_last_class_only_is_said():
     inputs = [f"a sentence of some words, number {n}" for n in range(300)]
     classifier = made()
-    with pytest.warns(UserWarning, match="prompts hold") as caught:
+    one_answer = r"have one answer only, 'b'.*selection='balanced'"
+    dropped = r"prompts hold \d+ of 300 demonstrations, the last ones"
+    with pytest.warns(UserWarning, match=one_answer), pytest.warns(UserWarning, match=dropped):
         classifier.fit(inputs, ["a"] * 150 + ["b"] * 150)
-    said = [str(one.message) for one in caught]
-    assert any(
-        f"prompts hold {classifier.shown_} of 300 demonstrations, the last ones" in one for one in said
-    )
-    assert any("have one answer only, 'b'" in one and "selection='balanced'" in one for one in said)
     assert 0 < classifier.shown_ < 150
     few = made(demonstrations=[("x", "a")])
     with warnings.catch_warnings():
