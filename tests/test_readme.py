@@ -17,16 +17,13 @@ def test_the_python_quick_start_prints_what_the_readme_says(repository):
     assert promised in printed.getvalue()
 
 
-def test_every_group_and_stage_of_the_readme_exists(repository):
+def test_every_choice_that_the_readme_types_exists(repository):
     readme = (repository / "README.md").read_text()
-    groups = {path.name for path in (repository / "conf").iterdir() if path.is_dir()}
-    table = re.search(r"\| group \| choices \|.*?\n\n", readme, flags=re.DOTALL)[0]
-    named = set(
-        re.findall(r"`(\w+)`", "".join(line.split("|")[1] for line in table.splitlines()[2:] if line))
-    )
-    assert named <= groups
-    for group in named:
-        assert list((repository / "conf" / group).glob("*.yaml"))
+    typed = re.findall(r"\b(method|scorer|logger|data|model|experiment)=([\w,]+)", readme)
+    assert typed
+    for group, values in typed:
+        for value in values.split(","):
+            assert (repository / "conf" / group / f"{value}.yaml").is_file(), f"{group}={value}"
 
 
 def test_every_experiment_of_the_readme_exists(repository):

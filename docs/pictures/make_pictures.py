@@ -119,7 +119,12 @@ def box(axis: plt.Axes, left: float, text: str, colour: str, theme: Theme, *, fi
     width = 3.2 + 1.15 * len(text)
     axis.add_patch(
         plt.Rectangle(
-            (left, 3.4), width, 3.0, facecolor=colour if filled else theme.paper, edgecolor=colour, linewidth=1.6
+            (left, 3.4),
+            width,
+            3.0,
+            facecolor=colour if filled else theme.paper,
+            edgecolor=colour,
+            linewidth=1.6,
         )
     )
     axis.text(
@@ -131,7 +136,9 @@ def box(axis: plt.Axes, left: float, text: str, colour: str, theme: Theme, *, fi
 
 def k_curve(theme: Theme, sweep: Path, into: Path) -> None:
     """Mean macro-F1 of the sweep's tasks over the number of demonstrations, with each seed as a dot."""
-    values: dict[str, dict[int, dict[int, list[float]]]] = defaultdict(lambda: defaultdict(lambda: defaultdict(list)))
+    values: dict[str, dict[int, dict[int, list[float]]]] = defaultdict(
+        lambda: defaultdict(lambda: defaultdict(list))
+    )
     for file in sorted(sweep.glob("*/results.jsonl")):
         for line in file.read_text(encoding="utf-8").splitlines():
             row = json.loads(line)

@@ -26,7 +26,8 @@ def blocks(page: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "page", [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in LONG), id=page.stem) for page in TUTORIALS]
+    "page",
+    [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in LONG), id=page.stem) for page in TUTORIALS],
 )
 def test_a_tutorial_runs_as_it_is_written(page, tmp_path):
     script = SHELL + "".join(blocks(page))

@@ -153,10 +153,10 @@ def test_the_card_counts_labels_duplicates_conflicts_and_columns(tmp_path: Path)
     assert "again" not in text
 
 
-def test_the_example_of_the_repository_prepares_as_its_readme_says(tmp_path: Path, repository: Path) -> None:
-    shutil.copytree(repository / "examples/my_tasks", tmp_path / "my")
+def test_the_tickets_of_a_new_study_prepare_as_its_readme_says(tmp_path: Path, repository: Path) -> None:
+    shutil.copytree(repository / "src/stages/study/tasks", tmp_path / "my")
     outcome = prepared(tmp_path / "my", tmp_path / "my/tickets_setting.yaml", 4)
     assert outcome.status == "ok", outcome.reason
     examples = read_examples(tmp_path / "my/out/tickets/tickets_4_100_test.jsonl")
     assert {one.output for one in examples} == {"billing", "technical"}
-    assert len(examples) == 8
+    assert len(examples) == 16

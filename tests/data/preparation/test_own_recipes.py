@@ -17,7 +17,7 @@ from metashot.data.settings import Setting, load_setting
 from metashot.data.task import TaskType
 from metashot.data.tasks.source import JsonlSource
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "own_data.md"
 RECIPE = """\
 name: tickets
 about: Which team should answer the support ticket?
@@ -71,11 +71,9 @@ def test_the_readme_example_prepares_and_loads(tmp_path: Path, folder: Path) -> 
     assert data.task_type is TaskType.CLASSIFICATION
 
 
-def test_the_readme_shows_this_example() -> None:
-    readme = README.read_text(encoding="utf-8") if README.is_file() else ""
-    if "`my_tasks/tickets.yaml`" not in readme:
-        pytest.skip("the README has no section on tasks of your own yet")
-    block = readme.split("`my_tasks/tickets.yaml`", 1)[1].split("```yaml\n", 1)[1].split("```", 1)[0]
+def test_the_page_on_own_data_shows_this_example() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    block = page.split("`tasks/tickets.yaml`", 1)[1].split("```yaml\n", 1)[1].split("```", 1)[0]
     assert yaml.safe_load(block) == yaml.safe_load(RECIPE)
 
 
