@@ -20,6 +20,7 @@ from metashot.data.preparation.prepare import PrepareSettings, prepare
 from metashot.data.recipes import DropCounts, load_recipe
 from metashot.data.settings import Setting, load_setting
 from metashot.data.tasks.modules import HubData, JsonlData
+from metashot.stages.command_line import program
 from metashot.stages.context import RunContext
 from metashot.stages.run_config import RunConfig
 
@@ -56,9 +57,9 @@ def recipe_stage(run: RunContext) -> None:
         f"  input:   {first.input!r}",
         f"  output:  {first.output!r}" + (f"   options: {list(first.options)}" if first.options else ""),
         "read the recipe, correct it, then:",
-        f"  python run.py stage=prepare data=hub data.root=prepared {_argument('data.recipe_path', draft.recipe.parent)} "
+        f"  {program()} stage=prepare data=hub data.root=prepared {_argument('data.recipe_path', draft.recipe.parent)} "
         f"setting=custom setting.name={shlex.quote(str(draft.setting))} prepare.k={draft.k}",
-        f"  python run.py data=jsonl data.root=prepared 'data.tasks=[{draft.task}]' k={draft.k}"
+        f"  {program()} data=jsonl data.root=prepared 'data.tasks=[{draft.task}]' k={draft.k}"
         + ("" if first.options else " method=generate"),
     )
     for line in shown:

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 Stage = Callable[[Any], float | None]
 
 STAGES = {
-    "recipe": {"any": "preparation.recipe_stage"},
     "prepare": {"icl": "preparation.prepare_stage", "prompt": "metaprompt.prepare_stage"},
     "doctor": {"icl": "preparation.doctor_stage"},
     "train": {"icl": "icl_training.train_stage", "prompt": "metaprompt.train_stage"},
@@ -24,6 +23,7 @@ STAGES = {
     "export": {"icl": "icl_evaluation.export_stage", "prompt": "metaprompt_checks.export_stage"},
     "report": {"any": "reports.report_stage"},
     "compare": {"any": "reports.compare_stage"},
+    "recipe": {"any": "preparation.recipe_stage"},
 }
 """Stage -> kind of method, or `any` -> function of `metashot.stages`, imported when it runs: most of a short command is imports."""
 

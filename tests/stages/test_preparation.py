@@ -13,7 +13,13 @@ from metashot.base.errors import DataError, MetashotError
 from metashot.data.preparation.prepare import PrepareConfig
 from metashot.data.tasks.modules import DemoData, HubData
 from metashot.stages.context import RunContext
-from metashot.stages.preparation import doctor_stage, prepare_settings, prepare_stage, show_data_checks
+from metashot.stages.preparation import (
+    doctor_stage,
+    prepare_settings,
+    prepare_stage,
+    recipe_stage,
+    show_data_checks,
+)
 from metashot.stages.run_config import SettingChoice
 
 RECIPE = """\
@@ -111,3 +117,28 @@ def test_wrong_keys_are_named(tmp_path: Path) -> None:
     values.data = DemoData()
     with pytest.raises(MetashotError, match=r"data\.root: is not set"):
         prepare_settings(values)
+
+
+def test_a_recipe_is_written_tried_and_the_next_commands_are_printed(tmp_path: Path) -> None:
+    (tmp_path / "calls.csv").write_text("text,label\n" + "".join(f"call {n},{n % 2}\n" for n in range(20)))
+    run, console = context(tmp_path, config(tmp_path, file=str(tmp_path / "calls.csv")))
+    recipe_stage(run)
+    text = console.export_text()
+    assert "label" in text
+    assert "input:   'call 0'" in text
+    assert f"setting.name={tmp_path / 'calls_setting.yaml'} prepare.k=8" in text
+    assert "'data.tasks=[calls]' k=8" in text
+    with pytest.raises(MetashotError, match=r"prepare\.file: is not set"):
+        recipe_stage(context(tmp_path, config(tmp_path))[0])
+
+
+def test_a_preparation_ends_with_the_card_of_each_own_task(tmp_path: Path) -> None:
+    (tmp_path / "calls.csv").write_text("text,label\n" + "".join(f"call {n},{n % 2}\n" for n in range(20)))
+    (tmp_path / "calls.yaml").write_text(RECIPE.format(name="calls"))
+    (tmp_path / "mine.yaml").write_text("test: [calls]\n")
+    for _ in range(2):  # what is prepared already has its card too
+        run, console = context(tmp_path, config(tmp_path))
+        prepare_stage(run)
+        text = console.export_text()
+        assert "data card: calls" in text
+        assert "10 (50%)" in text

@@ -277,6 +277,7 @@ def _layout(recipe: Recipe, place: Place) -> TableLayout:
         header=tuple(place.header),
         sheet=place.sheet,
         field=place.field,
+        any_line_end=recipe.drops_as_released,
         columns=tuple(_renamed(path, back) for path in fields),
     )
 

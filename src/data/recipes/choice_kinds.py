@@ -205,7 +205,7 @@ def _assembler(
     spec: Choices | ShuffledChoices | GroupedChoices | CauseEffect, mark: str, template: str | None
 ) -> Callable[..., AnyPair]:
     """The function that puts row, question, choices, answer and the choices' labels together."""
-    context = None if template is None else compile_text(template, spec.clean, whole="context")
+    context = compile_text(template, spec.clean, whole="context") if template else None
 
     def with_marks(
         row: Row, asked: str, texts: Sequence[str], answer: str, labels: Sequence[str] = LETTERS

@@ -162,7 +162,8 @@ def check_own_recipe(spec: CommonKeys) -> tuple[str, BadRow] | None:
     """
     for key in ("input", "context"):
         template = getattr(spec, key, None)
-        if template is not None and not template_fields(template):
+        is_left_out = template is None or (key == "context" and not template)
+        if not is_left_out and not template_fields(template):
             known = ", ".join(f"{{{path}}}" for path in list(spec.fields)[:_SHOWN_FIELDS])
             return key, BadRow(
                 f"{template!r} names no field, so it is the same for every row", f"write {known}"

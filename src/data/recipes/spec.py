@@ -151,8 +151,9 @@ class GroupedChoices(CommonKeys):
     group_by: str
     choice: str
     right: str
-    """Field that is 1 on right answers."""
+    """Field that is 1 on right answers, and 0 on others."""
     context: str
+    """Template; empty for questions without a context."""
     mark: str = " ({letter}) {choice}"
     one_right: bool = False
     """Leave the other right answers out of the options, as is always done without `as_released: [marks]`; the

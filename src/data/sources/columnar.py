@@ -189,7 +189,14 @@ def _change(kind: Any, feature: Any) -> Change | None:
     types = pyarrow.types
     if types.is_dictionary(kind):
         return _change(kind.value_type, feature)
-    if types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind):
+    lists = (
+        types.is_list,
+        types.is_large_list,
+        types.is_fixed_size_list,
+        types.is_list_view,
+        types.is_large_list_view,
+    )
+    if any(check(kind) for check in lists):
         inner = feature.get("feature") if isinstance(feature, dict) else feature
         item = _change(kind.value_type, inner[0] if isinstance(inner, list) and inner else inner)
         return None if item is None else _unless_null(lambda value: [item(one) for one in value])

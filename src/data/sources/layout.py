@@ -21,6 +21,8 @@ class TableLayout:
         header: column names of a CSV, TSV or Excel file that has no header line.
         sheet: of an Excel file; None for its first.
         field: where the rows stand in a JSON file that is one object, `data` or `data.rows`; None for the file itself.
+        any_line_end: a lone carriage return ends a line of a CSV or TSV file too, as the released code reads; else it is
+            an error.
         columns: the only columns that are needed, or paths into them; empty for all.
     """
 
@@ -31,6 +33,7 @@ class TableLayout:
     header: tuple[str, ...] = ()
     sheet: str | None = None
     field: str | None = None
+    any_line_end: bool = False
     columns: tuple[str, ...] = ()
 
     def picked(self, present: Mapping[str, Any] | list[str]) -> list[str]:

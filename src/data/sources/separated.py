@@ -72,6 +72,8 @@ def separated_rows(path: Path, layout: TableLayout, usual_delimiter: str) -> Ite
 
 def _line_end(path: Path, layout: TableLayout) -> tuple[str, tuple[str, ...]]:
     """What the first line ends with, for `open_text`, and the ends that no other line may then have."""
+    if layout.any_line_end:
+        return "", ()
     with open_text(path, newline="", encoding=layout.encoding, remedy=_ENCODING_REMEDY) as stream:
         first = stream.readline()
     if first.endswith("\r"):

@@ -151,6 +151,12 @@ def test_rows_that_contradict_their_group_are_errors_with_their_line(
     assert "d.jsonl:3" in outcome.reason
 
 
+def test_a_question_may_have_no_context(tmp_path: Path) -> None:
+    outcome = prepared(tmp_path, GROUPED.replace('"{p}"', '""'), FIRST)
+    assert outcome.status == "ok", outcome.reason
+    assert made(tmp_path) == [("q1", "a1")]
+
+
 @pytest.mark.parametrize("right", [1, "1", True, "true", 1.0])
 def test_marks_of_right_answers_take_twins(tmp_path: Path, right: Any) -> None:
     outcome = prepared(tmp_path, GROUPED, [answer(1, "q", "a", right), answer(1, "q", "b", 0)])

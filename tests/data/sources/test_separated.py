@@ -67,6 +67,12 @@ def test_a_lone_carriage_return_is_an_error_with_its_line(
     assert caught.value.where == f"{tmp_path / 'd.csv'}:{line}"
 
 
+def test_the_sources_of_published_tasks_may_end_lines_in_any_way(tmp_path: Path) -> None:
+    (tmp_path / "d.csv").write_bytes(b"text,label\na,0\rb,1\r\nc,0\n")
+    rows = list(read_rows(tmp_path / "d.csv", TableLayout(any_line_end=True)))
+    assert [row["text"] for row in rows] == ["a", "b", "c"]
+
+
 def test_quoted_line_ends_stay_as_they_are(tmp_path: Path) -> None:
     (tmp_path / "d.csv").write_bytes(b'text,label\n"a\r\nb\rc\n",0\n')
     assert list(numbered_rows(tmp_path / "d.csv")) == [(2, {"text": "a\r\nb\rc\n", "label": "0"})]
