@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.console import Group
 from rich.table import Table
 
-from metashot.data.preparation.checks import check_task
 from metashot.data.preparation.columns import look_at
 from metashot.data.recipes.rows import Row
 from metashot.data.rows.manifest import RoleRecord
-from metashot.data.task import Example
 
 PROMPT_TOKENS = 1024
 """Longest prompt of the published setting (`prompt.max_length`)."""
 _CHARACTERS_A_TOKEN = 4
-_LABELS = 20
+MOST_LABELS = 20
+LOOKED_AT = 200_000
 
 
-def part_card(task: str, examples: Sequence[Example]) -> dict[str, Any]:
-    """Figures of one part of a task, for the manifest; lengths are means in characters."""
-    found = check_task(task, examples)
-    return {
-        "rows": found.n,
-        "labels": dict(found.labels[:_LABELS]),
-        "duplicates": found.duplicates,
-        "conflicts": found.conflicts,
-        "input": round(sum(len(one.input) for one in examples) / found.n, 1),
-        "output": round(sum(len(one.output) for one in examples) / found.n, 1),
-    }
+@dataclass(slots=True)
+class PartCard:
+    """Figures of one part of a task, taken in pair by pair; repeats are looked for among the first LOOKED_AT."""
+
+    rows: int = 0
+    duplicates: int = 0
+    conflicts: int = 0
+    input: int = 0
+    output: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    _outputs: dict[int, int | None] = field(default_factory=dict[int, "int | None"])
+    _pairs: set[int] = field(default_factory=set[int])
+
+    def add(self, text: str, output: str) -> None:
+        """Take one example in."""
+        self.rows += 1
+        self.input += len(text)
+        self.output += len(output)
+        if len(self.labels) <= MOST_LABELS:
+            self.labels[output] += 1
+        if self.rows > LOOKED_AT:
+            return
+        # Digests of 64 bits in the place of texts: two texts that share one are not to be expected.
+        key, answer = hash(text), hash(output)
+        pair = hash((key, answer))
+        self.duplicates += pair in self._pairs
+        self._pairs.add(pair)
+        if self._outputs.setdefault(key, answer) not in (answer, None):
+            self.conflicts += 1
+            self._outputs[key] = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For the manifest; lengths are means in characters, labels are left out where there are many."""
+        return {
+            "rows": self.rows,
+            "labels": dict(self.labels.most_common()) if len(self.labels) <= MOST_LABELS else {},
+            "duplicates": self.duplicates,
+            "conflicts": self.conflicts,
+            "input": round(self.input / max(self.rows, 1), 1),
+            "output": round(self.output / max(self.rows, 1), 1),
+        }
 
 
 def column_card(rows: Iterable[Row], declared: Mapping[str, str]) -> dict[str, str]:

@@ -50,6 +50,8 @@ class Column:
             self.void += 1
             return
         text = str(value)
+        if not text.isascii():
+            text = text.encode("utf-8", "replace").decode("utf-8")
         self.kinds[_kind(value)] += 1
         self.characters += len(text)
         self.longest = max(self.longest, len(text))

@@ -17,7 +17,7 @@ from metashot.base.files import FileRecord, copy_file, write_lines
 from metashot.base.identity import identity_of
 from metashot.base.json_text import digest_of
 from metashot.data.kshot import legacy_generator
-from metashot.data.preparation.card import column_card, part_card
+from metashot.data.preparation.card import PartCard, column_card
 from metashot.data.preparation.place import Reach, SplitRows, open_split, own_files
 from metashot.data.preparation.row_selection import drawn_entries, entry_rows, k_shot_entries, parts
 from metashot.data.recipes import DropCounts, Recipe
@@ -237,8 +237,11 @@ def _open(
 
     held: list[AnyPair] | None = []
     count = 0
+    card = PartCard()
     for pair in first_pass():
         count += 1
+        if not recipe.drops_as_released:
+            card.add(pair[0], pair[1])
         if held is not None:
             held.append(pair)
             if count > HELD_ENTRIES:
@@ -255,11 +258,9 @@ def _open(
     if not recipe.drops_as_released and counts.total():
         work.drop_notes += [f"{part}: {reason}" for reason in reasons]
 
-    if not recipe.drops_as_released and held is not None:
-        examples = list(recipe.finished(held))
-        if examples:
-            name = f"{part} and test" if recipe.spec.splits.cut and part == "train" else part
-            work.card.setdefault("parts", {})[name] = part_card(recipe.name, examples)
+    if not recipe.drops_as_released:
+        name = f"{part} and test" if recipe.spec.splits.cut and part == "train" else part
+        work.card.setdefault("parts", {})[name] = card.as_dict()
         if part == "train":
             work.card["columns"] = column_card(islice(rows, _LOOKED_AT), recipe.spec.fields)
 
