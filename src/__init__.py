@@ -9,10 +9,13 @@ from metashot import moved_names
 
 if TYPE_CHECKING:
     from metashot.icl.scoring.classifier import InContextClassifier
+    from metashot.stages.notebook import compose, evaluate
+
+    __version__: str
 
 moved_names.install()
 
-__all__ = ["InContextClassifier", "__version__"]
+__all__ = ["InContextClassifier", "__version__", "compose", "evaluate"]
 
 
 def __dir__() -> list[str]:
@@ -25,6 +28,10 @@ def __getattr__(name: str) -> Any:
     if name in __all__:
         if name == "__version__":
             return _version()
+        if name in ("compose", "evaluate"):
+            from metashot.stages import notebook
+
+            return getattr(notebook, name)
         from metashot.icl.scoring import classifier
 
         return getattr(classifier, name)

@@ -86,7 +86,7 @@ def test_the_wheel_holds_code_configs_and_data_under_one_name(installed: Any) ->
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"metashot", "hydra_plugins"}
     for name in (
-        "metashot/conf/config.yaml", "metashot/conf/method/channel.yaml", "metashot/data/demo_tasks/index.yaml",
+        "metashot/conf/config.yaml", "metashot/conf/method/channel.yaml", "metashot/data/tasks/demo_tasks/index.yaml",
         "metashot/engine/report/page/page.html", "metashot/metaprompt/meta/format_files/scss.yaml",
         "hydra_plugins/metashot_sweeps/sweeper.py",
     ):  # fmt: skip

@@ -47,6 +47,14 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("run_stamp", lambda: stamp, replace=True)
     OmegaConf.register_new_resolver("program", program, replace=True)
     OmegaConf.register_new_resolver("basename", lambda path: Path(str(path)).name, replace=True)
+    OmegaConf.register_new_resolver("run_folder", run_folder, replace=True)
+
+
+def run_folder() -> str:
+    """The folder of the run: Hydra's, or in a notebook the one that `evaluate` would take."""
+    if HydraConfig.initialized():
+        return str(HydraConfig.get().runtime.output_dir)
+    return f"outputs/runs/{LAUNCH.stamp}"
 
 
 @hydra.main(config_path=str(CONFIG_FOLDER), config_name="config", version_base="1.3")

@@ -65,7 +65,7 @@ def explain_text(text: str) -> str:
     if match := re.search(r"Error parsing override '(.*?)'", text):
         return unparsed(match[1])
     if match := re.search(r"Could not override '([^']*)'. No match in the defaults list", text):
-        return f"{match[1]}: no such config group ({suggestion(match[1], [path.name for path in CONFIG_FOLDER.iterdir() if path.is_dir()])})"
+        return f"{match[1]}: no such config group ({suggestion(match[1], [path.name for path in CONFIG_FOLDER.iterdir() if path.is_dir() and path.name != '__pycache__'])})"
     if match := re.search(r"path=(\S+) is not available", text):
         return f"hydra.searchpath: no folder {match[1]!r} (give file:///<folder> or pkg://<package>)"
     if match := re.search(r"Additional config directory '([^']*)' not found", text):
