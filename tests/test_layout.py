@@ -85,5 +85,9 @@ def _private_names(tree):
                 asked, ast.Constant
             ):
                 name = str(asked.value)
-        if name.startswith("_") and not name.startswith("__") and name not in ("_exit", "_is_protocol"):
+        if (
+            name.startswith("_")
+            and not name.startswith("__")
+            and name not in ("_exit", "_is_protocol", "_fields")
+        ):
             yield node.lineno, name

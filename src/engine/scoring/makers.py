@@ -76,7 +76,17 @@ def vllm_scorer(
     max_model_len: Positive | None = None,
     arguments: Mapping[str, Any] | None = None,
 ) -> Scorer:
-    """A `VllmScorer`; see there. `arguments` are further arguments of `vllm.LLM`, by name."""
+    """A `VllmScorer`: vLLM loads the weights and scores in its own engine.
+
+    Args:
+        model: which weights.
+        route: how log-probabilities are asked for; `auto` takes the first way that this engine has and that is exact.
+        tensor_parallel_size: devices that share each layer.
+        pipeline_parallel_size: devices that share the layers out.
+        gpu_memory_utilization: share of a device's memory that vLLM takes.
+        max_model_len: positions to keep room for; None takes the model's.
+        arguments: further arguments of `vllm.LLM`, by name.
+    """
     from metashot.engine.scoring.engines.vllm_scorer import VllmScorer
 
     own = {
@@ -99,7 +109,17 @@ def server_scorer(
     retries: Annotated[Count, _WAIT] = 4,
     timeout_seconds: Annotated[PositiveWeight, _WAIT] = 600.0,
 ) -> Scorer:
-    """A `ServerScorer`; see there."""
+    """A `ServerScorer`: a server of OpenAI's completions interface holds the weights.
+
+    Args:
+        model: whose tokenizer made the ids.
+        url: address of the interface.
+        served: the model's name there; None takes the only one.
+        way: how to ask; `auto` takes `steps` where the server has them, else `echo`, else SGLang's way.
+        concurrency: calls in flight.
+        retries: of a call that fails, with growing pauses.
+        timeout_seconds: for one call.
+    """
     from metashot.engine.scoring.engines.server_scorer import Connection, ServerScorer
 
     return ServerScorer(

@@ -36,26 +36,24 @@ RELEASED_PROMPT = "metaicl"
 
 @dataclass(frozen=True, slots=True)
 class PromptConfig(ABC):
-    """How examples become a prompt; the formats are its subclasses.
-
-    Attributes:
-        name: the format's name.
-        bos: `auto` (what the tokenizer itself prepends), True or False: begin-of-sequence in front of every prompt.
-        boundary: the prompt tokenized as one text, or its pieces one by one (MetaICL).
-        max_length: most tokens of a sequence with demonstrations.
-        max_length_per_example: most tokens of one example, two of them reserved as in the released code.
-        overlong: what happens to a test input that exceeds it: `cut_end` (released code), `cut_start` or `refuse`.
-        overlong_shots: what happens to demonstrations that do not fit: `drop` (the first ones) or `refuse`.
-    """
+    """How examples become a prompt; the formats are its subclasses."""
 
     name: Annotated[Name, NoEffect("what messages and checkpoints call it")]
+    """The format's name."""
     _: KW_ONLY
     bos: Annotated[BosChoice, NoEffect("the ids that it stands for are in the bound prompt")] = "auto"
+    """`auto` (what the tokenizer itself prepends), True or False: begin-of-sequence in front of every prompt.
+    """
     boundary: Boundary = Boundary.JOINT
+    """The prompt tokenized as one text, or its pieces one by one (MetaICL)."""
     max_length: Positive = 1024
+    """Most tokens of a sequence with demonstrations."""
     max_length_per_example: Positive = 256
+    """Most tokens of one example, two of them reserved as in the released code."""
     overlong: Overlong = Overlong.CUT_END
+    """What happens to a test input that exceeds it: `cut_end` (released code), `cut_start` or `refuse`."""
     overlong_shots: OverlongShots = OverlongShots.DROP
+    """What happens to demonstrations that do not fit: `drop` (the first ones) or `refuse`."""
 
     @property
     def limits(self) -> LengthLimits:
@@ -115,23 +113,20 @@ class MetaiclPrompt(PromptConfig):
 
 @dataclass(frozen=True, slots=True)
 class TemplatePrompt(PromptConfig):
-    r"""Own strings around inputs and outputs; ``\n`` written out is a new line, which a command line cannot hold.
-
-    Attributes:
-        example: an example with `{input}` and `{output}`, in the order of the direct objective.
-        channel_example: the same for the channel objective, `{output}` first; None swaps the lines of `example`.
-        separator: between examples, and behind the instruction.
-        instruction: in front of everything.
-        labels: what is shown for an output; outputs without an entry stay. None maps nothing.
-    """
+    r"""Own strings around inputs and outputs; ``\n`` written out is a new line, which a command line cannot hold."""
 
     name: str = "template"
     _: KW_ONLY
     example: str = "{input}\n{output}"
+    """An example with `{input}` and `{output}`, in the order of the direct objective."""
     channel_example: str | None = None
+    """The same for the channel objective, `{output}` first; None swaps the lines of `example`."""
     separator: str = "\n\n"
+    """Between examples, and behind the instruction."""
     instruction: str = ""
+    """In front of everything."""
     labels: Mapping[str, str] | None = None
+    """What is shown for an output; outputs without an entry stay. None maps nothing."""
 
     def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:
         """The strings, turned for the objective."""
@@ -194,28 +189,26 @@ class ChatPrompt(PromptConfig):
     """The tokenizer's chat template: the answer is the assistant's turn, and is what is scored.
 
     Direct: the user says the input, the assistant the output. Channel: the other way round.
-
-    Attributes:
-        system: text of a system turn, or None for whatever the template does without one.
-        labels: what is shown for an output; outputs without an entry stay. None maps nothing.
-        options: variables for the template, for example `enable_thinking: false`, or None.
-        thinking: what stands in front of an answer where the template knows of thinking.
-        demonstrations_as: demonstrations are turns, or stand with the query in one turn of the user.
-        example: an example in one turn, as in `TemplatePrompt`.
-        channel_example: the same for the channel objective.
-        separator: between examples in one turn.
     """
 
     name: str = "chat"
     _: KW_ONLY
     system: str | None = None
+    """Text of a system turn, or None for whatever the template does without one."""
     labels: Mapping[str, str] | None = None
+    """What is shown for an output; outputs without an entry stay. None maps nothing."""
     options: Mapping[str, Any] | None = None
+    """Variables for the template, for example `enable_thinking: false`, or None."""
     thinking: Thinking = Thinking.AS_TEMPLATE
+    """What stands in front of an answer where the template knows of thinking."""
     demonstrations_as: DemonstrationsAs = DemonstrationsAs.TURNS
+    """Demonstrations are turns, or stand with the query in one turn of the user."""
     example: str = "{input}\n{output}"
+    """An example in one turn, as in `TemplatePrompt`."""
     channel_example: str | None = None
+    """The same for the channel objective."""
     separator: str = "\n\n"
+    """Between examples in one turn."""
 
     def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:
         """The template's texts, read off sample conversations."""

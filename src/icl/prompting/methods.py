@@ -20,33 +20,30 @@ from metashot.icl.prompting.prompt import Layout, Objective, choose_layout
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How options are scored.
-
-    Attributes:
-        name: the name that results carry.
-        objective: direct or channel.
-        demonstrations: False for the zero-shot methods, which ignore k.
-        calibration: what option scores are compared with.
-        null_inputs: content-free inputs of the calibration, in place of the test input; for `domain` the premise.
-        calibration_inputs: most unlabelled training inputs that `batch` and `prior` average over.
-        normalization: what summed NLLs are divided by.
-        layout: `auto` applies the released rule, or `newline` / `space`.
-        trained: True for models meta-trained with this method.
-        title: name in tables; empty is `name`.
-        row: place among the rows of a table.
-    """
+    """How options are scored."""
 
     name: Annotated[Name, NoEffect("what results carry")]
+    """The name that results carry."""
     objective: Objective = Objective.DIRECT
+    """Direct or channel."""
     demonstrations: bool = True
+    """False for the zero-shot methods, which ignore k."""
     calibration: Annotated[Calibration, PlainValidator(find_calibration)] = Calibration.NONE
+    """What option scores are compared with."""
     null_inputs: tuple[str, ...] = field(default=())
+    """Content-free inputs of the calibration, in place of the test input; for `domain` the premise."""
     calibration_inputs: Positive = 16
+    """Most unlabelled training inputs that `batch` and `prior` average over."""
     normalization: Annotated[Normalization, PlainValidator(find_normalization)] = Normalization.TOKEN_MEAN
+    """What summed NLLs are divided by."""
     layout: Literal["auto", "newline", "space"] = "auto"
+    """`auto` applies the released rule, or `newline` / `space`."""
     trained: bool = False
+    """True for models meta-trained with this method."""
     title: Annotated[Line, NoEffect("what tables show")] = ""
+    """Name in tables; empty is `name`."""
     row: Annotated[Signed, NoEffect("where tables show it")] = 100
+    """Place among the rows of a table."""
 
     def __post_init__(self) -> None:
         """Find rules that are given by their names, and refuse contradictions.

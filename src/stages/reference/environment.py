@@ -35,6 +35,8 @@ VARIABLES: Mapping[str, str] = {
     "WANDB_TAGS": "Tags in place of the config's.",
     AGENT: "Set by `wandb agent`: a stopped job then ends by its signal, which does not count as a failure.",
     "MLFLOW_TRACKING_URI": "The server of `logger=mlflow`; a database in `results_root` where it is not set.",
+    "VLLM_LOGGING_LEVEL": "Of `scorer=vllm`: set to `ERROR`, unless you set it.",
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "Of `scorer=vllm` on one device: set to `0`, unless you set it.",
     "MLFLOW_DISABLE_TELEMETRY": "Set to `true`, unless you set it: mlflow would report to its makers.",
     "TRACKIO_DIR": "Folder of trackio's databases, for `trackio show`; a run sets it to its own.",
 }
