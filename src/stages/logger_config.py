@@ -20,24 +20,24 @@ class LoggerConfig:
     project: GivenLine
     """Project the run belongs to."""
     group: GivenLine | None
-    """Runs shown together."""
+    """Runs shown together: the sweep's name, or none for a single run."""
     trackers: dict[str, MakeTracker] = field(default_factory=dict)
     """Name -> what makes it."""
     tags: GivenLine | tuple[GivenLine, ...] = ()
-    """Labels besides those of the run; one text is one tag."""
+    """Labels besides the run's own `tags`; one text is one tag."""
     notes: str | None = None
     """A longer description."""
     predictions: bool = True
     """Also log every prediction as a table."""
     artifacts: tuple[Artifact, ...] = ()
-    """Kinds that are uploaded."""
+    """What is uploaded where the tracker takes files."""
     artifact_limit_mb: Weight = 100.0
     """Larger ones stay on disk."""
     mode: Mode = "auto"
     """Mode of W&B: online, offline or disabled; `auto` is online when a key is set."""
     entity: GivenLine | None = None
-    """Whose project."""
+    """Whose project in W&B; None is the key's own."""
     id: GivenLine | None = None
-    """W&B's name of the run."""
+    """W&B's name of the run; None draws one."""
     resume: GivenLine | None = None
-    """What to do when the id is known."""
+    """What W&B does when the id is known: `allow`, `must`, `never` or `auto`."""

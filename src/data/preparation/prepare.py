@@ -68,7 +68,7 @@ class PrepareConfig:
     cache: Path = Path("downloads")
     """Folder for downloads."""
     online: bool = True
-    """Whether the hub and web addresses may be asked."""
+    """Whether the hub and web addresses may be asked; else only `data.raw` and files that are here."""
     timeout_seconds: Annotated[float, Field(gt=0, le=86_400)] = 60.0
     """Longest wait for a server."""
     promptsource: Path | None = None

@@ -84,7 +84,7 @@ class JsonlData(SampleKeys):
     train_tasks: list[GivenLine] = field(default_factory=list)
     """Tasks to train on when no setting is given."""
     task_types: dict[str, str] = field(default_factory=dict)
-    """Declared types of tasks that no recipe describes."""
+    """`classification` or `multi-choice`, by task, for tasks that no recipe describes."""
     fixes: bool = False
     """Whether the files were prepared with corrected labels."""
 
@@ -118,7 +118,7 @@ class HubData(SampleKeys):
     fixes: bool = False
     """Prepare with corrected labels."""
     raw: Path | None = None
-    """Folder with source files of your own."""
+    """Folder with source files of your own: `<hub id>/<config>/<split>*.parquet`, ..."""
     recipe_path: tuple[GivenLine, ...] = ()
     """Folders with recipes of your own."""
 

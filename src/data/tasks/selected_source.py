@@ -88,7 +88,7 @@ class Selection:
     shown: Shown = Shown.ALL
     """Which part is shown."""
     encoder: GivenLine = "all-MiniLM-L6-v2"
-    """Sentence encoder of `nearest`."""
+    """Sentence encoder of `nearest`: the embedded one, or any sentence-transformers id or folder."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions.

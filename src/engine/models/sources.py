@@ -54,7 +54,7 @@ class ModelConfig(ABC):
     """The name that results carry."""
     _: KW_ONLY
     dtype: Dtype = "float32"
-    """`float32`, `bfloat16` or `float16`."""
+    """Type of the weights; published numbers use float32, and float16 overflows in T5."""
     device: Device = "auto"
     """`auto` (a GPU when there is one), or a torch device."""
     attn_implementation: GivenLine | None = None
@@ -141,7 +141,7 @@ class FolderModel(ModelConfig):
     quantization: Quantization | None = None
     """`int8` or `int4`, by bitsandbytes, for inference; None keeps `dtype`."""
     adapter: str | None = None
-    """A PEFT folder or hub id, merged into the weights."""
+    """A PEFT folder or hub id, merged into the weights (beside quantized ones)."""
     trust_remote_code: bool = False
     """Run Python code that comes with the model."""
 
@@ -378,7 +378,7 @@ class TinyModel(ModelConfig):
     path: str = "gpt2"
     """The architecture, see `engine.models.tiny`."""
     seed: int = 0
-    """Of the weights."""
+    """Seed of the weights."""
 
     def read_config(self) -> Any:
         """Of the made model."""

@@ -38,7 +38,8 @@ class LoopConfig:
     """`auto` continues from the newest whole checkpoint if there is one; `never` refuses a folder that holds
     any."""
     best_metric: Annotated[Name, NoEffect("which steps are kept")] = "accuracy"
-    """Key of `evaluate`'s metrics that decides about the best checkpoints and early stopping."""
+    """Key of `evaluate`'s metrics that decides about the best checkpoints and early stopping (meta-training:
+    `metric` or `accuracy`)."""
     early_stop_evaluations: Annotated[Count, NoEffect("when a run ends, not what its steps do")] = 0
     """Stop after so many evaluations without a better value; 0 for never."""
     progress: Annotated[bool, NoEffect("what is drawn")] = True

@@ -124,9 +124,9 @@ class TemplatePrompt(PromptConfig):
     separator: str = "\n\n"
     """Between examples, and behind the instruction."""
     instruction: str = ""
-    """In front of everything."""
+    """In front of everything; no cut removes it."""
     labels: Mapping[str, str] | None = None
-    """What is shown for an output; outputs without an entry stay. None maps nothing."""
+    """What is shown for an output: `{positive: great}`; outputs without an entry stay."""
 
     def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:
         """The strings, turned for the objective."""

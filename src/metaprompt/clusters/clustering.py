@@ -23,7 +23,7 @@ class ClusterConfig:
     count: Positive
     """Number of clusters (domains); 250 in the published set-up."""
     min_sentences: Positive
-    """Fewest sentences of a cluster that may serve as a domain."""
+    """Fewest sentences per cluster on average; a `count` that leaves fewer is refused."""
     iterations: Positive
     """Most iterations of k-means."""
     restarts: Positive

@@ -97,11 +97,11 @@ class TuningConfig:
     tasks: Annotated[tuple[GivenLine, ...], _ROWS]
     """Task names or YAML files."""
     transfer: Annotated[Mapping[str, Sequence[str]], _ROWS]
-    """For a training task further test tasks with the same labels (domain generalization)."""
+    """Further test tasks of a training task, with the same labels: `{SST-2: [mr, cr]}` tunes on one, tests on all."""
     pattern: Annotated[Count, _ROWS]
     """Which pattern of each task file, 0 being the published default."""
     data_source: Annotated[Literal["folder", "hub"], _ROWS]
-    """Where the tasks' rows come from."""
+    """Where the rows come from: `<data_root>/<task>/{train,test}.json`, or the hub."""
     data_root: Annotated[GivenLine | None, _ROWS]
     """Folder of the task folders."""
     train_seeds: Annotated[tuple[Seed, ...], _ROWS]
@@ -115,7 +115,8 @@ class TuningConfig:
     prompt_init: Literal["vocabulary", "random"]
     """How a new prompt starts: from embeddings of the vocabulary, or from random numbers."""
     prompt_path: Annotated[GivenLine | None, _START]
-    """A checkpoint folder of meta-training, a prompt file, or None for a new prompt."""
+    """A checkpoint folder of meta-training, a prompt file, or None for a new prompt (supmer: the best of
+    `supmer.checkpoints`)."""
     regularizer_path: Annotated[GivenLine | None, _START]
     """A checkpoint folder, a published `gradient_edit_*.pt`, or None for that of `prompt_path`."""
     rescale: Rescale | None
