@@ -120,7 +120,8 @@ def test_a_stage_that_a_method_has_no_use_for_names_those_that_it_has():
     composed = cast("dict[str, Any]", OmegaConf.to_container(config, resolve=True))
     config = make_run_config(composed)
     with pytest.raises(
-        ConfigError, match=r"'soft_prompt' has no stage 'doctor' \(one of prepare, train, evaluate,"
+        ConfigError,
+        match=r"'soft_prompt' has no stage 'doctor' \(one of (recipe, )?prepare, train, evaluate,",
     ):
         chosen_stages(config)
 
