@@ -2,38 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
-from metashot.base.identity import NoEffect
+from metashot.base.identity import NoEffect, identity_of
 from metashot.base.value_kinds import Count, GivenLine, Positive, PositiveShare, PositiveWeight
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.request import MakeScorer, Scorer
 
-_READS_FILES = "reads_files"
+_ENGINE = "engine"
 F = TypeVar("F", bound=MakeScorer)
 
 
-def reads_files(make: F) -> F:
-    """Mark a maker that takes a `LazyLanguageModel`: its engine loads the weights itself."""
-    setattr(make, _READS_FILES, True)
-    return make
+def reads_files(engine: Callable[..., dict[str, str]]) -> Callable[[F], F]:
+    """Mark a maker that takes a `LazyLanguageModel`: its engine loads the weights itself.
+
+    Args:
+        engine: takes the maker's own arguments and says which engine answers: part of every fingerprint.
+    """
+
+    def mark(make: F) -> F:
+        setattr(make, _ENGINE, engine)
+        return make
+
+    return mark
+
+
+def _engine(make: MakeScorer) -> Callable[..., dict[str, str]] | None:
+    return getattr(make.func if isinstance(make, partial) else make, _ENGINE, None)
+
+
+def scorer_identity(make: MakeScorer) -> dict[str, Any]:
+    """What of a scorer decides values: its class or maker with every deciding field, and the engine behind it.
+
+    Raises:
+        ModelError: a server that has to be asked does not answer.
+    """
+    engine = _engine(make)
+    arguments = make.keywords if isinstance(make, partial) else {}
+    return {"scorer": identity_of(make), **({} if engine is None else {"engine": engine(**arguments)})}
 
 
 def scorer_of(make: MakeScorer, model: LazyLanguageModel) -> Scorer:
-    """The scorer for `model`: made of its loaded weights, or, by a maker marked `reads_files`, of its files.
+    """The scorer for `model`: made of its loaded weights, or, by a maker under `reads_files`, of its files.
 
     An engine of its own (vLLM, a server) loads the weights itself, so they are not loaded here.
     """
-    target = make.func if isinstance(make, partial) else make
-    return make(model if getattr(target, _READS_FILES, False) else model.load().model)
+    return make(model.load().model if _engine(make) is None else model)
 
 
 Memory = Annotated[
     int | None, NoEffect("how much is computed at once: float32 scores are equal up to rounding")
 ]
 _WAIT = NoEffect("how answers are waited for")
+_ANSWERED = NoEffect("what is served there decides, by its name and version")
 BatchSize = Annotated[int, NoEffect("as the memory")]
 
 
@@ -65,7 +88,24 @@ def plain_scorer(model: Any, batch_size: BatchSize = 8) -> Scorer:
     return PlainScorer(model, batch_size)
 
 
-@reads_files
+def _vllm(**arguments: Any) -> dict[str, str]:
+    del arguments
+    from metashot.engine.scoring.engines.vllm_scorer import vllm_version
+
+    return {"vllm": vllm_version()}
+
+
+def _served(
+    *, url: str = "http://localhost:8000/v1", served: str | None = None, retries: int = 4, timeout_seconds: float = 600.0,
+    **arguments: Any,
+) -> dict[str, str]:  # fmt: skip
+    del arguments
+    from metashot.engine.scoring.engines.server_scorer import Connection, served_identity
+
+    return served_identity(Connection(url.rstrip("/"), retries, timeout_seconds), served)
+
+
+@reads_files(_vllm)
 def vllm_scorer(
     model: LazyLanguageModel,
     *,
@@ -98,12 +138,12 @@ def vllm_scorer(
     return VllmScorer(model, route, own | dict(arguments or {}))
 
 
-@reads_files
+@reads_files(_served)
 def server_scorer(
     model: LazyLanguageModel,
     *,
-    url: GivenLine = "http://localhost:8000/v1",
-    served: GivenLine | None = None,
+    url: Annotated[GivenLine, _ANSWERED] = "http://localhost:8000/v1",
+    served: Annotated[GivenLine | None, _ANSWERED] = None,
     way: Literal["auto", "steps", "echo", "sglang"] = "auto",
     concurrency: Annotated[Positive, _WAIT] = 8,
     retries: Annotated[Count, _WAIT] = 4,

@@ -14,6 +14,7 @@ from metashot.data.task import TaskData, TaskType
 from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.family import CellKey
 from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.scoring.makers import scorer_identity
 from metashot.engine.scoring.request import MakeScorer
 from metashot.icl.prompting.calibration_inputs import with_calibration_inputs
 from metashot.icl.scoring.cell import PromptRules
@@ -76,7 +77,7 @@ def shared_identity(
         "model": model.identity,
         "context_length": rules.context_length,
         "settings": identity_of(settings),
-        "scorer": identity_of(make_scorer),
+        "scorer": None if make_scorer is None else scorer_identity(make_scorer),
     }
 
 

