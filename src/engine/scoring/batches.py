@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
 import torch
 
 from metashot.engine.scoring.plan import ModelSize
+from metashot.engine.scoring.precision import HALF
 from metashot.engine.scoring.trie import TokenTrie
+
+_logger = logging.getLogger(__name__)
 
 _CPU_BUDGET_BYTES = 256 << 20
 _CPU_ROWS = 2048
 _GPU_ROWS = 16384
+_CPU_HALF_ROWS = 512
+_GPU_HALF_ROWS = 4096
 _FIXED_BYTES = 32 << 20
 
 
@@ -21,6 +27,10 @@ def rows_for_budget(
 ) -> int:
     """Rows of a batch whose activations, beside a path cache of `depth` tokens, stay inside the budget.
 
+    In half precision their number is fixed whatever the budget, since products of another shape round in another way,
+    and only a lack of memory lowers it. So it is for a config that tells its sizes in words of its own: an estimate must
+    not decide how a model is scored.
+
     Args:
         config: the model's transformers config.
         dtype: of the weights, and of the path cache.
@@ -28,9 +38,16 @@ def rows_for_budget(
         budget: bytes, or None: 256 MiB on a CPU, half of what is free on a GPU.
         depth: longest path in tokens.
     """
+    fixed = _GPU_HALF_ROWS if device.type == "cuda" else _CPU_HALF_ROWS
+    if dtype in HALF:
+        return fixed
+    try:
+        size = ModelSize.of(config)
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError):
+        _logger.info("the sizes of %s are not known: batches of %d tokens", type(config).__name__, fixed)
+        return fixed
     if budget is None:
         budget = torch.cuda.mem_get_info(device)[0] // 2 if device.type == "cuda" else _CPU_BUDGET_BYTES
-    size = ModelSize.of(config)
     cache = 2 * size.layers * depth * size.key_value_width * dtype.itemsize
     rows = (budget - cache - _FIXED_BYTES) // bytes_per_row(size, dtype)
     return int(min(max(rows, 32), _GPU_ROWS if device.type == "cuda" else _CPU_ROWS))

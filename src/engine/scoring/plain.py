@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -13,13 +15,24 @@ from transformers import PreTrainedModel
 from metashot.base.errors import ModelError
 from metashot.engine.models.exclusive import exclusive
 from metashot.engine.models.own_head import logits_at
+from metashot.engine.scoring.borders import borders_of, chooses_tokens
 from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.precision import float32_between_products
-from metashot.engine.scoring.request import Progress, Request, check_requests, targets_only
+from metashot.engine.scoring.request import Progress, Request, check_requests, extremes, targets_only
 from metashot.engine.scoring.ropes import RopeRegimes
 from metashot.engine.scoring.vocabulary import chosen_and_best
 
 _logger = logging.getLogger(__name__)
+
+MAX_DIFFERENCE_NATS = 1e-3
+"""Largest difference to a request alone in float32, at any token."""
+
+_MEAN_HALF_DIFFERENCE_NATS = 0.1
+"""Largest mean difference in half precision, where single tokens of a good model differ by up to 0.3; as many times
+more as the scores' standard deviation exceeds 1, since rounding grows with the logits."""
+
+_compared: WeakKeyDictionary[PreTrainedModel, int | None] = WeakKeyDictionary()
+"""Tokens of the longest request that was the same alone and in a batch; None where batches change scores."""
 
 
 class PlainScorer:
@@ -39,6 +52,12 @@ class PlainScorer:
         """See `BestScorer`."""
         return score_plain_with_best(self.model, requests, self.batch_size, on_progress=on_progress)
 
+    def check(self, requests: Sequence[Request], scores: Sequence[Tensor]) -> float:
+        """Hold a scored cell to a few of its requests alone, see `probe.self_check`."""
+        from metashot.engine.scoring.probe import self_check  # which is built on this module
+
+        return self_check(self.model, "plain", self.tokens_computed(requests), requests, scores)
+
     def tokens_computed(self, requests: Sequence[Request]) -> int:
         """All tokens of all requests, padding not counted."""
         return sum(request.length for request in requests if request.target)
@@ -53,8 +72,8 @@ def score_plain(
 ) -> list[Tensor]:
     """Score each request by a forward pass over context and target, `batch_size` requests at a time.
 
-    Requests of similar length share a batch, if their rotary factors are the same (see `ropes`); an out-of-memory
-    halves it. An encoder-decoder model reads the
+    Requests of similar length share a batch, if their rotary factors are the same (see `ropes`) and batches change no
+    score (see `batches_are_independent`); an out-of-memory halves it. An encoder-decoder model reads the
     context (an empty one as a single end token) and decodes the target; there every target token is scored,
     since a start token precedes the first.
 
@@ -85,16 +104,42 @@ def score_plain_with_best(
 ) -> list[Tensor]:
     """`score_plain` with the log-probability of each position's best token beside the target's: [scored, 2]."""
     with exclusive(model):
-        return _score_in_batches(model, requests, batch_size, pad_to, on_progress)
+        if batch_size > 1 and pad_to is None and not batches_are_independent(model, requests):
+            batch_size = 1
+        return score_in_batches(model, requests, batch_size, pad_to, on_progress)
 
 
-def _score_in_batches(
+def batches_are_independent(model: PreTrainedModel, requests: Sequence[Request]) -> bool:
+    """Whether a request scores the same in a batch as alone: compared when requests pass a border or double in length.
+
+    Attention over chosen tokens, or over blocks of them, may choose among padding, and an encoder reads it.
+    """
+    few = [] if model.config.is_encoder_decoder else extremes(requests)
+    known = _compared.get(model, 0)
+    if known is None or len(few) < 2:
+        return known is not None
+    length = few[0].length
+    if chooses_tokens(model, length):
+        return False
+    if length >= 2 * known or any(known <= border < length for border in borders_of(model)):
+        ours = targets_only(score_in_batches(model, few, len(few)))
+        problem = difference_to_alone(model, few, ours).problem
+        _compared[model] = known = None if problem else length
+        if problem:
+            words = "%s is scored one request at a time: in a batch, %s"
+            _logger.warning(words, type(model).__name__, problem)
+    return known is not None
+
+
+@torch.inference_mode()
+def score_in_batches(
     model: PreTrainedModel,
     requests: Sequence[Request],
     batch_size: int,
-    pad_to: int | None,
-    on_progress: Progress | None,
+    pad_to: int | None = None,
+    on_progress: Progress | None = None,
 ) -> list[Tensor]:
+    """`score_plain_with_best`, whether or not a batch changes the scores of its requests."""
     seq2seq = bool(model.config.is_encoder_decoder)
     if not seq2seq:
         check_requests(model.config, requests)
@@ -126,6 +171,41 @@ def _score_in_batches(
         if on_progress is not None:
             on_progress(done, total)
     return scores
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """How scores differ from those of each request alone.
+
+    Attributes:
+        worst: the largest difference at any token, in nats.
+        problem: in words, where that is more than rounding; else None.
+    """
+
+    worst: float
+    problem: str | None
+
+
+def difference_to_alone(
+    model: PreTrainedModel, requests: Sequence[Request], ours: Sequence[Tensor]
+) -> Difference:
+    """Compare with each request by itself, in a batch of one."""
+    try:
+        alone = targets_only(score_in_batches(model, requests, 1))
+    except ModelError:
+        return Difference(0.0, None)  # NaN weights: `score` says which request.
+    expected = torch.cat(alone)
+    if not len(expected):
+        return Difference(0.0, None)
+    differences = (torch.cat(list(ours)) - expected).abs()
+    worst = float(differences.max())
+    if model.dtype == torch.float32:
+        found, limit, kind = worst, MAX_DIFFERENCE_NATS, "up to"
+    else:
+        spread = max(1.0, float(expected.std(correction=0)))
+        found, limit, kind = float(differences.mean()), _MEAN_HALF_DIFFERENCE_NATS * spread, "on average"
+    words = f"its scores differ from those of a request alone by {kind} {found:.2g} nats"
+    return Difference(worst, words if found > limit else None)
 
 
 def _score_causal(model: PreTrainedModel, batch: list[Request], pad_to: int | None) -> list[Tensor]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -99,8 +99,8 @@ class ModelSize:
 
     @classmethod
     def of(cls, config: Any) -> ModelSize:
-        """Read a transformers config, of the text part where there are several."""
-        config = config.get_text_config()
+        """Read a transformers config, of the text part where there are several; the widest layer where layers differ."""
+        config = _Widest(config.get_text_config())
         hidden, heads = int(config.hidden_size), int(getattr(config, "num_attention_heads", None) or 1)
         keys = values = int(getattr(config, "head_dim", None) or hidden // heads)
         groups = int(getattr(config, "num_key_value_heads", None) or heads)
@@ -157,6 +157,27 @@ class ModelSize:
         if self.query_rank:
             queries = self.query_rank * (self.hidden + self.attention_width)
         return queries + self.key_value_weights + self.hidden * self.attention_width
+
+
+class _Widest:
+    """A config whose numbers that differ by layer, in lists or by kind of layer, are their largest."""
+
+    def __init__(self, config: Any) -> None:
+        self._config = config
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            value = getattr(self._config, name)
+        except RuntimeError:  # transformers' word for a number of which each layer has its own
+            value = [getattr(layer, name) for layer in self._config.per_layer_config]
+        parts: Any = list(value.values()) if isinstance(value, Mapping) else value
+        if (
+            isinstance(parts, list | tuple)
+            and parts
+            and all(isinstance(one, int) for one in cast(Any, parts))
+        ):
+            return max(cast(Sequence[int], parts))
+        return value
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -12,12 +11,13 @@ from transformers import PreTrainedModel
 
 from metashot.base.errors import ConfigError
 from metashot.engine.models.exclusive import exclusive
+from metashot.engine.scoring.borders import chooses_tokens
 from metashot.engine.scoring.interception import UnsharedAttentionError
-from metashot.engine.scoring.plain import check_finite
+from metashot.engine.scoring.plain import check_finite, difference_to_alone
 from metashot.engine.scoring.plan import Plan, plan_requests
 from metashot.engine.scoring.precision import float32_between_products
-from metashot.engine.scoring.probe import difference_to_plain
-from metashot.engine.scoring.request import Progress, Request, check_requests, targets_only
+from metashot.engine.scoring.probe import self_check
+from metashot.engine.scoring.request import Progress, Request, check_requests, extremes, targets_only
 from metashot.engine.scoring.routes import Route, RouteName, choose_route, slower_route
 
 _logger = logging.getLogger(__name__)
@@ -117,33 +117,39 @@ class PrefixScorer:
     def _scored(self, requests: Sequence[Request], on_progress: Progress | None) -> list[Tensor]:
         if not self.model.config.is_encoder_decoder:
             check_requests(self.model.config, requests, unread=int(self.shares_prefixes))
-            self._cross_borders(requests)
+            self._compare_anew(requests)
         try:
             return self._route.scorer.score_with_best(requests, on_progress)
         except (
             UnsharedAttentionError
         ) as error:  # what no probe foresaw, such as attention over blocks of keys
-            self._take(slower_route(self.model, self._batch_size, str(error)))
+            self._take(slower_route(self.model, self._batch_size, str(error), extremes(requests)))
             return self._route.scorer.score_with_best(requests, on_progress)
 
-    def _cross_borders(self, requests: Sequence[Request]) -> None:
-        """Compare with plain scoring once more when requests first exceed a window that the probe did not reach."""
-        longest = max(requests, key=lambda request: request.length, default=None)
-        if longest is None or not longest.scored:
+    def check(self, requests: Sequence[Request], scores: Sequence[Tensor]) -> float:
+        """Hold a scored cell to a few of its requests alone, see `probe.self_check`."""
+        with exclusive(self.model):
+            return self_check(self.model, self.route, self.tokens_computed(requests), requests, scores)
+
+    def _compare_anew(self, requests: Sequence[Request]) -> None:
+        """Compare with requests alone once more when they pass a border or double in length."""
+        few = extremes(requests)
+        if not few or not self._route.is_new(few[0].length):
             return
-        left = tuple(border for border in self._route.borders if border >= longest.length)
-        if left == self._route.borders:
+        if chooses_tokens(self.model, few[0].length) and self._route.name is not RouteName.PLAIN:
+            reason = f"at {few[0].length} tokens, its attention chooses among them"
+            self._take(slower_route(self.model, self._batch_size, reason, few))
             return
         try:
-            reason = difference_to_plain(
-                self.model, [longest], targets_only(self._route.scorer.score_with_best([longest]))
-            )
+            ours = targets_only(self._route.scorer.score_with_best(few))
+            problem = difference_to_alone(self.model, few, ours).problem
         except UnsharedAttentionError as error:
-            reason = str(error)
-        if reason is None:
-            self._route = replace(self._route, borders=left)
+            problem = str(error)
+        if problem is None:
+            self._route = self._route.now_compared(few[0].length)
         else:
-            self._take(slower_route(self.model, self._batch_size, f"at {longest.length} tokens, {reason}"))
+            reason = f"at {few[0].length} tokens, {problem}"
+            self._take(slower_route(self.model, self._batch_size, reason, few))
 
     def _take(self, route: Route) -> None:
         self._route = route

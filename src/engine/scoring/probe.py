@@ -2,11 +2,17 @@
 
 Three questions. *Isolation*: with the tokens of one branch replaced, do its siblings stay as they are to the last
 bit? A layer that mixes rows by their order (a convolution, a recurrence) fails it. *Comparison*: are the numbers
-those of the plain scorer? *Masks*: are the masks that the model asks for causal, with at most a sliding window?
+those of the model on each request alone, a batch of one without padding? *Masks*: are the masks that the model asks
+for causal, with at most a sliding window?
+
+Requests of a probe are short. So the comparison is made again, with requests at hand, when they pass a length that the
+config names (a window, a chunk, so many tokens that attention chooses) and when the longest one doubles; and each cell
+is compared with a few of its requests alone (`self_check`).
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,9 +24,13 @@ from transformers import PreTrainedModel
 from metashot.base.errors import ModelError
 from metashot.engine.models.own_head import head_input
 from metashot.engine.scoring.interception import AttentionCall, UnsharedAttentionError, attention_handled_by
-from metashot.engine.scoring.plain import score_plain
+from metashot.engine.scoring.plain import (
+    MAX_DIFFERENCE_NATS,
+    batches_are_independent,
+    difference_to_alone,
+    score_in_batches,
+)
 from metashot.engine.scoring.request import BestScorer, Request, targets_only
-from metashot.engine.scoring.ropes import RopeRegimes
 
 PROBE_PREFIX = 40
 PROBE_BRANCH = 12
@@ -28,12 +38,9 @@ _STRIDE = 7919
 _LONGEST_PROBE = 320
 """Windows and regimes within this length are crossed by the probe; longer ones by the first request that does."""
 
-_MAX_DIFFERENCE_NATS = 1e-3
-"""Largest difference to the plain scorer in float32, at any token."""
-
-_MEAN_HALF_DIFFERENCE_NATS = 0.1
-"""Largest mean difference in half precision, where single tokens of a good model differ by up to 0.3; as many times
-more as the scores' standard deviation exceeds 1, since rounding grows with the logits."""
+_CHECKED_REQUESTS = 3
+_CHECKED_SHARE = 0.02
+"""A cell is compared with one of its requests alone, and with so many as cost at most this share of its tokens."""
 
 
 @dataclass(slots=True)
@@ -93,11 +100,6 @@ def observe(model: PreTrainedModel) -> Attentions:
     return seen
 
 
-def borders_of(model: PreTrainedModel, windows: set[int]) -> list[int]:
-    """Lengths, in order, from which on the model computes in another way."""
-    return sorted(windows | RopeRegimes.of(model).borders)
-
-
 def probed_length(borders: Sequence[int]) -> int:
     """Tokens of the longest request of `why_not`."""
     crossed = [border for border in borders if border + 2 * PROBE_BRANCH <= _LONGEST_PROBE]
@@ -111,45 +113,66 @@ def why_not(model: PreTrainedModel, scorer: BestScorer, length: int) -> str | No
     leak = _leak(ours, others)
     if leak > 0:
         return f"replacing a prompt's tokens changes its neighbours' scores by {leak:.2g} nats"
-    return difference_to_plain(model, first, ours)
+    return difference_to_alone(model, first, ours).problem
 
 
-def mixes_batches(model: PreTrainedModel, length: int) -> bool:
-    """Whether the rows of a batch change each other's scores in the model itself, as in LLM.int8().
+def mixes_batches(model: PreTrainedModel, length: int, requests: Sequence[Request] = ()) -> bool:
+    """Whether a batch changes the scores of its rows in the model itself: one request's tokens, or padding.
 
-    It looks for large activations over all rows of a product, and multiplies their columns in another precision.
+    LLM.int8() looks for large activations over all rows of a product.
     """
     first, second = (_branching(model, length, replaced) for replaced in (False, True))
-    return _leak(*(score_plain(model, requests, batch_size=3) for requests in (first, second))) > (
-        _MAX_DIFFERENCE_NATS
+    ours, others = (targets_only(score_in_batches(model, one, len(one))) for one in (first, second))
+    return _leak(ours, others) > MAX_DIFFERENCE_NATS or not batches_are_independent(
+        model, [*first, *requests]
     )
 
 
 def _leak(ours: Sequence[Tensor], others: Sequence[Tensor]) -> float:
-    """The largest change of the first and last of three branches whose middle one was replaced."""
-    return max(float((ours[i] - others[i]).abs().max()) for i in (0, 2))
+    """The largest change of requests of which the second was replaced."""
+    return max(float((ours[i] - others[i]).abs().max()) for i in range(len(ours)) if i != 1)
 
 
-def difference_to_plain(
-    model: PreTrainedModel, requests: Sequence[Request], ours: Sequence[Tensor]
-) -> str | None:
-    """In words how scores differ from the plain scorer's, or None if they do not."""
-    try:
-        plain = score_plain(model, requests, batch_size=len(requests))
-    except ModelError:
-        return None  # NaN weights: `score` says which request.
-    expected = torch.cat(plain)
-    differences = (torch.cat(list(ours)) - expected).abs()
-    if model.dtype == torch.float32:
-        worst, limit, kind = float(differences.max()), _MAX_DIFFERENCE_NATS, "up to"
-    else:
-        spread = max(1.0, float(expected.std(correction=0)))
-        worst, limit, kind = float(differences.mean()), _MEAN_HALF_DIFFERENCE_NATS * spread, "on average"
-    return None if worst <= limit else f"its scores differ from plain ones by {kind} {worst:.2g} nats"
+def self_check(
+    model: PreTrainedModel, route: str, computed: int, requests: Sequence[Request], scores: Sequence[Tensor]
+) -> float:
+    """Hold a cell to a few of its requests alone.
+
+    Args:
+        model: that scored it.
+        route: on which way.
+        computed: tokens that the cell took; the check takes the first of its requests, and others as long as all
+            together take no more than 2 % of that.
+        requests: the cell's.
+        scores: their target log-probabilities.
+
+    Returns:
+        The largest difference at any token, in nats.
+
+    Raises:
+        ModelError: it is more than rounding.
+    """
+    places = [place for place, request in enumerate(requests) if request.scored]
+    random.Random(len(places)).shuffle(places)
+    chosen, tokens = places[:1], sum(requests[place].length for place in places[:1])
+    for place in places[1:_CHECKED_REQUESTS]:
+        tokens += requests[place].length
+        if tokens <= _CHECKED_SHARE * computed:
+            chosen.append(place)
+    if not chosen:
+        return 0.0
+    difference = difference_to_alone(model, [requests[i] for i in chosen], [scores[i] for i in chosen])
+    if difference.problem is not None:
+        raise ModelError(
+            "scorer",
+            f"{type(model).__name__} by way of {route}: {difference.problem} (requests {sorted(chosen)} of a cell)",
+            "use scorer=plain scorer.batch_size=1",
+        )
+    return difference.worst
 
 
 def _branching(model: PreTrainedModel, length: int, replaced: bool) -> list[Request]:
-    """Three branches of a common prefix; `replaced` gives the middle one other tokens, but its first."""
+    """Three branches of a common prefix, and a shorter request; `replaced` gives the middle one other tokens, but its first."""
     vocabulary = int(model.config.get_text_config().vocab_size)
     # Special tokens, such as those that stand for images, live at the ends of vocabularies.
     low, high = (8, min(vocabulary, 4096) - 8) if vocabulary >= 64 else (0, vocabulary)
@@ -157,4 +180,5 @@ def _branching(model: PreTrainedModel, length: int, replaced: bool) -> list[Requ
     prefix = tuple(tokens[: length - PROBE_BRANCH])
     branches = [tokens[length + PROBE_BRANCH * i : length + PROBE_BRANCH * (i + 1)] for i in range(4)]
     middle = branches[1] if not replaced else [branches[1][0], *branches[3][1:]]
-    return [Request(prefix, tuple(branch)) for branch in (branches[0], middle, branches[2])]
+    shorter = Request(tuple(tokens[length::-1][: 3 * length // 4]), tuple(tokens[:3]))
+    return [*(Request(prefix, tuple(branch)) for branch in (branches[0], middle, branches[2])), shorter]

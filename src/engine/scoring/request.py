@@ -92,6 +92,16 @@ def targets_only(scores: Sequence[Tensor]) -> list[Tensor]:
     return [score[:, 0] for score in scores]
 
 
+def extremes(requests: Sequence[Request]) -> list[Request]:
+    """The longest request with a scored token, the shortest, and the shortest of the long ones, which is padded more."""
+    scored = sorted((request for request in requests if request.scored), key=lambda request: request.length)
+    if not scored:
+        return []
+    longest = scored[-1]
+    long = next(request for request in scored if 2 * request.length > longest.length)
+    return list(dict.fromkeys((longest, long, scored[0])))
+
+
 def check_requests(config: Any, requests: Sequence[Request], unread: int = 0) -> None:
     """Check that every request fits the model.
 
