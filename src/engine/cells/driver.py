@@ -236,4 +236,4 @@ def _over_ranks(cost: Cost, cells: int) -> Cost:
     """What all processes together computed."""
     own = [float(cost.computed_cells), float(cost.tokens_computed), float(cost.tokens_naive)]
     computed, tokens, naive = map(int, sum_over_ranks(own, "cpu"))
-    return Cost(computed, cells - computed, tokens, naive, cost.route, cost.route_reason)
+    return Cost(computed, cells - computed, tokens, naive, cost.route, cost.route_reason, cost.self_check)

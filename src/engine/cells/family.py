@@ -64,6 +64,8 @@ class Cost:
         tokens_naive: tokens of every request alone.
         route: how the last rows were scored (see `PrefixScorer.route`); None if none were.
         route_reason: why no faster way was taken; None for the fastest.
+        self_check: the largest difference, in nats at any token, of a cell's scores to those of a few of its requests
+            alone; None if none was compared. Of several processes, those of the first.
     """
 
     computed_cells: int = 0
@@ -72,6 +74,11 @@ class Cost:
     tokens_naive: int = 0
     route: str | None = None
     route_reason: str | None = None
+    self_check: float | None = None
+
+    def checked(self, difference: float) -> None:
+        """Keep the largest difference of a cell to its requests alone."""
+        self.self_check = max(difference, self.self_check or 0.0)
 
 
 @dataclass(slots=True)

@@ -175,14 +175,15 @@ class GreedyGenerator:
 @contextmanager
 def _token_ids_only(model: PreTrainedModel) -> Generator[None]:
     """Inside, the model's generation config says no more than which tokens begin, end and pad a text."""
-    whole: Any = model.generation_config
+    held: Any = model
+    whole: Any = held.generation_config
     given: dict[str, Any] = {} if whole is None else whole.to_dict()
     ids = {key: value for key, value in given.items() if key.endswith("_token_id") and value is not None}
-    model.generation_config = GenerationConfig(**ids)
+    held.generation_config = GenerationConfig(**ids)
     try:
         yield
     finally:
-        model.generation_config = whole
+        held.generation_config = whole
 
 
 def _common_prefix(prompts: Sequence[Ids]) -> int:

@@ -70,7 +70,17 @@ def logits_at(model: nn.Module, rows: Tensor, columns: Tensor, **inputs: Any) ->
     Raises:
         ModelError: the model's forward pass does not call its output embeddings, or several times.
     """
-    with head_input(model, lambda states: states[rows, columns]) as projected:
+
+    def chosen(states: Tensor) -> Tensor:
+        if states.dim() != 3:
+            raise ModelError(
+                "model",
+                f"{type(model).__name__} projects states {list(states.shape)} to its vocabulary, not one a token",
+                "use a causal language model",
+            )
+        return states[rows, columns]
+
+    with head_input(model, chosen) as projected:
         logits = cast(Tensor, model(**{"use_cache": False, **inputs}).logits)
     if len(projected) != 1:
         raise ModelError(

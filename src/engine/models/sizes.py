@@ -34,7 +34,7 @@ def context_length(config: Any) -> int:
     config = config.get_text_config(decoder=True) if hasattr(config, "get_text_config") else config
     for key in ("max_position_embeddings", "n_positions"):
         value = getattr(config, key, None)
-        if value:
+        if value and int(value) > 0:  # XLNet says -1 for any length
             return int(value)
     return 1 << 30
 

@@ -70,6 +70,19 @@ class SharingScorer(Scorer, Protocol):
         ...
 
 
+@runtime_checkable
+class CheckedScorer(Scorer, Protocol):
+    """A scorer that can hold what it said to a few requests alone."""
+
+    def check(self, requests: Sequence[Request], scores: Sequence[Tensor]) -> float:
+        """The largest difference found, in nats at any token.
+
+        Raises:
+            ModelError: it is more than rounding.
+        """
+        ...
+
+
 MakeScorer = Callable[[Any], Scorer]
 """Takes a transformers model, whose class would bring torch to every command."""
 

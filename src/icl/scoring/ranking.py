@@ -14,7 +14,7 @@ from metashot.engine.metrics.classification import metric_of, score
 from metashot.engine.metrics.ranking import OptionCounts, best_option
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.makers import scorer_of
-from metashot.engine.scoring.request import MakeScorer, Request, Scorer, SharingScorer
+from metashot.engine.scoring.request import CheckedScorer, MakeScorer, Request, Scorer, SharingScorer
 from metashot.icl.scoring.cell import OptionScores, ranking_scores, read_rows
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 from metashot.icl.scoring.in_context import InContextCells
@@ -49,11 +49,14 @@ class RankedCells(InContextCells):
         """The scores of each row's options, as the mapping of an `OptionScores`.
 
         Raises:
-            ModelError: NaN logits.
+            ModelError: NaN logits, or scores that are not those of a request alone.
         """
         cell = self.cell(work)
-        requests = [cell.requests[place] for place in cell.places(rows)]
-        answers = read_rows(cell, rows, self._scorer.score(requests, on_progress=meter.at))
+        requests = tuple(cell.requests[place] for place in cell.places(rows))
+        scores = self._scorer.score(requests, on_progress=meter.at)
+        if isinstance(self._scorer, CheckedScorer):
+            meter.cost.checked(self._scorer.check(requests, scores))
+        answers = read_rows(cell, rows, scores)
         meter.cost.tokens_naive += cell.tokens_of(rows)
         self._count(requests, meter)
         return [asdict(answer) for answer in answers]

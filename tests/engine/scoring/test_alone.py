@@ -118,7 +118,8 @@ def test_sizes_that_differ_by_layer_are_estimated_by_the_widest(tiny_architectur
     )
     size = ModelSize.of(model.config)
     widths = {layer.head_dim * layer.num_attention_heads for layer in model.config.per_layer_config}
-    assert len(widths) == 2 and size.attention_width == max(widths)
+    assert len(widths) == 2
+    assert size.attention_width == max(widths)
     assert PrefixScorer(model).route == "shared_prefixes"
 
 
