@@ -104,7 +104,7 @@ class SavedRun:
         config: its resolved config, nested.
         status: `finished`, `failed`, `interrupted`, `pruned` or `running`.
         cells: fingerprint of every cell that it holds, by task and seed; empty when it evaluated nothing.
-        facts: when it was started, at which commit, and where a dashboard shows it, as far as it says so.
+        facts: when it was started and at which commit, as far as it says so.
     """
 
     folder: Path
@@ -115,7 +115,7 @@ class SavedRun:
     facts: dict[str, str]
 
 
-_FACTS = ("started", "git_commit", "dashboard")
+_FACTS = ("started", "git_commit")
 
 
 def read_run(folder: Path) -> SavedRun:

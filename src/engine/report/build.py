@@ -22,6 +22,7 @@ from metashot.engine.report.pair_tests import compare_pairs, leaders
 from metashot.engine.report.published import Verdict, compare_with_published
 from metashot.engine.report.reading import Outputs, read_outputs
 from metashot.engine.report.rescoring import rescore
+from metashot.engine.report.run_list import runs_table
 from metashot.engine.report.systems import Answers, collect_answers
 from metashot.engine.report.table import Table, without_constant_columns
 
@@ -86,6 +87,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
         comparisons.sensitivity_table(answers),
         *tables.task_tables(answers),
         comparisons.rescoring_table(rescore(outputs), answers),
+        runs_table(answers),
     ]
     shown = tuple(table for table in every if table.rows)
     problems = (*outputs.problems, *left_out, *untested)

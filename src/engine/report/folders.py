@@ -12,11 +12,13 @@ from typing import Any
 import polars as pl
 
 from metashot.base.errors import OutputError
+from metashot.base.json_text import read_json
 from metashot.engine.cells.folder import SUPERSEDED_FILE, Block, CellPlace, Contents, read_contents
 from metashot.engine.cells.record import SavedRun, read_run
 from metashot.engine.cells.results import REQUIRED, RESULTS_FILE, RUN_FILE, Result, is_unchecked
 from metashot.engine.report.harness_files import HarnessRun, harness_results_files, read_harness_folder
 from metashot.engine.tracking.tracker import flatten
+from metashot.engine.tracking.wandb_tracker import ADDRESS_FILE
 
 RESULT_SCHEMA: dict[str, Any] = {
     "setting": pl.String,
@@ -181,9 +183,17 @@ def _read_own(folder: Path) -> RunOutputs:
     run = Run(
         folder,
         flatten(saved.config) if saved else {},
-        saved.facts if saved else {},
+        {**(saved.facts if saved else {}), **_dashboard(folder)},
     )
     return _outputs(run, usable, [f"{folder}: {problem}" for problem in problems])
+
+
+def _dashboard(folder: Path) -> dict[str, str]:
+    try:
+        address = read_json(folder / ADDRESS_FILE)["url"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    return {"dashboard": str(address)} if address else {}
 
 
 def _lost(folder: Path, fault: str) -> RunOutputs:

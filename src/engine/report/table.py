@@ -16,11 +16,13 @@ class Cell:
         text: as shown.
         value: what sorting and CSV use; None where there is no number.
         best: whether the cell is the best of its column.
+        link: an address that a page links the text to.
     """
 
     text: str
     value: float | None = None
     best: bool = False
+    link: str = ""
 
 
 @dataclass(frozen=True, slots=True)

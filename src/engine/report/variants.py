@@ -55,11 +55,33 @@ def with_variants(results: pl.DataFrame, runs: Sequence[Run]) -> pl.DataFrame:
 
 def variant_names(runs: Sequence[Run]) -> list[str]:
     """One name a run, from the config keys in which these runs differ; else from their folders."""
+    parts = differing(runs)
+    return [", ".join(mine) for mine in parts] if any(parts) else [run.folder.name for run in runs]
+
+
+def differing(runs: Sequence[Run]) -> list[tuple[str, ...]]:
+    """For each run the keys in which these runs differ with its values, `prompt.max_length=512`.
+
+    A node of which another choice was made is its name alone (`prompt=chat`), as long as that tells the runs apart:
+    its class and the keys that only one choice has say nothing more.
+    """
     keys = sorted({key for run in runs for key in run.config if not _is_label(key)})
     different = [key for key in keys if len({repr(run.config.get(key)) for run in runs}) > 1]
-    if not different:
-        return [run.folder.name for run in runs]
-    return [", ".join(f"{key}={_word(run.config.get(key))}" for key in different) for run in runs]
+    chosen = [key.removesuffix("._target_") for key in different if key.endswith("._target_")]
+    named = [node for node in chosen if all(f"{node}.name" in run.config for run in runs if _has(run, node))]
+    short = [key for key in different if not any(key.startswith(f"{node}.") for node in named)]
+    parts = [_parts(run, [f"{node}.name" for node in named], short) for run in runs]
+    full = [_parts(run, [], different) for run in runs]
+    return parts if len(set(parts)) == len(set(full)) else full
+
+
+def _has(run: Run, node: str) -> bool:
+    return any(key.startswith(f"{node}.") for key in run.config)
+
+
+def _parts(run: Run, names: Sequence[str], keys: Sequence[str]) -> tuple[str, ...]:
+    chosen = (f"{key.removesuffix('.name')}={_word(run.config.get(key))}" for key in names)
+    return (*chosen, *(f"{key}={_word(run.config.get(key))}" for key in keys))
 
 
 def _word(value: Any) -> str:

@@ -120,6 +120,7 @@ class WandbTracker:
                     "project": own.project,
                     "entity": own.entity or None,
                     "artifacts": self._artifacts,
+                    "url": self._open.url,
                 }
                 write_json(self._output / ADDRESS_FILE, address)
         return self._open

@@ -97,6 +97,7 @@ def test_every_table_plot_and_test_says_that_cells_are_missing(gap):
     outcome, printed = report_of(gap)
     tables = {table.key: table for table in outcome.tables}
     assert {"results", "tests", "sensitivity", "rescoring", "tasks-demo"} <= set(tables)
+    del tables["runs"]  # it holds no figure
     for key, table in tables.items():
         rows = [" ".join(cell.text for cell in row) for row in table.rows]
         marked = [row for row in rows if "†" in row]

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from metashot.engine.cells.prompts import CellPrompt, read_prompts, write_prompts
+from metashot.engine.cells.prompts import CellPrompt, PromptsFile, read_prompts
 from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.explorer import explorer
 from metashot.engine.report.reading import read_outputs
@@ -30,8 +30,7 @@ def two(tmp_path, made, written):
         ]
         folder = written(tmp_path / method, cells)
         if method == "direct":
-            write_prompts(
-                folder,
+            PromptsFile(folder).add(
                 [
                     CellPrompt(task, seed, f"shown {task} {seed}", tuple(f"{task} {i} {HOSTILE}" for i in range(12)))
                     for task in ("mood", "quiz")
@@ -92,7 +91,7 @@ def test_prompts_are_read_back(tmp_path):
         CellPrompt("a", 2, None, ("1", "2")),
         CellPrompt("b", 1, "", ("3",)),
     ]
-    write_prompts(tmp_path, cells)
+    PromptsFile(tmp_path).add(cells)
     assert list(read_prompts(tmp_path).values()) == cells
     assert (tmp_path / "prompts.jsonl").read_text().count("inputs") == 2
     assert read_prompts(tmp_path / "nowhere") == {}

@@ -107,6 +107,27 @@ def test_runs_without_a_config_are_told_apart_by_folder(tmp_path):
     assert variant_names(runs) == ["first", "second"]
 
 
+def test_runs_of_another_prompt_are_called_by_its_name_and_not_by_classes(tmp_path):
+    configs = {
+        "chat": {"_target_": "metashot.icl.prompting.config.ChatPrompt", "name": "chat", "system": None},
+        "metaicl": {
+            "_target_": "metashot.icl.prompting.config.MetaiclPrompt",
+            "name": "metaicl",
+            "boundary": "separate",
+        },
+    }
+    runs = [
+        Run(
+            tmp_path / name,
+            {f"prompt.{key}": value for key, value in config.items()} | {"truncation": "shared"},
+        )
+        for name, config in configs.items()
+    ]
+    assert variant_names(runs) == ["prompt=chat", "prompt=metaicl"]
+    shorter = Run(tmp_path / "c", {**runs[0].config, "prompt.system": "Be brief."})
+    assert len(set(variant_names([*runs, shorter]))) == 3  # the name alone would not tell two of them apart
+
+
 def test_zero_shot_seeds_share_a_fingerprint_without_conflict(tmp_path, made, written):
     written(tmp_path / "run", [made("mood", seed, 1.0, k=0, method="zero") for seed in (13, 13)][:1])
     outputs = read_outputs([tmp_path])

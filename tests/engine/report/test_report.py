@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from metashot.base.errors import ConfigError
+from metashot.base.json_text import sealed
 from metashot.engine.metrics.classification import Metric, score
 from metashot.engine.metrics.ranking import OptionCounts, best_option, option_scores
 from metashot.engine.metrics.rules import NORMALIZATIONS, Calibration, Normalization
@@ -261,6 +262,46 @@ def test_the_page_stands_alone(report):
         len(without_constant_columns(t).columns) for t in outcome.tables
     )
     assert "prefers-color-scheme: dark" in text
+
+
+def test_the_page_is_in_the_order_of_its_links(report):
+    outcome, _ = report
+    text = next(path for path in outcome.files if path.name == "report.html").read_text()
+    links = re.findall(r'<li><a href="#([^"]+)">', text)
+    assert links == [one for one in re.findall(r'<section id="([^"]+)"', text) if one in links]
+    assert links == re.findall(r'<section id="([^"]+)"', text)
+
+
+def test_every_row_says_where_it_is_from(tmp_path, made, written):
+    """Folder, what differs, commit, date and (as a link) dashboard, of each run of each row."""
+    for length in (256, 512):
+        cells = [made("mood", 13, 1.0, salt=str(length))]
+        folder = written(tmp_path / "runs" / str(length), cells)
+        record = {
+            "format": 2,
+            "config": {"k": 16, "prompt": {"max_length": length}},
+            "git_commit": "0" * 40 + "-dirty",
+        }
+        (folder / "run.json").write_text(
+            json.dumps(sealed({**record, "started": "2026-01-02T03:04:05+0000"}))
+        )
+    (folder / "wandb.json").write_text(json.dumps({"url": "https://dash.example/runs/abc"}))
+    settings = ReportSettings(
+        (tmp_path / "runs",), tmp_path / "out", draws=5, permutations=5, formats=("html",)
+    )
+    outcome = write_report(settings, Console(file=io.StringIO()))
+    rows = [[cell.text for cell in row[4:]] for row in table(outcome, "runs").rows]
+    assert rows == [
+        [
+            str(tmp_path / "runs" / str(length)),
+            f"prompt.max_length={length}",
+            "0" * 12 + "-dirty",
+            "2026-01-02 03:04",
+            link,
+        ]
+        for length, link in ((256, ""), (512, "abc"))
+    ]
+    assert '<a href="https://dash.example/runs/abc">abc</a>' in outcome.files[0].read_text()
 
 
 @pytest.mark.slow

@@ -1,0 +1,54 @@
+"""Where every row of a report is from: folder, what differs in its config, commit, date, dashboard."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from metashot.engine.report.systems import Answers
+from metashot.engine.report.table import Cell, Table, names, shots
+from metashot.engine.report.variants import differing
+
+_SHOWN_KEYS = 6
+_COMMIT_CHARACTERS = 12
+
+
+def runs_table(answers: Sequence[Answers]) -> Table:
+    """One row a system and run folder, in the order of the results."""
+    every = list({run.folder: run for row in answers for run in row.runs}.values())
+    differences = dict(zip((run.folder for run in every), differing(every), strict=True))
+    rows = [
+        (
+            *names(row.system.setting, row.system.name),
+            shots(row.system.k),
+            *names(row.system.model, str(run.folder), _shown(differences[run.folder])),
+            *names(
+                _commit(run.facts.get("git_commit", "")), run.facts.get("started", "")[:16].replace("T", " ")
+            ),
+            _dashboard(run.facts.get("dashboard", "")),
+        )
+        for row in answers
+        for run in row.runs
+    ]
+    note = (
+        "The folders that each row is from. Differs: config keys in which the folder differs from others of this report, "
+        "less those that have a column. `stage=compare` shows two of them side by side."
+    )
+    columns = ("Setting", "Method", "k", "Model", "Folder", "Differs", "Commit", "Started", "Dashboard")
+    return Table("runs", "Runs", note, columns, tuple(rows), len(columns), True)
+
+
+def _shown(parts: Sequence[str]) -> str:
+    more = f" and {len(parts) - _SHOWN_KEYS} more" if len(parts) > _SHOWN_KEYS else ""
+    return ", ".join(parts[:_SHOWN_KEYS]) + more
+
+
+def _commit(text: str) -> str:
+    """The first characters, and whether files differed from it."""
+    return text[:_COMMIT_CHARACTERS] + ("-dirty" if text.endswith("-dirty") else "")
+
+
+def _dashboard(address: str) -> Cell:
+    if not address.startswith(("https://", "http://")):
+        return Cell("")
+    return Cell(Path(address).name or address, link=address)
