@@ -21,7 +21,7 @@ _IN_CONTEXT = (*TRAINING, "prompt", "scorer", "selection", "checkpoint")
 
 @runtime_checkable
 class OwnMethod(Protocol):
-    """A method that brings a family of its own: `evaluate`, `report` and `compare` serve it."""
+    """A method that brings a family of its own: `plan`, `evaluate`, `report` and `compare` serve it."""
 
     @property
     def name(self) -> str:
@@ -40,18 +40,20 @@ class Kind:
     Attributes:
         name: `icl`, `prompt` or `own`, as `STAGES` has it.
         cells: makes the family of a run; a function of `metashot.stages`, imported when it is called.
+        plan: makes what `stage=plan` shows; empty is a list of the cells.
         unused: nodes of the config that it has no use for.
     """
 
     name: str
     cells: str = ""
+    plan: str = ""
     unused: tuple[str, ...] = ()
 
 
 KINDS: Mapping[type, Kind] = {
-    Method: Kind("icl", "icl_evaluation.ranked_cells", _TUNING),
-    GenerateMethod: Kind("icl", "icl_evaluation.generated_cells", _TUNING),
-    PromptMethod: Kind("prompt", "metaprompt.tuned_cells", _IN_CONTEXT),
+    Method: Kind("icl", "icl_evaluation.ranked_cells", "icl_evaluation.planned", _TUNING),
+    GenerateMethod: Kind("icl", "icl_evaluation.generated_cells", "icl_evaluation.planned", _TUNING),
+    PromptMethod: Kind("prompt", "metaprompt.tuned_cells", "metaprompt_checks.planned", _IN_CONTEXT),
 }
 """Class of a method -> its kind; a subclass is of the kind of its nearest base."""
 OWN = Kind("own")

@@ -9,6 +9,7 @@ from metashot.base.errors import ConfigError, DataError
 from metashot.data.tasks.modules import DataModule, HarnessData
 from metashot.data.tasks.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.tasks.source import TaskSource
+from metashot.engine.cells.planning import Plan
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
@@ -42,14 +43,14 @@ def generated_cells(run: RunContext) -> GeneratedCells:
     return GeneratedCells(settings, source, model)
 
 
-def plan_stage(run: RunContext) -> None:
-    """Print what `evaluate` would run and cost."""
+def planned(run: RunContext) -> Plan:
+    """What `evaluate` would run and cost; checks of the data and the price of a training are printed before."""
     family = cells_of(run)
     assert isinstance(family, InContextCells)
     show_data_checks(run)
     if family.settings.method.trained and run.config.checkpoint is None:
         _show_training(run, family.model)
-    plan_evaluation(family, run.config.plan, run.console)
+    return plan_evaluation(family, run.config.plan, run.console)
 
 
 def _show_training(run: RunContext, model: LazyLanguageModel) -> None:

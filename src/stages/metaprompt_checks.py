@@ -11,6 +11,7 @@ from rich.table import Table
 
 from metashot.base.errors import ConfigError
 from metashot.base.files import write_json
+from metashot.engine.cells.planning import Plan
 from metashot.engine.models.throughput import duration
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.embedding import load_encoder
@@ -24,11 +25,11 @@ from metashot.metaprompt.tuning.cell import load_task
 from metashot.metaprompt.tuning.config import TuningMethod
 from metashot.metaprompt.tuning.planning import planned_cuts, price_tuning
 from metashot.metaprompt.tuning.starting_point import starting_point
-from metashot.stages.context import RunContext, show_notes
+from metashot.stages.context import RunContext
 from metashot.stages.metaprompt import clusters_of, model_of, say
 from metashot.stages.metaprompt_settings import meta_settings, tune_settings
 
-PROBE_FILE, PLAN_FILE, EXPORT_FOLDER = "probe.json", "plan.json", "export"
+PROBE_FILE, EXPORT_FOLDER = "probe.json", "export"
 _TIMED_SENTENCES = 64
 
 
@@ -73,8 +74,8 @@ def _probe_table(rows: Sequence[ProbeRow], model: str) -> Table:
     return table
 
 
-def plan_stage(run: RunContext) -> float:
-    """Tokens and time of `prepare`, `train` and `evaluate`; returns the seconds. Times one step with the real weights."""
+def planned(run: RunContext) -> Plan:
+    """Tokens and time of `prepare`, `train` and `evaluate`. Times one step with the real weights."""
     corpus = run.config.corpus
     sentences, store = find_clusters(corpus, notify=lambda line: say(run, line))
     settings, model = tune_settings(run.config, started=False), model_of(run)
@@ -99,10 +100,12 @@ def plan_stage(run: RunContext) -> float:
         prices += price_tuning(settings, tasks, speed)
     if not tasks:
         say(run, "tuning.data_root is not set: tuning is not priced")
-    show_notes(run.console, planned_cuts(settings, tasks))
-    write_json(run.output / PLAN_FILE, [asdict(price) for price in prices])
-    run.console.print(_plan_table(prices))
-    return sum(price.seconds for price in prices)
+    return Plan(
+        _plan_table(prices),
+        tuple(asdict(price) for price in prices),
+        sum(price.seconds for price in prices),
+        notes=tuple(planned_cuts(settings, tasks)),
+    )
 
 
 def _plan_table(prices: Sequence[Price]) -> Table:

@@ -18,7 +18,7 @@ STAGES = {
     "train": {"icl": "icl_training.train_stage", "prompt": "metaprompt.train_stage"},
     "find_lr": {"icl": "icl_training.find_lr_stage"},
     "evaluate": {"any": "evaluation.evaluate_stage"},
-    "plan": {"icl": "icl_evaluation.plan_stage", "prompt": "metaprompt_checks.plan_stage"},
+    "plan": {"any": "planning.plan_stage"},
     "probe": {"prompt": "metaprompt_checks.probe_stage"},
     "export": {"icl": "icl_evaluation.export_stage", "prompt": "metaprompt_checks.export_stage"},
     "report": {"any": "reports.report_stage"},

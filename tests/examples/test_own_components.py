@@ -89,6 +89,10 @@ def test_a_family_of_ones_own_is_stored_and_reported(repository, example, tmp_pa
     again, same = run_example(repository, example, tmp_path / "again", *words)
     assert "all 2 cells were stored already" in again
     assert same == results
+    told, _ = run_example(repository, example, tmp_path / "first", *words, "stage=plan")
+    assert json.loads((tmp_path / "first" / "plan.json").read_text())[1] == {
+        "task": "parity", "seed": 13, "examples": 20,
+    }  # fmt: skip
     told, _ = run_example(repository, example, tmp_path / "first", *words, "stage=report")
     assert "majority" in told
 

@@ -11,11 +11,13 @@ from rich.table import Table
 from metashot.base.terminal import printable
 from metashot.base.value_kinds import Count
 from metashot.data.task import TaskData
+from metashot.engine.cells.planning import Plan
 from metashot.engine.cells.results import Result
 from metashot.engine.metrics.classification import metric_of
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.throughput import duration, matmul_flops_per_second
-from metashot.engine.scoring.plan import ModelSize, Plan, plan_requests
+from metashot.engine.scoring.plan import ModelSize, plan_requests
+from metashot.engine.scoring.plan import Plan as ScoringPlan
 from metashot.icl.prompting.boundary import Boundary, span_encoder
 from metashot.icl.prompting.frame import MetaiclFrame
 from metashot.icl.scoring.cell import Cell, PromptRules, differing_at_borders
@@ -60,12 +62,26 @@ class CellPlan:
     longest: int
     kept_fraction: float
     tokens_alone: int
-    pieces: tuple[Plan, ...]
+    pieces: tuple[ScoringPlan, ...]
 
     @property
     def tokens_computed(self) -> int:
         """Tokens that the engine runs through the model."""
         return sum(piece.tokens_computed for piece in self.pieces)
+
+    def row(self) -> dict[str, Any]:
+        """The counts as plain values."""
+        names = (
+            "task",
+            "seed",
+            "examples",
+            "k",
+            "longest",
+            "kept_fraction",
+            "tokens_alone",
+            "tokens_computed",
+        )
+        return {name: getattr(self, name) for name in names}
 
 
 def plan_cell(data: TaskData, cell: Cell) -> CellPlan:
@@ -78,8 +94,8 @@ def plan_cell(data: TaskData, cell: Cell) -> CellPlan:
     )
 
 
-def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) -> list[CellPlan]:
-    """Print the plan of an evaluation and return its cells. Loads tokenizer and config, no weights."""
+def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) -> Plan:
+    """The plan of an evaluation; the prompts that `show` asks for are printed. Loads tokenizer and config, no weights."""
     settings, model, rules = family.settings, family.model, family.prompt_rules
     plans: list[CellPlan] = []
     results: list[Result] = []
@@ -94,25 +110,24 @@ def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) 
                 few = replace(data, test=data.test[:_COMPARED])
                 differing += differing_at_borders(few, model.encode, rules, span_encoder(model.tokenizer))
                 compared += len(few.test)
-    console.print(_table(plans, settings, rules, model.name))
-    if compared:
-        console.print(boundary_line(differing, compared, settings.prompt.boundary), soft_wrap=True)
-    for note in family.notes(results):
-        console.print(f"note: {note}", soft_wrap=True, markup=False, highlight=False)
-    config = model.spec.read_sizes()
-    console.print(estimate_line(plans, config, model.spec.dtype), soft_wrap=True)
-    return plans
+    config, dtype = model.spec.read_sizes(), model.spec.dtype
+    flops = sum(piece.flops(config) for cell in plans for piece in cell.pieces)
+    seconds = flops / matmul_flops_per_second(dtype) * _ENGINE_OVERHEAD
+    lines = [boundary_line(differing, compared, settings.prompt.boundary)] if compared else []
+    lines.append(estimate_line(plans, config, dtype, seconds))
+    return Plan(
+        _table(plans, settings, rules, model.name),
+        tuple(cell.row() for cell in plans),
+        seconds,
+        tuple(lines),
+        tuple(family.notes(results)),
+    )
 
 
-def estimate_line(plans: list[CellPlan], config: Any, dtype: str) -> str:
+def estimate_line(plans: list[CellPlan], config: Any, dtype: str, seconds: float) -> str:
     """Tokens with and without sharing, and estimates of time and memory on this machine."""
     shared = sum(cell.tokens_computed for cell in plans)
     alone = sum(cell.tokens_alone for cell in plans)
-    seconds = (
-        sum(piece.flops(config) for cell in plans for piece in cell.pieces)
-        / matmul_flops_per_second(dtype)
-        * _ENGINE_OVERHEAD
-    )
     weights = ModelSize.of(config).stored_weights * _BYTES[dtype]
     return (
         f"{len(plans)} cells: {shared:,} tokens to compute with sharing, {alone:,} without "
