@@ -8,6 +8,7 @@ from typing import Any
 
 from metashot.base.errors import ConfigError
 from metashot.engine.training.checkpoint import verify
+from metashot.icl.prompting.boundary import Boundary
 from metashot.icl.prompting.config import RELEASED_PROMPT, PromptConfig
 from metashot.icl.prompting.methods import Method
 
@@ -26,11 +27,16 @@ def trained_method(folder: str | Path) -> dict[str, Any] | None:
 
 
 def follow_checkpoint(folder: str | Path, prompt: PromptConfig) -> PromptConfig:
-    """`prompt` with `bos: auto` settled as the checkpoint in `folder` was trained, if it was."""
+    """`prompt` as the checkpoint in `folder` was trained, if it was.
+
+    `bos: auto` is settled, and the pieces of a template or chat are tokenized one by one, as training sequences are.
+    """
     trained = trained_method(folder)
-    if trained is None or prompt.bos != "auto":
+    if trained is None:
         return prompt
-    return replace(prompt, bos=bool(trained.get("bos", False)))
+    if trained.get("prompt", RELEASED_PROMPT) != RELEASED_PROMPT:
+        prompt = replace(prompt, boundary=Boundary.SEPARATE)
+    return prompt if prompt.bos != "auto" else replace(prompt, bos=bool(trained.get("bos", False)))
 
 
 def check_method(folder: str | Path, method: Method, k: int, prompt: PromptConfig) -> None:

@@ -5,6 +5,7 @@ import json
 import pytest
 from transformers import AutoConfig, AutoTokenizer
 
+from metashot.engine.models.chat_template import render_chats
 from metashot.engine.models.digests import tokenizer_digest
 from metashot.engine.models.sizes import context_length, read_sizes, sizes_of
 from metashot.engine.models.sources import TinyModel
@@ -79,7 +80,7 @@ def test_a_chat_template_is_asked_of_transformers(folder):
     whole.chat_template = "{{ messages[0].content }}!"
     light = read_text_tokenizer(folder, lambda: whole)
     assert light.chat_template == whole.chat_template
-    assert light.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False) == "hi!"
+    assert render_chats(light, [([{"role": "user", "content": "hi"}], {})]) == ["hi!"]
 
 
 def test_sizes_are_those_of_the_config(folder):
