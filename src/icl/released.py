@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerBase
 
 METHODS = ("metaicl", "channel-metaicl", "multitask-zero", "channel-multitask-zero")
+RELEASED_FILE = "model.pt"
 DEFAULT_SETTING = "hr_to_lr"
-_HEAD_WIDTH = 64
+HEAD_WIDTH = 64
+"""A state dict does not say how many heads there are: those of the published GPT-2 are so wide."""
 _PREFIXES = ("module.", "model.")
 
 
@@ -136,7 +138,7 @@ def _config_of(state: dict[str, Tensor], source: Path) -> GPT2Config:
         n_positions=positions,
         n_embd=width,
         n_layer=layers,
-        n_head=max(1, width // _HEAD_WIDTH),
+        n_head=max(1, width // HEAD_WIDTH),
         bos_token_id=vocabulary - 1,
         eos_token_id=vocabulary - 1,
     )

@@ -65,11 +65,11 @@ def parse_segments(rows: Sequence[Mapping[str, Any]], options: int, where: str) 
 def pattern_segments(pattern: str, where: str) -> tuple[tuple[Segment, ...], tuple[Segment, ...]]:
     """Templates of a pattern in one line, for encoder-decoder and for decoder-only models.
 
-    `{field}` stands for a text, `{answer}` for the answer; without it the answer comes last. Where text or a field
-    follows the answer, the decoder-only template is empty: such a model can only answer at the end.
+    `{field}` stands for a text, `{answer}` for the answer. Where text or a field follows the answer, the decoder-only
+    template is empty: such a model can only answer at the end.
 
     Raises:
-        DataError: no field, a brace without its partner, or two answers.
+        DataError: no field, a brace without its partner, or not one answer.
     """
     pieces: list[tuple[str, str | None]] = []
     try:
@@ -83,14 +83,11 @@ def pattern_segments(pattern: str, where: str) -> tuple[tuple[Segment, ...], tup
         ) from error
     fields = [field for _, field in pieces if field not in (None, "answer")]
     answers = [place for place, (_, field) in enumerate(pieces) if field == "answer"]
-    if not fields or len(answers) > 1:
-        problem = "names no field" if not fields else "has two answers"
+    if not fields or len(answers) != 1:
+        problem = "names no field" if not fields else "has two answers" if answers else "has no {answer}"
         raise DataError(
             where, f"pattern {pattern!r} {problem}", "write for example '{text} It was {answer}.'"
         )
-    if not answers:
-        answers = [len(pieces)]
-        pieces.append((" ", "answer"))
     tail = pieces[answers[0] + 1 :]
     closed = any(field is not None or any(map(str.isalnum, text)) for text, field in tail)
     before = _written(pieces[: answers[0]], "")

@@ -39,9 +39,31 @@ def check_stage(composed: Mapping[str, Any]) -> None:
         ConfigError: such a stage.
     """
     asked = composed["stage"]
-    for name in asked if isinstance(asked, list) else [asked]:
+    stages: list[Any] = asked if isinstance(asked, list) else [asked]
+    _check_checkpoint(composed, family, stages)
+    for name in stages:
         if not isinstance(name, str) or name not in STAGES:
             raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), STAGES))
+
+
+def _check_checkpoint(composed: Mapping[str, Any], family: str, stages: list[Any]) -> None:
+    """Refuse `checkpoint=` where it would name a model that the run does not use."""
+    if composed.get("checkpoint") is None or not {"train", "find_lr", "evaluate", "plan", "export"} & set(
+        map(str, stages)
+    ):
+        return
+    if family == "prompt":
+        raise ConfigError(
+            "checkpoint",
+            "is for methods that score options in context, and this one tunes a prompt",
+            "set tuning.prompt_path, or supmer.checkpoints",
+        )
+    if training := [name for name in ("train", "find_lr") if name in stages]:
+        raise ConfigError(
+            "checkpoint",
+            f"names a finished training, and stage={training[0]} would train another model than the one it names",
+            "add stage=evaluate; to train on from it, use model=local model.path=<checkpoint folder>",
+        )
 
 
 def chosen_stages(config: RunConfig) -> list[Stage]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from metashot.base.errors import ConfigError
 from metashot.data.settings import load_setting, published_overlap
 from metashot.data.tasks.apart_source import ApartSource
 from metashot.data.tasks.sample import SampledSource, SampleKeys
@@ -46,6 +47,12 @@ def choose_tasks(config: RunConfig) -> TaskChoice:
         targets: Sequence[str] = data.tasks if data.tasks is not None else data.targets(source)
         return TaskChoice(data.name, source, tuple(targets), tuple(data.training(source)))
     setting = load_setting(config.setting.name)
+    if isinstance(named := getattr(data, "train_tasks", None), list) and named:
+        raise ConfigError(
+            "data.train_tasks",
+            "is set, and setting=... names the training tasks too",
+            "leave one of them out",
+        )
     targets = data.tasks if data.tasks is not None else setting.test
     return TaskChoice(
         setting.name, source, tuple(targets), tuple(setting.train), tuple(published_overlap(setting))

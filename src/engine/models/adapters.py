@@ -10,6 +10,7 @@ from metashot.base.errors import ModelError
 from metashot.base.extras import import_extra
 from metashot.base.files import sha256_file
 from metashot.base.json_text import digest_of, read_json
+from metashot.engine.models.compatibility import check_fit
 from metashot.engine.models.exports import check_export
 from metashot.engine.models.hub import hub_adapter
 from metashot.engine.models.weights import check_tensors, first_line
@@ -19,31 +20,11 @@ if TYPE_CHECKING:
 
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
-BASE_FILE = "base.json"
-"""Beside an adapter of our own trainings: name and weights digest of the model below it."""
 
 
 def is_adapter(folder: Path) -> bool:
     """Whether a folder holds a PEFT adapter and no model of its own."""
     return (folder / ADAPTER_CONFIG).is_file() and not (folder / "config.json").is_file()
-
-
-def check_base(weights_digest: str, folder: Path) -> None:
-    """Raise ModelError when an adapter says that it was trained on other weights."""
-    path = folder / BASE_FILE
-    if not path.is_file():
-        return
-    try:
-        base = {key: str(value) for key, value in read_json(path).items()}
-        same = base["weights"] == weights_digest
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        raise ModelError(str(path), f"cannot be read: {error!r}", "train the adapter again") from error
-    if not same:
-        raise ModelError(
-            str(folder),
-            f"is an adapter of {base['name']!r} with weights {base['weights'][:12]}, not of weights {weights_digest[:12]}",
-            f"use model={base['name']}",
-        )
 
 
 def adapter_folder(adapter: str) -> Path:
@@ -68,7 +49,11 @@ def adapter_digest(base: str, folder: Path) -> str:
     """sha256 over the base's digest and the adapter's files.
 
     The config counts without its paths, so that a moved adapter stays the same one.
+
+    Raises:
+        ModelError: the adapter says that it was trained on other weights.
     """
+    check_fit(folder, weights=base)
     config = _config(folder)
     for key in ("base_model_name_or_path", "revision"):
         config.pop(key, None)

@@ -17,12 +17,12 @@ from metashot.engine.models.adapters import (
     adapter_base,
     adapter_digest,
     adapter_folder,
-    check_base,
     is_adapter,
     with_adapter,
 )
+from metashot.engine.models.compatibility import check_fit
 from metashot.engine.models.devices import Device
-from metashot.engine.models.digests import folder_digest, settings_digest
+from metashot.engine.models.digests import folder_digest, settings_digest, tokenizer_digest
 from metashot.engine.models.exports import check_export
 from metashot.engine.models.gguf import convert_gguf
 from metashot.engine.models.gguf_files import gguf_on_disk, packaged_gguf
@@ -36,6 +36,7 @@ from metashot.engine.models.weights import (
     read_config,
     read_tokenizer,
     read_weights,
+    stored_quantization,
 )
 
 if TYPE_CHECKING:
@@ -89,7 +90,16 @@ class ModelConfig(ABC):
         return False
 
     def with_weights(self, folder: Path) -> ModelConfig:
-        """The same model with the weights of a checkpoint folder: an adapter on top of its own, or others in their place."""
+        """The same model with the weights of a checkpoint folder: an adapter on top of its own, or others in their place.
+
+        Raises:
+            ModelError: they were trained from another model.
+        """
+        try:
+            known = {"tokenizer": tokenizer_digest(self.read_text_tokenizer()), "sizes": self.read_sizes()}
+        except ModelError:  # not on this machine: whole weights do without it, and an adapter will say so
+            known = {}
+        check_fit(folder, **known)
         if is_adapter(folder):
             common = {field.name: getattr(self, field.name) for field in fields(ModelConfig)}
             return TrainedAdapter(base=self, path=str(folder), **common)
@@ -156,12 +166,28 @@ class FolderModel(ModelConfig):
     @property
     def numerics(self) -> dict[str, str]:
         """The dtype, and the quantization where there is one."""
-        return {"dtype": self.dtype, **({"quantization": self.quantization} if self.quantization else {})}
+        return {"dtype": self.dtype, **({"quantization": self.quantized} if self.quantized else {})}
+
+    @property
+    def quantized(self) -> str | None:
+        """How the loaded weights are quantized: by `quantization`, or on disk already.
+
+        Raises:
+            ModelError: `quantization` is not what is on disk.
+        """
+        stored = stored_quantization(self.folder(weights=False))
+        if stored and self.quantization not in (None, stored):
+            raise ModelError(
+                "model.quantization",
+                f"{self.quantization}, but the weights are {stored} on disk",
+                "leave it out",
+            )
+        return stored or self.quantization
 
     @property
     def places_itself(self) -> bool:
         """Quantized weights, and those of a device map, stay where they were loaded."""
-        return self.device_map is not None or self.quantization is not None
+        return self.device_map is not None or self.quantized is not None
 
     def read_config(self) -> Any:
         """The transformers config alone."""
@@ -208,16 +234,14 @@ class FolderModel(ModelConfig):
     def read_model(self) -> PreTrainedModel:
         """The weights from the folder's safetensors, and the adapter in them."""
         device_map = self.device_map
-        if device_map is None and self.quantization is not None and self.device != "auto":
+        if device_map is None and self.quantized is not None and self.device != "auto":
             device_map = self.device
         options = WeightOptions(
             self.torch_dtype, self.attn_implementation, device_map, self.quantization, self.trust_remote_code
         )
         folder = self._adapter_folder()
         model = read_weights(self.folder(), options)
-        return (
-            model if folder is None else with_adapter(model, folder, quantized=self.quantization is not None)
-        )
+        return model if folder is None else with_adapter(model, folder, quantized=self.quantized is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,8 +358,7 @@ class TrainedAdapter(ModelConfig):
     def read_model(self) -> PreTrainedModel:
         """Both as one; an adapter of another base is refused."""
         folder = adapter_folder(self.path)
-        check_base(self.base.weights_digest(), folder)
-        quantized = getattr(self.base, "quantization", None) is not None
+        quantized = getattr(self.base, "quantized", None) is not None
         return with_adapter(self.base.read_model(), folder, quantized=quantized)
 
 

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from metashot.base.errors import ModelError
 from metashot.base.extras import import_extra
+from metashot.base.json_text import read_json
 from metashot.engine.models.digests import weight_files
 
 if TYPE_CHECKING:
@@ -88,8 +89,9 @@ def read_weights(folder: Path, options: WeightOptions) -> PreTrainedModel:
 
     config = read_config(folder, trust_remote_code=options.trust_remote_code)
     auto = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    stored = stored_quantization(folder)
     given = {
-        "quantization_config": quantization_config(options.quantization, options.dtype),
+        "quantization_config": None if stored else quantization_config(options.quantization, options.dtype),
         "device_map": options.device_map,
     }
     try:
@@ -112,7 +114,7 @@ def read_weights(folder: Path, options: WeightOptions) -> PreTrainedModel:
     check_tensors(
         str(folder), type(model).__name__, told["missing_keys"], unexpected, told["mismatched_keys"]
     )
-    if options.quantization == "int4":
+    if "int4" in (stored, options.quantization):
         _without_repacking(model)
     return model
 
@@ -180,6 +182,19 @@ def _without_report() -> Generator[None]:
         yield
     finally:
         logging.set_verbosity(before)
+
+
+def stored_quantization(folder: Path) -> str | None:
+    """`int8` or `int4` of bitsandbytes, or the method's own name, where the weights in a folder are quantized already."""
+    try:
+        stored = read_json(folder / "config.json").get("quantization_config")
+    except (OSError, ValueError, AttributeError):
+        return None  # whoever reads the config says so
+    if not isinstance(stored, dict):
+        return None
+    found = cast(dict[str, Any], stored)
+    bits = {"int4": found.get("load_in_4bit"), "int8": found.get("load_in_8bit")}
+    return next((name for name, used in bits.items() if used), str(found.get("quant_method")))
 
 
 def _without_repacking(model: PreTrainedModel) -> None:

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from metashot.base.errors import ConfigError
 from metashot.base.extras import import_extra
 from metashot.base.files import write_json
-from metashot.engine.models.adapters import BASE_FILE
+from metashot.engine.models.compatibility import BASE_FILE
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.config import LoraConfig
 from metashot.engine.training.sharded import sharded_like
@@ -35,11 +35,19 @@ def with_lora(model: PreTrainedModel, lora: LoraConfig | None) -> PreTrainedMode
     from peft import LoraConfig as PeftLoraConfig
     from peft import get_peft_model
 
+    matrices = [] if lora.target_modules else expert_matrices(model, lora.last_layers)
+    if matrices and lora.dropout:
+        raise ConfigError(
+            "trainer.lora.dropout",
+            f"{lora.dropout} cannot be applied to matrices of experts such as {matrices[0]}",
+            "set it to 0, or name trainer.lora.target_modules without them",
+        )
     config = PeftLoraConfig(
         r=lora.r,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
         target_modules=list(lora.target_modules) or linear_layers(model),
+        target_parameters=matrices or None,
         layers_to_transform=_last_layers(lora.last_layers, model),
         # GPT-2 stores its projections transposed.
         fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
@@ -50,23 +58,60 @@ def with_lora(model: PreTrainedModel, lora: LoraConfig | None) -> PreTrainedMode
             # `engine.models.adapters.with_adapter` parts a tied head from the embeddings before it merges.
             warnings.filterwarnings("ignore", message="Model has `tie_word_embeddings=True`")
             # PEFT decides this layer by layer, and asks an old question of transformers.
-            for message in ("fan_in_fan_out is set to", "`is_gradient_checkpointing` is deprecated"):
+            for message in (
+                "fan_in_fan_out is set to",
+                "`is_gradient_checkpointing` is deprecated",
+                "The following (rank|alpha)_pattern keys",
+            ):
                 warnings.filterwarnings("ignore", message=message)
             return cast(PreTrainedModel, get_peft_model(model, config))
     except ValueError as error:
+        given = ", ".join(lora.target_modules)
         raise ConfigError(
-            "trainer.lora.target_modules", str(error).splitlines()[0], "leave it empty for all linear layers"
+            "trainer.lora.target_modules",
+            f"{given or 'empty'}: {str(error).splitlines()[0]}",
+            "leave it empty for all linear layers" if given else "name layers that the model has",
         ) from error
 
 
 def linear_layers(model: PreTrainedModel) -> list[str]:
-    """Last parts of the names of all linear layers but the vocabulary projection."""
+    """Last parts of the names of all linear layers but the vocabulary projection, and those that PEFT refuses."""
     head = model.get_output_embeddings()
     kinds = (nn.Linear, Conv1D)
     named = {
         name for name, module in model.named_modules() if isinstance(module, kinds) and module is not head
     }
-    return sorted({name.rpartition(".")[2] for name in named})
+    refused = _REFUSED if model.config.get_text_config().model_type in _MAMBA else set[str]()
+    return sorted({name.rpartition(".")[2] for name in named} - refused)
+
+
+_MAMBA = {"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"}
+_REFUSED = {"out_proj", "conv1d", "dt_proj"}
+"""Layers of Mamba's mixers whose weights its kernels read past any update; PEFT refuses the first two for these types."""
+
+
+def expert_matrices(model: PreTrainedModel, last_layers: int | None = None) -> list[str]:
+    """Names of the stacked matrices [experts, in, out] that mixtures of experts hold in place of linear layers.
+
+    Args:
+        model: not wrapped yet.
+        last_layers: only those of so many of the last transformer layers; None for all.
+    """
+    owners = dict(model.named_modules())
+    layers = _last_layers(last_layers, model)
+    found: list[str] = []
+    for name, parameter in model.named_parameters():
+        owner, _, own = name.rpartition(".")
+        if (
+            parameter.dim() != 3
+            or "expert" not in name
+            or (own == "weight" and owners[owner].__module__.startswith("torch."))
+        ):
+            continue
+        numbers = [int(part) for part in owner.split(".") if part.isdigit()]
+        if layers is None or (numbers and numbers[0] in layers):
+            found.append(name)
+    return found
 
 
 def _last_layers(count: int | None, model: PreTrainedModel) -> list[int] | None:
@@ -113,4 +158,11 @@ def write_adapter_config(model: nn.Module, base: LanguageModel, folder: Path) ->
     config = cast(Any, model).peft_config["default"]
     config.base_model_name_or_path = getattr(base.spec, "path", base.spec.name)
     config.save_pretrained(folder)
-    write_json(folder / BASE_FILE, {"name": base.spec.name, "weights": base.weights_digest})
+    write_json(
+        folder / BASE_FILE,
+        {
+            "name": base.spec.name,
+            "weights": base.weights_digest,
+            "tokenizer": base.tokenizer_digest,
+        },
+    )

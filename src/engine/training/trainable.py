@@ -179,6 +179,12 @@ def _check(settings: TrainableConfig, model: PreTrainedModel, device: torch.devi
             f"{str(model.dtype).removeprefix('torch.')} weights lose small updates",
             "train with model.dtype=float32 and choose trainer.precision, or train trainer.lora on the frozen weights",
         )
+    if getattr(model, "is_quantized", False) and settings.lora is None:
+        raise ConfigError(
+            "model.quantization",
+            "quantized weights cannot be trained, only what stays unquantized beside them would be",
+            "train a LoRA update on them: trainer.lora={r: 8, alpha: 16}",
+        )
     if model.config.is_encoder_decoder:
         raise ModelError(
             "model", "is an encoder-decoder; meta-training needs a causal LM", "use a GPT-like model"

@@ -11,7 +11,10 @@ from metashot.base.errors import ConfigError
 from metashot.engine.models.own_head import logits_at
 
 FULL, SLIDING = "full_attention", "sliding_attention"
+_KNOWN = {FULL, SLIDING}
 _TOLERANCE = 1e-2
+_LONGEST_WINDOW = 256
+"""A trial row is longer than the window of a layer up to here; in a longer one the mask is only tried inside the window."""
 
 
 def attention_inputs(model: nn.Module, visible: Tensor | None, positions: Tensor | None) -> dict[str, Any]:
@@ -23,6 +26,9 @@ def attention_inputs(model: nn.Module, visible: Tensor | None, positions: Tensor
         model: whose layers.
         visible: [rows, tokens (from), tokens (to)], or None.
         positions: [rows, tokens], or None to count from the left.
+
+    Raises:
+        ValueError: layers of a kind whose mask is not known here, such as Llama 4's chunks of absolute positions.
     """
     if visible is None:
         return {}
@@ -31,6 +37,8 @@ def attention_inputs(model: nn.Module, visible: Tensor | None, positions: Tensor
     causal: Any = model
     config = causal.config.get_text_config()
     kinds = layer_kinds(config)
+    if odd := sorted(kinds - _KNOWN):
+        raise ValueError(f"no mask of several sequences for layers of kind {odd[0]}")
     masks = {
         kind: _additive(visible, positions, _window(config, kind), causal.dtype) for kind in sorted(kinds)
     }
@@ -71,16 +79,17 @@ def check_rows_of_several(model: nn.Module, key: str) -> None:
     Raises:
         ConfigError: the numbers differ, or the model does not take such a mask.
     """
-    length = 3
     causal: Any = model
-    vocabulary = causal.config.get_text_config().vocab_size
+    config = causal.config.get_text_config()
+    vocabulary, window = config.vocab_size, getattr(config, "sliding_window", None) or 0
+    length = 3 + min(int(window), _LONGEST_WINDOW)
     ids = torch.arange(1, 2 * length + 1, device=causal.device).remainder(vocabulary)
     row = torch.arange(length, device=causal.device)
     block = torch.block_diag(torch.ones(length, length), torch.ones(length, length)).tril().bool()
-    inputs = attention_inputs(model, block[None].to(causal.device), torch.cat([row, row])[None])
     trained, zeros = model.training, torch.zeros_like(row)
     model.eval()
     try:
+        inputs = attention_inputs(model, block[None].to(causal.device), torch.cat([row, row])[None])
         with torch.no_grad():
             alone = logits_at(model, zeros, row, input_ids=ids[None, length:])
             packed = logits_at(model, zeros, row + length, input_ids=ids[None], **inputs)

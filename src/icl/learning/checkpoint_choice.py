@@ -14,6 +14,7 @@ from metashot.engine.training.checkpoint import MANIFEST, best_checkpoint
 from metashot.icl.prompting.methods import Method
 from metashot.icl.released import (
     METHODS,
+    RELEASED_FILE,
     download_released,
     import_released,
     load_released_checkpoint,
@@ -23,7 +24,6 @@ from metashot.icl.released import (
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-RELEASED_FILE = "model.pt"
 _FOLDERS = (MANIFEST, "config.json", ADAPTER_CONFIG)
 """Files of which one makes a folder loadable as it is."""
 

@@ -15,7 +15,16 @@ from metashot.engine.models.exports import CARD, exporting
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.training.checkpoint import MANIFEST, STATE_TENSORS, STATE_VALUES, verify
+from metashot.icl.released import RELEASED_FILE, load_released_checkpoint
 
+_SHAPING = (
+    "n_head",
+    "activation_function",
+    "layer_norm_epsilon",
+    "scale_attn_weights",
+    "scale_attn_by_inverse_layer_idx",
+)
+"""What of a GPT-2's config decides its scores and cannot be told from the shapes of its weights."""
 _OURS = (MANIFEST, STATE_TENSORS, STATE_VALUES)
 
 
@@ -70,7 +79,14 @@ def _write_released(checkpoint: Path, model: ModelConfig, target: Path) -> None:
             f"released files hold GPT-2, not {type(loaded).__name__}",
             "use export.format=as_is",
         )
-    torch.save(loaded.state_dict(), target / "model.pt")
+    torch.save(loaded.state_dict(), target / RELEASED_FILE)
+    read = load_released_checkpoint(target / RELEASED_FILE).config.to_dict()
+    own = loaded.config.to_dict()
+    if differing := [key for key in _SHAPING if read[key] != own[key]]:
+        told = ", ".join(f"{key} is {own[key]}, and would be read as {read[key]}" for key in differing)
+        raise ConfigError(
+            "export.format", f"released files hold weights alone: {told}", "use export.format=as_is"
+        )
 
 
 def card(manifest: dict[str, Any], model: str) -> str:

@@ -102,6 +102,7 @@ def _prepared(
     """Ranks joined, settings checked, randomness seeded; the pools to train on."""
     join_ranks()
     _check(settings)
+    check_held_out(settings, train_tasks)
     _check_rows(settings, language_model)
     seed_everything(settings.seed + rank())
     if settings.held_out.from_pool:
@@ -110,6 +111,22 @@ def _prepared(
     pools = load_pools(source, tasks, settings.episodes)
     check_pools({task: len(pool) for task, pool in pools.items()}, settings.shots)
     return pools
+
+
+def check_held_out(settings: MetaTrainSettings, train_tasks: Sequence[str]) -> None:
+    """Refuse a task that is watched as held out while it is trained on.
+
+    Raises:
+        ConfigError: such a task of `trainer.held_out.tasks`.
+    """
+    held_out = settings.held_out
+    both = [task for task in held_out.tasks if task in train_tasks]
+    if both and not held_out.from_pool:
+        raise ConfigError(
+            "trainer.held_out.tasks",
+            f"{both[0]!r} is trained on too",
+            "name others, or set trainer.held_out.from_pool=true, which leaves them out of training",
+        )
 
 
 _LEARNABLE = (DemonstrationLabels.GOLD, DemonstrationLabels.RANDOM_WORDS)

@@ -12,7 +12,7 @@ from metashot.engine.models.loading import LazyLanguageModel, resolve_device
 from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize
 from metashot.icl.learning.episode_stream import episode_stream
-from metashot.icl.learning.meta_training import chosen_tasks, load_pools
+from metashot.icl.learning.meta_training import check_held_out, chosen_tasks, load_pools
 from metashot.icl.learning.sequences import TrainingSequence
 from metashot.icl.learning.slices import pick_slices
 from metashot.icl.learning.training_settings import MetaTrainSettings
@@ -60,6 +60,7 @@ def plan_training(
     Raises:
         ConfigError, DataError: what training itself would refuse.
     """
+    check_held_out(settings, tasks)
     chosen = chosen_tasks(tasks, settings.episodes.training_tasks, settings.episodes.training_tasks_draw)
     pools = load_pools(source, chosen, settings.episodes)
     stream = episode_stream(settings, model.tokenizer, model.context_length, pools)

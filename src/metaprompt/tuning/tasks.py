@@ -121,6 +121,9 @@ def load_prompt_task(name: str, pattern: int = 0) -> PromptTask:
         raise DataError(
             str(path), f"{len(labels)} labels but {len(words)} verbalizers", "give one verbalizer per label"
         )
+    for key, given in (("verbalizers", words), ("released_verbalizers", released), ("labels", labels)):
+        if twice := next((word for word in given if given.count(word) > 1), None):
+            raise DataError(str(path), f"{key} holds {twice!r} twice", "give every label a word of its own")
     fields = _words(row.get("fields")) or tuple(dict.fromkeys([*named, *lists["inline"]]))
     return PromptTask(
         str(row["name"]), words, labels, released, fields, lists["inline"], lists["strip_punctuation"],

@@ -15,7 +15,8 @@ from metashot.data.settings import load_setting
 from metashot.data.sources.layout import TableLayout
 from metashot.data.sources.tables import read_rows
 from metashot.data.text.corpus import CorpusSource, read_documents
-from metashot.engine.models.adapters import ADAPTER_CONFIG, BASE_FILE, adapter_digest, check_base
+from metashot.engine.models.adapters import ADAPTER_CONFIG, adapter_digest
+from metashot.engine.models.compatibility import BASE_FILE, check_fit
 from metashot.engine.models.digests import weight_files
 from metashot.engine.models.tiny import tiny_model
 from metashot.engine.models.weights import WeightOptions, read_config, read_tokenizer, read_weights
@@ -86,7 +87,7 @@ READERS = {
     "harness": ("results_1.json", _harness),
     "ledger": (f"ledger/{HEADER}", lambda path: Ledger(path.parents[1])),
     "adapter": (ADAPTER_CONFIG, lambda path: adapter_digest("base", path.parent)),
-    "adapter's base": (BASE_FILE, lambda path: check_base("digest", path.parent)),
+    "adapter's base": (BASE_FILE, lambda path: check_fit(path.parent, weights="digest")),
     "model": ("config.json", lambda path: read_config(path.parent)),
 }  # fmt: skip
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from metashot.base.errors import ConfigError
-from metashot.engine.models.adapters import adapter_folder, check_base
+from metashot.engine.models.adapters import adapter_folder
+from metashot.engine.models.compatibility import check_fit
 from metashot.engine.models.sources import FolderModel, ModelConfig, TrainedAdapter
 
 
@@ -34,7 +35,7 @@ def engine_files(spec: ModelConfig) -> EngineFiles:
                 "model.adapter", "an adapter on an adapter", "export the checkpoint as a whole model"
             )
         adapter = adapter_folder(spec.path)
-        check_base(spec.base.weights_digest(), adapter)
+        check_fit(adapter, weights=spec.base.weights_digest())
         return EngineFiles(base.folder, adapter)
     if not isinstance(spec, FolderModel):
         raise ConfigError(
