@@ -39,43 +39,22 @@ def check_stage(composed: Mapping[str, Any]) -> None:
         ConfigError: such a stage.
     """
     asked = composed["stage"]
-    stages: list[Any] = asked if isinstance(asked, list) else [asked]
-    _check_checkpoint(composed, family, stages)
-    for name in stages:
+    for name in asked if isinstance(asked, list) else [asked]:
         if not isinstance(name, str) or name not in STAGES:
             raise ConfigError("stage", f"unknown stage {name!r}", suggestion(str(name), STAGES))
-
-
-def _check_checkpoint(composed: Mapping[str, Any], family: str, stages: list[Any]) -> None:
-    """Refuse `checkpoint=` where it would name a model that the run does not use."""
-    if composed.get("checkpoint") is None or not {"train", "find_lr", "evaluate", "plan", "export"} & set(
-        map(str, stages)
-    ):
-        return
-    if family == "prompt":
-        raise ConfigError(
-            "checkpoint",
-            "is for methods that score options in context, and this one tunes a prompt",
-            "set tuning.prompt_path, or supmer.checkpoints",
-        )
-    if training := [name for name in ("train", "find_lr") if name in stages]:
-        raise ConfigError(
-            "checkpoint",
-            f"names a finished training, and stage={training[0]} would train another model than the one it names",
-            "add stage=evaluate; to train on from it, use model=local model.path=<checkpoint folder>",
-        )
 
 
 def chosen_stages(config: RunConfig) -> list[Stage]:
     """The functions of `stage=...`, in order.
 
     Raises:
-        ConfigError: a stage that the method has no use for.
+        ConfigError: a stage that the method has no use for, or a `checkpoint` that a stage would pass over.
     """
     from metashot.stages.families import function_at, kind_of
 
     method = config.method
     kinds = ("any", kind_of(method).name)
+    _check_checkpoint(config, "icl" in kinds)
     functions: list[Stage] = []
     for name in config.stages:
         place = next((STAGES[name][kind] for kind in kinds if kind in STAGES[name]), None)
@@ -86,3 +65,23 @@ def chosen_stages(config: RunConfig) -> list[Stage]:
             )
         functions.append(function_at(place))
     return functions
+
+
+def _check_checkpoint(config: RunConfig, scores_in_context: bool) -> None:
+    """Refuse `checkpoint=` where the run would work on another model than it names."""
+    training = [name for name in ("train", "find_lr") if name in config.stages]
+    uses = {"evaluate", "plan", "export", *training} & set(config.stages)
+    if config.checkpoint is None or not uses:
+        return
+    if not scores_in_context:
+        raise ConfigError(
+            "checkpoint",
+            "is for methods that score options in context, and this one tunes a prompt",
+            "set tuning.prompt_path, or supmer.checkpoints",
+        )
+    if training:
+        raise ConfigError(
+            "checkpoint",
+            f"names a finished training, and stage={training[0]} trains another model",
+            "add stage=evaluate; to train on from it: model=local model.path=<checkpoint folder>",
+        )
