@@ -61,6 +61,27 @@ def initial_prompt(language_model: LanguageModel, length: int, init: str, seed: 
     return table[ids.to(table.device)].float().cpu().clone()
 
 
+def check_positions(language_model: LanguageModel, length: int, tokens: int, keys: tuple[str, str]) -> None:
+    """Refuse a prompt that leaves no room for the texts behind it.
+
+    Args:
+        language_model: whose positions.
+        length: virtual tokens.
+        tokens: most tokens of a text.
+        keys: the config keys of both.
+
+    Raises:
+        ConfigError: together they are more than the model has positions.
+    """
+    if length + tokens > language_model.context_length:
+        raise ConfigError(
+            keys[0],
+            f"{length} virtual tokens and up to {tokens} of text ({keys[1]}) are more than the "
+            f"{language_model.context_length} positions of {language_model.spec.name}",
+            f"lower {keys[0]} or {keys[1]}",
+        )
+
+
 def save_prompt(path: Path, prompt: Tensor) -> None:
     """Write a prompt [P, d] as safetensors with its digest, atomically."""
     tensor = prompt.detach().float().cpu().contiguous()

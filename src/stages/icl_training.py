@@ -9,7 +9,7 @@ from metashot.base.errors import ConfigError
 from metashot.base.files import write_json
 from metashot.data.rows.episodes import check_disjoint
 from metashot.engine.models.loading import load_model
-from metashot.engine.training.checkpoint import best_checkpoint
+from metashot.engine.training.checkpoint import best_checkpoint, checkpoint_folders
 from metashot.engine.training.ranks import leads
 from metashot.icl.learning.training_settings import MetaTrainSettings
 from metashot.icl.prompting.methods import Method
@@ -33,6 +33,7 @@ def train_stage(run: RunContext) -> float:
     settings = training_settings(config)
     tasks = choose_tasks(config)
     _check_tasks(tasks)
+    _check_folder(run)
     model = load_model(config.model)
     outcome = config.trainer.train(
         settings, model, tasks.source, tasks.training, tasks.targets, run.output, run.tracker
@@ -71,6 +72,11 @@ def find_lr_stage(run: RunContext) -> float:
         f"try optimizer.learning_rate={found.suggestion:.1e}",
         soft_wrap=True,
     )
+    if found.falls_at_the_end:
+        run.console.print(
+            f"the loss still falls at the highest rate, {found.rates[-1]:.1e}: raise find_lr.highest to see where it ends",
+            soft_wrap=True,
+        )
     return found.suggestion
 
 
@@ -104,6 +110,16 @@ def _check_tasks(tasks: TaskChoice) -> None:
             "choose setting=..., data.train_tasks or data=synthetic",
         )
     check_disjoint(tasks.training, tasks.targets, tasks.overlap)
+
+
+def _check_folder(run: RunContext) -> None:
+    """Refuse to begin a second history where a finished training has lost its checkpoints."""
+    if run.record.trained_steps and not checkpoint_folders(run.output / "checkpoints"):
+        raise ConfigError(
+            "hydra.run.dir",
+            f"{str(run.output)!r} holds a finished training of {run.record.trained_steps} steps, and its checkpoints are gone",
+            "train into another folder, or remove this one",
+        )
 
 
 def trained_folder(output: Path) -> Path:

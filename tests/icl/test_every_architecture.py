@@ -114,6 +114,26 @@ def test_models_that_mix_up_the_sequences_of_a_row_are_refused(architecture: str
         check_rows_of_several(small_model(architecture), "trainer.batching")
 
 
+@pytest.mark.parametrize(
+    "kinds", [["chunked_attention", "full_attention"], ["sparse_attention", "full_attention"]]
+)
+def test_layers_of_a_kind_whose_mask_is_not_known_are_refused(kinds: list[str]) -> None:
+    """Llama 4 attends in chunks of absolute positions, which a sequence inside a row does not have; others may come."""
+    if kinds[0] == "chunked_attention":
+        config = AutoConfig.for_model(
+            "llama4_text", **{key: _WIDTHS[key] for key in ("vocab_size", "hidden_size", "intermediate_size", "head_dim",
+            "num_hidden_layers", "num_attention_heads", "num_key_value_heads", "num_local_experts")},
+            intermediate_size_mlp=64, attention_chunk_size=WINDOW, layer_types=kinds, pad_token_id=None,
+        )  # fmt: skip
+        model = AutoModelForCausalLM.from_config(config).eval()
+    else:
+        model = small_model("llama")
+        model.config.layer_types = kinds
+    for key in ("trainer.batching", "trainer.option_weight"):
+        with pytest.raises(ConfigError, match=f"{key}: several sequences in a row would see each other"):
+            check_rows_of_several(model, key)
+
+
 @pytest.mark.parametrize("architecture", [*ATTENTION, *OTHERS])
 def test_logits_of_own_states_are_the_models(architecture: str) -> None:
     model = small_model(architecture)

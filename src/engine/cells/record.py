@@ -65,6 +65,13 @@ class RunRecord:
             },
             "started": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         }
+        if (trained := _training_of(folder)) is not None:
+            self._content["training"] = trained
+
+    @property
+    def trained_steps(self) -> int:
+        """Steps of a training that ended in this folder before, 0 without any."""
+        return int(self._content.get("training", {}).get("step", 0))
 
     def expect(self, cells: Mapping[tuple[str, int], str]) -> None:
         """Write down the cells that the run will hold: fingerprint by task and seed."""
@@ -83,6 +90,15 @@ class RunRecord:
         if self._held is not None:
             check_held(self._held)
             write_json(self.folder / RUN_FILE, sealed(self._content))
+
+
+def _training_of(folder: Path) -> dict[str, Any] | None:
+    """What the record of an earlier run in the folder says of its training."""
+    try:
+        found = parse_json((folder / RUN_FILE).read_bytes())["training"]
+        return {**found, "step": int(found["step"])}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _computer() -> dict[str, Any]:

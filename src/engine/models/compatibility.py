@@ -16,7 +16,7 @@ from metashot.engine.models.sizes import read_sizes
 
 BASE_FILE = "base.json"
 """Beside an adapter of our own trainings: name, weights digest and tokenizer digest of the model below it."""
-_ARCHITECTURE = ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads", "vocab_size")
+_ARCHITECTURE = ("model_type", "num_hidden_layers", "hidden_size", "num_attention_heads")
 
 
 def check_fit(

@@ -39,6 +39,18 @@ def context_length(config: Any) -> int:
     return 1 << 30
 
 
+def longrope_length(config: Any) -> int | None:
+    """Tokens up to which a longrope model takes its short factors; None for models that have no such two sets."""
+    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    rope: Any = getattr(text, "rope_parameters", None) or getattr(text, "rope_scaling", None) or {}
+    if rope.get("rope_type", rope.get("type")) != "longrope":
+        return None
+    length = rope.get("original_max_position_embeddings") or getattr(
+        text, "original_max_position_embeddings", None
+    )
+    return int(length) if length else None
+
+
 _ATTENTION_DROPOUTS = ("attn_pdrop", "attention_dropout", "attention_probs_dropout_prob")
 _RESIDUAL_DROPOUTS = (
     "resid_pdrop",

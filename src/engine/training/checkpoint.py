@@ -130,7 +130,7 @@ class CheckpointStore:
         except BaseException:
             shutil.rmtree(staging, ignore_errors=True)
             raise
-        self.prune()
+        self.prune(least=2)  # whether the newest is sound shows only when its loss is seen
         return target
 
     def _write_manifest(self, staging: Path, step: int, metric: float | None) -> None:
@@ -187,18 +187,27 @@ class CheckpointStore:
         finally:
             lock.release()
 
-    def prune(self) -> None:
-        """Remove the checkpoints that neither `keep_last` nor `keep_best` keeps."""
+    def prune(self, least: int = 1) -> None:
+        """Remove the checkpoints that neither `keep_last` (but `least` of the newest stay) nor `keep_best` keeps."""
         folders = checkpoint_folders(self.root)
-        keep = set(folders[-max(1, self.keep_last) :])
+        keep = set(folders[-max(least, self.keep_last) :])
         sign = -1.0 if self.higher_is_better else 1.0
         scored = [(sign * metric, folder) for folder in folders if (metric := _metric(folder)) is not None]
         keep.update(folder for _, folder in sorted(scored)[: self.keep_best])
         for folder in folders:
             if folder not in keep:
-                hidden = self.root / f".{folder.name}.{os.getpid()}.old{_STAGING_SUFFIX}"
-                os.replace(folder, hidden)
+                self._hide(folder)
         self.remove_leftovers()
+
+    def rewind(self, step: int) -> None:
+        """Remove the checkpoints after `step`, as long as one is left: a training goes on from before them."""
+        for folder in checkpoint_folders(self.root)[1:]:
+            if int(folder.name.removeprefix(_PREFIX)) > step:
+                self._hide(folder)
+        self.remove_leftovers()
+
+    def _hide(self, folder: Path) -> None:
+        os.replace(folder, self.root / f".{folder.name}.{os.getpid()}.old{_STAGING_SUFFIX}")
 
     def remove_leftovers(self) -> None:
         """Remove what a kill left behind: half-written or half-removed folders under hidden names."""

@@ -42,6 +42,14 @@ class LoopConfig:
     `metric` or `accuracy`)."""
     early_stop_evaluations: Annotated[Count, NoEffect("when a run ends, not what its steps do")] = 0
     """Stop after so many evaluations without a better value; 0 for never."""
+    on_divergence: Annotated[
+        Literal["stop", "rewind"],
+        NoEffect("what follows a divergence: a run that stopped may go on by rewind"),
+    ] = "stop"
+    """What follows when the loss explodes, or loss or weights are no longer numbers: `stop` ends with one line,
+    `rewind` goes back to a checkpoint and on with other data, a few times at most. No checkpoint is written then."""
+    rewind_steps: Annotated[Positive, NoEffect("what follows a divergence")] = 1
+    """How many steps at least `rewind` goes back."""
     progress: Annotated[bool, NoEffect("what is drawn")] = True
     """Draw a progress bar (on rank 0)."""
 

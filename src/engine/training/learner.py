@@ -8,18 +8,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from metashot.base.errors import MetashotError
+
 if TYPE_CHECKING:
     import torch
 
 
-class DivergedError(RuntimeError):
-    """The loss is no longer a number; the step and its batch are in `diverged.json`."""
+class DivergedError(MetashotError):
+    """The loss explodes, or loss or weights are no longer numbers; step and batch are in `diverged.json`.
+
+    Args:
+        problem: what is wrong.
+        batch: JSON-able identity of the batch.
+        task: whose loss it is, where that is known.
+        step: optimizer steps that were done.
+        remedy: what the user can do about it.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        batch: Any = None,
+        task: str | None = None,
+        step: int | None = None,
+        remedy: str = "lower optimizer.learning_rate",
+    ) -> None:
+        self.batch = batch
+        self.task = task
+        at = "training" if step is None else f"training, after {step} steps"
+        super().__init__(at, f"{problem}, of task {task!r}" if task else problem, remedy)
 
 
-def ensure_finite(loss: float, batch: Any) -> None:
-    """Raise DivergedError, carrying the JSON-able identity of the batch, when `loss` is NaN or infinite."""
+def ensure_finite(loss: float, batch: Any, task: str | None = None) -> None:
+    """Raise DivergedError, carrying the JSON-able identity of the batch and a task, when `loss` is NaN or infinite."""
     if not math.isfinite(loss):
-        raise DivergedError(f"the loss is {loss}", batch)
+        raise DivergedError(f"the loss is {loss}", batch, task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +75,11 @@ class Learner(Protocol):
         """Where the model lies."""
         ...
 
-    def train_step(self, step: int) -> StepReport:
-        """Do the 0-based optimizer step; raise through `ensure_finite` before the weights are touched."""
+    def train_step(self, step: int, detour: int = 0) -> StepReport:
+        """Do the 0-based optimizer step; raise through `ensure_finite` before the weights are touched.
+
+        Each number of a `detour` stands for other data in the same step.
+        """
         ...
 
     def evaluate(self, step: int) -> dict[str, float]:

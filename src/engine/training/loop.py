@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from tqdm import tqdm
 
@@ -35,13 +35,20 @@ from metashot.engine.training.ranks import (
     rank,
     world_size,
 )
-from metashot.engine.training.sharded import Gathering, sharded_among
+from metashot.engine.training.sharded import Gathering, is_finite, sharded_among
 from metashot.engine.training.signals import Interrupted, StopRequest, catch_stop_signals
-from metashot.engine.training.window import Window, step_totals
+from metashot.engine.training.window import Totals, Window, step_totals
+
+if TYPE_CHECKING:
+    import torch
 
 _log = logging.getLogger(__name__)
 
 DIVERGED_FILE = "diverged.json"
+REWINDS = 5
+"""So often a training goes back at most: more of the same would not end."""
+_EXPLODED, _LARGE = 10.0, 30.0
+"""A loss has exploded when it is so many times that of the first step, and above so many nats a token, which no guess costs."""
 _GONE = 2
 """Severity of a save that failed because the folder is gone; 1 is any other failure."""
 
@@ -76,6 +83,8 @@ class _Cursor:
     best: float | None = None
     evaluations_since_best: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
+    first_loss: float | None = None
+    rewinds: int = 0
 
 
 def run_training(
@@ -100,7 +109,8 @@ def run_training(
     Raises:
         Interrupted: SIGTERM or Ctrl-C came; the step in hand was ended and saved, and the same call goes on there.
         OutputError: the last checkpoint could not be written, or the folder was removed meanwhile.
-        DivergedError: NaN or infinite loss; `diverged.json` beside the checkpoints names step and batch.
+        DivergedError: the loss exploded, or loss or weights are no longer numbers; `diverged.json` beside the
+            checkpoints names step and batch. With `on_divergence=rewind` only after `REWINDS` rewinds.
         CheckpointError: the checkpoints there belong to another run, or all are damaged.
         ConfigError: a setting outside its rule.
     """
@@ -114,7 +124,7 @@ def run_training(
         if held is not None:
             check_held(held)
             store.prune()  # a run killed behind its last save has saved nothing now
-    newest = checkpoint_folders(store.root)[-1]
+    cursor, newest = run.cursor, checkpoint_folders(store.root)[-1]
     return TrainingOutcome(cursor.step, stopped_by, newest, dict(cursor.metrics), time.monotonic() - started)
 
 
@@ -196,13 +206,17 @@ class _Run:
             unit="step",
             disable=rank() != 0 or not self.settings.progress,
         )
+        if self.settings.on_divergence == "rewind" and not checkpoint_folders(self.store.root):
+            barrier()
+            self.saved_step = -1
+            self._save(bar, last=False)  # what a divergence of the first steps goes back to
         with bar:
             while self.cursor.step < total and not self._exhausted():
                 self._step(bar)
                 signal_number = max_over_ranks(stop.signal_number, self.learner.device)
                 last = self.cursor.step == total or self._exhausted() or bool(signal_number)
                 if last or (self.settings.save_every and self.cursor.step % self.settings.save_every == 0):
-                    self._save(last=last)
+                    self._save(bar, last=last)
                 if signal_number:
                     self._interrupt(signal_number)
         # One that came while the last checkpoint was written.
@@ -218,12 +232,14 @@ class _Run:
     def _step(self, bar: tqdm) -> None:
         cursor = self.cursor
         try:
-            report = self.learner.train_step(cursor.step)
+            detour = {"detour": cursor.rewinds} if cursor.rewinds else {}
+            report = self.learner.train_step(cursor.step, **detour)
+            totals = step_totals(report, self.learner.device)
+            self._check_exploded(totals, report)
         except DivergedError as error:
-            self._record_divergence(error)
-            raise
+            self._leave(error, bar)
+            return
         cursor.step += 1
-        totals = step_totals(report, self.learner.device)
         cursor.sequences += int(totals.sequences)
         cursor.target_tokens += int(totals.target_tokens)
         cursor.tokens += int(totals.tokens)
@@ -276,12 +292,70 @@ class _Run:
             shown = in_percent(metrics)
             self.sink.log({f"{phase}/{key}": float(value) for key, value in shown.items()}, self.cursor.step)
 
-    def _save(self, *, last: bool) -> None:
+    def _check_exploded(self, totals: Totals, report: StepReport) -> None:
+        loss = totals.loss / max(totals.sequences, 1.0)
+        if self.cursor.first_loss is None:
+            self.cursor.first_loss = loss
+        if loss > max(_LARGE, _EXPLODED * self.cursor.first_loss):
+            means = {
+                key.removeprefix("loss/"): one[0] / one[1]
+                for key, one in report.means.items()
+                if key.startswith("loss/") and one[1]
+            }
+            task = max(means, key=lambda name: means[name]) if means else None
+            raise DivergedError(
+                f"the loss is {loss:.3g} nats, {self.cursor.first_loss:.3g} at first",
+                {"step": self.cursor.step},
+                task,
+            )
+
+    def _leave(self, error: DivergedError, bar: tqdm) -> None:
+        """Go back to a checkpoint and on with other data, or end with one line."""
+        step, settings = self.cursor.step, self.settings
+        self._record_divergence(error)
+        rewinds = self.cursor.rewinds + 1
+        kept = checkpoint_folders(self.store.root)
+        if settings.on_divergence == "rewind" and rewinds <= REWINDS and kept:
+            barrier()
+            if rank() == 0:
+                self.store.rewind(max(0, step - settings.rewind_steps))
+            barrier()
+            checkpoint = self.store.latest()
+            assert checkpoint is not None
+            _restore(self.learner, checkpoint)
+            self.cursor = _Cursor(**checkpoint.state["cursor"])
+            self.cursor.rewinds = rewinds
+            self.saved_step, self.window = checkpoint.step, Window()
+            bar.n = checkpoint.step
+            if rank() == 0:
+                _log.warning(
+                    "after %d steps: %s; back to step %d and on with other data (rewind %d of at most %d)",
+                    step, error.problem, checkpoint.step, rewinds, REWINDS,
+                )  # fmt: skip
+            return
+        rewind = "" if settings.on_divergence == "rewind" else f" or set {self.node}.on_divergence=rewind"
+        stands = f"; {kept[-1].name} is kept" if kept else "; no checkpoint stood before it"
+        raise DivergedError(
+            error.problem, error.batch, None, step, f"lower optimizer.learning_rate{rewind}{stands}"
+        ) from error
+
+    def _check_weights(self, weights: Mapping[str, torch.Tensor]) -> None:
+        lost = [name for name, tensor in weights.items() if not is_finite(tensor)]
+        if max_over_ranks(bool(lost), self.learner.device):
+            problem = f"the weights are not finite ({lost[0] if lost else 'on another process'})"
+            raise DivergedError(problem, {"step": self.cursor.step})
+
+    def _save(self, bar: tqdm, *, last: bool) -> None:
         """Save on rank 0. A full disk is said in one line and training goes on, but without its end it has failed.
 
         Where the folder is gone, training ends: the checkpoints to come would stand without the best one so far.
         """
         if self.cursor.step == self.saved_step:
+            return
+        try:
+            self._check_weights(self.learner.weights())
+        except DivergedError as error:
+            self._leave(error, bar)
             return
         state = {
             "cursor": {name: getattr(self.cursor, name) for name in _Cursor.__slots__},
@@ -320,4 +394,4 @@ class _Run:
 
     def _record_divergence(self, error: DivergedError) -> None:
         path = self.store.root / (DIVERGED_FILE if rank() == 0 else f"rank{rank()}-{DIVERGED_FILE}")
-        write_json(path, {"step": self.cursor.step, "problem": error.args[0], "batch": error.args[1]})
+        write_json(path, {"step": self.cursor.step, "problem": error.problem, "batch": error.batch})

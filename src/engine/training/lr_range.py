@@ -36,6 +36,11 @@ class LrRange:
     ended: str
 
     @property
+    def falls_at_the_end(self) -> bool:
+        """Whether the loss is least at the highest rates tried, so that the best rate may lie above them."""
+        return self.ended == "finished" and self.losses.index(min(self.losses)) >= len(self.losses) - 2
+
+    @property
     def suggestion(self) -> float:
         """A tenth of the rate at which the smoothed loss is least."""
         return self.rates[self.losses.index(min(self.losses))] / 10

@@ -28,6 +28,12 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
 
 
+def is_finite(tensor: Tensor) -> bool:
+    """Whether the part of a tensor that this process holds has no NaN and no infinity."""
+    own = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return not own.is_floating_point() or bool(own.isfinite().all())
+
+
 def memory_of(tensor: Tensor) -> int:
     """Where its data lie in this process; tied tensors share it."""
     return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).data_ptr()

@@ -83,6 +83,12 @@ class TrainableModel(Generic[Loss]):
         return self.accelerator.device
 
     @property
+    def trained_weights(self) -> tuple[int, int]:
+        """How many weights are trained, and how many there are, the update's included."""
+        own = [(one.numel(), one.requires_grad) for one in self.loss.parameters()]
+        return sum(size for size, trained in own if trained), sum(size for size, _ in own)
+
+    @property
     def sharded(self) -> bool:
         """Whether a forward pass needs all ranks, since each holds a part of the weights."""
         return isinstance(self.module, FSDPModule)
@@ -145,7 +151,8 @@ class TrainableModel(Generic[Loss]):
         return state
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Put back what `state` returned."""
+        """Put back what `state` returned; gradients of a step that was given up are gone."""
+        self.optimizer.zero_grad(set_to_none=True)
         parameters = [one for group in self.optimizer.param_groups for one in group["params"]]
         by_number = {
             number: {

@@ -18,6 +18,7 @@ from metashot.data.task import Example
 from metashot.data.tasks.source import TaskSource
 from metashot.engine.models.free_memory import free_memory
 from metashot.engine.models.loading import LanguageModel
+from metashot.engine.models.sizes import longrope_length
 from metashot.engine.scoring.request import MakeScorer
 from metashot.engine.training.learner import StepReport, ensure_finite
 from metashot.engine.training.optimizers import state_bytes_per_weight
@@ -79,7 +80,25 @@ class MetaLearner:
             settings.loop.steps,
         )
         self._cut_told = False
+        if leads():
+            trained, total = self._trainable.trained_weights
+            _log.info(
+                "trained: %s of %s weights (%.1f %%)", f"{trained:,}", f"{total:,}", 100 * trained / total
+            )
+            self._tell_longrope()
         self._micro_batch_size = self._sliced()
+
+    def _tell_longrope(self) -> None:
+        """Say that rows past the original length are computed with other rotations than shorter ones (Phi 3 and later)."""
+        original = longrope_length(self._language_model.model.config)
+        longest = longest_sequence(self._settings, self._language_model.context_length)
+        if original is not None and longest > original:
+            _log.warning(
+                "rows may have %d tokens: those of more than %d are computed with longrope's long factors, all others with "
+                "its short ones (lower prompt.max_length to stay below)",
+                longest,
+                original,
+            )
 
     def _sliced(self) -> int:
         """The number of `trainer.micro_batch_size`, or what the process with the least memory can take."""
@@ -108,13 +127,17 @@ class MetaLearner:
         """This process' device."""
         return self._trainable.device
 
-    def train_step(self, step: int) -> StepReport:
-        """One optimizer step: forward and backward of this rank's micro-batches, then the update."""
+    def train_step(self, step: int, detour: int = 0) -> StepReport:
+        """One optimizer step: forward and backward of this rank's micro-batches, then the update.
+
+        A detour takes its data from behind the last step, where no other step looks.
+        """
         episodes = self._settings.episodes
-        everything = self._stream.step(step)
+        drawn = step + detour * self._settings.loop.steps
+        everything = self._stream.step(drawn)
         # A sequence without a scored target (an empty input in channel training) has no mean to take part with.
         counted = max(1, sum(sequence.target_tokens > 0 for sequence in everything))
-        micro_batches = self._stream.micro_batches(step, world_size(), rank(), self._micro_batch_size)
+        micro_batches = self._stream.micro_batches(drawn, world_size(), rank(), self._micro_batch_size)
         padded = episodes.batching is Batching.PADDED
         pad_to = longest_sequence(self._settings, self._language_model.context_length) if padded else 0
         loss = torch.zeros((), device=self.device)
@@ -127,9 +150,15 @@ class MetaLearner:
         value = float(loss)
         mine = [sequence for part in micro_batches for sequence in part]
         if max_over_ranks(not np.isfinite(value), self.device):
+            lost = [
+                name
+                for name, loss in zip(self._task_names, by_task.tolist(), strict=True)
+                if not np.isfinite(loss)
+            ]
             ensure_finite(
                 value if not np.isfinite(value) else float("nan"),
-                batch_identity(step, mine, self._task_names),
+                batch_identity(drawn, mine, self._task_names),
+                lost[0] if lost else None,
             )
         report = self._trainable.updater.apply(step)
         return StepReport(

@@ -28,7 +28,7 @@ from metashot.metaprompt.meta.setup import (
     task_stream,
 )
 from metashot.metaprompt.meta.tasks import MetaTask
-from metashot.metaprompt.soft_prompt import initial_prompt, load_prompt, save_prompt
+from metashot.metaprompt.soft_prompt import check_positions, initial_prompt, load_prompt, save_prompt
 
 PROMPT_FILE = "prompt.safetensors"
 REGULARIZER_FILE = "regularizer.json"
@@ -43,6 +43,7 @@ class PromptLearner:
         self, settings: MetaConfig, language_model: LanguageModel, store: ClusterStore, total_steps: int
     ) -> None:
         self.settings = settings
+        self._total_steps = total_steps
         self.stream = task_stream(settings, language_model, store)
         self.backbone = make_backbone(language_model, pseudo_embeddings(settings, language_model, store))
         self.centroids = torch.from_numpy(np.array(store.centroids))
@@ -51,6 +52,12 @@ class PromptLearner:
             load_prompt(Path(settings.prompt_path), width)
             if settings.prompt_path
             else initial_prompt(language_model, settings.prompt_length, settings.prompt_init, settings.seed)
+        )
+        check_positions(
+            language_model,
+            len(start),
+            settings.max_context_tokens,
+            ("supmer.prompt_length", "supmer.max_context_tokens"),
         )
         device = language_model.device
         self.prompt = nn.Parameter(start.to(device))
@@ -72,19 +79,23 @@ class PromptLearner:
         """Where the model lies."""
         return self.prompt.device
 
-    def train_step(self, step: int) -> StepReport:
-        """One outer step: draw tasks, compute gradients, update prompt and psi, move the curriculum."""
-        tasks = self.stream.step_tasks(step)
+    def train_step(self, step: int, detour: int = 0) -> StepReport:
+        """One outer step: draw tasks, compute gradients, update prompt and psi, move the curriculum.
+
+        A detour takes its tasks from behind the last step, where no other step looks.
+        """
+        drawn = step + detour * self._total_steps
+        tasks = self.stream.step_tasks(drawn)
         seed = self.settings.seed
         weights = mixing_weights(
             tasks,
             [self.query_batch[task.format] for task in tasks],
             similarity=self.similarity,
             rules=self.rules,
-            generator=np.random.default_rng([seed, _MIXING_STREAM, step]),
+            generator=np.random.default_rng([seed, _MIXING_STREAM, drawn]),
         )
         torch.manual_seed(
-            int(np.random.default_rng([seed, _DROPOUT_STREAM, step]).integers(2**62))
+            int(np.random.default_rng([seed, _DROPOUT_STREAM, drawn]).integers(2**62))
         )  # dropout
         model = self.backbone.language_model.model.train(self.settings.dropout)
         result = outer_step(

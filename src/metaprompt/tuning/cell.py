@@ -12,10 +12,11 @@ from metashot.base.json_text import digest_of
 from metashot.engine.cells.results import FinishedCell, Prediction, Result
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import Backbone
-from metashot.metaprompt.tuning.config import TuneSettings
+from metashot.metaprompt.soft_prompt import check_positions
+from metashot.metaprompt.tuning.config import TuneSettings, TuningMethod
 from metashot.metaprompt.tuning.cuts import lost_tokens
 from metashot.metaprompt.tuning.loop import LabelledSet, TunedCell, tune
-from metashot.metaprompt.tuning.starting_point import StartingPoint, make_tunable
+from metashot.metaprompt.tuning.starting_point import LENGTH_KEYS, StartingPoint, make_tunable
 from metashot.metaprompt.tuning.tasks import (
     PromptTask,
     TaskRenderer,
@@ -49,8 +50,12 @@ def load_task(name: str, settings: TuneSettings, language_model: LanguageModel) 
     """Load a training task and its test tasks.
 
     Raises:
-        ConfigError: a transfer task with other labels.
+        ConfigError: a transfer task with other labels, or texts and prompt longer than the model's positions.
     """
+    wordless = settings.tuning in (TuningMethod.FULL, TuningMethod.LORA)
+    if wordless or settings.prompt_path is None:
+        length = 0 if wordless else settings.prompt_length
+        check_positions(language_model, length, settings.max_tokens, LENGTH_KEYS)
     task = load_prompt_task(name, settings.pattern)
     rows = load_rows(task, settings.data_source, settings.data_root)
     renderer = _bind(task, settings, language_model)

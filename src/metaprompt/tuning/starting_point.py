@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from metashot.metaprompt.meta.regularizer import GradientRegularizer
 from metashot.metaprompt.meta.setup import make_regularizer
 from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned
 from metashot.metaprompt.released import load_released_regularizer
-from metashot.metaprompt.soft_prompt import initial_prompt, load_prompt
+from metashot.metaprompt.soft_prompt import check_positions, initial_prompt, load_prompt
 from metashot.metaprompt.tuning.adapters import peft_p_tuning_model, peft_prompt_model
 from metashot.metaprompt.tuning.config import TuneSettings, TuningMethod
 from metashot.metaprompt.tuning.tunable import (
@@ -29,6 +30,8 @@ from metashot.metaprompt.tuning.tunable import (
     Tunable,
 )
 
+_log = logging.getLogger(__name__)
+LENGTH_KEYS = ("tuning.prompt_length", "tuning.max_tokens")
 _RANDOM_PSI = RegularizerConfig(
     rank=1920,
     hidden_layers=1,
@@ -69,6 +72,8 @@ def starting_point(
         else:
             prompt = load_prompt(path, width)
             digest["prompt"] = digest_of(prompt.tolist())
+    if prompt is not None:
+        _check_length(settings, language_model, len(prompt))
     if settings.regularizer_path:
         regularizer = _regularizer_of(Path(settings.regularizer_path).expanduser(), width)
     behaviour = settings.behaviour()
@@ -89,6 +94,17 @@ def starting_point(
         digest["regularizer"] = digest_of({n: t.tolist() for n, t in regularizer.state_dict().items()})
         digest["rescale"] = regularizer.rescale.value
     return StartingPoint(prompt, regularizer, digest)
+
+
+def _check_length(settings: TuneSettings, language_model: LanguageModel, length: int) -> None:
+    """Hold the length of a given prompt to the positions, and say that `tuning.prompt_length` has no part in it."""
+    if length != settings.prompt_length:
+        _log.warning(
+            "tuning.prompt_length=%d has no effect: the prompt of tuning.prompt_path has %d virtual tokens",
+            settings.prompt_length,
+            length,
+        )
+    check_positions(language_model, length, settings.max_tokens, LENGTH_KEYS)
 
 
 def _learned(folder: Path, width: int) -> MetaLearned:

@@ -321,7 +321,7 @@ def test_a_run_killed_between_its_last_save_and_the_pruning_is_pruned_by_the_nex
 ) -> None:
     store = CheckpointStore(tmp_path, keep_last=2, keep_best=0)
     with monkeypatch.context() as patch:
-        patch.setattr(CheckpointStore, "prune", lambda self: None)
+        patch.setattr(CheckpointStore, "prune", lambda self, least=1: None)
         run_training(ToyLearner(STEPS), settings(save_every=5), store)
     assert len(checkpoint_folders(tmp_path)) > 2
     run_training(ToyLearner(STEPS), settings(save_every=5), store)

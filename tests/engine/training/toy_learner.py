@@ -26,14 +26,16 @@ ALGORITHMS = {
 class ToyLearner:
     device = torch.device("cpu")
 
-    def __init__(self, steps: int, optimizer: str = "adamw", nan_at: int | None = None) -> None:
+    def __init__(
+        self, steps: int, optimizer: str = "adamw", nan_at: int | None = None, explodes_at: int | None = None
+    ) -> None:
         seed_everything(0)
         self.network = torch.nn.Sequential(
             torch.nn.Linear(6, 16), torch.nn.Dropout(0.2), torch.nn.Tanh(), torch.nn.Linear(16, 1)
         )
         self.prompt = torch.nn.Parameter(torch.randn(3, 6))
         self.average = 0.0
-        self.nan_at = nan_at
+        self.nan_at, self.explodes_at = nan_at, explodes_at
         fast = OptimizerConfig(learning_rate=0.01, warmup_steps=2, algorithm=ALGORITHMS[optimizer])
         slow = OptimizerConfig(learning_rate=0.003, schedule="constant")
         network = list(self.network.parameters())
@@ -42,17 +44,17 @@ class ToyLearner:
             "prompt": Updater([self.prompt], build_optimizer([("prompt", self.prompt)], slow), slow, steps),
         }
 
-    def train_step(self, step: int) -> StepReport:
+    def train_step(self, step: int, detour: int = 0) -> StepReport:
         total = 0.0
         for micro in range(2):
-            generator = torch.Generator().manual_seed(1000 * step + micro)
+            generator = torch.Generator().manual_seed(1000 * (step + 1000 * detour) + micro)
             inputs = torch.randn(4, 6, generator=generator) + self.prompt.mean(0)
             noise = random.random() + float(np.random.rand())  # noqa: NPY002 - the global states are under test
             target = inputs.sum(1, keepdim=True).detach() + 0.01 * noise
             loss = torch.nn.functional.mse_loss(self.network(inputs), target) / 2
-            value = float("nan") if step == self.nan_at else loss.item()
+            value = float("nan") if step == self.nan_at and not detour else loss.item()
             ensure_finite(value, {"micro": micro, "tasks": ["toy"]})
-            loss.backward()
+            (1e30 * loss if step == self.explodes_at and not detour else loss).backward()
             total += value
         self.average = 0.5 * self.average + 0.5 * total
         metrics = {
@@ -78,6 +80,7 @@ class ToyLearner:
         self.average = state["average"]
         for name, updater in self.updaters.items():
             updater.optimizer.load_state_dict(state["optimizers"][name])
+            updater.optimizer.zero_grad(set_to_none=True)
 
     def export(self, folder: Path) -> None:
         (folder / "config.json").write_text(json.dumps({"kind": "toy"}))

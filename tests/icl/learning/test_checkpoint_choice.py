@@ -60,7 +60,9 @@ def test_a_published_name_a_file_and_its_folder_mean_the_same_weights(tmp_path: 
     names = ("channel-metaicl/qa_to_qa", str(place / "model.pt"), str(place))
     found = [checkpoint_folder(name, TINY, CHANNEL, tmp_path) for name in names]
     assert len(set(found)) == 1
-    torch.testing.assert_close(logits(found[0]), model(IDS).logits)
+    torch.testing.assert_close(
+        logits(found[0], LocalModel("published", str(found[0]), device="cpu")), model(IDS).logits
+    )
     told = trained_method(found[0])
     assert told is not None
     assert (told["name"], told["objective"]) == ("channel_metaicl", "channel")
@@ -101,8 +103,6 @@ def test_exports_come_back_with_the_same_logits(tmp_path: Path) -> None:
     assert not (plain / "manifest.json").exists()
     assert not list(plain.glob("state.*"))
     torch.testing.assert_close(of(AutoModelForCausalLM.from_pretrained(plain)), logits(full))
-    file = export_checkpoint(full, TINY, ExportConfig("released"), tmp_path / "released") / "model.pt"
-    assert load_released_checkpoint(file).config.n_layer == 2
     peft = export_checkpoint(low_rank, TINY, ExportConfig(), tmp_path / "peft")
     wrapped = PeftModel.from_pretrained(TINY.read_model(), peft)
     torch.testing.assert_close(of(wrapped), logits(low_rank), atol=1e-4, rtol=1e-4)
@@ -118,3 +118,24 @@ def test_exports_come_back_with_the_same_logits(tmp_path: Path) -> None:
     for folder in (full, tmp_path / "full"):
         with pytest.raises(ConfigError, match="exists"):
             export_checkpoint(full, TINY, ExportConfig(), folder)
+
+
+@pytest.mark.parametrize("heads", [2, 8])
+def test_the_released_form_is_written_where_it_reads_back_the_same(tmp_path: Path, heads: int) -> None:
+    """A state dict does not say how many heads there are: readers take 64 numbers for each."""
+    base = TINY.read_model().config.to_dict()
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config(**base | {"n_embd": 128, "n_head": heads})).save_pretrained(tmp_path / "base")
+    TINY.read_tokenizer().save_pretrained(tmp_path / "base")
+    model = LocalModel("base", str(tmp_path / "base"), device="cpu")
+    tasks = kit.SOURCE.training_tasks(), kit.SOURCE.testing_tasks()
+    train(kit.settings(loop={"steps": 1}), load_model(model), kit.SOURCE, *tasks, tmp_path / "run")
+    checkpoint = checkpoint_folder(str(tmp_path / "run"), model, named_method("metaicl"), tmp_path)
+    if heads == 8:
+        with pytest.raises(ConfigError, match=r"export.format: .* n_head is 8, and would be read as 2"):
+            export_checkpoint(checkpoint, model, ExportConfig("released"), tmp_path / "released")
+        assert not (tmp_path / "released").exists()
+        return
+    export_checkpoint(checkpoint, model, ExportConfig("released"), tmp_path / "released")
+    read = load_released_checkpoint(tmp_path / "released" / "model.pt")
+    torch.testing.assert_close(of(read), logits(checkpoint, model))

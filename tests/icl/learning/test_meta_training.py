@@ -366,3 +366,52 @@ def test_one_changed_training_text_changes_the_digest() -> None:
     before = pools_digest(pools)
     pools[TRAIN[0]][0] = replace(pools[TRAIN[0]][0], input="another")
     assert pools_digest(pools) != before
+
+
+def test_a_task_that_is_watched_as_held_out_is_not_trained_on(tmp_path: Path) -> None:
+    watched = HeldOutConfig(tasks=(TRAIN[0],), k=2)
+    with pytest.raises(ConfigError, match=rf"trainer.held_out.tasks: '{TRAIN[0]}' is trained on too"):
+        run(tmp_path, held_out=watched)
+    run(tmp_path, held_out=replace(watched, from_pool=True), loop={"steps": 1})
+
+
+def test_quantized_weights_are_trained_by_an_update_alone(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    kit.tiny("llama").model.save_pretrained(tmp_path / "llama")
+    kit.tiny("llama").tokenizer.save_pretrained(tmp_path / "llama")
+    model = LocalModel("llama", str(tmp_path / "llama"), device="cpu", quantization="int4")
+    with pytest.raises(ConfigError, match=r"model.quantization: quantized weights cannot be trained"):
+        train(kit.settings(), load_model(model), kit.SOURCE, TRAIN, TARGETS, tmp_path / "whole")
+    lora = kit.settings(trainable=TrainableConfig(lora=LoraConfig(r=2)), loop={"steps": 1})
+    assert train(lora, load_model(model), kit.SOURCE, TRAIN, TARGETS, tmp_path / "update").step == 1
+
+
+def test_how_many_weights_are_trained_is_said_at_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        run(tmp_path / "whole", loop={"steps": 1})
+        run(tmp_path / "update", loop={"steps": 1}, trainable=TrainableConfig(lora=LoraConfig(r=1)))
+    total = sum(one.numel() for one in kit.tiny().model.parameters())
+    whole, update = (line for line in caplog.messages if line.startswith("trained: "))
+    assert whole == f"trained: {total:,} of {total:,} weights (100.0 %)"
+    # GPT-2's four matrices a layer, in two layers of width 48: r x (in + out) each.
+    added = 2 * ((48 + 144) + (48 + 48) + (48 + 192) + (192 + 48))
+    assert update.startswith(f"trained: {added:,} of {total + added:,} weights")
+
+
+def test_rows_past_longropes_original_length_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for original, told in ((64, True), (256, False)):
+        model = kit.tiny("llama")
+        model.model.config.rope_parameters = {
+            "rope_type": "longrope", "original_max_position_embeddings": original, "rope_theta": 1e4,
+            "short_factor": [1.0] * 6, "long_factor": [2.0] * 6,
+        }  # fmt: skip
+        caplog.clear()
+        with caplog.at_level("WARNING"):
+            train(
+                kit.settings(loop={"steps": 1}), model, kit.SOURCE, TRAIN, TARGETS, tmp_path / str(original)
+            )
+        assert any("longrope's long factors" in line for line in caplog.messages) is told

@@ -290,3 +290,25 @@ def test_a_pattern_that_a_decoder_only_model_cannot_answer_is_refused(gpt2: Lang
     (tmp_path / "own.yaml").write_text("name: own\npattern: '{a}? {answer}, {b}'\nverbalizers: [okay, bad]\n")
     with pytest.raises(ConfigError, match="pattern 0 of task own has no template for a decoder-only"):
         bind(str(tmp_path / "own.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("lines", "problem"),
+    [
+        ("pattern: '{text} It was {answer}.'\nverbalizers: [yes, yes]", "verbalizers holds 'yes' twice"),
+        (
+            "pattern: '{text} It was {answer}.'\nverbalizers: [no, yes]\nlabels: [a, a]",
+            "labels holds 'a' twice",
+        ),
+        ("pattern: '{text} This is it.'\nverbalizers: [no, yes]", r"has no \{answer\}"),
+    ],
+)
+def test_labels_that_cannot_be_told_apart_and_a_pattern_without_an_answer_are_refused(
+    tmp_path: Path, lines: str, problem: str
+) -> None:
+    path = tmp_path / "own.yaml"
+    path.write_text(
+        f"name: own\n{lines}\n".replace("[yes, yes]", '["yes", "yes"]').replace("[no, yes]", '["no", "yes"]')
+    )
+    with pytest.raises(DataError, match=problem):
+        load_prompt_task(str(path))
