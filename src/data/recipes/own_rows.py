@@ -162,8 +162,9 @@ def check_own_recipe(spec: CommonKeys) -> tuple[str, BadRow] | None:
     """
     for key in ("input", "context"):
         template = getattr(spec, key, None)
-        is_left_out = template is None or (key == "context" and not template)
-        if not is_left_out and not template_fields(template):
+        if template is None or (key == "context" and not template):
+            continue
+        if not template_fields(template):
             known = ", ".join(f"{{{path}}}" for path in list(spec.fields)[:_SHOWN_FIELDS])
             return key, BadRow(
                 f"{template!r} names no field, so it is the same for every row", f"write {known}"
