@@ -254,3 +254,48 @@ def family_tokenizer(name: str) -> Any:
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, **family.tokens)
     tokenizer.chat_template = family.template
     return tokenizer
+
+
+def _turns(user: str, assistant: str, header: str) -> str:
+    return (
+        "{%- for message in messages %}{%- if message.role == 'user' %}{{- " + user + " }}{%- else %}{{- "
+        + assistant + " }}{%- endif %}{%- endfor %}{%- if add_generation_prompt %}{{- " + header + " }}{%- endif %}"
+    )  # fmt: skip
+
+
+OTHER_TEMPLATES = {
+    "lines": _turns(
+        "'<|user|>\n' + message.content + eos_token + '\n'",
+        "'<|assistant|>\n' + message.content + eos_token + '\n'",
+        "'<|assistant|>\n'",
+    ),
+    "words": "{{- bos_token }}"
+    + _turns(
+        "'USER: ' + message.content + ' '", "'ASSISTANT: ' + message.content + eos_token", "'ASSISTANT:'"
+    ),
+    "blank behind the header": _turns(
+        "'User: ' + message.content + '\n'", "'Assistant: ' + message.content + '\n'", "'Assistant: '"
+    ),
+    "header without its line": "[gMASK]<sop>"
+    + _turns("'<|user|>\n' + message.content", "'<|assistant|>\n' + message.content", "'<|assistant|>'"),
+    "begin of sequence in letters": "<s>"
+    + _turns("'[' + message.content + ']'", "message.content + '</s>'", "''"),
+    "no control token": _turns(
+        "'### Instruction:\n' + message.content + '\n\n'",
+        "'### Response:\n' + message.content + '\n\n'",
+        "'### Response:\n'",
+    ),
+}
+"""Forms of templates that the families above have not."""
+TOKENIZERS = {
+    "a blank in front of every part": lambda: pieces_bpe(SENTENCEPIECE, blank="every"),
+    "a blank in front of the first part": lambda: pieces_bpe(SENTENCEPIECE, blank="first"),
+    "no blank in front": lambda: pieces_bpe(SENTENCEPIECE, blank="never"),
+    "bytes": lambda: bytes_bpe(SENTENCEPIECE),
+}
+
+
+@cache
+def other_tokenizer(name: str) -> Any:
+    """A tokenizer of `TOKENIZERS`, whose template is to be set."""
+    return PreTrainedTokenizerFast(tokenizer_object=TOKENIZERS[name](), **_BEGIN_END)

@@ -198,3 +198,25 @@ def test_words_that_a_template_looks_for_are_treated_as_the_template_does():
         DataError, match=r"writes a conversation in another way that holds 'x</think>positive'"
     ):
         prompts("qwen3", query=query)
+
+
+@pytest.mark.parametrize("objective", list(Objective))
+@pytest.mark.parametrize("template", families.OTHER_TEMPLATES)
+@pytest.mark.parametrize("kind", families.TOKENIZERS)
+def test_other_templates_on_other_tokenizers(kind, template, objective):
+    """Where headers end in blanks or in nothing, and no control token stands between turns."""
+    tokenizer = families.other_tokenizer(kind)
+    tokenizer.chat_template = families.OTHER_TEMPLATES[template]
+    bound = ChatPrompt().bind(Method("m", objective), template, tokenizer)
+    row = PieceWriter(bound, tokenize(tokenizer), LengthLimits(9999, 9999)).row(SHOWN, QUERY)
+    for option, prompt in zip(OPTIONS, row, strict=True):
+        said = [
+            {"role": ("user", "assistant")[place % 2], "content": text}
+            for place, text in enumerate(conversation(objective, option))
+        ]
+        whole = tokenize(tokenizer)(tokenizer.apply_chat_template(said, tokenize=False))
+        assert prompt.ids == whole[: len(prompt.ids)]
+        answer = option if objective is DIRECT else QUERY.input
+        assert answer in tokenizer.decode(prompt.target)
+    if objective is DIRECT:
+        assert len({prompt.ids[: -len(prompt.target)] for prompt in row}) == 1
