@@ -12,6 +12,7 @@ from metashot.base.errors import DataError, OutputError
 from metashot.base.files import GONE, write_atomic
 from metashot.data.settings import load_setting
 from metashot.engine.report import comparisons, formats, tables
+from metashot.engine.report.confidence_table import confidence_table
 from metashot.engine.report.config import ReportConfig
 from metashot.engine.report.explorer import Explorer, explorer
 from metashot.engine.report.figures import Plot, results_plot, seeds_plot, shots_plot
@@ -87,6 +88,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
         comparisons.sensitivity_table(answers),
         *tables.task_tables(answers),
         comparisons.rescoring_table(rescore(outputs), answers),
+        confidence_table(outputs, answers, draws, level, seed),
         runs_table(answers),
     ]
     shown = tuple(table for table in every if table.rows)

@@ -264,6 +264,23 @@ def test_the_page_stands_alone(report):
     assert "prefers-color-scheme: dark" in text
 
 
+def test_confidence_is_that_of_the_stored_scores(report, demo_runs):
+    outcome, _ = report
+    rows = {(row[1].text, row[2].value): row for row in table(outcome, "confidence").rows}
+    assert len(rows) == 6
+    lines = (demo_runs / "direct-16" / "predictions.jsonl").read_text().splitlines()
+    sure, right, nll = [], [], []
+    for one in map(json.loads, lines):
+        weights = np.exp(-np.array(one["nll"]))
+        shares = weights / weights.sum()
+        sure.append(shares.max())
+        right.append(one["prediction"] == one["gold"])
+        nll.append(-np.log(shares[one["options"].index(one["gold"])]))
+    row = rows["In-context", 16]
+    assert [row[4].value, row[5].value] == pytest.approx([100 * np.mean(sure), 100 * np.mean(right)])
+    assert row[9].value == pytest.approx(np.mean(nll))
+
+
 def test_the_page_is_in_the_order_of_its_links(report):
     outcome, _ = report
     text = next(path for path in outcome.files if path.name == "report.html").read_text()

@@ -1,0 +1,92 @@
+"""How sure the systems of a report are, and whether rightly, from the stored scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from metashot.engine.metrics.classification import Floats
+from metashot.engine.metrics.confidence import (
+    Confidence,
+    accuracy_at,
+    auroc,
+    calibration_interval,
+    confidence_of,
+)
+from metashot.engine.report.reading import SYSTEM, Outputs
+from metashot.engine.report.systems import Answers, System, incomplete_note
+from metashot.engine.report.table import Cell, Table, interval_cell, percent, shots
+from metashot.engine.report.variants import with_variants
+
+COVERAGE = 0.5
+MOST_DRAWS = 200
+
+
+def confidence_table(
+    outputs: Outputs, answers: Sequence[Answers], draws: int, level: float, seed: int
+) -> Table:
+    """One row a system that ranked options: ECE with interval, Brier score, NLL, AUROC, accuracy at half coverage."""
+    stored = _stored(outputs)
+    rows: list[tuple[Cell, ...]] = []
+    for row in answers:
+        if row.system not in stored:
+            continue
+        one, units = stored[row.system]
+        error = calibration_interval(one, units, min(draws, MOST_DRAWS), level, seed)
+        rows.append(
+            (
+                Cell(row.system.setting), Cell(row.system.name), shots(row.system.k), Cell(row.system.model),
+                percent(float(one.confidence.mean()), mark=row.mark),
+                percent(float(one.right.mean())),
+                percent(error.value), interval_cell(error),
+                _number(float(one.brier.mean())), _number(float(one.nll.mean())),
+                _number(auroc(one.confidence, one.right)),
+                percent(accuracy_at(COVERAGE, one.confidence, one.right)),
+            )
+        )  # fmt: skip
+    note = (
+        "Over all answers of all tasks and seeds. Confidence: the chosen option's share of exp(-score), in percent, beside "
+        "the accuracy. ECE: expected calibration error, ten bins of equally many answers, in percent; its interval resamples "
+        f"test examples {MOST_DRAWS} times at most. Brier: 0 is best, 2 the worst. NLL: of the right option, nats. AUROC: that a "
+        f"right answer is surer than a wrong one. Last: accuracy of the surest {100 * COVERAGE:.0f} %."
+        + incomplete_note(answers)
+    )
+    columns = (
+        "Setting", "Method", "k", "Model", "Confidence", "Accuracy", "ECE", f"{100 * level:.0f} % interval", "Brier", "NLL",
+        "AUROC", f"At {100 * COVERAGE:.0f} %",
+    )  # fmt: skip
+    return Table("confidence", "Confidence", note, columns, tuple(rows), 4, True)
+
+
+def _number(value: float | None) -> Cell:
+    return Cell("–") if value is None else Cell(f"{value:.3f}", value)
+
+
+def _stored(outputs: Outputs) -> dict[System, tuple[Confidence, NDArray[np.int64]]]:
+    """The answers of each system with the number of the test example that each is to."""
+    key = ["run", "fingerprint", "task", "seed"]
+    frame = (
+        with_variants(outputs.results, outputs.runs)
+        .select([*SYSTEM, *key])
+        .join(outputs.predictions.select([*key, "index", "gold", "options", "nll"]), on=key, how="inner")
+        .filter(pl.col("options").list.len() > 1, pl.col("options").list.contains(pl.col("gold")))
+    )
+    found: dict[System, tuple[Confidence, NDArray[np.int64]]] = {}
+    for values, rows in frame.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
+        scores = rows["nll"].to_list()
+        padded: Floats = np.full((len(scores), max(map(len, scores))), np.inf)
+        for place, row in enumerate(scores):
+            padded[place, : len(row)] = row
+        pairs = zip(rows["options"].to_list(), rows["gold"].to_list(), strict=True)
+        gold = np.array([options.index(answer) for options, answer in pairs], dtype=np.int64)
+        units = (
+            (rows.select(pl.struct("task", "index").rank("dense") - 1))
+            .to_series()
+            .to_numpy()
+            .astype(np.int64)
+        )
+        found[System(*values)] = confidence_of(padded, gold), units
+    return found
