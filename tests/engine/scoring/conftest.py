@@ -47,19 +47,20 @@ _SPECIAL = {
 
 
 def _tiny_architecture(name, dtype=torch.float32, **overrides):
-    """A two-layer model with weights large enough for scores to differ."""
+    """A two-layer model with weights large enough (`_scale` times what they are drawn as) for scores to differ."""
     kind = CONFIG_MAPPING[name]
     fields = {f.name for f in dataclasses.fields(kind)} if dataclasses.is_dataclass(kind) else set()
     known = fields | set(inspect.signature(kind.__init__).parameters) | set(kind.attribute_map)
+    scale = overrides.pop("_scale", 5)
     wanted = {**_COMMON, **_SPECIAL.get(name, {}), **overrides}
-    config = kind(**{key: value for key, value in wanted.items() if key in known})
+    config = kind(**{key: value for key, value in wanted.items() if key in known or key in overrides})
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() > 1:
-                    parameter.mul_(5)
+                    parameter.mul_(scale)
     return model.eval()
 
 
