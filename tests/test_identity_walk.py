@@ -102,6 +102,7 @@ def test_what_is_marked_is_named_here():
         ],
         "TaskData": ["notes", "seed"],
         "LoopConfig": [
-            "best_metric", "early_stop_evaluations", "log_every", "progress", "resume", "save_every",
+            "best_metric", "early_stop_evaluations", "log_every", "on_divergence", "progress", "resume", "rewind_steps",
+            "save_every",
         ],
     }  # fmt: skip

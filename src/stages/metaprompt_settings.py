@@ -43,6 +43,7 @@ def tune_settings(config: RunConfig, *, started: bool = True) -> TuneSettings:
         data_seeds=config.seeds,
         as_released=supmer.as_released,
         switches=supmer.switches,
+        component=method,
     )
 
 

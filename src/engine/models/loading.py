@@ -8,6 +8,8 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from metashot.base.errors import ModelError
+from metashot.base.identity import identity_of
+from metashot.base.json_text import digest_of
 from metashot.engine.models.digests import tokenizer_digest
 from metashot.engine.models.sizes import context_length
 from metashot.engine.models.sources import ModelConfig
@@ -157,6 +159,8 @@ class LazyLanguageModel:
 def _identity(spec: ModelConfig, weights: str, tokenizer: str) -> dict[str, str]:
     settings = spec.settings_digest()
     beside = {} if settings is None else {"settings": settings}
+    if "source" in identity_of(type(spec)):  # a source of the user's own: its code and all its keys decide
+        beside = {**beside, "own": digest_of(identity_of(spec))}
     return {"weights": weights, "tokenizer": tokenizer, **beside, **spec.numerics}
 
 

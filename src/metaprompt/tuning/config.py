@@ -37,13 +37,13 @@ class TuningMethod(StrEnum):
 class PromptMethod:
     """A file of `conf/method` that tunes something on k examples a label."""
 
-    name: Name
+    name: Annotated[Name, NoEffect("what results carry")]
     """The name that results carry."""
     tuning: TuningMethod
     """What is tuned."""
-    title: Line = ""
+    title: Annotated[Line, NoEffect("what tables show")] = ""
     """Name in tables; empty is `name`."""
-    row: Signed = 100
+    row: Annotated[Signed, NoEffect("what tables show")] = 100
     """Place among the rows of a table."""
 
 
@@ -148,6 +148,7 @@ class TuneSettings(TuningConfig):
         data_seeds: seeds of the K-per-label sample.
         as_released: do all as the released code.
         switches: single oddities on or off; null follows `as_released`.
+        component: the method itself, whose class, fields and source (of one of a user's own) decide.
     """
 
     method: Annotated[str, NoEffect("what results carry")]
@@ -156,6 +157,7 @@ class TuneSettings(TuningConfig):
     data_seeds: Annotated[tuple[int, ...], _ROWS]
     as_released: bool
     switches: Mapping[str, bool | None]
+    component: PromptMethod | None = None
 
     def __post_init__(self) -> None:
         """Raise ConfigError for a value outside its rule or a contradiction."""
