@@ -97,7 +97,7 @@ class PromptConfig(ABC):
 class MetaiclPrompt(PromptConfig):
     """The released layouts: separators only; `method.layout` says which."""
 
-    name: str = RELEASED_PROMPT
+    name: Name = RELEASED_PROMPT
     _: KW_ONLY
     boundary: Boundary = Boundary.SEPARATE
 
@@ -115,7 +115,7 @@ class MetaiclPrompt(PromptConfig):
 class TemplatePrompt(PromptConfig):
     r"""Own strings around inputs and outputs; ``\n`` written out is a new line, which a command line cannot hold."""
 
-    name: str = "template"
+    name: Name = "template"
     _: KW_ONLY
     example: str = "{input}\n{output}"
     """An example with `{input}` and `{output}`, in the order of the direct objective."""
@@ -168,7 +168,7 @@ class HarnessPrompt(TemplatePrompt):
     Other sources say nothing of their wording and get the strings of the keys.
     """
 
-    name: str = "lm_eval"
+    name: Name = "lm_eval"
 
     def bind(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> BoundPrompt:
         """The format ready for use; each task brings its words.
@@ -191,7 +191,7 @@ class ChatPrompt(PromptConfig):
     Direct: the user says the input, the assistant the output. Channel: the other way round.
     """
 
-    name: str = "chat"
+    name: Name = "chat"
     _: KW_ONLY
     system: str | None = None
     """Text of a system turn, or None for whatever the template does without one."""

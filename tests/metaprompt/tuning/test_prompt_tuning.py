@@ -169,7 +169,7 @@ def test_cut_test_inputs_are_counted_in_results_and_plan(
     gpt2: LanguageModel, data_root: Path, tmp_path: Path
 ):
     asked = settings(data_root, transfer={"SST-2": ["mr"]}, test_limit=6, data_seeds=(100, 13), max_tokens=8)
-    whole = load_task("SST-2", replace(asked, max_tokens=1000), gpt2)
+    whole = load_task("SST-2", replace(asked, max_tokens=250), gpt2)
     lengths = {
         name: [len(renderer.example(row).input_ids) for row in rows.test[:6]]
         for name, (renderer, rows) in whole.tests.items()
