@@ -366,7 +366,7 @@ def test_a_window_longer_than_the_probe_is_compared_by_the_first_request_that_cr
     requests = [Request(tuple(range(5, 300)) * 4, (6, 7)), Request((5, 6), (7,))]
     scores = scorer.score(requests)
     assert scorer.route != "shared_prefixes"
-    assert "at 1182 tokens, its scores differ from plain ones by up to" in caplog.text
+    assert "at 1182 tokens, its scores differ from those of a request alone by up to" in caplog.text
     assert _worst(scores, score_plain(model, requests)) <= TOLERANCE_NATS
 
 
