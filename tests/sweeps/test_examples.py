@@ -1,4 +1,4 @@
-"""The launcher commands of experiments/README.md, on random weights; SLURM's own programs are small scripts."""
+"""The launcher commands of experiments/sweeps/README.md, on random weights; SLURM's own programs are small scripts."""
 
 import json
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-SECTION = (ROOT / "experiments" / "README.md").read_text().split("### One sweep, any launcher")[1]
+SECTION = (ROOT / "experiments" / "sweeps" / "README.md").read_text().split("### One sweep, any launcher")[1]
 COMMANDS = [shlex.split(text) for text in re.findall(r"`python run\.py (-m [^`]*)`", SECTION.split("\n#")[0])]
 SMALL = {
     "lab_order": ("selection.order=0,1",),
