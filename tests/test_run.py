@@ -81,7 +81,7 @@ BAD = [
     (["logger=[wandb,trakio]"], r"error: logger: no choice 'trakio' (did you mean 'trackio'?)"),
     (
         ["name=${oc.env:NOT_SET}"],
-        r"error: ${oc.env:NOT_SET}: the environment variable 'NOT_SET' is not set (set it",
+        r"error: name: the environment variable 'NOT_SET' is not set (set it",
     ),
     (["scoer.batch_size=1"], r"error: scoer: unknown key (did you mean 'scorer'?)"),
     (["model.dtyp=float32"], r"error: model.dtyp: unknown key (did you mean 'dtype'?)"),

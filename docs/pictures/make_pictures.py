@@ -29,7 +29,7 @@ SWEEP = (
     "method=direct,channel,pmi",
     "k=0,2,4,8",
     "seeds=[13,21]",
-    "data.tasks=[demo-review_sentiment,demo-spam,demo-news_topic,demo-emotion]",
+    "data.tasks=[demo-review_sentiment,demo-news_topic]",
 )
 WIDTHS = (1280, 390)
 """Of the page's screenshots, in CSS pixels: a desk and a telephone."""

@@ -99,6 +99,7 @@ def words(text: str) -> Make:
 
 
 RUNS: dict[str, Make] = {
+    "bench_commands/adding_cells.py": words("--cells 20 40 --output out.json"),
     "bench_commands/run_benchmark.py": words("--rounds 1 --jobs 2 --output out.json"),
     "bench_csv/bench.py": words("--rows 2000 --folder ."),
     "bench_harness/run_benchmark.py": words(

@@ -91,7 +91,7 @@ def test_a_limit_that_is_reached_is_one_line(error, said, capsys):
     assert told.count("\n") == 1
 
 
-COMMAND = "import sys; from metashot.stages.command import main; sys.argv[1:] = ['--version']; main()"
+COMMAND = "import sys; from metashot.stages.command import main; sys.argv[1:] = ['stage=plan']; main()"
 
 
 def test_a_working_folder_that_was_removed_is_one_line(tmp_path):

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import ClassLabel, Dataset, Features, List, Value
 
-from metashot.base.errors import DataError
+from metashot.base.errors import ConfigError, DataError
 from metashot.data.recipes.rows import text_of
 from metashot.data.sources.layout import TableLayout
 from metashot.data.sources.tables import numbered_rows, read_rows
@@ -155,5 +155,5 @@ def test_excel_without_its_package_says_what_to_install(
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "openpyxl", None)
     (tmp_path / "d.xlsx").touch()
-    with pytest.raises(DataError, match=r"metashot\[excel\]"):
+    with pytest.raises(ConfigError, match=r"metashot\[excel\]"):
         list(read_rows(tmp_path / "d.xlsx"))

@@ -5,6 +5,8 @@ import io
 import json
 import os
 import re
+import subprocess
+import sys
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +22,6 @@ from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.folders import Run
 from metashot.engine.report.reading import read_outputs
 from metashot.engine.report.variants import variant_names, with_variants
-from metashot.stages.command import main
 
 
 def test_folders_are_found_below_a_root(demo_runs):
@@ -259,18 +260,18 @@ def test_a_folder_whose_results_are_gone_and_whose_record_is_damaged_is_named(re
     assert any(str(recorded) in problem and "run.json is damaged" in problem for problem in outputs.problems)
 
 
-def test_a_report_that_lacks_a_folder_does_not_end_well(recorded, made, written, monkeypatch, capsys):
+def test_a_report_that_lacks_a_folder_does_not_end_well(recorded, made, written, repository):
     """The command: the rest is written, the folder is named, and the status is 2."""
     written(recorded.parent / "other", [made("weather", 13, 1.0)])
     (recorded / "run.json").write_text("{")
     out = recorded.parent.parent / "out"
     words = ["stage=report", f"runs=[{recorded.parent}]", "report.draws=5", "report.permutations=5"]
     words += ["report.formats=[markdown]", f"hydra.run.dir={out}", f"results_root={out}"]
-    monkeypatch.setattr("sys.argv", ["run.py", *words])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert ended.value.code == 2
-    assert capsys.readouterr().err.startswith(f"error: {recorded}: cannot be read or is damaged")
+    ended = subprocess.run(
+        [sys.executable, str(repository / "run.py"), *words], capture_output=True, text=True, timeout=120
+    )
+    assert ended.returncode == 2
+    assert ended.stderr.startswith(f"error: {recorded}: cannot be read or is damaged")
     assert "weather" in (out / "report.md").read_text()
 
 

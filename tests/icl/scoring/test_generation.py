@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ import torch
 pytest.importorskip("torchmetrics")
 
 from metashot.base.errors import ConfigError
+from metashot.base.identity import NoEffect
 from metashot.data.task import TaskData
 from metashot.data.tasks.demo import DemoSource
 from metashot.engine.cells.driver import run_cells
@@ -58,8 +59,8 @@ class FewExamples:
 class Given(EvaluateSettings):
     """What is evaluated, and where it is kept."""
 
-    results_root: Path = Path()
-    output: Path = Path()
+    results_root: Annotated[Path, NoEffect("a place")] = Path()
+    output: Annotated[Path, NoEffect("a place")] = Path()
 
 
 def settings(folder: Path, method: Method, **changes: Any) -> Given:
