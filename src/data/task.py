@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Annotated
 
@@ -101,3 +101,7 @@ class TaskData:
     def shots(self) -> int:
         """Demonstrations in each prompt, or in the longest one."""
         return max(map(len, self.neighbours)) if self.neighbours else len(self.demonstrations)
+
+    def first(self, n: int | None) -> TaskData:
+        """The same with the first `n` test examples, and what their prompts show; None keeps all."""
+        return replace(self, test=self.test[:n], neighbours=self.neighbours[:n])

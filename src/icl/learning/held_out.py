@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from metashot.data.task import TaskData
@@ -37,7 +36,7 @@ def load_held_out(
         for task in tasks
         for seed in settings.seeds
     ]
-    return [replace(cell, test=cell.test[: settings.test_examples]) for cell in cells]
+    return [cell.first(settings.test_examples) for cell in cells]
 
 
 def held_out_metrics(

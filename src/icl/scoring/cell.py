@@ -259,7 +259,7 @@ def differing_at_borders(data: TaskData, encode: Encode, rules: PromptRules, spa
     shown = data.neighbours or [data.demonstrations] * len(data.test)
     return sum(
         any(a.ids != b.ids for a, b in zip(separate.row(shots, one), joint.row(shots, one), strict=True))
-        for shots, one in zip(shown, data.test, strict=False)
+        for shots, one in zip(shown, data.test, strict=True)
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
@@ -107,7 +107,7 @@ def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) 
         if data.seed == settings.seeds[0]:
             _show_prompts(data, cell, model, rules, show.show, console)
             if model.tokenizer.is_fast:
-                few = replace(data, test=data.test[:_COMPARED])
+                few = data.first(_COMPARED)
                 differing += differing_at_borders(few, model.encode, rules, span_encoder(model.tokenizer))
                 compared += len(few.test)
     config, dtype = model.spec.read_sizes(), model.spec.dtype
