@@ -12,7 +12,7 @@ from commands import COMMANDS, ROOTS, SYNTHETIC, lay_out
 
 EVALUATE = (*SYNTHETIC, "k=4", "method=direct", "seeds=[100]", *ROOTS)
 DECIDING = {
-    "k": "k=3", "data's seed": "data.seed=1", "difficulty": "data.difficulty=hard", "test size": "data.test_size=5",
+    "k": "k=3", "scorer": "scorer=plain", "data's seed": "data.seed=1", "difficulty": "data.difficulty=hard", "test size": "data.test_size=5",
     "seed": "seeds=[13]", "split": "split=dev", "truncation": "truncation=per_option", "method": "method=channel",
     "calibration": "method=calibrated", "normalization": "method.normalization=sum", "layout": "method.layout=space",
     "weights": "model.seed=1", "architecture": "model.path=llama", "dtype": "model.dtype=bfloat16", "prompt": "prompt=template",
@@ -23,7 +23,7 @@ DECIDING = {
 }  # fmt: skip
 NOT_DECIDING = {
     "title": "method.title=x", "row": "method.row=7", "tags": "tags=[a]", "name": "name=x", "condition": "condition=x",
-    "scorer": "scorer=plain", "batch size": "scorer.batch_size=2", "logger": "logger=jsonl", "draws": "report.draws=10",
+    "batch size": "scorer.batch_size=2", "logger": "logger=jsonl", "draws": "report.draws=10",
     "trainer": "trainer.steps=7", "compare": "compare.seed=3", "workers": "prepare.workers=1", "supmer": "supmer=small",
     "progress": "trainer.progress=false",
 }  # fmt: skip

@@ -159,7 +159,7 @@ class _Driver:
         """
         if (cells := self.stored(work)) is not None:
             return cells, False
-        with self.store.lock(work.fingerprint).acquire(timeout=wait):
+        with self.store.lock(work.fingerprint, wait):
             if (cells := self.stored(work)) is not None:
                 return cells, False
             cells = list(self.family.finish(work, self._answers(work)))
@@ -183,7 +183,7 @@ class _Driver:
 
     def _piece(self, work: Work, rows: Sequence[int], wait: float) -> None:
         """Have the answers of `rows` in the store; rows that were kept under other pieces are not computed again."""
-        with self.store.rows_lock(work.fingerprint, rows).acquire(timeout=wait):
+        with self.store.rows_lock(work.fingerprint, rows, wait):
             if self.store.get(work.fingerprint) is not None:
                 return
             kept = self.store.rows(work.fingerprint)

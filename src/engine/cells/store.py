@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from metashot.base.errors import OutputError
 from metashot.base.files import output_errors, remove_leftovers, write_atomic
@@ -60,9 +60,9 @@ class ResultStore:
         """Store a finished cell, whole or not at all."""
         write_atomic(self._path(cell.result.fingerprint), b"".join(cell_lines(cell)))
 
-    def lock(self, fingerprint: str) -> FileLock:
-        """Held while a cell is computed, so that a second process waits for it and then reads it."""
-        return _lock(self._path(fingerprint).with_suffix(".lock"))
+    def lock(self, fingerprint: str, wait: float = -1) -> AbstractContextManager[None]:
+        """Held while a cell is computed, so that a second process waits for it and then reads it; see `_held`."""
+        return _held(self._path(fingerprint).with_suffix(".lock"), wait)
 
     def rows(self, fingerprint: str) -> dict[int, Any]:
         """Answers of an unfinished cell, by row; files that are damaged are passed over."""
@@ -79,9 +79,11 @@ class ResultStore:
         path = self._rows / fingerprint / f"{_name(list(answers))}.json"
         write_atomic(path, json.dumps(content, ensure_ascii=False) + "\n")
 
-    def rows_lock(self, fingerprint: str, rows: Sequence[int]) -> FileLock:
-        """Held while these rows of a cell are computed."""
-        return _lock(self._rows / fingerprint / f"{_name(rows)}.lock")
+    def rows_lock(
+        self, fingerprint: str, rows: Sequence[int], wait: float = -1
+    ) -> AbstractContextManager[None]:
+        """Held while these rows of a cell are computed; see `_held`."""
+        return _held(self._rows / fingerprint / f"{_name(rows)}.lock", wait)
 
     def drop_rows(self, fingerprint: str) -> None:
         """Remove the answers of a cell that is finished."""
@@ -95,7 +97,26 @@ def _name(rows: Sequence[int]) -> str:
     return f"{len(rows)}-from-{rows[0]}-to-{rows[-1]}"
 
 
-def _lock(path: Path) -> FileLock:
+@contextmanager
+def _held(path: Path, wait: float) -> Generator[None]:
+    """A lock that is held inside the block.
+
+    Raises:
+        Timeout: another process held it for `wait` seconds (below 0: waits for ever).
+        OutputError: the store cannot be written, or was removed.
+    """
+    lock = FileLock(path)
     with output_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    return FileLock(path)
+        try:
+            lock.acquire(timeout=wait)
+        except Timeout as error:
+            busy: Timeout | None = error
+        else:
+            busy = None
+    if busy is not None:
+        raise busy
+    try:
+        yield
+    finally:
+        lock.release()

@@ -28,7 +28,7 @@ HEADER = "ledger.json"
 JOB_VARIABLE = "METASHOT_JOB"
 """Environment variable of a job of a sweep; its value is the job's key."""
 NOT_DECIDING = (
-    "logger", "hydra", "results_root", "name", "notes", "tags", "report", "compare", "plan", "scorer",
+    "logger", "hydra", "results_root", "name", "notes", "tags", "report", "compare", "plan",
 )  # fmt: skip
 """Config nodes that decide no result: they may change between two starts of a sweep, and make no job another one."""
 

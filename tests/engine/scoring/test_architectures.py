@@ -111,10 +111,10 @@ CACHED = {
     "xglm": "it computes on its attention mask",
 }
 PLAIN = {
-    "bamba": "with a cached prefix, its scores differ from plain ones",
+    "bamba": "with a cached prefix, its scores differ from those of a request alone",
     "bert": "with a cached prefix, it gives no cache",
-    "jamba": "with a cached prefix, its scores differ from plain ones",
-    "mamba": "with a cached prefix, its scores differ from plain ones",
+    "jamba": "with a cached prefix, its scores differ from those of a request alone",
+    "mamba": "with a cached prefix, its scores differ from those of a request alone",
     "openai-gpt": "with a cached prefix, it gives no cache",
     "recurrent_gemma": "with a cached prefix, it gives no cache",
 }
