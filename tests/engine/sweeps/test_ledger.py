@@ -107,12 +107,18 @@ def test_what_decides_no_result_makes_no_other_job():
         "name=mine",
         "tags=[a]",
         "hydra/launcher=joblib",
-        "scorer=plain",
         "report.level=0.9",
     )
     for word in words:
         assert Job((word, *plain.overrides), {}).key == plain.key, word
-    for word in ("k=8", "logger_x=1", "truncation=per_option", "~selection", "stage=[train,evaluate]"):
+    for word in (
+        "k=8",
+        "scorer=plain",
+        "logger_x=1",
+        "truncation=per_option",
+        "~selection",
+        "stage=[train,evaluate]",
+    ):
         assert Job((word, *plain.overrides), {}).key != plain.key, word
 
 
