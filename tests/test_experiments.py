@@ -86,6 +86,7 @@ def test_every_swept_value_of_an_experiment_composes(program, name):
         assert composed(*arguments, "logger=none", *row)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_runs_two_steps(program, tmp_path, name):
     overrides = [f"experiment={name}", "debug=smoke", "logger=none", f"results_root={tmp_path}"]

@@ -27,6 +27,7 @@ def run(repository, tmp_path):
 TINY = ("model=tiny", "k=2", "seeds=[100,13]", "data.tasks=[demo-story_ending]")
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_promised_files(run, tmp_path):
     done = run(*TINY, "logger=jsonl", f"hydra.run.dir={tmp_path / 'out'}")
     assert done.returncode == 0, done.stderr
@@ -111,6 +112,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 def test_a_learning_rate_is_found_kept_and_trained_with(run, tmp_path):
     smoke, out = ("debug=smoke", "method=metaicl"), tmp_path / "found"
     found = run(*smoke, "stage=find_lr", "find_lr.steps=12", "logger=jsonl", f"hydra.run.dir={out}")
@@ -160,6 +162,7 @@ def test_a_read_only_results_root_is_one_line(run, tmp_path):
     assert "cannot write" in done.stderr
 
 
+@pytest.mark.slow
 def test_rerun_replays_a_run_and_shows_what_differs(run, tmp_path):
     run(*TINY, f"hydra.run.dir={tmp_path / 'first'}")
     done = run("stage=rerun", f"run={tmp_path / 'first'}", "k=1")
@@ -167,6 +170,7 @@ def test_rerun_replays_a_run_and_shows_what_differs(run, tmp_path):
     assert "k: 2 -> 1" in done.stdout
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_and_ends_like_an_uninterrupted_one(repository, tmp_path, run):
     command = (
         "model=tiny",

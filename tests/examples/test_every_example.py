@@ -24,6 +24,7 @@ def test_every_example_says_how_it_is_run() -> None:
     assert {name for name, _ in COMMANDS} == {folder.name for folder in FOLDERS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[command for _, command in COMMANDS])
 def test_a_command_of_an_example_runs(name: str, command: str, tmp_path: Path) -> None:
     folder = REPOSITORY / "examples" / name

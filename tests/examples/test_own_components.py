@@ -78,6 +78,7 @@ def run_example(repository, example, folder, *overrides):
     return done.stdout, list(map(json.loads, (folder / "results.jsonl").read_text().splitlines()))
 
 
+@pytest.mark.slow
 def test_a_family_of_ones_own_is_stored_and_reported(repository, example, tmp_path):
     words = ("data=parity", "method=majority", "k=5")
     first, results = run_example(repository, example, tmp_path / "first", *words)

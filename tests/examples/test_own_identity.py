@@ -33,6 +33,7 @@ def evaluate(case, run, *overrides, store="store"):
     return [json.loads(line)["nll"] for line in lines], "stored already" not in done.stdout
 
 
+@pytest.mark.slow
 def test_a_scorer_and_its_arguments_are_in_the_fingerprint(case):
     uniform, _ = evaluate(case, "uniform", "method=direct", "scorer=uniform")
     default, computed = evaluate(case, "default", "method=direct")
@@ -52,6 +53,7 @@ def tilted() -> Calibration:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rule", "before", "after"),
     [

@@ -24,6 +24,7 @@ def script() -> Any:
     return module
 
 
+@pytest.mark.slow
 def test_the_adapter_is_trained_on_the_formats_and_loads(
     script: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -3,7 +3,10 @@
 import subprocess
 import sys
 
+import pytest
 
+
+@pytest.mark.slow
 def test_a_multirun_that_a_file_asks_for_is_one(tmp_path):
     folder = tmp_path / "experiment"
     folder.mkdir()

@@ -19,6 +19,7 @@ def status(folder):
     return json.loads((folder / "run.json").read_text())["status"]
 
 
+@pytest.mark.slow
 def test_a_sigterm_in_training_is_no_success_and_the_same_command_goes_on(start, tmp_path, wait_for):
     out = tmp_path / "out"
     process = start(*TRAIN, f"hydra.run.dir={out}")
@@ -41,6 +42,7 @@ def test_a_sigterm_in_training_is_no_success_and_the_same_command_goes_on(start,
     assert (out / "summary.json").is_file()
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_a_sweep_and_leaves_the_job_to_run(start, tmp_path, wait_for):
     sweep = ("-m", *TRAIN, "trainer.seed=1,2", f"hydra.sweep.dir={tmp_path / 'sweep'}")
     process = start(*sweep)

@@ -30,6 +30,7 @@ def launch(root: Path, *overrides: str, ranks: int = 2) -> subprocess.CompletedP
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_train_and_evaluate_share_one_folder_and_the_cells(tmp_path: Path) -> None:
     done = launch(tmp_path, "stage=[train,evaluate]")
     assert done.returncode == 0, done.stderr[-3000:]
@@ -66,6 +67,7 @@ def assert_same_answers(one: Path, other: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_the_rows_of_one_cell_are_shared_and_equal_those_of_one_process(tmp_path: Path) -> None:
     one = ("data.target_tasks=1", "data.test_size=9", "method=direct")
     done = launch(tmp_path / "two", *one, f"hydra.run.dir={tmp_path}/both")

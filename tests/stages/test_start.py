@@ -36,6 +36,7 @@ for arguments in json.loads(sys.argv.pop()):
 """
 
 
+@pytest.mark.slow
 def test_a_mistake_a_stored_rerun_and_a_plan_import_no_torch(tmp_path):
     stored = ["debug=smoke", f"results_root={tmp_path}", "hydra.run.dir=" + str(tmp_path / "${stage}")]
     subprocess.run([sys.executable, "run.py", *stored], check=True, capture_output=True)

@@ -20,6 +20,7 @@ def metashot_command(*words, cwd, **environment):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_commands_of_a_new_study_run_as_its_readme_says(tmp_path):
     ended = metashot_command("init", "my_study", cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr

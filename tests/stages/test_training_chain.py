@@ -4,6 +4,8 @@ import json
 import re
 import signal
 
+import pytest
+
 CHAIN = (
     "stage=[train,evaluate,report]", "model=tiny", "model.path=gpt2", "method=metaicl", "data=synthetic", "data.train_tasks=4",
     "data.target_tasks=1", "data.test_size=4", "k=2", "seeds=[100]", "trainer.batch_size=4", "trainer.micro_batch_size=auto",
@@ -25,6 +27,7 @@ def weights(folder):
     return json.loads((newest / "manifest.json").read_text())["files"]["model.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_chain_is_planned_interrupted_resumed_and_reported_as_if_nothing_had_been(
     start, wait_for, tmp_path
 ):
@@ -48,6 +51,7 @@ def test_a_chain_is_planned_interrupted_resumed_and_reported_as_if_nothing_had_b
     assert "not finished" not in (cut / "report.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_sweep_over_attention_dropout_trains_each_value_and_names_it(start, tmp_path):
     sweep = ("-m", *CHAIN, "trainer.steps=3", "trainer.attention_dropout=null,0.0")
     printed = finished(start(*sweep))

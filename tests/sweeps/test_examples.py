@@ -100,6 +100,7 @@ def examples():
         yield pytest.param(command, id=name_of(command), marks=marks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", examples())
 def test_an_example_runs(command, run_example, tmp_path):
     plugin = {"joblib": "joblib", "submitit_local": "submitit", "slurm": "submitit", "ray_local": "ray"}

@@ -192,6 +192,7 @@ class TestWandb:
         assert any("table" in path for path in wandb_server.store.uploads)
         assert "prompt" in {a.get("artifactTypeName") for a in wandb_server.store.artifacts.values()}
 
+    @pytest.mark.slow
     def test_a_server_that_is_gone_leaves_an_offline_run(self, tmp_path, monkeypatch, caplog):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))

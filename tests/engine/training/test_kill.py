@@ -108,6 +108,7 @@ def check_kills(server: Any, tmp_path: Path, kills: int, seed: int) -> dict[str,
     return total
 
 
+@pytest.mark.slow
 def test_a_few_kills_at_random_moments_end_bit_identical(server: Any, tmp_path: Path) -> None:
     assert check_kills(server, tmp_path, kills=4, seed=1)["kills"] == 4
 

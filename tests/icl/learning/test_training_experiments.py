@@ -88,6 +88,7 @@ def run(tmp_path: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_one_command_trains_and_evaluates_and_a_contradicting_method_is_refused(tmp_path: Path) -> None:
     done = run(tmp_path)
     assert done.returncode == 0, done.stderr

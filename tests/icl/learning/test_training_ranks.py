@@ -56,6 +56,7 @@ def said_by_each_rank(folder: Path) -> list[str]:
     return [(folder / f"said-{rank}.txt").read_text() for rank in range(2)]
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one_stop_together_resume_and_change_their_number(tmp_path: Path) -> None:
     run_child_here(tmp_path / "one")
     launch(tmp_path / "two", 2)
