@@ -46,11 +46,10 @@ def installed(tmp_path_factory: pytest.TempPathFactory, repository: Path) -> Any
         )
     for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(repository / name, sources / name)
-    run(
-        sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-index", "--no-build-isolation", "-w", place / "dist",
-        sources, cwd=place,
-    )  # fmt: skip
-    (wheel,) = (place / "dist").glob("metashot-*.whl")
+    run(sys.executable, "-m", "build", "--no-isolation", "--outdir", place / "dist", sources, cwd=place)
+    (archive,) = (place / "dist").glob("metashot-*.tar.gz")
+    (wheel,) = (place / "dist").glob("metashot-*.whl")  # built from the archive, so that holds everything too
+    run(sys.executable, "-m", "twine", "check", "--strict", archive, wheel, cwd=place)
     names = zipfile.ZipFile(wheel).namelist()
     venv.create(place / "env", with_pip=False)
     python = place / "env" / "bin" / "python"

@@ -88,7 +88,7 @@ class Prediction:
         n_tokens: scored tokens of each option.
         n_chars: characters of each scored text.
         n_bytes: UTF-8 bytes of each scored text.
-        null_sum_nll: [n_null][n_options] the sums after each content-free input; empty without calibration.
+        null_sum_nll: [n_null, n_options]: the sums after each content-free input; empty without calibration.
         null_n_tokens: the token counts that belong to them.
         fingerprint: the cell's.
         score: 0..1 of a generated answer by a graded metric; None where options were ranked.
