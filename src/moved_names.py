@@ -30,6 +30,16 @@ _ROOMS = {
         "icl": "preview cell cell_data evaluation_settings plan generation classifier trained_method"
     },
 }
+_ROOMS |= {
+    f"engine.report.{room}": {"engine.report": names}
+    for room, names in {
+        "reading": "folders harness_files variants coverage",
+        "systems": "pair_tests published rescoring",
+        "tables": "table comparisons confidence_table run_list",
+        "page": "html explorer",
+        "formats": "latex harness_output",
+    }.items()
+}
 MOVED = {
     f"metashot.{old}.{name}": f"metashot.{new}.{name}"
     for new, sources in _ROOMS.items()
@@ -38,6 +48,7 @@ MOVED = {
 } | {
     "metashot.data.seals": "metashot.base.json_text",
     "metashot.data.sources.place": "metashot.data.preparation.place",
+    "metashot.engine.report.figures": "metashot.engine.report.page.plots",
     "metashot.engine.runs": "metashot.engine.cells",
     "metashot.icl.progress": "metashot.engine.cells.progress",
     "metashot.icl.prompt_record": "metashot.icl.scoring.preview",

@@ -22,7 +22,7 @@ from metashot.engine.models.exports import exporting
 from metashot.engine.models.gguf_files import gguf_on_disk
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import LocalModel, named_model
-from metashot.engine.report.folders import read_folder
+from metashot.engine.report.reading.folders import read_folder
 from metashot.engine.sweeps.ledger import Job, Ledger
 from metashot.engine.training.checkpoint import CheckpointStore, read_checkpoint
 from metashot.metaprompt.clusters.clustering import ClusterConfig

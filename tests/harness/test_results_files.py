@@ -11,11 +11,11 @@ pytest.importorskip("lm_eval")
 
 from lm_eval.utils import make_table
 
-from metashot.engine.report.folders import read_folder
-from metashot.engine.report.harness_files import harness_results_files
-from metashot.engine.report.harness_output import harness_files
-from metashot.engine.report.reading import read_outputs
-from metashot.engine.report.systems import collect_answers
+from metashot.engine.report.formats.harness_output import harness_files
+from metashot.engine.report.reading.folders import read_folder
+from metashot.engine.report.reading.harness_files import harness_results_files
+from metashot.engine.report.reading.outputs import read_outputs
+from metashot.engine.report.systems.answers import collect_answers
 
 CHOICES = [("one", -5.0), ("two words", -9.0), ("three", -4.0)]
 

@@ -19,8 +19,8 @@ from metashot.base.secrets import (
 from metashot.base.terminal import PrintableRecords, printable
 from metashot.engine.cells.summary import Summary, TaskSummary, console_table
 from metashot.engine.metrics.statistics import Interval
-from metashot.engine.report.formats import comma_separated
-from metashot.engine.report.table import Cell, Table
+from metashot.engine.report.formats.text import comma_separated
+from metashot.engine.report.tables.table import Cell, Table
 
 
 def test_control_sequences_are_shown_and_lines_stay():

@@ -11,21 +11,22 @@ from rich.console import Console
 from metashot.base.errors import DataError, OutputError
 from metashot.base.files import GONE, write_atomic
 from metashot.data.settings import load_setting
-from metashot.engine.report import comparisons, formats, tables
-from metashot.engine.report.confidence_table import confidence_table
 from metashot.engine.report.config import ReportConfig
-from metashot.engine.report.explorer import Explorer, explorer
-from metashot.engine.report.figures import Plot, results_plot, seeds_plot, shots_plot
-from metashot.engine.report.harness_output import harness_files
-from metashot.engine.report.html import page
-from metashot.engine.report.latex import latex
-from metashot.engine.report.pair_tests import compare_pairs, leaders
-from metashot.engine.report.published import Verdict, compare_with_published
-from metashot.engine.report.reading import Outputs, read_outputs
-from metashot.engine.report.rescoring import rescore
-from metashot.engine.report.run_list import runs_table
-from metashot.engine.report.systems import Answers, collect_answers
-from metashot.engine.report.table import Table, without_constant_columns
+from metashot.engine.report.formats import text
+from metashot.engine.report.formats.harness_output import harness_files
+from metashot.engine.report.formats.latex import latex
+from metashot.engine.report.page.explorer import Explorer, explorer
+from metashot.engine.report.page.html import page
+from metashot.engine.report.page.plots import Plot, results_plot, seeds_plot, shots_plot
+from metashot.engine.report.reading.outputs import Outputs, read_outputs
+from metashot.engine.report.systems.answers import Answers, collect_answers
+from metashot.engine.report.systems.pair_tests import compare_pairs, leaders
+from metashot.engine.report.systems.published import Verdict, compare_with_published
+from metashot.engine.report.systems.rescoring import rescore
+from metashot.engine.report.tables import comparisons, result_tables
+from metashot.engine.report.tables.confidence_table import confidence_table
+from metashot.engine.report.tables.run_list import runs_table
+from metashot.engine.report.tables.table import Table, without_constant_columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,16 +78,16 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     compared = compare_with_published(answers, _scope_tasks, draws=draws, level=level, seed=seed)
     alpha = round(1 - level, 6)
     best = leaders(answers, settings.permutations, seed, alpha)
-    results = tables.result_tables(answers, best, level, alpha)
+    results = result_tables.result_tables(answers, best, level, alpha)
     every = [
-        *([tables.overview_table(answers, best, alpha)] if len(results) > 1 else []),
+        *([result_tables.overview_table(answers, best, alpha)] if len(results) > 1 else []),
         *results,
         comparisons.published_table(compared),
         comparisons.test_table(tests),
         comparisons.shots_table(answers),
         comparisons.variant_table(answers),
         comparisons.sensitivity_table(answers),
-        *tables.task_tables(answers),
+        *result_tables.task_tables(answers),
         comparisons.rescoring_table(rescore(outputs), answers),
         confidence_table(outputs, answers, draws, level, seed),
         runs_table(answers),
@@ -126,9 +127,9 @@ def _write(
     title = "metashot report"
     shown = [without_constant_columns(table) for table in report.tables]
     writers: dict[str, Callable[[], dict[str, str | bytes]]] = {
-        "markdown": lambda: {"report.md": formats.markdown(shown, report.problems)},
+        "markdown": lambda: {"report.md": text.markdown(shown, report.problems)},
         "latex": lambda: {f"tables/{t.key}.tex": latex(t) for t in shown},
-        "csv": lambda: {f"tables/{t.key}.csv": formats.comma_separated(t) for t in report.tables},
+        "csv": lambda: {f"tables/{t.key}.csv": text.comma_separated(t) for t in report.tables},
         "plots": lambda: {
             f"plots/{plot.key}.{end}": content
             for plot in report.plots
@@ -156,7 +157,7 @@ def _print(report: Report, console: Console) -> None:
         console.print(f"problem: {problem}", style="yellow", markup=False)
     for table in report.tables:
         if not table.folded:
-            console.print(formats.console(without_constant_columns(table)))
+            console.print(text.console(without_constant_columns(table)))
 
 
 def _facts(

@@ -18,13 +18,13 @@ from metashot.engine.cells.record import read_run
 from metashot.engine.cells.results import RUN_FILE
 from metashot.engine.metrics.permutation import paired_permutation_test, paired_seeds, share_seeds
 from metashot.engine.metrics.statistics import TaskOutcomes, holm
-from metashot.engine.report import formats
 from metashot.engine.report.config import CompareConfig
-from metashot.engine.report.folders import find_run_folders
-from metashot.engine.report.harness_files import harness_results_files
-from metashot.engine.report.reading import read_outputs
-from metashot.engine.report.systems import Answers, collect_answers
-from metashot.engine.report.table import Cell, Table, names, p_value, percent, points
+from metashot.engine.report.formats import text
+from metashot.engine.report.reading.folders import find_run_folders
+from metashot.engine.report.reading.harness_files import harness_results_files
+from metashot.engine.report.reading.outputs import read_outputs
+from metashot.engine.report.systems.answers import Answers, collect_answers
+from metashot.engine.report.tables.table import Cell, Table, names, p_value, percent, points
 
 _NOT_COMPARED = ("logger", "hydra", "results_root", "name", "tags")
 
@@ -96,12 +96,12 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
     )
     shown = tuple(table for table in tables if table.rows)
     title = f"Comparison of {settings.first} (first) and {settings.second} (second)"
-    write_atomic(settings.output / "compare.md", formats.markdown(shown, (), title))
+    write_atomic(settings.output / "compare.md", text.markdown(shown, (), title))
     for place, folder in (("first: ", settings.first), ("second:", settings.second)):
         console.print(place, folder, soft_wrap=True, markup=False, highlight=False)
     console.print()
     for table in shown:
-        console.print(formats.console(table))
+        console.print(text.console(table))
     if before is None or after is None:
         console.print("a run of lm-evaluation-harness has no config to compare")
     elif not changes:

@@ -20,7 +20,7 @@ from metashot.engine.models.compatibility import BASE_FILE, check_fit
 from metashot.engine.models.digests import weight_files
 from metashot.engine.models.tiny import tiny_model
 from metashot.engine.models.weights import WeightOptions, read_config, read_tokenizer, read_weights
-from metashot.engine.report.harness_files import harness_results_files, read_harness_run
+from metashot.engine.report.reading.harness_files import harness_results_files, read_harness_run
 from metashot.engine.sweeps.ledger import HEADER, Ledger
 from metashot.engine.training.checkpoint import verify
 from metashot.metaprompt.exchange import import_learned

@@ -20,14 +20,14 @@ from metashot.engine.metrics.classification import Metric, score
 from metashot.engine.metrics.ranking import OptionCounts, best_option, option_scores
 from metashot.engine.metrics.rules import NORMALIZATIONS, Calibration, Normalization
 from metashot.engine.report.build import ReportSettings, write_report
-from metashot.engine.report.formats import comma_separated, markdown
-from metashot.engine.report.latex import latex
-from metashot.engine.report.pair_tests import compare_pairs, differ_in_one_respect
-from metashot.engine.report.published import Verdict, compare_with_published, published_cells
-from metashot.engine.report.reading import read_outputs
-from metashot.engine.report.rescoring import rescore
-from metashot.engine.report.systems import System, collect_answers
-from metashot.engine.report.table import Cell, Table, names, without_constant_columns
+from metashot.engine.report.formats.latex import latex
+from metashot.engine.report.formats.text import comma_separated, markdown
+from metashot.engine.report.reading.outputs import read_outputs
+from metashot.engine.report.systems.answers import System, collect_answers
+from metashot.engine.report.systems.pair_tests import compare_pairs, differ_in_one_respect
+from metashot.engine.report.systems.published import Verdict, compare_with_published, published_cells
+from metashot.engine.report.systems.rescoring import rescore
+from metashot.engine.report.tables.table import Cell, Table, names, without_constant_columns
 
 NO_TARGETS = dict(draws=200, level=0.95, seed=0)
 

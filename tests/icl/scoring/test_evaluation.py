@@ -21,7 +21,7 @@ from metashot.engine.metrics.classification import macro_f1
 from metashot.engine.metrics.rules import Calibration, Normalization
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
-from metashot.engine.report.reading import read_outputs
+from metashot.engine.report.reading.outputs import read_outputs
 from metashot.engine.scoring import dealing
 from metashot.engine.scoring.makers import plain_scorer, prefix_scorer
 from metashot.engine.scoring.plain import PlainScorer

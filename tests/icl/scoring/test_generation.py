@@ -19,8 +19,8 @@ from metashot.engine.cells.driver import run_cells
 from metashot.engine.cells.summary import summarize
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
-from metashot.engine.report.reading import read_outputs
-from metashot.engine.report.systems import collect_answers
+from metashot.engine.report.reading.outputs import read_outputs
+from metashot.engine.report.systems.answers import collect_answers
 from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 from metashot.icl.prompting.methods import Method

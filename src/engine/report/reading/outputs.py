@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from metashot.base.errors import MetashotError, OutputError
-from metashot.engine.report.folders import Run, find_run_folders, read_folder, replaced_note
+from metashot.engine.report.reading.folders import Run, find_run_folders, read_folder, replaced_note
 from metashot.engine.sweeps.ledger import HEADER, JobState, Ledger
 
 SYSTEM = ("setting", "method", "model", "k", "condition", "variant")

@@ -9,9 +9,9 @@ from importlib.resources import files
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from metashot.engine.report.explorer import Explorer
-from metashot.engine.report.figures import INK, Plot
-from metashot.engine.report.table import Table
+from metashot.engine.report.page.explorer import Explorer
+from metashot.engine.report.page.plots import INK, Plot
+from metashot.engine.report.tables.table import Table
 
 
 def page(
@@ -32,7 +32,7 @@ def page(
         problems: sentences about what was left out, shown first.
         examples: data of the per-example view, last on the page.
     """
-    folder = files("metashot.engine.report") / "page"
+    folder = files("metashot.engine.report.page")
     read = {
         name: (folder / name).read_text(encoding="utf-8")
         for name in ("page.html", "page.css", "page.js", "explorer.js")

@@ -8,10 +8,10 @@ import pytest
 from rich.console import Console
 
 from metashot.engine.report.build import ReportSettings, write_report
-from metashot.engine.report.pair_tests import leaders
-from metashot.engine.report.published import Verdict, compare_with_published
-from metashot.engine.report.reading import read_outputs
-from metashot.engine.report.systems import collect_answers
+from metashot.engine.report.reading.outputs import read_outputs
+from metashot.engine.report.systems.answers import collect_answers
+from metashot.engine.report.systems.pair_tests import leaders
+from metashot.engine.report.systems.published import Verdict, compare_with_published
 from metashot.engine.sweeps.ledger import Job, Ledger
 
 SEEDS = (100, 13, 21)

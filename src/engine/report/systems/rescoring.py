@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from metashot.engine.metrics.classification import Codes, Floats, Metric, weighted_metric
 from metashot.engine.metrics.ranking import OptionBlock
 from metashot.engine.metrics.rules import CALIBRATIONS, NORMALIZATIONS, Calibration, Lengths, Normalization
-from metashot.engine.report.folders import Run
-from metashot.engine.report.reading import SYSTEM, Outputs
-from metashot.engine.report.systems import System
-from metashot.engine.report.variants import with_variants
+from metashot.engine.report.reading.folders import Run
+from metashot.engine.report.reading.outputs import SYSTEM, Outputs
+from metashot.engine.report.reading.variants import with_variants
+from metashot.engine.report.systems.answers import System
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,9 +19,9 @@ from rich.console import Console
 from metashot.base.errors import OutputError
 from metashot.base.json_text import sealed
 from metashot.engine.report.build import ReportSettings, write_report
-from metashot.engine.report.folders import Run
-from metashot.engine.report.reading import read_outputs
-from metashot.engine.report.variants import variant_names, with_variants
+from metashot.engine.report.reading.folders import Run
+from metashot.engine.report.reading.outputs import read_outputs
+from metashot.engine.report.reading.variants import variant_names, with_variants
 
 
 def test_folders_are_found_below_a_root(demo_runs):

@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from metashot.engine.report.build import ReportSettings, write_report
-from metashot.engine.report.latex import PACKAGES, label, latex
-from metashot.engine.report.table import Cell, Table
+from metashot.engine.report.formats.latex import PACKAGES, label, latex
+from metashot.engine.report.tables.table import Cell, Table
 
 ARTICLE = r"""\documentclass[twocolumn,10pt]{article}
 \usepackage[T1]{fontenc}\usepackage{%s}

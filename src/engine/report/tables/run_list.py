@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from metashot.engine.report.systems import Answers
-from metashot.engine.report.table import Cell, Table, names, shots
-from metashot.engine.report.variants import differing
+from metashot.engine.report.reading.variants import differing
+from metashot.engine.report.systems.answers import Answers
+from metashot.engine.report.tables.table import Cell, Table, names, shots
 
 _SHOWN_KEYS = 6
 _COMMIT_CHARACTERS = 12

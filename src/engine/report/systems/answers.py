@@ -16,11 +16,11 @@ from metashot.engine.metrics.statistics import (
     bootstrap_mean,
     task_outcomes,
 )
-from metashot.engine.report.coverage import NOTE, Coverage, coverage_of
-from metashot.engine.report.folders import Run
-from metashot.engine.report.harness_files import is_harness_method
-from metashot.engine.report.reading import SYSTEM, Outputs
-from metashot.engine.report.variants import with_variants
+from metashot.engine.report.reading.coverage import NOTE, Coverage, coverage_of
+from metashot.engine.report.reading.folders import Run
+from metashot.engine.report.reading.harness_files import is_harness_method
+from metashot.engine.report.reading.outputs import SYSTEM, Outputs
+from metashot.engine.report.reading.variants import with_variants
 
 _PUBLISHED_TITLES = {
     "fine_tune": "Fine-tune",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from metashot.engine.metrics.statistics import seed_values
-from metashot.engine.report.coverage import MARK
-from metashot.engine.report.systems import SHOWN_MARK, SHOWN_NOTE, Answers, System, incomplete_note
-from metashot.engine.report.table import Cell, Table, interval_cell, percent, shots
+from metashot.engine.report.reading.coverage import MARK
+from metashot.engine.report.systems.answers import SHOWN_MARK, SHOWN_NOTE, Answers, System, incomplete_note
+from metashot.engine.report.tables.table import Cell, Table, interval_cell, percent, shots
 
 _BOLD = (
     "Bold: the best of its column, and whatever a paired permutation test does not find below it (p >= {alpha:g}, "

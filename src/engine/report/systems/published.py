@@ -6,18 +6,21 @@ Source: `published.json`, this project's own transcription of the paper's tables
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
 
-from metashot.engine.metrics.statistics import MeanAndWorst, bootstrap_mean
-from metashot.engine.report.draws import pooled_draws
-from metashot.engine.report.systems import Answers
+from metashot.engine.metrics.statistics import MeanAndWorst, TaskOutcomes, bootstrap_mean, task_outcomes
+from metashot.engine.report.reading.coverage import coverage_of
+from metashot.engine.report.systems.answers import Answers, System
 
 _ROUNDING = 0.05
 _FIGURE_ACCURACY = 1.0
+_DRAW = re.compile(r"(.+),draw=\d+")
+"""Runs that repeat one experiment with another draw: `condition=train_tasks=7,draw=3` is a draw of `train_tasks=7`."""
 
 
 class Verdict(StrEnum):
@@ -98,14 +101,18 @@ ScopeTasks = Callable[[str, str], Sequence[str]]
 @cache
 def published_cells() -> tuple[Published, ...]:
     """Every number of the paper's tables and figures that could be read."""
-    content = json.loads((files("metashot.engine.report") / "published.json").read_text(encoding="utf-8"))
+    content = json.loads(
+        (files("metashot.engine.report.systems") / "published.json").read_text(encoding="utf-8")
+    )
     return tuple(Published(**dict(zip(content["columns"], row, strict=True))) for row in content["cells"])
 
 
 @cache
 def published_source() -> tuple[str, dict[str, str]]:
     """Where the numbers are from, and a note per table."""
-    content = json.loads((files("metashot.engine.report") / "published.json").read_text(encoding="utf-8"))
+    content = json.loads(
+        (files("metashot.engine.report.systems") / "published.json").read_text(encoding="utf-8")
+    )
     return content["source"], content["notes"]
 
 
@@ -173,3 +180,46 @@ def _verdict(cell: Published, figures: MeanAndWorst, *, complete: bool, same_mod
     if 100 * figures.mean.high < cell.mean - slack:
         return Verdict.LOWER
     return Verdict.AGREES
+
+
+def pooled_draws(answers: Sequence[Answers], *, draws: int, level: float, seed: int) -> list[Answers]:
+    """One row for all draws of an experiment; each seed of each draw counts as a seed of its own.
+
+    Only tasks that every draw has are kept, so that each draw weighs the same.
+
+    Args:
+        answers: all systems.
+        draws: bootstrap resamplings.
+        level: confidence level.
+        seed: of the resampling.
+    """
+    groups: dict[System, list[Answers]] = {}
+    for row in answers:
+        if match := _DRAW.fullmatch(row.system.condition):
+            groups.setdefault(replace(row.system, condition=match[1], variant=""), []).append(row)
+    pooled: list[Answers] = []
+    for system, rows in groups.items():
+        shared = sorted(set.intersection(*(set(row.outcomes) for row in rows)))
+        outcomes = {task: _together([row.outcomes[task] for row in rows]) for task in shared}
+        if outcomes:
+            figures = bootstrap_mean(list(outcomes.values()), draws, level, seed)
+            coverage = coverage_of(
+                outcomes,
+                rows[0].expected,
+                {number for outcome in outcomes.values() for number in outcome.seeds},
+                {task: outcome.gold.shape[1] for task, outcome in outcomes.items()},
+                seeded=True,
+            )
+            pooled.append(Answers(system, outcomes, rows[0].expected, figures, coverage))
+    return pooled
+
+
+def _together(parts: Sequence[TaskOutcomes]) -> TaskOutcomes:
+    """The seeds of all parts, numbered anew."""
+    answers = [
+        ([part.labels[code] for code in gold], [part.labels[code] for code in prediction])
+        for part in parts
+        for gold, prediction in zip(part.gold.tolist(), part.prediction.tolist(), strict=True)
+    ]
+    tests = dict(enumerate(digest for part in parts for digest in part.tests))
+    return task_outcomes(parts[0].task, parts[0].metric, dict(enumerate(answers)), tests)

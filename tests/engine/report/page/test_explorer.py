@@ -13,9 +13,9 @@ from rich.console import Console
 
 from metashot.engine.cells.prompts import CellPrompt, PromptsFile, read_prompts
 from metashot.engine.report.build import ReportSettings, write_report
-from metashot.engine.report.explorer import explorer
-from metashot.engine.report.reading import read_outputs
-from metashot.engine.report.systems import collect_answers
+from metashot.engine.report.page.explorer import explorer
+from metashot.engine.report.reading.outputs import read_outputs
+from metashot.engine.report.systems.answers import collect_answers
 
 DRAWS = dict(draws=20, level=0.95, seed=0)
 HOSTILE = "</script><script>alert(1)</script> &amp; \u2028 <b>"
@@ -77,11 +77,11 @@ def test_texts_stand_once(two):
 
 
 def test_too_many_predictions_keep_one_seed_and_say_so(two, monkeypatch):
-    monkeypatch.setattr("metashot.engine.report.explorer.MOST_PREDICTIONS", 60)
+    monkeypatch.setattr("metashot.engine.report.page.explorer.MOST_PREDICTIONS", 60)
     view = view_of(two)
     assert view.predictions == 48
     assert view.left_out == "48 of 96 predictions are here: one seed of each task."
-    monkeypatch.setattr("metashot.engine.report.explorer.MOST_PREDICTIONS", 20)
+    monkeypatch.setattr("metashot.engine.report.page.explorer.MOST_PREDICTIONS", 20)
     assert view_of(two).predictions == 20
 
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metashot.engine.report.table import Cell, Table
+from metashot.engine.report.tables.table import Cell, Table
 
 _ESCAPES = str.maketrans(
     {

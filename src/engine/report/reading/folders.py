@@ -16,7 +16,11 @@ from metashot.base.json_text import read_json
 from metashot.engine.cells.folder import SUPERSEDED_FILE, Block, CellPlace, Contents, read_contents
 from metashot.engine.cells.record import SavedRun, read_run
 from metashot.engine.cells.results import REQUIRED, RESULTS_FILE, RUN_FILE, Result, is_unchecked
-from metashot.engine.report.harness_files import HarnessRun, harness_results_files, read_harness_folder
+from metashot.engine.report.reading.harness_files import (
+    HarnessRun,
+    harness_results_files,
+    read_harness_folder,
+)
 from metashot.engine.tracking.tracker import flatten
 from metashot.engine.tracking.wandb_tracker import ADDRESS_FILE
 

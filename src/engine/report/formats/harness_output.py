@@ -11,8 +11,8 @@ from scipy.stats import norm
 
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.statistics import TaskOutcomes, bootstrap_mean
-from metashot.engine.report.harness_files import GRADED, NORMALIZED, OWN_FILE, is_harness_method
-from metashot.engine.report.systems import Answers
+from metashot.engine.report.reading.harness_files import GRADED, NORMALIZED, OWN_FILE, is_harness_method
+from metashot.engine.report.systems.answers import Answers
 
 _NAMES = {Metric.ACCURACY: "acc", Metric.MACRO_F1: "f1", **{metric: name for name, metric in GRADED.items()}}
 

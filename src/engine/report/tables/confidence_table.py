@@ -16,10 +16,10 @@ from metashot.engine.metrics.confidence import (
     calibration_interval,
     confidence_of,
 )
-from metashot.engine.report.reading import SYSTEM, Outputs
-from metashot.engine.report.systems import Answers, System, incomplete_note
-from metashot.engine.report.table import Cell, Table, interval_cell, percent, shots
-from metashot.engine.report.variants import with_variants
+from metashot.engine.report.reading.outputs import SYSTEM, Outputs
+from metashot.engine.report.reading.variants import with_variants
+from metashot.engine.report.systems.answers import Answers, System, incomplete_note
+from metashot.engine.report.tables.table import Cell, Table, interval_cell, percent, shots
 
 COVERAGE = 0.5
 MOST_DRAWS = 200

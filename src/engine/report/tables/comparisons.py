@@ -7,12 +7,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from metashot.engine.metrics.statistics import Interval, seed_values
-from metashot.engine.report.coverage import MARK
-from metashot.engine.report.pair_tests import PairTest
-from metashot.engine.report.published import Compared, Verdict, published_source
-from metashot.engine.report.rescoring import Rescored
-from metashot.engine.report.systems import Answers, incomplete_note, method_title
-from metashot.engine.report.table import Cell, Table, interval_cell, names, p_value, percent, points, shots
+from metashot.engine.report.reading.coverage import MARK
+from metashot.engine.report.systems.answers import Answers, incomplete_note, method_title
+from metashot.engine.report.systems.pair_tests import PairTest
+from metashot.engine.report.systems.published import Compared, Verdict, published_source
+from metashot.engine.report.systems.rescoring import Rescored
+from metashot.engine.report.tables.table import (
+    Cell,
+    Table,
+    interval_cell,
+    names,
+    p_value,
+    percent,
+    points,
+    shots,
+)
 
 _FOLDED_ROWS = 15
 Curve = tuple[str, str, str]

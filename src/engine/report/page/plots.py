@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metashot.engine.metrics.statistics import seed_values
-from metashot.engine.report.comparisons import Curve
-from metashot.engine.report.systems import Answers
+from metashot.engine.report.systems.answers import Answers
+from metashot.engine.report.tables.comparisons import Curve
 
 INK = "#1f2933"
 """Colour of text and axes; a page replaces it by the reader's text colour."""

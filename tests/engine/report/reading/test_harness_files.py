@@ -6,11 +6,11 @@ import re
 import pytest
 
 from metashot.base.errors import OutputError
-from metashot.engine.report.folders import read_folder
-from metashot.engine.report.harness_files import OWN_FILE, read_harness_folder
-from metashot.engine.report.harness_output import harness_results
-from metashot.engine.report.reading import read_outputs
-from metashot.engine.report.systems import collect_answers
+from metashot.engine.report.formats.harness_output import harness_results
+from metashot.engine.report.reading.folders import read_folder
+from metashot.engine.report.reading.harness_files import OWN_FILE, read_harness_folder
+from metashot.engine.report.reading.outputs import read_outputs
+from metashot.engine.report.systems.answers import collect_answers
 
 STAMP = "2026-01-01T00-00-00.000000"
 CHOICE = {"output_type": "multiple_choice", "target_delimiter": " "}

@@ -12,7 +12,7 @@ from rich.table import Table as ConsoleTable
 from rich.text import Text
 
 from metashot.base.terminal import printable
-from metashot.engine.report.table import Cell, Table
+from metashot.engine.report.tables.table import Cell, Table
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?\.?\d[^=@()!]*$")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from metashot.engine.metrics.permutation import Comparison, paired_permutation_test
 from metashot.engine.metrics.statistics import holm
-from metashot.engine.report.systems import Answers, System
+from metashot.engine.report.systems.answers import Answers, System
 
 
 @dataclass(frozen=True, slots=True)

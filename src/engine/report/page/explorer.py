@@ -14,9 +14,9 @@ from typing import Any
 import polars as pl
 
 from metashot.engine.cells.prompts import CellPrompt, read_prompts
-from metashot.engine.report.reading import SYSTEM, Outputs
-from metashot.engine.report.systems import Answers, System
-from metashot.engine.report.variants import with_variants
+from metashot.engine.report.reading.outputs import SYSTEM, Outputs
+from metashot.engine.report.reading.variants import with_variants
+from metashot.engine.report.systems.answers import Answers, System
 
 MOST_PREDICTIONS = 40_000
 MOST_PROMPT_CHARACTERS = 8_000_000

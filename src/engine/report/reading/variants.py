@@ -13,7 +13,7 @@ from typing import Any
 
 import polars as pl
 
-from metashot.engine.report.reading import CELL, Run
+from metashot.engine.report.reading.outputs import CELL, Run
 
 _GROUP = ["setting", "method", "model", "condition"]
 

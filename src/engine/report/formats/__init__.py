@@ -1,0 +1,1 @@
+"""The files of a report: text, LaTeX, the harness's format."""

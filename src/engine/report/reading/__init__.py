@@ -1,0 +1,1 @@
+"""Folders of results as tables: what a report and a comparison read."""
