@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
+from typing import cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -18,22 +18,12 @@ from metashot.base.errors import CheckpointError, ConfigError
 from metashot.base.files import write_atomic
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import input_embeddings
+from metashot.metaprompt.prompt_starts import GivenStart, PromptStart
 from metashot.metaprompt.released import load_released_prompt
 
 _TENSOR_NAME = "prompt"
 _DIGEST = "sha256"
 """Key of the file's metadata; files of other programs have none."""
-_RANDOM_STD = 0.01
-_FREQUENT_IDS = 5000
-
-
-class PromptInit(StrEnum):
-    """How a soft prompt starts when no file is given."""
-
-    RANDOM = "random"
-    """N(0, 1e-4) entries (variance)."""
-    VOCABULARY = "vocabulary"
-    """Embeddings of tokens drawn with replacement from the first 5000 ids."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,21 +34,24 @@ class NearestToken:
     cosine: float
 
 
-def initial_prompt(language_model: LanguageModel, length: int, init: str, seed: int) -> Tensor:
+def initial_prompt(language_model: LanguageModel, length: int, init: PromptStart | str, seed: int) -> Tensor:
     """A new soft prompt [length, d] in float32; a pure function of its arguments.
 
     Raises:
-        ConfigError: length below 1 or an unknown `init`.
+        ConfigError: length below 1, an unknown `init`, or one that gives something else.
     """
     if length < 1:
         raise ConfigError("prompt_length", f"{length} prompt tokens", "give at least 1")
-    convert(PromptInit, init, "prompt_init")
+    start = cast(PromptStart, convert(GivenStart, init, "prompt_init"))
     table = input_embeddings(language_model).detach()
-    generator = torch.Generator().manual_seed(seed)
-    if init == PromptInit.RANDOM:
-        return torch.randn(length, table.shape[1], generator=generator) * _RANDOM_STD
-    ids = torch.randint(min(_FREQUENT_IDS, table.shape[0]), (length,), generator=generator)
-    return table[ids.to(table.device)].float().cpu().clone()
+    prompt = start.make(table, length, torch.Generator().manual_seed(seed))
+    if prompt.shape != (length, table.shape[1]):
+        raise ConfigError(
+            "prompt_init",
+            f"start {start.name!r} made a prompt of shape {tuple(prompt.shape)}",
+            f"make one of {(length, table.shape[1])}",
+        )
+    return prompt.detach().float().cpu()
 
 
 def check_positions(language_model: LanguageModel, length: int, tokens: int, keys: tuple[str, str]) -> None:

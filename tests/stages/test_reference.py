@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 
 from metashot.base.components.choices import CONFIG_FOLDER, choice_names, choice_node
 from metashot.base.errors import ConfigError
+from metashot.engine.metrics.rules import CALIBRATIONS, NORMALIZATIONS
+from metashot.metaprompt.prompt_starts import STARTS
 from metashot.stages.command import register_resolvers
 from metashot.stages.reference.environment import VARIABLES
 from metashot.stages.reference.keys import group, group_names, help_keys, node_names, plain_keys, topics
@@ -116,3 +118,17 @@ def test_every_topic_can_be_asked_for():
     assert {"data", "method", "trainer", "report", "selection"} <= set(topics())
     for topic in topics():
         assert help_keys(topic)
+
+
+def test_a_key_that_takes_a_registered_object_shows_the_names_that_are_registered():
+    for node, key, names in (
+        ("method", "method.calibration", CALIBRATIONS),
+        ("method", "method.normalization", NORMALIZATIONS),
+        ("tuning", "tuning.prompt_init", STARTS),
+    ):
+        shown = [one for kind in group(node).kinds for one in kind.keys if one.name.startswith(key)]
+        assert {one.name for one in shown} == {
+            key,
+            *({"method.calibration_inputs"} & {one.name for one in shown}),
+        }
+        assert all(one.takes == " | ".join(names) for one in shown if one.name == key)

@@ -27,6 +27,7 @@ from metashot.base.value_kinds import (
 from metashot.engine.training.config import LoopConfig, OptimizerConfig
 from metashot.metaprompt.meta.format_names import format_names
 from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour
+from metashot.metaprompt.prompt_starts import GivenStart
 
 
 class Rescale(StrEnum):
@@ -87,8 +88,8 @@ class MetaConfig:
 
     prompt_length: Positive
     """Virtual tokens."""
-    prompt_init: Literal["vocabulary", "random"]
-    """How a new prompt starts: from embeddings of the vocabulary, or from random numbers."""
+    prompt_init: GivenStart
+    """How a new prompt starts."""
     prompt_path: Annotated[str | None, ByContent()]
     """A prompt to start from, or None."""
     formats: Annotated[tuple[GivenLine, ...], ByContent()]

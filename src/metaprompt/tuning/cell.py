@@ -109,7 +109,9 @@ def run_cell(
     tests = {
         name: labelled(renderer, settings.tested(rows.test)) for name, (renderer, rows) in task.tests.items()
     }
-    tunable = make_tunable(settings, backbone, start, seed)
+    method = settings.component
+    own = None if method is None else method.tunable(settings, backbone, start, seed)
+    tunable = make_tunable(settings, backbone, start, seed) if own is None else own
     try:
         return tune(
             tunable,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import ConfigError
@@ -14,6 +14,12 @@ from metashot.base.value_kinds import Count, Dropout, GivenLine, Line, Name, Pos
 from metashot.engine.training.config import OptimizerConfig
 from metashot.metaprompt.meta.config import Rescale
 from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour
+from metashot.metaprompt.prompt_starts import GivenStart
+
+if TYPE_CHECKING:
+    from metashot.metaprompt.backbone import Backbone
+    from metashot.metaprompt.tuning.starting_point import StartingPoint
+    from metashot.metaprompt.tuning.tunable import Tunable
 
 
 class TuningMethod(StrEnum):
@@ -45,6 +51,13 @@ class PromptMethod:
     """Name in tables; empty is `name`."""
     row: Annotated[Signed, NoEffect("what tables show")] = 100
     """Place among the rows of a table."""
+
+    def tunable(
+        self, settings: TuneSettings, backbone: Backbone, start: StartingPoint, seed: int
+    ) -> Tunable | None:
+        """What one cell trains; None for what `tuning` names. A method of one's own makes its own here."""
+        del settings, backbone, start, seed
+        return None
 
 
 class SelectOn(StrEnum):
@@ -112,8 +125,8 @@ class TuningConfig:
     """Test examples per task, taken from the front; 0 takes all."""
     prompt_length: Positive
     """Virtual tokens of a new prompt."""
-    prompt_init: Literal["vocabulary", "random"]
-    """How a new prompt starts: from embeddings of the vocabulary, or from random numbers."""
+    prompt_init: GivenStart
+    """How a new prompt starts."""
     prompt_path: Annotated[GivenLine | None, _START]
     """A checkpoint folder of meta-training, a prompt file, or None for a new prompt (supmer: the best of
     `supmer.checkpoints`)."""

@@ -19,6 +19,7 @@ from metashot.base.components.documentation import documented, in_words, meaning
 from metashot.base.components.targets import import_target
 from metashot.base.errors import ConfigError, suggestion
 from metashot.engine.metrics.rules import CALIBRATIONS, NORMALIZATIONS, Calibration, Normalization
+from metashot.metaprompt.prompt_starts import STARTS, PromptStart
 from metashot.stages.run_config import RunConfig
 
 _WIDTH = 100
@@ -30,7 +31,7 @@ _WHOLE_RUN = {
 """Groups whose choices set keys of any node."""
 _OWN = ("name", "title", "row")
 """Keys that every choice sets for itself."""
-_REGISTERED = {Calibration: CALIBRATIONS, Normalization: NORMALIZATIONS}
+_REGISTERED = {Calibration: CALIBRATIONS, Normalization: NORMALIZATIONS, PromptStart: STARTS}
 """Kinds of objects that a key takes by name."""
 _PYTHON = {"None": "null", "True": "true", "False": "false"}
 
@@ -251,16 +252,16 @@ def _keys(target: Any, nodes: Sequence[Any], where: str) -> Iterator[Key]:
         default = _agreed(given) if given else _as_yaml(_default(target, name, parameter))
         nested: Any = _without_none(kind)
         own = inspect.isclass(nested) and is_dataclass(nested)
-        if own and default.endswith(f".{nested.__name__}"):
+        if nested in _REGISTERED:
+            rules = {rule: one.title for rule, one in _REGISTERED[nested].items()}
+            yield Key(dotted, " | ".join(rules), default, text, rules)
+        elif own and default.endswith(f".{nested.__name__}"):
             yield Key(dotted, f"the keys of {nested.__name__}", "", text, {})
         elif own and not inspect.isabstract(nested):
             nodes_below = [value for value in given if value is not None]
             yield Key(dotted, "keys of its own", "" if nodes_below else default, text, {})
             for key in _keys(nested, nodes_below, dotted):
                 yield key if nodes_below else replace(key, optional=True)
-        elif nested in _REGISTERED:
-            rules = {rule: one.title for rule, one in _REGISTERED[nested].items()}
-            yield Key(dotted, " | ".join(rules), default, text, rules)
         else:
             yield Key(dotted, in_words(kind), default, text, meanings(kind))
 
