@@ -17,6 +17,11 @@ def printable(text: str) -> str:
     )
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 cell`, `2,400 cells`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 class PrintableRecords(logging.Filter):
     """Log messages without control sequences and without secrets."""
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from metashot.base.files import write_atomic, write_json
+from metashot.base.terminal import counted
 from metashot.engine.cells.driver import run_cells
 from metashot.engine.cells.family import Cost
 from metashot.engine.cells.progress import CellProgress
@@ -38,8 +39,9 @@ def evaluate_stage(run: RunContext) -> float:
 def cost_line(cost: Cost) -> str:
     """One line on what was computed and what sharing saved."""
     if not cost.computed_cells:
-        return f"nothing to compute: all {cost.reused_cells} cells were stored already"
-    line = f"{cost.computed_cells} cells computed, {cost.reused_cells} reused"
+        found = "the cell was" if cost.reused_cells == 1 else f"all {cost.reused_cells} cells were"
+        return f"nothing to compute: {found} stored already"
+    line = f"{counted(cost.computed_cells, 'cell')} computed, {cost.reused_cells} reused"
     if not cost.tokens_computed:
         return line
     ratio = cost.tokens_naive / cost.tokens_computed

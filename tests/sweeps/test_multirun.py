@@ -80,6 +80,21 @@ def test_no_file_of_a_sweep_holds_a_secret(program, sweep_of, monkeypatch, writt
     assert len(started(program)) == 2
 
 
+def test_paired_keys_change_in_step_and_others_in_every_combination(program, sweep_of):
+    done = program("x=1,3", "base=10,20", "y=good,fine", "hydra.sweeper.paired=[x,base]")
+    assert done.returncode == 0, done.stderr
+    folder, _ = sweep_of()
+    assert sorted(values(folder).values()) == [
+        (1, "fine", 10),
+        (1, "good", 10),
+        (3, "fine", 20),
+        (3, "good", 20),
+    ]
+    told = [line for line in done.stdout.splitlines() if line.startswith("job ")]
+    assert told == ["job 0: y=good x=1 base=10", "job 1: y=good x=3 base=20",
+                    "job 2: y=fine x=1 base=10", "job 3: y=fine x=3 base=20"]  # fmt: skip
+
+
 def test_nothing_runs_when_all_is_finished(program, sweep_of):
     program("x=1,2")
     again = program("x=1,2")

@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from metashot.base.terminal import printable
+from metashot.base.terminal import counted, printable
 from metashot.engine.cells.family import CellKey
 from metashot.engine.cells.results import FinishedCell
 from metashot.engine.models.throughput import duration
@@ -106,7 +106,7 @@ class _Lines:
         """Say what is ahead, before the model is loaded."""
         self._cells, self._stored = cells, stored
         if not self._console.is_terminal and cells > stored:
-            self._console.print(f"{cells - stored} cells to compute")
+            self._console.print(f"{counted(cells - stored, 'cell')} to compute")
 
     def at(self, name: str, completed: float) -> None:
         """Say how far it is, when nothing was said for a while.

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from metashot.base.terminal import printable
+from metashot.base.terminal import counted, printable
 from metashot.engine.sweeps.ledger import JobRecord, JobState
 
 _STYLES = {JobState.FAILED: "red", JobState.PRUNED: "yellow"}
@@ -62,7 +62,7 @@ def counts(records: Sequence[JobRecord]) -> str:
     """`24 jobs: 23 finished, 1 failed`."""
     states = Counter(record.state for record in records)
     parts = [f"{states[state]} {state.value}" for state in JobState if states[state]]
-    return f"{len(records)} jobs: " + ", ".join(parts)
+    return f"{counted(len(records), 'job')}: " + ", ".join(parts)
 
 
 def _own(record: JobRecord, shared: set[str]) -> str:

@@ -28,6 +28,7 @@ from metashot.base.console import PlainConsole
 from metashot.base.errors import ConfigError, ExitStatus, MetashotError, OutputError
 from metashot.base.files import write_atomic
 from metashot.base.secrets import HIDDEN, recorded_overrides, secrets_of, without_secrets
+from metashot.base.terminal import printable
 from metashot.engine.sweeps.ledger import JOB_VARIABLE, Job, JobRecord, JobState, Ledger
 from metashot.engine.sweeps.pruning import Pruned
 from metashot.engine.sweeps.summary import counts, sweep_markdown, sweep_table
@@ -94,6 +95,7 @@ class Jobs:
         self.folder = folder
         self._loader = context.config_loader
         self._given: dict[str, tuple[str, ...]] = {}  # what records do not hold: overrides with their secrets
+        self._shared: set[str] | None = None  # words that every job of the sweep has
         self._launcher = Plugins.instance().instantiate_launcher(
             hydra_context=context, task_function=LedgerTask(task, folder), config=config
         )
@@ -107,12 +109,14 @@ class Jobs:
         """Compose a job without running it; a bad override raises here, before any job starts."""
         composed = self._loader.load_sweep_config(self.config, list(overrides))
         self._check_lists(composed, overrides)
+        self._check_launcher(composed)
         keys = [str(key) for key in composed if key not in _OF_A_FOLDER]
         config = {key: _plain(composed, key) for key in keys}
         secrets = secrets_of(config, OmegaConf.to_container(composed, resolve=False))
         words = [word if recorded_overrides([word], secrets) else _without_value(word) for word in overrides]
         job = Job(tuple(overrides), without_secrets(config, secrets), tuple(words))
         self._given[job.key] = job.overrides
+        self._shared = set(words) if self._shared is None else self._shared & set(words)
         return job
 
     def launch(self, records: Sequence[JobRecord], environment: Sequence[Mapping[str, str]] = ()) -> None:
@@ -132,6 +136,7 @@ class Jobs:
             launched.append([*self._given[record.key], *pinned])
         if not launched:
             return
+        self._announce(records)
         try:
             with full_disk(self.folder):
                 ended = self._launcher.launch(launched, initial_job_idx=records[0].number)
@@ -148,11 +153,33 @@ class Jobs:
             print(f"error: the launcher failed: {type(error).__name__}: {first_line(error)}", file=sys.stderr)
             log.exception("the launcher failed; jobs it was running stay in the state `running`")
 
+    def _announce(self, records: Sequence[JobRecord]) -> None:
+        """One line for each job that starts, with what is its own: Hydra's would repeat every override."""
+        shared = (self._shared or set()) if len(self._given) > 1 else set()
+        for record in records:
+            own = " ".join(word for word in record.overrides if word not in shared)
+            PlainConsole().print(printable(f"job {record.number}: {own}"), soft_wrap=True, markup=False)
+
     def _subdir(self, record: JobRecord) -> str:
         composed = self._loader.load_sweep_config(self.config, list(self._given[record.key]))
         with open_dict(composed):
             composed.hydra.job.num = composed.hydra.job.id = record.number
         return str(composed.hydra.sweep.subdir)
+
+    def _check_launcher(self, composed: DictConfig) -> None:
+        """One launcher starts all jobs, so a job cannot choose one.
+
+        Raises:
+            ConfigError: a swept choice names a launcher of its own.
+        """
+        own = composed.hydra.runtime.choices["hydra/launcher"]
+        chosen = self.config.hydra.runtime.choices["hydra/launcher"]
+        if own != chosen:
+            raise ConfigError(
+                "hydra/launcher",
+                f"one job asks for {own!r}, the sweep for {chosen!r}",
+                f"write hydra/launcher={own}",
+            )
 
     def _check_lists(self, composed: DictConfig, overrides: Sequence[str]) -> None:
         """A list key that is swept over bare values gives each job one value where it needs a list.

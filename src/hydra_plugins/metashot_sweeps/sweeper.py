@@ -56,6 +56,8 @@ class SweeperConf:
     _target_: str = "hydra_plugins.metashot_sweeps.sweeper.LedgerSweeper"
     runs: list[list[str]] = field(default_factory=list)
     """Explicit runs, each a list of overrides; crossed with what is swept."""
+    paired: list[str] = field(default_factory=list)
+    """Keys swept in step, first value with first value, where others are swept in every combination."""
     params: dict[str, str] = field(default_factory=dict)
     """Sweeps of an experiment file, `method: direct,channel`; the command line overrides them."""
     search: SearchConf = field(default_factory=SearchConf)
@@ -71,14 +73,20 @@ class LedgerSweeper(Sweeper):
     Args:
         runs: explicit runs, each a list of overrides.
         params: swept keys, as the command line would write their values.
+        paired: swept keys that change together.
         search: keys of `SearchConf`.
     """
 
     def __init__(
-        self, runs: Sequence[Sequence[str]], params: Mapping[str, str], search: Mapping[str, Any]
+        self,
+        runs: Sequence[Sequence[str]],
+        params: Mapping[str, str],
+        paired: Sequence[str],
+        search: Mapping[str, Any],
     ) -> None:
         self.runs = [list(run) for run in runs]
         self.params = dict(params)
+        self.paired = list(paired)
         self.search: dict[str, Any] = {str(key): value for key, value in search.items()}
         self.config: DictConfig | None = None
         self.hydra_context: HydraContext | None = None
@@ -106,8 +114,8 @@ class LedgerSweeper(Sweeper):
         overrides = self.parsed(arguments)
         if self.search["n_trials"]:
             return run_search(jobs, overrides, self.search)
-        product = list(itertools.product(*map(alternatives, overrides)))
-        return run_all(jobs, [[*row, *run] for run in self.runs or [[]] for row in product])
+        rows = combinations(overrides, self.paired)
+        return run_all(jobs, [[*row, *run] for run in self.runs or [[]] for row in rows])
 
     def parsed(self, arguments: list[str]) -> list[Override]:
         """The sweeps of the experiment file and the command line; the latter wins."""
@@ -116,6 +124,26 @@ class LedgerSweeper(Sweeper):
         words = [*(f"{key}={values}" for key, values in self.params.items()), *arguments]
         last = {override.get_key_element(): override for override in parser.parse_overrides(words)}
         return list(last.values())
+
+
+def combinations(overrides: Sequence[Override], paired: Sequence[str]) -> list[list[str]]:
+    """The words of every job: `k=2,4 seed=1,2` makes four, and two where both keys are paired.
+
+    Raises:
+        ConfigError: a paired key that is not swept, or paired keys of different numbers of values.
+    """
+    values = {override.get_key_element().lstrip("+~"): alternatives(override) for override in overrides}
+    for key in paired:
+        if len(values.get(key, [])) < 2:
+            raise ConfigError("hydra.sweeper.paired", f"{key!r} is not swept over", f"write {key}=<a>,<b>")
+    lengths = {key: len(values[key]) for key in paired}
+    if len(set(lengths.values())) > 1:
+        told = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        raise ConfigError("hydra.sweeper.paired", f"{told} values", "give as many of each")
+    axes = [[(word,) for word in words] for key, words in values.items() if key not in lengths]
+    if paired:
+        axes.append(list(zip(*(values[key] for key in paired), strict=True)))
+    return [[word for words in row for word in words] for row in itertools.product(*axes)]
 
 
 def alternatives(override: Override) -> list[str]:

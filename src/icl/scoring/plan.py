@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from metashot.base.terminal import printable
+from metashot.base.terminal import counted, printable
 from metashot.base.value_kinds import Count
 from metashot.data.task import TaskData
 from metashot.engine.cells.planning import Plan
@@ -130,7 +130,7 @@ def estimate_line(plans: list[CellPlan], config: Any, dtype: str, seconds: float
     alone = sum(cell.tokens_alone for cell in plans)
     weights = ModelSize.of(config).stored_weights * _BYTES[dtype]
     return (
-        f"{len(plans)} cells: {shared:,} tokens to compute with sharing, {alone:,} without "
+        f"{counted(len(plans), 'cell')}: {shared:,} tokens to compute with sharing, {alone:,} without "
         f"({alone / max(shared, 1):.1f} times as many); about {duration(seconds)} on this machine; "
         f"{weights / 2**20:,.0f} MB of weights and up to 325 MB of working memory"
     )

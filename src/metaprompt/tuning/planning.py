@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from metashot.base.terminal import counted
 from metashot.metaprompt.meta.planning import Price, Speed
 from metashot.metaprompt.tuning.cell import LoadedTask
 from metashot.metaprompt.tuning.config import TuneSettings, TuningMethod
@@ -37,7 +38,7 @@ def price_tuning(settings: TuneSettings, tasks: Sequence[LoadedTask], speed: Spe
         prices.append(
             Price(
                 f"tuning {task.renderer.task.name}",
-                f"{cells} cells of {rules.steps} steps, {tested} test rows",
+                f"{counted(cells, 'cell')} of {rules.steps} steps, {tested} test rows",
                 trained,
                 read,
                 trained / speed.trained + read / speed.read,

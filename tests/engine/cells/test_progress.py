@@ -40,7 +40,7 @@ def test_a_pipe_is_told_what_is_ahead_and_now_and_then_how_far_it_is(monkeypatch
 def test_stored_cells_are_said_apart(monkeypatch):
     assert said(monkeypatch, terminal=False, stored=3, moments=[]) == [
         "3 of 4 cells are stored already and are not computed again",
-        "1 cells to compute",
+        "1 cell to compute",
     ]
     assert len(said(monkeypatch, terminal=False, stored=4, moments=[])) == 1
 
