@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test test-slow test-engines check reference docs pictures bench clean
+.PHONY: demo test test-slow test-all test-engines check reference docs pictures bench clean
 
 demo: $(VENV)/base.done
 	$(BIN)/python run.py -m experiment=demo method=direct,channel
@@ -15,6 +15,8 @@ test: $(VENV)/dev.done
 
 test-slow: $(VENV)/dev.done
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m slow
+
+test-all: test test-slow
 
 check: $(VENV)/dev.done
 	$(BIN)/ruff check .

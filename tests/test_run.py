@@ -59,6 +59,7 @@ def test_a_run_leaves_the_promised_files(run, tmp_path):
     assert "nothing to compute: all 2 cells were stored already" in again.stdout
 
 
+@pytest.mark.slow
 def test_plan_shows_the_prompt_and_loads_no_weights(run, tmp_path):
     done = run(*TINY, "stage=plan", "plan.show=1", "method=channel")
     assert done.returncode == 0, done.stderr
@@ -136,6 +137,7 @@ def test_a_learning_rate_is_found_kept_and_trained_with(run, tmp_path):
     assert "find_lr.lowest: 0.1 to 0.01 is no range" in refused.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "message"), BAD, ids=lambda value: value[0] if isinstance(value, list) else ""
 )

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 QUICK_START = """
 from metashot import InContextClassifier
 import metashot

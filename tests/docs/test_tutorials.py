@@ -10,7 +10,6 @@ import pytest
 
 DOCS = Path(__file__).parents[2] / "docs"
 TUTORIALS = sorted((DOCS / "tutorials").glob("*.md"))
-LONG = {"compare_methods", "sweep_to_table", "meta_train", "soft_prompt", "harness_task"}
 
 SHELL = """
 metashot() {
@@ -25,10 +24,8 @@ def blocks(page: Path) -> list[str]:
     return re.findall(r"```bash\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
 
 
-@pytest.mark.parametrize(
-    "page",
-    [pytest.param(page, marks=[pytest.mark.slow] * (page.stem in LONG), id=page.stem) for page in TUTORIALS],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TUTORIALS, ids=[page.stem for page in TUTORIALS])
 def test_a_tutorial_runs_as_it_is_written(page, tmp_path):
     script = SHELL + "".join(blocks(page))
     done = subprocess.run(

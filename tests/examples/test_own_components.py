@@ -46,6 +46,7 @@ def test_a_mistake_in_a_key_of_ones_own_is_named(repository, example, monkeypatc
         make_run_config(config)
 
 
+@pytest.mark.slow
 def test_the_run_of_the_readme(repository, example, tmp_path):
     done = subprocess.run(
         [sys.executable, str(repository / "run.py"), "--config-dir", str(example / "conf"), "data=parity",
@@ -98,6 +99,7 @@ def test_a_family_of_ones_own_is_stored_and_reported(repository, example, tmp_pa
     assert "majority" in told
 
 
+@pytest.mark.slow
 def test_a_tuning_method_of_ones_own_tunes(repository, example, tmp_path):
     data = tmp_path / "data" / "SST-2"
     data.mkdir(parents=True)

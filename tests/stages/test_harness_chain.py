@@ -125,6 +125,7 @@ def harness(place: Path) -> dict[str, Any]:
     return {**found, "samples": samples}
 
 
+@pytest.mark.slow
 def test_direct_without_demonstrations_is_the_harness(runs, harness):
     results = list(read_lines(runs["direct_0"] / "results.jsonl"))
     assert {row["metric"] for row in results} == {"accuracy"}

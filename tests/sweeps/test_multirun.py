@@ -8,6 +8,8 @@ from hydra.errors import MissingConfigException
 
 from metashot.stages.composition_errors import explain
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
 
 

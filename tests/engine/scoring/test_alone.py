@@ -13,6 +13,8 @@ from metashot.engine.scoring.plan import ModelSize
 from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.engine.scoring.request import Request, targets_only
 
+pytestmark = pytest.mark.slow
+
 TOLERANCE_NATS = 1e-4
 _LATENT = {"qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 8, "kv_lora_rank": 16, "q_lora_rank": 16,
            "head_dim": 4, "num_key_value_heads": 4}  # fmt: skip

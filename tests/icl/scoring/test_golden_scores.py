@@ -17,6 +17,8 @@ from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Layout, LengthLimits, Objective
 from metashot.icl.scoring.cell import PromptRules, Truncation, build_cell, read_back
 
+pytestmark = pytest.mark.slow
+
 METHODS = {
     "zero": Method("zero", demonstrations=False),
     "direct": Method("direct"),

@@ -72,6 +72,7 @@ class Killed(BaseException):
     """Stands for a kill: nothing in the loop may catch it."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["t5", "gpt2"])
 @pytest.mark.parametrize("second_order", [False, True])
 def test_resume_after_a_kill_changes_no_bit(
@@ -186,6 +187,7 @@ def test_nan_tasks_are_counted_and_end_the_run(store: ClusterStore, gpt2: Langua
     assert all(torch.equal(p, kept[name]) for name, p in patient.regularizer.named_parameters())
 
 
+@pytest.mark.slow
 def test_meta_training_lowers_the_loss(store: ClusterStore, make_model: Any):
     """Held-out query loss after 30 outer steps is below that at the start."""
     settings = replace(SETTINGS, formats=("scsp",), dropout=False)

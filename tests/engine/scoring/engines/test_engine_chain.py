@@ -12,6 +12,8 @@ from metashot.engine.models.tiny import tiny_model
 
 from .toy_server import Behaviour, served
 
+pytestmark = pytest.mark.slow
+
 COMMON = ("model=tiny", "seeds=[13]", "k=2", "data.tasks=[demo-spam,demo-entailment]")
 
 
