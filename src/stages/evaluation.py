@@ -14,17 +14,53 @@ from metashot.engine.cells.results import PREDICTIONS_FILE, FinishedCell
 from metashot.engine.cells.summary import SUMMARY_FILE, Summary, console_table, markdown_table, summarize
 from metashot.engine.training.ranks import leads
 from metashot.stages.context import RunContext, show_notes
+from metashot.stages.execution import recorded
 from metashot.stages.families import cells_of
+from metashot.stages.prompt_sets import (
+    SPREAD_FILE,
+    parts_of,
+    spread_content,
+    spread_lines,
+    spread_of,
+    spread_table,
+)
 
 
 def evaluate_stage(run: RunContext) -> float:
-    """Evaluate, write every file of the output folder, print the table; returns the mean in percent."""
+    """Evaluate, write every file of the output folder, print the table; returns the mean in percent.
+
+    With `prompt=set` each format is a run of its own in a folder below, and the figure is the mean over them.
+    """
+    parts = parts_of(run)
+    if not parts:
+        return _evaluate(run)[0].mean.value
+    cells: dict[str, Sequence[FinishedCell]] = {}
+    figure = 0.0
+    for step, (name, part) in enumerate(parts.items(), start=1):
+        run.console.print(f"prompt={name}", markup=False, highlight=False)
+        with recorded(part.record):
+            summary, cells[name] = _evaluate(part)
+        figure = summary.mean.value
+        run.tracker.log({f"eval/{name}/mean_percent": figure}, step)
+    spread = spread_of(cells)
+    if spread is None:
+        return figure
+    if leads():
+        write_json(run.output / SPREAD_FILE, spread_content(spread))
+        run.console.print(spread_table(spread))
+        for line in spread_lines(spread):
+            run.console.print(line, soft_wrap=True, markup=False)
+        run.tracker.summary({"eval/mean_percent": 100 * spread.mean.value})
+    return 100 * spread.mean.value
+
+
+def _evaluate(run: RunContext) -> tuple[Summary, Sequence[FinishedCell]]:
     family = cells_of(run)
     with CellProgress(run.console, run.tracker) as progress:
         outcome = run_cells(family, run.results_root, run.output, progress, run.record.expect)
     summary = summarize(outcome.cells)
     if not leads():
-        return summary.mean.value
+        return summary, outcome.cells
     write_json(run.output / SUMMARY_FILE, summary.to_json())
     write_atomic(run.output / "summary.md", markdown_table(summary))
     run.console.print(console_table(summary))
@@ -33,7 +69,7 @@ def evaluate_stage(run: RunContext) -> float:
     show_notes(run.console, outcome.notes)
     run.record.write("running", cost=asdict(outcome.cost), notes=list(outcome.notes))
     _track(run, outcome.cells, summary)
-    return summary.mean.value
+    return summary, outcome.cells
 
 
 def cost_line(cost: Cost) -> str:

@@ -15,6 +15,7 @@ from metashot.stages.launch import LAUNCH
 from metashot.stages.stage_table import STAGES_OF_RUNS, chosen_stages
 
 if TYPE_CHECKING:
+    from metashot.engine.cells.record import RunRecord
     from metashot.stages.context import RunContext
 
 LOG_WIDTH = 120
@@ -70,18 +71,26 @@ def announce(composed: Mapping[str, Any]) -> None:
 def concluded(run: RunContext) -> Generator[None]:
     """Record how the stages end: finished, failed, interrupted or pruned; a SIGTERM ends them as Ctrl-C does."""
     try:
-        with sigterm_interrupts():
+        with sigterm_interrupts(), recorded(run.record):
             yield
-        run.record.write("finished")
     except BaseException as error:
-        ending = _ending(error)
-        # On a full disk these fail as well, and must not hide what failed first.
+        # On a full disk this fails as well, and must not hide what failed first.
         with suppress(MetashotError):
-            run.record.write(ending)
-        with suppress(MetashotError):
-            run.tracker.finish(ending)
+            run.tracker.finish(_ending(error))
         raise
     run.tracker.finish("ok")
+
+
+@contextmanager
+def recorded(record: RunRecord) -> Generator[None]:
+    """Write into a run's record how it ends."""
+    try:
+        yield
+        record.write("finished")
+    except BaseException as error:
+        with suppress(MetashotError):
+            record.write(_ending(error))
+        raise
 
 
 def _ending(error: BaseException) -> Literal["interrupted", "pruned", "failed"]:

@@ -51,7 +51,8 @@ def compare_stage(run: RunContext) -> None:
 def _own_results(run: RunContext) -> tuple[Path, ...]:
     """This run's folder, where an earlier stage of it has left results outside `results_root`."""
     apart = not run.output.resolve().is_relative_to(run.results_root.resolve())
-    return (run.output,) if apart and (run.output / RESULTS_FILE).is_file() else ()
+    left = any(run.output.glob(RESULTS_FILE)) or any(run.output.glob(f"prompt=*/{RESULTS_FILE}"))
+    return (run.output,) if apart and left else ()
 
 
 def _run_folders(run: RunContext) -> tuple[Path, ...]:

@@ -73,6 +73,22 @@ class RunRecord:
         """Steps of a training that ended in this folder before, 0 without any."""
         return int(self._content.get("training", {}).get("step", 0))
 
+    def part(self, name: str, changes: Mapping[str, Any]) -> RunRecord:
+        """The record of a run of its own in the folder `name` below, with other values for some keys of the config.
+
+        Raises:
+            OutputError: the folder cannot be made.
+        """
+        config = {**self._content["config"], **changes}
+        return RunRecord(
+            self.folder / name, config, self._content["overrides"], writes=self._held is not None
+        )
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The resolved config that is recorded."""
+        return self._content["config"]
+
     def expect(self, cells: Mapping[tuple[str, int], str]) -> None:
         """Write down the cells that the run will hold: fingerprint by task and seed."""
         rows = [{"task": task, "seed": seed, "fingerprint": print_} for (task, seed), print_ in cells.items()]

@@ -12,7 +12,13 @@ from rich.text import Text
 from metashot.base.terminal import printable
 from metashot.engine.cells.results import FinishedCell, gold_and_predictions
 from metashot.engine.metrics.classification import Metric
-from metashot.engine.metrics.statistics import Interval, bootstrap_mean, seed_values, task_outcomes
+from metashot.engine.metrics.statistics import (
+    Interval,
+    TaskOutcomes,
+    bootstrap_mean,
+    seed_values,
+    task_outcomes,
+)
 
 SUMMARY_FILE = "summary.json"
 
@@ -69,16 +75,12 @@ class Summary:
         return content
 
 
-def summarize(cells: Sequence[FinishedCell]) -> Summary:
-    """Summarize the cells of one run (one setting, method, model and k).
-
-    Raises:
-        ValueError: no cells.
-    """
+def outcomes_of(cells: Sequence[FinishedCell]) -> dict[str, TaskOutcomes]:
+    """What the cells of one run answered, by task."""
     by_task: dict[str, list[FinishedCell]] = {}
     for cell in cells:
         by_task.setdefault(cell.result.task, []).append(cell)
-    outcomes = {
+    return {
         task: task_outcomes(
             task,
             Metric(rows[0].result.metric),
@@ -87,6 +89,16 @@ def summarize(cells: Sequence[FinishedCell]) -> Summary:
         )
         for task, rows in by_task.items()
     }
+
+
+def summarize(cells: Sequence[FinishedCell]) -> Summary:
+    """Summarize the cells of one run (one setting, method, model and k).
+
+    Raises:
+        ValueError: no cells.
+    """
+    outcomes = outcomes_of(cells)
+    sizes = {cell.result.task: cell.result for cell in reversed(cells)}
     tasks: list[TaskSummary] = []
     for task, outcome in outcomes.items():
         figures = bootstrap_mean([outcome])
@@ -101,8 +113,8 @@ def summarize(cells: Sequence[FinishedCell]) -> Summary:
                 percent(figures.mean),
                 percent(figures.worst),
                 values,
-                by_task[task][0].result.n,
-                by_task[task][0].result.sampled_from,
+                sizes[task].n,
+                sizes[task].sampled_from,
             )
         )
     overall = bootstrap_mean(list(outcomes.values()))

@@ -148,8 +148,8 @@ def bootstrap_mean(
         means += np.take_along_axis(values, picks, axis=1).mean(axis=1)
         worsts += values[:, int(found.argmin())]
     return MeanAndWorst(
-        mean=_interval(float(np.mean([v.mean() for v in observed])), means / len(tasks), level),
-        worst=_interval(float(np.mean([v.min() for v in observed])), worsts / len(tasks), level),
+        mean=percentile_interval(float(np.mean([v.mean() for v in observed])), means / len(tasks), level),
+        worst=percentile_interval(float(np.mean([v.min() for v in observed])), worsts / len(tasks), level),
     )
 
 
@@ -216,7 +216,8 @@ def _weighted_seed_values(outcomes: TaskOutcomes, weights: Floats) -> Floats:
     return np.stack(columns, axis=1)
 
 
-def _interval(value: float, draws: Floats, level: float) -> Interval:
+def percentile_interval(value: float, draws: Floats, level: float) -> Interval:
+    """A value with the percentiles of its resampled values [draws]."""
     tail = (1 - level) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     return Interval(value, float(low), float(high))

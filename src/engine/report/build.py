@@ -25,6 +25,7 @@ from metashot.engine.report.systems.published import Verdict, compare_with_publi
 from metashot.engine.report.systems.rescoring import rescore
 from metashot.engine.report.tables import comparisons, result_tables
 from metashot.engine.report.tables.confidence_table import confidence_table
+from metashot.engine.report.tables.prompt_table import prompt_table
 from metashot.engine.report.tables.run_list import runs_table
 from metashot.engine.report.tables.table import Table, without_constant_columns
 
@@ -71,7 +72,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     Raises:
         OutputError: no results, results of mixed formats, or the output folder cannot be written or was removed.
     """
-    outputs = read_outputs(settings.runs, settings.own)
+    outputs = read_outputs(settings.runs, settings.own, settings.names)
     draws, level, seed = settings.draws, settings.level, settings.seed
     answers, left_out = collect_answers(outputs, _targets, draws=draws, level=level, seed=seed)
     tests, untested = compare_pairs(answers, settings.permutations, seed)
@@ -87,6 +88,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
         comparisons.shots_table(answers),
         comparisons.variant_table(answers),
         comparisons.sensitivity_table(answers),
+        prompt_table(answers, draws, level, seed),
         *result_tables.task_tables(answers),
         comparisons.rescoring_table(rescore(outputs), answers),
         confidence_table(outputs, answers, draws, level, seed),

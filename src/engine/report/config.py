@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -27,6 +28,8 @@ class ReportConfig:
     """Confidence level."""
     seed: Seed = 0
     """Seed of resampling and permutation."""
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Short names for what rows differ in: `'report.names={prompt.max_length: room, prompt=chat: chat}'`."""
     folder: Path | None = None
     """Where the report is written; None takes the run's folder."""
 

@@ -52,7 +52,7 @@ def explorer(outputs: Outputs, answers: Sequence[Answers]) -> Explorer | None:
 
     At most `MOST_PREDICTIONS` are kept: first one seed of every system and task, then fewer examples.
     """
-    kept = with_variants(outputs.results, outputs.runs)
+    kept = with_variants(outputs.results, outputs.runs, outputs.names)
     key = ["run", "fingerprint", "task", "seed"]
     columns = [*key, "index", "gold", "prediction", "options", "nll"]
     frame = (

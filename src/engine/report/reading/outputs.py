@@ -6,8 +6,8 @@ runs that differ in more than their labels become variants of their own (`varian
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import polars as pl
@@ -32,6 +32,7 @@ class Outputs:
         predictions: one row per test example, columns of `predictions.jsonl` and `run`.
         problems: sentences about what was found and left out.
         lost: folders that could not be used at all.
+        names: short names for what runs differ in, see `variants.differing`.
     """
 
     runs: tuple[Run, ...]
@@ -39,14 +40,18 @@ class Outputs:
     predictions: pl.DataFrame
     problems: tuple[str, ...]
     lost: tuple[Path, ...] = ()
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
-def read_outputs(places: Sequence[Path], own: Path | None = None) -> Outputs:
+def read_outputs(
+    places: Sequence[Path], own: Path | None = None, names: Mapping[str, str] | None = None
+) -> Outputs:
     """Read every output folder at or below `places`.
 
     Args:
         places: folders of runs, or folders above them.
         own: the folder of the run that reads, which may be a job of a sweep.
+        names: short names for what runs differ in.
 
     Raises:
         OutputError: nothing found, a file of another format version, or one that is no results file.
@@ -67,7 +72,7 @@ def read_outputs(places: Sequence[Path], own: Path | None = None) -> Outputs:
     results, conflicts = _without_conflicts(results, runs)
     lost = (*there.closed, *(folder.run.folder for folder in folders if folder.lost))
     problems = (*unfinished_sweeps(places, own), *conflicts, *found)
-    return Outputs(runs, results, predictions, problems, lost)
+    return Outputs(runs, results, predictions, problems, lost, names or {})
 
 
 def _numbered(number: int, frame: pl.DataFrame) -> pl.DataFrame:

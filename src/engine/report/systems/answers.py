@@ -154,7 +154,7 @@ def collect_answers(
     Returns:
         The systems in table order, and sentences about what could not be used.
     """
-    kept = with_variants(outputs.results, outputs.runs)
+    kept = with_variants(outputs.results, outputs.runs, outputs.names)
     key = ["run", "fingerprint", "task", "seed"]
     joined = (
         kept.select([*SYSTEM, *key, "metric", "test_digest"])

@@ -65,7 +65,7 @@ class _Options:
 
 def rescore(outputs: Outputs) -> list[Rescored]:
     """Figures of every system under every rule that its stored log-probabilities allow."""
-    kept = with_variants(outputs.results, outputs.runs)
+    kept = with_variants(outputs.results, outputs.runs, outputs.names)
     key = ["run", "fingerprint", "task", "seed"]
     frame = kept.select([*SYSTEM, *key, "metric"]).join(outputs.predictions, on=key, how="inner")
     # Generated answers have no options, and the harness does not say how many tokens an option has.

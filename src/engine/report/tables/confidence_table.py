@@ -69,7 +69,7 @@ def _stored(outputs: Outputs) -> dict[System, tuple[Confidence, NDArray[np.int64
     """The answers of each system with the number of the test example that each is to."""
     key = ["run", "fingerprint", "task", "seed"]
     frame = (
-        with_variants(outputs.results, outputs.runs)
+        with_variants(outputs.results, outputs.runs, outputs.names)
         .select([*SYSTEM, *key])
         .join(outputs.predictions.select([*key, "index", "gold", "options", "nll"]), on=key, how="inner")
         .filter(pl.col("options").list.len() > 1, pl.col("options").list.contains(pl.col("gold")))
