@@ -52,6 +52,7 @@ MOVED = {
     "metashot.engine.runs": "metashot.engine.cells",
     "metashot.icl.progress": "metashot.engine.cells.progress",
     "metashot.icl.prompt_record": "metashot.icl.scoring.preview",
+    "metashot.engine.generation.stopping": "metashot.engine.generation.request",
     "metashot.icl.measured": "metashot.icl.scoring.ranking",
     "metashot.icl.evaluation": "metashot.icl.scoring.ranking",
 }

@@ -17,8 +17,8 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 from tqdm import tqdm
 
-from metashot.engine.generation.greedy import GreedyGenerator, Progress
-from metashot.engine.generation.stopping import Stopping
+from metashot.engine.generation.prefix import PrefixGenerator
+from metashot.engine.generation.request import GenerationRequest, Progress, Stopping
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import named_model
 from metashot.engine.scoring.prefix import PrefixScorer
@@ -68,7 +68,7 @@ class MetashotLM(_Base):
             )
         super().__init__(pretrained=pretrained, batch_size=size, **given)
         self._scorer = PrefixScorer(self.model, None if memory_mb is None else int(memory_mb))
-        self._generator = GreedyGenerator(self.model, self.tokenizer, size, obeys_generation_config=True)
+        self._generator = PrefixGenerator(self.model, self.tokenizer, size, obeys_generation_config=True)
 
     def _loglikelihood_tokens(
         self, requests: Sequence[_Tokens], disable_tqdm: bool = False, override_bs: int | None = None
@@ -137,14 +137,14 @@ class MetashotLM(_Base):
         ) as bar:
             for stopping, places in groups.items():
                 room = self.max_length - (0 if self.backend == "seq2seq" else stopping.max_new_tokens)
-                prompts = [
-                    tuple(self.tok_encode(requests[place].args[0], left_truncate_len=room))
+                wanted = [
+                    GenerationRequest(tuple(self.tok_encode(requests[place].args[0], left_truncate_len=room)))
                     for place in places
                 ]
-                texts = self._generator.generate(prompts, stopping, _advancing(bar))
-                for place, text in zip(places, texts, strict=True):
-                    answers[place] = text
-                    self.cache_hook.add_partial("generate_until", requests[place].args, text)
+                found = self._generator.generate(wanted, stopping, on_progress=_advancing(bar))
+                for place, answer in zip(places, found, strict=True):
+                    answers[place] = answer.text
+                    self.cache_hook.add_partial("generate_until", requests[place].args, answer.text)
         return answers
 
     def _stopping(self, arguments: Mapping[str, Any]) -> Stopping:

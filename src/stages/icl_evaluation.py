@@ -40,7 +40,7 @@ def ranked_cells(run: RunContext) -> RankedCells:
 def generated_cells(run: RunContext) -> GeneratedCells:
     """The cells of a method that generates answers."""
     source, settings, model = _evaluation_parts(run)
-    return GeneratedCells(settings, source, model)
+    return GeneratedCells(settings, source, model, run.config.scorer)
 
 
 def planned(run: RunContext) -> Plan:

@@ -1,1 +1,1 @@
-"""Free-form answers: greedy decoding with a shared prefix."""
+"""Free-form answers: greedy or sampled, with shared prefixes."""

@@ -6,8 +6,10 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 
+from metashot.base.errors import ConfigError
 from metashot.base.identity import NoEffect, identity_of
 from metashot.base.value_kinds import Count, GivenLine, Positive, PositiveShare, PositiveWeight
+from metashot.engine.generation.request import Generator
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.request import MakeScorer, Scorer
 
@@ -50,6 +52,35 @@ def scorer_of(make: MakeScorer, model: LazyLanguageModel) -> Scorer:
     An engine of its own (vLLM, a server) loads the weights itself, so they are not loaded here.
     """
     return make(model.load().model if _engine(make) is None else model)
+
+
+def loads_itself(make: MakeScorer) -> bool:
+    """Whether what is made is an engine of its own, which reads the model's files."""
+    return _engine(make) is not None
+
+
+def generator_of(make: MakeScorer, model: LazyLanguageModel, batch_size: int) -> Generator:
+    """What generates with `model`: the engine that would score, or the loaded model itself.
+
+    Args:
+        make: the choice of `scorer`.
+        model: which weights.
+        batch_size: answers that the loaded model decodes together.
+
+    Raises:
+        ConfigError: an engine that only scores.
+    """
+    if _engine(make) is None:
+        from metashot.engine.generation.prefix import PrefixGenerator
+
+        loaded = model.load()
+        return PrefixGenerator(loaded.model, loaded.tokenizer, batch_size)
+    engine = scorer_of(make, model)
+    if not isinstance(engine, Generator):
+        raise ConfigError(
+            "scorer", f"{type(engine).__name__} scores options and generates nothing", "use scorer=prefix"
+        )
+    return engine
 
 
 Memory = Annotated[

@@ -19,6 +19,7 @@ from metashot.base.components.choices import named
 from metashot.base.errors import ConfigError, DataError, suggestion
 from metashot.data.task import Example, TaskData, TaskType
 from metashot.data.tasks.selected_source import SelectedSource, Selection, Strategy
+from metashot.engine.generation.prefix import PrefixGenerator
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.generated import grade
 from metashot.engine.metrics.ranking import best_option
@@ -371,7 +372,8 @@ class InContextClassifier:
         if not inputs:
             return []
         data, cell = self._written(inputs, [("",)])
-        return generate(data, cell, range(len(inputs)), self._rules, method, self.model.load())
+        generator = PrefixGenerator(self.model.load().model, self.model.load().tokenizer, method.batch_size)
+        return generate(data, cell, range(len(inputs)), self._rules, method, generator)
 
     def _written(self, inputs: Sequence[str], options: Sequence[Sequence[Hashable]]) -> tuple[TaskData, Cell]:
         """The prompts of a call, and what there is to warn of."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Annotated
@@ -11,15 +11,19 @@ from metashot.base.errors import ConfigError
 from metashot.base.identity import NoEffect
 from metashot.base.value_kinds import Positive
 from metashot.data.task import Example, TaskData
+from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.family import Meter, Work
 from metashot.engine.cells.results import FinishedCell, Prediction
-from metashot.engine.generation.stopping import Stopping
+from metashot.engine.generation.request import GenerationRequest, Generator, Progress, Stopping
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.generated import check_can_grade, grade
-from metashot.engine.models.loading import LanguageModel
+from metashot.engine.models.loading import LazyLanguageModel
+from metashot.engine.scoring.makers import generator_of, loads_itself
+from metashot.engine.scoring.request import MakeScorer
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Ids, Objective
 from metashot.icl.scoring.cell import Cell, PromptRules
+from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 from metashot.icl.scoring.in_context import InContextCells
 
 _GRADED = tuple(metric.value for metric in Metric if metric.graded)
@@ -75,7 +79,26 @@ class GenerateMethod(Method):
 
 
 class GeneratedCells(InContextCells):
-    """Cells whose test examples are answered in the model's own words."""
+    """Cells whose test examples are answered in the model's own words.
+
+    Args:
+        settings: what to evaluate.
+        source: the tasks' data.
+        model: loaded when the first rows have to be answered.
+        make_scorer: an engine of its own that generates; any other choice leaves it to the model itself.
+    """
+
+    def __init__(
+        self,
+        settings: EvaluateSettings,
+        source: TaskSource,
+        model: LazyLanguageModel,
+        make_scorer: MakeScorer,
+    ) -> None:
+        super().__init__(settings, source, model)
+        self._make = make_scorer
+        # The choices that score with the loaded model say nothing of what it writes.
+        self.make_scorer = make_scorer if loads_itself(make_scorer) else None
 
     @cached_property
     def method(self) -> GenerateMethod:
@@ -96,7 +119,12 @@ class GeneratedCells(InContextCells):
     def compute(self, work: Work, rows: Sequence[int], meter: Meter) -> Sequence[str]:
         """The answer to each row, without white space around it."""
         data = self.data(work)
-        return generate(data, self.cell(work), rows, self.rules, self.method, self.model.load(), meter.at)
+        return generate(data, self.cell(work), rows, self.rules, self.method, self._generator, meter.at)
+
+    @cached_property
+    def _generator(self) -> Generator:
+        """Made when the first rows are answered."""
+        return generator_of(self._make, self.model, self.method.batch_size)
 
     def finish(self, work: Work, answers: Sequence[str]) -> Sequence[FinishedCell]:
         """Grade the answers and measure the cell."""
@@ -135,8 +163,8 @@ def generate(
     rows: Sequence[int],
     rules: PromptRules,
     method: GenerateMethod,
-    model: LanguageModel,
-    on_progress: Callable[[int, int], None] | None = None,
+    generator: Generator,
+    on_progress: Progress | None = None,
 ) -> list[str]:
     """The model's answers to some test examples of a cell, without white space around them.
 
@@ -146,16 +174,14 @@ def generate(
         rows: which test examples.
         rules: by which the prompts were written.
         method: how answers end.
-        model: loaded.
-        on_progress: told of tokens.
+        generator: of the model.
+        on_progress: told of answers.
     """
-    from metashot.engine.generation.greedy import GreedyGenerator
-
     lead = rules.for_task(data).prompt.frame.output_text("", first=not data.shots, query=True)
     prompts = prompts_of(cell, lead)
-    generator = GreedyGenerator(model.model, model.tokenizer, method.batch_size)
-    texts = generator.generate([prompts[row] for row in rows], method.stopping, on_progress)
-    return [text.strip() for text in texts]
+    wanted = [GenerationRequest(prompts[row]) for row in rows]
+    found = generator.generate(wanted, method.stopping, on_progress=on_progress)
+    return [answer.text.strip() for answer in found]
 
 
 def prompts_of(cell: Cell, lead: str) -> list[Ids]:

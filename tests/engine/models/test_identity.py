@@ -10,8 +10,8 @@ from peft import IA3Config, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from metashot.base.errors import ModelError
-from metashot.engine.generation.greedy import GreedyGenerator
-from metashot.engine.generation.stopping import Stopping
+from metashot.engine.generation.prefix import PrefixGenerator
+from metashot.engine.generation.request import GenerationRequest, Stopping
 from metashot.engine.models.loading import LazyLanguageModel, load_model
 from metashot.engine.models.sources import LocalModel
 from metashot.engine.models.tiny import tiny_model
@@ -71,7 +71,9 @@ def said(spec):
     loaded = load_model(spec)
     ids = tuple(loaded.tokenizer("the cat is on the mat", add_special_tokens=False)["input_ids"])
     (score,) = score_plain(loaded.model, [Request(ids[:4], ids[4:])])
-    answers = GreedyGenerator(loaded.model, loaded.tokenizer).generate([ids], Stopping(12, ()))
+    answers = PrefixGenerator(loaded.model, loaded.tokenizer).generate(
+        [GenerationRequest(ids)], Stopping(12, ())
+    )
     return ids, loaded.tokenizer.chat_template, score.tolist(), answers
 
 

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from metashot.engine.generation.greedy import GreedyGenerator
-from metashot.engine.generation.stopping import Stopping
+from metashot.engine.generation.prefix import PrefixGenerator
+from metashot.engine.generation.request import GenerationRequest, Stopping
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.scoring.plain import PlainScorer
@@ -51,8 +51,8 @@ def test_eight_threads_in_one_model(architecture, dtype):
 
     def work(seed):
         mine = [PrefixScorer, lambda _: shared, PlainScorer][seed % 3](model)
-        words = GreedyGenerator(model, loaded.tokenizer).generate(
-            [requests(seed)[0].context], Stopping(4, ())
+        words = PrefixGenerator(model, loaded.tokenizer).generate(
+            [GenerationRequest(requests(seed)[0].context)], Stopping(4, ())
         )
         return [torch.cat(mine.score(requests(seed))) for _ in range(3)], words
 

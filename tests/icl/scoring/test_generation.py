@@ -74,7 +74,7 @@ def settings(folder: Path, method: Method, **changes: Any) -> Given:
 def run(given: Given) -> Any:
     source: Any = FewExamples()
     if isinstance(given.method, GenerateMethod):
-        cells = GeneratedCells(given, source, MODEL)
+        cells = GeneratedCells(given, source, MODEL, PrefixScorer)
     else:
         cells = RankedCells(given, source, MODEL, PrefixScorer)
     return run_cells(cells, given.results_root, given.output, Silent())
