@@ -17,7 +17,7 @@ from metashot.data.recipes.keys import Strict
 from metashot.data.task import Example, TaskData, Wording
 from metashot.data.text.corpus import CorpusSource
 from metashot.data.text.sentences import SentenceRules
-from metashot.engine.metrics.rules import Calibration, Normalization
+from metashot.engine.metrics.rules import Calibration, InputsFrom, Normalization
 from metashot.engine.training.config import LoopConfig, LoraConfig, OptimizerConfig, TrainableConfig
 from metashot.icl.learning.training_settings import EpisodeConfig, HeldOutConfig, MetaTrainSettings
 from metashot.icl.prompting.bound import BoundPrompt
@@ -32,7 +32,7 @@ from metashot.metaprompt.tuning.config import TrainRules, TuneSettings
 from metashot.metaprompt.tuning.tasks import PromptTask
 
 ROOTS = [
-    Choice, Example, TaskData, Wording, CorpusSource, SentenceRules, Calibration, Normalization, LoopConfig, LoraConfig,
+    Choice, Example, TaskData, Wording, CorpusSource, SentenceRules, Calibration, InputsFrom, Normalization, LoopConfig, LoraConfig,
     OptimizerConfig, TrainableConfig, EpisodeConfig, HeldOutConfig, MetaTrainSettings, BoundPrompt, PromptConfig, MetaiclFrame,
     TextFrame, Method, EvaluateSettings, ClusterConfig, EncoderConfig, MetaConfig, RegularizerConfig, TrainRules,
     TuneSettings, PromptTask, Strict,

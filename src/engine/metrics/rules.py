@@ -2,7 +2,8 @@
 
 Each rule stands once, as a function of whole arrays, and is found by name; evaluation, classifier, held-out evaluation
 and the report all use it from here. A rule of one's own is one more object: `register` it, or name a function that
-returns it as `_target_` of `method.normalization` or `method.calibration`.
+returns it as `_target_` of `method.normalization` or `method.calibration`. A calibration of ours is a file of
+`calibrations/`.
 
 Scores are negative log-likelihoods in nats, lower is better. The last axis is the options of a test example, the
 axis before it the test examples of a cell (task, seed) that have equally many options.
@@ -10,8 +11,11 @@ axis before it the test examples of a cell (task, seed) that have equally many o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
 from typing import Annotated, Any, ClassVar, TypeVar
 
 import numpy as np
@@ -59,6 +63,23 @@ class Normalization:
 
 
 @dataclass(frozen=True, slots=True)
+class InputsFrom:
+    """Where a calibration's inputs come from, in place of strings that the method names.
+
+    Attributes:
+        name: `training` for unlabelled training inputs themselves, `written` for what the model writes; rules with one
+            name are shown beside each other in reports, since one run has scored what both need.
+        draw: makes inputs of a task's unlabelled training inputs: (these, how many, seed) to texts; None where the model
+            writes them after the demonstrations.
+        unseen: whether what a demonstration or a test example holds is left out.
+    """
+
+    name: str
+    draw: Callable[[Sequence[str], int, int], Sequence[str]] | None
+    unseen: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Calibration:
     """What an option's score is compared with.
 
@@ -71,7 +92,7 @@ class Calibration:
         most: content-free inputs that it takes, or None for any number.
         row_from: content-free inputs from which the report shows it as a row of its own; None where another rule
             with the same numbers stands for it.
-        from_training: its inputs are unlabelled ones of the training split, not those that the method names.
+        inputs: where its inputs come from, or None for those that the method names.
     """
 
     NONE: ClassVar[Calibration]
@@ -89,7 +110,17 @@ class Calibration:
     fewest: int = 0
     most: int | None = 0
     row_from: Annotated[int | None, NoEffect("which rows reports show")] = 0
-    from_training: bool = False
+    inputs: InputsFrom | None = None
+
+    @property
+    def from_training(self) -> bool:
+        """Whether its inputs are made of unlabelled ones of the training split."""
+        return self.inputs is not None and self.inputs.draw is not None
+
+    @property
+    def written(self) -> bool:
+        """Whether the model writes its inputs."""
+        return self.inputs is not None and self.inputs.draw is None
 
     @property
     def needs_null_inputs(self) -> bool:
@@ -148,7 +179,7 @@ def log_softmax(values: Floats) -> Floats:
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
-def _contextual(plain: Floats, nulls: Floats) -> Floats:
+def contextual(plain: Floats, nulls: Floats) -> Floats:
     """-log(p_i / p_cf_i), with p the softmax over options and p_cf its mean over content-free inputs."""
     content_free = log_softmax(-nulls)
     top = content_free.max(axis=0)
@@ -199,7 +230,7 @@ Calibration.CONTEXTUAL = register(
     Calibration(
         "contextual",
         "divided by the mean probability after content-free inputs (Zhao et al. 2021); with one, it ranks as pmi",
-        _contextual,
+        contextual,
         fewest=1,
         most=None,
         row_from=2,
@@ -233,15 +264,23 @@ def _prior(plain: Floats, nulls: Floats) -> Floats:
     return plain + shift
 
 
+def _as_they_are(texts: Sequence[str], n: int, seed: int) -> Sequence[str]:
+    """The first n."""
+    del seed
+    return texts[:n]
+
+
+TRAINING_INPUTS = InputsFrom("training", _as_they_are)
+
 Calibration.BATCH = register(
     Calibration(
         "batch",
         "divided by the option's mean probability over unlabelled training inputs (after Zhou et al. 2024)",
-        _contextual,
+        contextual,
         fewest=1,
         most=None,
         row_from=1,
-        from_training=True,
+        inputs=TRAINING_INPUTS,
     )
 )
 Calibration.PRIOR = register(
@@ -252,14 +291,14 @@ Calibration.PRIOR = register(
         fewest=1,
         most=None,
         row_from=1,
-        from_training=True,
+        inputs=TRAINING_INPUTS,
     )
 )
 Calibration.BATCH_TRANSDUCTIVE = register(
     Calibration(
         "batch_transductive",
         "divided by the option's mean probability over the test inputs, whose labels are not looked at (Zhou et al. 2024)",
-        _transductive(_contextual),
+        _transductive(contextual),
     )
 )
 Calibration.PRIOR_TRANSDUCTIVE = register(
@@ -269,3 +308,6 @@ Calibration.PRIOR_TRANSDUCTIVE = register(
         _transductive(_prior),
     )
 )
+
+for _file in iter_modules([str(Path(__file__).with_name("calibrations"))]):
+    import_module(f"{__package__}.calibrations.{_file.name}")

@@ -33,7 +33,7 @@ class Method:
     null_inputs: tuple[str, ...] = field(default=())
     """Content-free inputs of the calibration, in place of the test input; for `domain` the premise."""
     calibration_inputs: Positive = 16
-    """Most unlabelled training inputs that `batch` and `prior` average over."""
+    """Most inputs that a calibration averages over which takes, makes or writes its own."""
     normalization: Annotated[Normalization, PlainValidator(find_normalization)] = Normalization.TOKEN_MEAN
     """What summed NLLs are divided by."""
     layout: Literal["auto", "newline", "space"] = "auto"
@@ -54,13 +54,14 @@ class Method:
         object.__setattr__(self, "calibration", find_calibration(self.calibration))
         object.__setattr__(self, "normalization", find_normalization(self.normalization))
         rule = self.calibration
-        if rule.from_training and self.null_inputs:
+        if rule.inputs is not None and self.null_inputs:
+            source = "inputs that the model writes" if rule.written else "unlabelled training inputs"
             raise ConfigError(
                 "method.null_inputs",
-                f"calibration {rule.name!r} takes unlabelled training inputs, got {len(self.null_inputs)} strings",
+                f"calibration {rule.name!r} takes {source}, got {len(self.null_inputs)} strings",
                 "leave the list empty, or use method.calibration=contextual",
             )
-        if not rule.from_training and len(self.null_inputs) < rule.fewest:
+        if rule.inputs is None and len(self.null_inputs) < rule.fewest:
             raise ConfigError(
                 "method.null_inputs",
                 f"calibration {rule.name!r} has no content-free input",
@@ -77,6 +78,12 @@ class Method:
                 "method.calibration",
                 f"{rule.name!r} replaces the test input, which is the target of the channel objective",
                 "use method.objective=direct, or method.calibration=none",
+            )
+        if rule.written and not self.demonstrations:
+            raise ConfigError(
+                "method.calibration",
+                f"{rule.name!r} has the model write inputs after demonstrations, and {self.name!r} shows none",
+                "set method.demonstrations=true, or use method.calibration=contextual",
             )
 
     def shots(self, k: int) -> int:

@@ -27,6 +27,7 @@ from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig, named_model
 from metashot.engine.scoring.prefix import PrefixScorer
+from metashot.icl.prompting.calibration_inputs import with_calibration_inputs
 from metashot.icl.prompting.columns import (
     answers,
     check_lengths,
@@ -51,6 +52,7 @@ from metashot.icl.scoring.classifier_parameters import DEFAULTS, checked
 from metashot.icl.scoring.evaluation_settings import rules_for
 from metashot.icl.scoring.generation import GenerateMethod, generate, with_room
 from metashot.icl.scoring.trained_method import check_method, follow_checkpoint
+from metashot.icl.scoring.written_inputs import needs_written_inputs, with_written_inputs
 
 _TASK = "in-context task"
 _PARAMETERS = ("model", *DEFAULTS)
@@ -380,12 +382,16 @@ class InContextClassifier:
         shown = [tuple(option_texts(row)) for row in options]
         rows = shown if len(shown) > 1 else shown * len(inputs)
         test = tuple(Example(_TASK, text, row[0], row) for text, row in zip(inputs, rows, strict=True))
-        data = self._chosen(
-            TaskData(_TASK, self.seed, TaskType.CLASSIFICATION, self._examples(options), test)
-        )
+        given = TaskData(_TASK, self.seed, TaskType.CLASSIFICATION, self._examples(options), test)
+        data = self._chosen(given)
         method, rules = self._method, self._rules
         if isinstance(method, GenerateMethod):
             rules = with_room(rules, method)
+        data = with_calibration_inputs(data, method, _Fitted(given), self.k or 0)
+        if needs_written_inputs(data, rules):
+            loaded = self.model.load()
+            generator = PrefixGenerator(loaded.model, loaded.tokenizer)
+            data = with_written_inputs(data, rules, generator, self.model.encode)
         cell = build_cell(data, self.model.encode, rules)
         self._warn(data, cell, rules)
         return data, cell
@@ -439,15 +445,7 @@ class InContextClassifier:
 
     @property
     def _method(self) -> Method:
-        method = named_method(self.method) if isinstance(self.method, str) else self.method
-        rule = method.calibration.name
-        if method.calibration.from_training:
-            raise ConfigError(
-                "method.calibration",
-                f"{rule!r} averages over unlabelled training inputs, which a classifier does not get",
-                f"use {rule}_transductive, which averages over the inputs of the call, or contextual",
-            )
-        return method
+        return named_method(self.method) if isinstance(self.method, str) else self.method
 
     @cached_property
     def _rules(self) -> PromptRules:
@@ -508,7 +506,8 @@ class _Fitted:
         return list(self._data.demonstrations)
 
     def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
-        del task, seed, split
+        if split != "test":
+            raise DataError(task, f"a classifier has no {split} rows", "give fit more examples than k")
         return self._data if k else replace(self._data, demonstrations=())
 
 

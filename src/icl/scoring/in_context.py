@@ -33,6 +33,8 @@ class InContextCells(Family):
 
     make_scorer: MakeScorer | None = None
     """What scores options, for families that do."""
+    without_weights: bool = False
+    """Set for a plan: nothing may load the model."""
 
     def __init__(self, settings: EvaluateSettings, source: TaskSource, model: LazyLanguageModel) -> None:
         self.names = Names(settings.setting, settings.method.name, model.name)

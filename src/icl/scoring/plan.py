@@ -97,6 +97,7 @@ def plan_cell(data: TaskData, cell: Cell) -> CellPlan:
 def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) -> Plan:
     """The plan of an evaluation; the prompts that `show` asks for are printed. Loads tokenizer and config, no weights."""
     settings, model, rules = family.settings, family.model, family.prompt_rules
+    family.without_weights = True
     plans: list[CellPlan] = []
     results: list[Result] = []
     differing = compared = 0

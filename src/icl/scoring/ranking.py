@@ -7,17 +7,22 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
+from metashot.data.task import TaskData
 from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.family import CellKey, Meter, Work
 from metashot.engine.cells.results import FinishedCell, Prediction
 from metashot.engine.metrics.classification import metric_of, score
 from metashot.engine.metrics.ranking import OptionCounts, best_option
 from metashot.engine.models.loading import LazyLanguageModel
-from metashot.engine.scoring.makers import scorer_of
+from metashot.engine.scoring.makers import generator_of, scorer_of
 from metashot.engine.scoring.request import CheckedScorer, MakeScorer, Request, Scorer, SharingScorer
-from metashot.icl.scoring.cell import OptionScores, ranking_scores, read_rows
+from metashot.icl.scoring.cell import Cell, OptionScores, ranking_scores, read_rows
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 from metashot.icl.scoring.in_context import InContextCells
+from metashot.icl.scoring.written_inputs import needs_written_inputs, with_stand_ins, with_written_inputs
+
+_WRITTEN_AT_ONCE = 16
+"""Inputs that the model writes at a time."""
 
 
 class RankedCells(InContextCells):
@@ -39,6 +44,17 @@ class RankedCells(InContextCells):
     ) -> None:
         super().__init__(settings, source, model)
         self._make_scorer = self.make_scorer = make_scorer
+
+    def build(self, data: TaskData) -> Cell:
+        """The prompts of a cell, with those of inputs that the model writes where the calibration wants such."""
+        rules, encode = self.prompt_rules, self.model.encode
+        if needs_written_inputs(data, rules):
+            if self.without_weights:
+                data = with_stand_ins(data, rules)
+            else:
+                generator = generator_of(self._make_scorer, self.model, _WRITTEN_AT_ONCE)
+                data = with_written_inputs(data, rules, generator, encode)
+        return super().build(data)
 
     @cached_property
     def _scorer(self) -> Scorer:

@@ -146,7 +146,7 @@ def by_hand(sums, counts, rule, calibration):
         return plain
     if calibration in ("pmi", "domain"):
         return [one - other for one, other in zip(plain, nulls[0], strict=True)]
-    assert calibration in ("contextual", "batch")
+    assert calibration in ("contextual", "batch", "domain_context", "generative")
     shares = [[math.exp(-x) / sum(math.exp(-y) for y in row) for x in row] for row in layers]
     means = [sum(row[i] for row in shares[1:]) / len(nulls) for i in range(len(plain))]
     return [-math.log(share / mean) for share, mean in zip(shares[0], means, strict=True)]

@@ -87,9 +87,16 @@ def test_demo_cells_have_as_many_as_asked_and_none_is_shown_or_tested():
         assert not set(data.unlabelled) & {e.input for e in (*data.demonstrations, *data.test)}
 
 
-def test_strings_of_ones_own_and_the_classifier_are_refused():
+def test_strings_of_ones_own_and_a_classifier_without_further_examples_are_refused():
     with pytest.raises(ConfigError, match="takes unlabelled training inputs, got 1 strings"):
         Method("mine", calibration=Calibration.BATCH, null_inputs=("N/A",))
     classifier = InContextClassifier.from_pretrained("tiny", method=BATCH)
-    with pytest.raises(ConfigError, match=r"which a classifier does not get .*batch_transductive"):
+    with pytest.raises(DataError, match=r"that no demonstration shows.*batch_transductive"):
         classifier.fit(["a", "b"], ["good", "bad"]).predict(["c"])
+
+
+@pytest.mark.parametrize("method", ["batch_calibrated", "domain_context", "generative_calibrated"])
+def test_a_classifier_takes_them_of_the_examples_that_it_does_not_show(method):
+    classifier = InContextClassifier.from_pretrained("tiny", method=method, k=2)
+    classifier.fit(["a b", "c", "d e", "f"], ["good", "bad", "good", "bad"])
+    assert classifier.predict_proba(["g", "h"]).shape == (2, 2)

@@ -72,19 +72,19 @@ def rescore(outputs: Outputs) -> list[Rescored]:
     frame = frame.filter(
         (pl.col("options").list.len() > 0) & (pl.col("n_tokens").list.len() == pl.col("options").list.len())
     )
-    training = {number for number, run in enumerate(outputs.runs) if _averages_training_inputs(run)}
+    sources = [_inputs_of(run) for run in outputs.runs]
     rescored: list[Rescored] = []
     for values, rows in frame.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
-        from_training = training.issuperset(rows["run"].unique())
-        rescored += _rescore_system(System(*values), rows, from_training=from_training)
+        used = {sources[number] for number in rows["run"].unique()}
+        rescored += _rescore_system(System(*values), rows, used.pop() if len(used) == 1 else None)
     return sorted(rescored, key=lambda r: (r.system.setting, r.system.order))
 
 
-def _rescore_system(system: System, rows: pl.DataFrame, *, from_training: bool) -> Iterator[Rescored]:
+def _rescore_system(system: System, rows: pl.DataFrame, inputs: str | None) -> Iterator[Rescored]:
     options, gold, stored = _flatten(rows)
     cells = _cell_rows(rows)
     blocks = list(_blocks(options, cells))
-    for calibration in shown_calibrations(len(options.null_lengths), from_training=from_training):
+    for calibration in shown_calibrations(len(options.null_lengths), inputs):
         for normalization in NORMALIZATIONS.values():
             predicted = np.empty_like(stored)
             for numbers, places in blocks:
@@ -101,25 +101,26 @@ def _rescore_system(system: System, rows: pl.DataFrame, *, from_training: bool) 
             )
 
 
-def shown_calibrations(n_null: int, *, from_training: bool) -> tuple[Calibration, ...]:
+def shown_calibrations(n_null: int, inputs: str | None) -> tuple[Calibration, ...]:
     """The calibrations that n stored inputs allow and that are rows of their own.
 
     Args:
         n_null: inputs besides the test input whose scores are stored.
-        from_training: they are unlabelled training inputs, not content-free ones.
+        inputs: where they are from (`InputsFrom.name`), or None for content-free ones that the method names.
     """
     return tuple(
         rule
         for rule in CALIBRATIONS.values()
         if rule.row_from is not None
         and rule.row_from <= n_null
-        and (not rule.needs_null_inputs or rule.from_training == from_training)
+        and (not rule.needs_null_inputs or (rule.inputs and rule.inputs.name) == inputs)
     )
 
 
-def _averages_training_inputs(run: Run) -> bool:
+def _inputs_of(run: Run) -> str | None:
+    """Where the inputs of its calibration are from, see `shown_calibrations`."""
     rule = CALIBRATIONS.get(str(run.config.get("method.calibration")))
-    return rule is not None and rule.from_training
+    return None if rule is None or rule.inputs is None else rule.inputs.name
 
 
 def _blocks(

@@ -1,0 +1,1 @@
+"""Calibrations as files: each registers its rule, and `rules` reads all of them."""
