@@ -266,8 +266,17 @@ def checkpoint_folders(root: Path) -> list[Path]:
 
 
 def best_checkpoint(root: Path, *, higher_is_better: bool = True) -> Path | None:
-    """The whole checkpoint with the best metric (the earliest of equals), or the newest if none has one."""
-    whole = [folder for folder in checkpoint_folders(root) if _is_whole(folder)]
+    """The whole checkpoint with the best metric (the earliest of equals), or the newest if none has one.
+
+    A damaged one is passed over with one line said.
+    """
+    whole: list[Path] = []
+    for folder in checkpoint_folders(root):
+        try:
+            verify(folder)
+            whole.append(folder)
+        except CheckpointError as error:
+            _log.warning("%s: %s; the best of the others is taken", error.where, error.problem)
     sign = 1.0 if higher_is_better else -1.0
     scored = [(sign * metric, folder) for folder in whole if (metric := _metric(folder)) is not None]
     if not scored:
@@ -379,11 +388,3 @@ def _metric(folder: Path) -> float | None:
         return read_json(folder / MANIFEST)["metric"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _is_whole(folder: Path) -> bool:
-    try:
-        verify(folder)
-    except CheckpointError:
-        return False
-    return True
