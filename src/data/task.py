@@ -81,6 +81,7 @@ class TaskData:
         notes: what the user should know of this cell; the same sentence for all seeds where it is the same.
         wording: how the source joins the parts of a prompt, or None where it does not say.
         unlabelled: training inputs that a calibration averages over.
+        labelled: training examples, with their answers, that a method learns from besides the demonstrations.
         metric: `macro_f1` or `accuracy` where the task's recipe names one.
         sampled_from: how many test rows the task has, where `test` holds a part of them; else 0.
     """
@@ -94,6 +95,7 @@ class TaskData:
     notes: Annotated[tuple[str, ...], NoEffect("what the user is told")] = ()
     wording: Wording | None = None
     unlabelled: tuple[str, ...] = ()
+    labelled: tuple[Example, ...] = ()
     metric: str | None = None
     sampled_from: int = 0
 

@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 from metashot.base.errors import ConfigError
 from metashot.engine.cells.family import Family
 from metashot.icl.prompting.methods import Method
+from metashot.icl.prompting.state_methods import HiddenMethod, TaskVectorMethod
 from metashot.icl.scoring.generation import GenerateMethod
 from metashot.metaprompt.tuning.config import PromptMethod
 from metashot.stages.context import RunContext
@@ -52,6 +53,8 @@ class Kind:
 
 KINDS: Mapping[type, Kind] = {
     Method: Kind("icl", "icl_evaluation.ranked_cells", "icl_evaluation.planned", _TUNING),
+    HiddenMethod: Kind("icl", "icl_evaluation.hidden_cells", "icl_evaluation.planned", _TUNING),
+    TaskVectorMethod: Kind("icl", "icl_evaluation.task_vector_cells", "icl_evaluation.planned", _TUNING),
     GenerateMethod: Kind("icl", "icl_evaluation.generated_cells", "icl_evaluation.planned", _TUNING),
     PromptMethod: Kind("prompt", "metaprompt.tuned_cells", "metaprompt_checks.planned", _IN_CONTEXT),
 }

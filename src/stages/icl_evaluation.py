@@ -20,9 +20,11 @@ from metashot.icl.learning.sequence_labels import english_words
 from metashot.icl.prompting.methods import Method
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 from metashot.icl.scoring.generation import GeneratedCells
+from metashot.icl.scoring.hidden import HiddenCells
 from metashot.icl.scoring.in_context import InContextCells
 from metashot.icl.scoring.plan import plan_evaluation
 from metashot.icl.scoring.ranking import RankedCells
+from metashot.icl.scoring.task_vector import TaskVectorCells
 from metashot.icl.scoring.trained_method import check_method, follow_checkpoint
 from metashot.stages.context import RunContext
 from metashot.stages.families import cells_of
@@ -35,6 +37,18 @@ def ranked_cells(run: RunContext) -> RankedCells:
     """The cells of a method that ranks options."""
     source, settings, model = _evaluation_parts(run)
     return RankedCells(settings, source, model, run.config.scorer)
+
+
+def hidden_cells(run: RunContext) -> HiddenCells:
+    """The cells of a method that ranks options by states."""
+    source, settings, model = _evaluation_parts(run)
+    return HiddenCells(settings, source, model, run.config.scorer)
+
+
+def task_vector_cells(run: RunContext) -> TaskVectorCells:
+    """The cells of a method that puts a task vector in the place of demonstrations."""
+    source, settings, model = _evaluation_parts(run)
+    return TaskVectorCells(settings, source, model, run.config.scorer)
 
 
 def generated_cells(run: RunContext) -> GeneratedCells:

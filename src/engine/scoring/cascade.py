@@ -67,7 +67,21 @@ class CascadeScorer:
         self, requests: Sequence[Request], on_progress: Progress | None = None
     ) -> list[Tensor]:
         """See `BestScorer`."""
+        return self._scored(requests, on_progress)[0]
+
+    @torch.inference_mode()
+    def score_with_states(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """The same with the states at the answers, see `StatesScorer`; of one pass."""
+        scores, states = self._scored(requests, on_progress, keeps_states=True)
+        return scores, torch.stack(states)
+
+    def _scored(
+        self, requests: Sequence[Request], on_progress: Progress | None, *, keeps_states: bool = False
+    ) -> tuple[list[Tensor], list[Tensor]]:
         scores = [torch.empty(0, 2)] * len(requests)
+        states = [torch.empty(0)] * len(requests)
         parts = self._parts(requests)
         done, total = 0, sum(part.trie.rows for part in parts)
         for part in parts:
@@ -79,13 +93,17 @@ class CascadeScorer:
                 part.trie,
                 self.memory_budget_bytes,
                 part.regime,
+                keeps_states=keeps_states,
             )
             log_probs = one.execute(_from(done, total, on_progress))
             split = log_probs.split([requests[index].scored for index in part.members])
             for index, found in zip(part.members, split, strict=True):
                 scores[index] = found.clone()
+            if one.states is not None:
+                for index, state in zip(part.members, one.states, strict=True):
+                    states[index] = state
             done += part.trie.rows
-        return scores
+        return scores, states
 
 
 def _from(done: int, total: int, on_progress: Progress | None) -> Progress | None:

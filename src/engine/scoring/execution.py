@@ -49,6 +49,8 @@ class TriePass:
         trie: what to compute.
         budget: bytes for activations and caches, None for the default of `rows_for_budget`.
         anchor: see `TrieBatch`.
+        keeps_states: keep the state at each request's answer, `states` [requests, d] when the pass is done (zero for
+            requests without a scored token).
     """
 
     def __init__(
@@ -59,7 +61,11 @@ class TriePass:
         trie: TokenTrie,
         budget: int | None,
         anchor: int | None = None,
+        *,
+        keeps_states: bool = False,
     ) -> None:
+        self.states: Tensor | None = None
+        self._request_of = _first_pairs(trie) if keeps_states else None
         self._model, self._projection, self._last_layer = model, projection, last_layer
         self._trie, self._anchor = trie, anchor
         self._path = PathCache()
@@ -146,3 +152,17 @@ class TriePass:
         tokens = torch.from_numpy(self._trie.pair_tokens[pairs]).to(hidden.device)
         log_probs = self._projection.log_probs(hidden, rows, tokens)
         self._log_probs[torch.from_numpy(pairs)] = log_probs.cpu()
+        if self._request_of is not None:
+            requests = torch.from_numpy(self._request_of[pairs])
+            first = requests >= 0
+            if self.states is None:
+                self.states = torch.zeros(len(self._trie.offsets) - 1, hidden.shape[1])
+            self.states[requests[first]] = hidden[rows[first.to(rows.device)]].float().cpu()
+
+
+def _first_pairs(trie: TokenTrie) -> Ints:
+    """[pairs] the request of which a pair is the first, else -1."""
+    found = np.full(len(trie.pair_rows), -1, dtype=np.int64)
+    scored = np.flatnonzero(np.diff(trie.offsets))
+    found[trie.offsets[scored]] = scored
+    return found

@@ -58,6 +58,14 @@ class PlainScorer:
 
         return self_check(self.model, "plain", self.tokens_computed(requests), requests, scores)
 
+    def score_with_states(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """See `StatesScorer`."""
+        from metashot.engine.scoring.states import answer_states
+
+        return self.score(requests, on_progress), answer_states(self.model, requests, self.batch_size)
+
     def tokens_computed(self, requests: Sequence[Request]) -> int:
         """All tokens of all requests, padding not counted."""
         return sum(request.length for request in requests if request.target)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from metashot.base.errors import ConfigError
 from metashot.engine.models.exclusive import exclusive
 from metashot.engine.scoring.borders import chooses_tokens
+from metashot.engine.scoring.cascade import CascadeScorer
 from metashot.engine.scoring.interception import UnsharedAttentionError
 from metashot.engine.scoring.plain import check_finite, difference_to_alone
 from metashot.engine.scoring.plan import Plan, plan_requests
@@ -19,6 +20,7 @@ from metashot.engine.scoring.precision import float32_between_products
 from metashot.engine.scoring.probe import self_check
 from metashot.engine.scoring.request import Progress, Request, check_requests, extremes, targets_only
 from metashot.engine.scoring.routes import Route, RouteName, choose_route, slower_route
+from metashot.engine.scoring.states import answer_states
 
 _logger = logging.getLogger(__name__)
 
@@ -113,6 +115,25 @@ class PrefixScorer:
         with exclusive(self.model), float32_between_products(self.model):
             scores = self._scored(requests, on_progress)
         return [check_finite(score, index) for index, score in enumerate(scores)]
+
+    @torch.inference_mode()
+    def score_with_states(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """`score`, and float32 [requests, d]: what the head reads at each answer, in the same pass where prefixes are shared.
+
+        Every request needs a context; the other ways of scoring compute the states after the scores.
+        """
+        with exclusive(self.model), float32_between_products(self.model):
+            scorer = self._route.scorer
+            if isinstance(scorer, CascadeScorer):
+                check_requests(self.model.config, requests, unread=1)
+                self._compare_anew(requests)
+                scorer = self._route.scorer
+            if isinstance(scorer, CascadeScorer):
+                scores, states = scorer.score_with_states(requests, on_progress)
+                return [check_finite(score, i) for i, score in enumerate(targets_only(scores))], states
+        return self.score(requests, on_progress), answer_states(self.model, requests, self._batch_size)
 
     def _scored(self, requests: Sequence[Request], on_progress: Progress | None) -> list[Tensor]:
         if not self.model.config.is_encoder_decoder:

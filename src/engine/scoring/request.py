@@ -83,6 +83,17 @@ class CheckedScorer(Scorer, Protocol):
         ...
 
 
+@runtime_checkable
+class StatesScorer(Protocol):
+    """A scorer whose pass also gives the states at the answers."""
+
+    def score_with_states(
+        self, requests: Sequence[Request], on_progress: Progress | None = None
+    ) -> tuple[list[Tensor], Tensor]:
+        """Log-probabilities as `score` gives them, and float32 [requests, d]: what the head reads at each answer."""
+        ...
+
+
 MakeScorer = Callable[[Any], Scorer]
 """Takes a transformers model, whose class would bring torch to every command."""
 

@@ -95,6 +95,11 @@ class Method:
         """Whether a task needs options."""
         return True
 
+    @property
+    def labelled_rows(self) -> int:
+        """Most labelled training examples of each answer that the method learns from, besides the demonstrations."""
+        return 0
+
     def prompted(self, data: TaskData) -> TaskData:
         """The cell as its prompts are written."""
         return data

@@ -16,7 +16,7 @@ from metashot.engine.cells.family import CellKey
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.makers import scorer_identity
 from metashot.engine.scoring.request import MakeScorer
-from metashot.icl.prompting.calibration_inputs import with_calibration_inputs
+from metashot.icl.prompting.calibration_inputs import with_calibration_inputs, with_labelled_rows
 from metashot.icl.scoring.cell import PromptRules
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 
@@ -45,6 +45,7 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
                     "use method=generate, or remove it",
                 )
             data = with_calibration_inputs(data, settings.method, source, shots)
+            data = with_labelled_rows(data, settings.method, source, shots)
             sizes[seed] = len(data.test)
             if len(set(sizes.values())) > 1:
                 raise DataError(

@@ -361,6 +361,12 @@ class InContextClassifier:
                 "'generate' writes answers and scores no options",
                 "use predict, or a method that ranks",
             )
+        if method.labelled_rows:
+            raise ConfigError(
+                "method",
+                f"{method.name!r} learns from labelled examples besides the demonstrations",
+                "evaluate it with run.py or metashot.evaluate, or use another method here",
+            )
         if not inputs:
             return torch.zeros(0, max(map(len, options), default=0))
         cell = self._written(inputs, options)[1]

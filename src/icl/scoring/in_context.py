@@ -81,6 +81,11 @@ class InContextCells(Family):
         """By which prompts are written."""
         return self.rules
 
+    def unshared_tokens(self, work: Work) -> int | None:
+        """Tokens that a method computes which runs its prompts one by one; None for those that share prefixes."""
+        del work
+        return None
+
     def pieces(self, work: Work, least: int) -> Sequence[Sequence[int]]:
         """Test examples in pieces, see `deal`."""
         return dealt(self.cell(work), least)

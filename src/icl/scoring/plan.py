@@ -53,6 +53,7 @@ class CellPlan:
         kept_fraction: share of the demonstration tokens that survive the cut.
         tokens_alone: tokens of scoring every option by itself.
         pieces: the engine's counts of each piece.
+        unshared: tokens that are computed instead, where nothing is shared.
     """
 
     task: str
@@ -63,10 +64,13 @@ class CellPlan:
     kept_fraction: float
     tokens_alone: int
     pieces: tuple[ScoringPlan, ...]
+    unshared: int | None = None
 
     @property
     def tokens_computed(self) -> int:
         """Tokens that the engine runs through the model."""
+        if self.unshared is not None:
+            return self.unshared
         return sum(piece.tokens_computed for piece in self.pieces)
 
     def row(self) -> dict[str, Any]:
@@ -84,13 +88,21 @@ class CellPlan:
         return {name: getattr(self, name) for name in names}
 
 
-def plan_cell(data: TaskData, cell: Cell) -> CellPlan:
+def plan_cell(data: TaskData, cell: Cell, unshared: int | None = None) -> CellPlan:
     """Count one cell, in the pieces that one process computes."""
     kept = cell.kept_tokens / cell.demonstration_tokens if cell.demonstration_tokens else 1.0
     counts = [plan_requests([cell.requests[place] for place in cell.places(piece)]) for piece in dealt(cell)]
     longest = max(one.longest for one in counts)
     return CellPlan(
-        data.task, data.seed, len(data.test), data.shots, longest, kept, cell.tokens_alone, tuple(counts)
+        data.task,
+        data.seed,
+        len(data.test),
+        data.shots,
+        longest,
+        kept,
+        unshared or cell.tokens_alone,
+        tuple(counts),
+        unshared,
     )
 
 
@@ -103,7 +115,7 @@ def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) 
     differing = compared = 0
     for work in family.work():
         data, cell = settings.method.prompted(family.data(work)), family.cell(work)
-        plans.append(plan_cell(data, cell))
+        plans.append(plan_cell(data, cell, family.unshared_tokens(work)))
         results.append(family.result(work, metric_of(data.task_type, data.metric), 0.0))
         if data.seed == settings.seeds[0]:
             _show_prompts(data, cell, model, rules, show.show, console)
@@ -112,7 +124,7 @@ def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) 
                 differing += differing_at_borders(few, model.encode, rules, span_encoder(model.tokenizer))
                 compared += len(few.test)
     config, dtype = model.spec.read_sizes(), model.spec.dtype
-    flops = sum(piece.flops(config) for cell in plans for piece in cell.pieces)
+    flops = sum(_flops(cell, config) for cell in plans)
     seconds = flops / matmul_flops_per_second(dtype) * _ENGINE_OVERHEAD
     lines = [boundary_line(differing, compared, settings.prompt.boundary)] if compared else []
     lines.append(estimate_line(plans, config, dtype, seconds))
@@ -123,6 +135,13 @@ def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) 
         tuple(lines),
         tuple(family.notes(results)),
     )
+
+
+def _flops(plan: CellPlan, config: Any) -> float:
+    """Of the pieces, in proportion where other tokens are computed than they share."""
+    flops = float(sum(piece.flops(config) for piece in plan.pieces))
+    shared = sum(piece.tokens_computed for piece in plan.pieces)
+    return flops if plan.unshared is None else flops * plan.unshared / max(shared, 1)
 
 
 def estimate_line(plans: list[CellPlan], config: Any, dtype: str, seconds: float) -> str:

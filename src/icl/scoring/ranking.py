@@ -92,12 +92,17 @@ class RankedCells(InContextCells):
         predictions = tuple(
             predict(example.output, example.options, answer, nll, work.cells[0], index)
             for index, (example, answer, nll) in enumerate(
-                zip(data.test, scores, ranking_scores(scores, self.settings.method), strict=True)
+                zip(data.test, scores, self.ranked(answers, scores), strict=True)
             )
         )
         metric = metric_of(data.task_type, data.metric)
         value = score(metric, [row.gold for row in predictions], [row.prediction for row in predictions])
         return [FinishedCell(self.result(work, metric, value), predictions)]
+
+    def ranked(self, answers: Sequence[Any], scores: Sequence[OptionScores]) -> list[list[float]]:
+        """Scores by which options are ranked, [examples][options], lower is better: of the answers as `compute` gave them."""
+        del answers
+        return ranking_scores(scores, self.settings.method)
 
 
 def _option_scores(answer: Any) -> OptionScores:
