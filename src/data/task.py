@@ -43,6 +43,7 @@ class Example:
         output: the gold answer.
         options: candidate answers in order; empty for free-form tasks.
         references: further answers that count as right where the answer is generated.
+        rationale: the reasons for the output, which a demonstration may show; may be empty.
     """
 
     task: str
@@ -50,6 +51,7 @@ class Example:
     output: str
     options: tuple[str, ...] = ()
     references: tuple[str, ...] = ()
+    rationale: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,8 @@ def cost_line(cost: Cost) -> str:
         found = "the cell was" if cost.reused_cells == 1 else f"all {cost.reused_cells} cells were"
         return f"nothing to compute: {found} stored already"
     line = f"{counted(cost.computed_cells, 'cell')} computed, {cost.reused_cells} reused"
+    if cost.tokens_generated:
+        return f"{line}; {cost.tokens_generated:,} tokens generated"
     if not cost.tokens_computed:
         return line
     ratio = cost.tokens_naive / cost.tokens_computed

@@ -25,14 +25,15 @@ def file_name(task: str, k: int | str, seed: int | str, split: str) -> str:
 
 
 def to_line(example: Example) -> str:
-    """One record as the released scripts write it: fixed key order, ASCII-escaped; `references` only where some are."""
+    """One record as the released scripts write it: fixed key order, ASCII-escaped; further keys only where they say something."""
     record = {
         "task": example.task,
         "input": example.input,
         "output": example.output,
         "options": list(example.options),
     }
-    return json.dumps(record | ({"references": list(example.references)} if example.references else {}))
+    more = {"references": list(example.references), "rationale": example.rationale}
+    return json.dumps(record | {key: value for key, value in more.items() if value})
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,17 +115,23 @@ def _to_example(record: dict[str, Any], where: str, task: str) -> Example:
         raise DataError(
             where, f"references must be a list of strings, got {references!r}", "list further right answers"
         )
+    rationale = record.get("rationale", "")
+    if not isinstance(rationale, str):
+        raise DataError(
+            where, f"rationale must be a string, got {rationale!r}", "write the reasons as one text"
+        )
     repeated = [option for option, count in Counter(options).items() if count > 1]
     if repeated:
         raise DataError(where, f"option {repeated[0]!r} stands twice in options", "list every option once")
-    for text in (record["input"], output, *options, *references):
+    for text in (record["input"], output, *options, *references, rationale):
         if not text.isascii() and not is_whole(text):
             raise DataError(
                 where,
                 f"{text[:40]!r} holds half a character (a lone surrogate)",
                 "write the record again from its source, in UTF-8",
             )
-    return Example(str(record.get("task", task)), record["input"], output, tuple(options), tuple(references))
+    name = str(record.get("task", task))
+    return Example(name, record["input"], output, tuple(options), tuple(references), rationale)
 
 
 def find_file(folder: Path, name: str) -> Path | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -234,6 +234,13 @@ class _Written:
 
 def _over_ranks(cost: Cost, cells: int) -> Cost:
     """What all processes together computed."""
-    own = [float(cost.computed_cells), float(cost.tokens_computed), float(cost.tokens_naive)]
-    computed, tokens, naive = map(int, sum_over_ranks(own, "cpu"))
-    return Cost(computed, cells - computed, tokens, naive, cost.route, cost.route_reason, cost.self_check)
+    counts = (cost.computed_cells, cost.tokens_computed, cost.tokens_naive, cost.tokens_generated)
+    computed, tokens, naive, generated = map(int, sum_over_ranks([float(count) for count in counts], "cpu"))
+    return replace(
+        cost,
+        computed_cells=computed,
+        reused_cells=cells - computed,
+        tokens_computed=tokens,
+        tokens_naive=naive,
+        tokens_generated=generated,
+    )

@@ -62,6 +62,7 @@ class Cost:
         reused_cells: cells that the store had.
         tokens_computed: tokens through the model.
         tokens_naive: tokens of every request alone.
+        tokens_generated: tokens of answers that the model wrote.
         route: how the last rows were scored (see `PrefixScorer.route`); None if none were.
         route_reason: why no faster way was taken; None for the fastest.
         self_check: the largest difference, in nats at any token, of a cell's scores to those of a few of its requests
@@ -72,6 +73,7 @@ class Cost:
     reused_cells: int = 0
     tokens_computed: int = 0
     tokens_naive: int = 0
+    tokens_generated: int = 0
     route: str | None = None
     route_reason: str | None = None
     self_check: float | None = None

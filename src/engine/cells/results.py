@@ -92,6 +92,7 @@ class Prediction:
         null_n_tokens: the token counts that belong to them.
         fingerprint: the cell's.
         score: 0..1 of a generated answer by a graded metric; None where options were ranked.
+        texts: what was generated, a text a sample, before the answer was cut out; a line of ranked options has no such key.
     """
 
     task: str
@@ -109,6 +110,7 @@ class Prediction:
     null_n_tokens: tuple[tuple[int, ...], ...]
     fingerprint: str
     score: float | None = None
+    texts: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +132,8 @@ def with_cut_inputs(results: Iterable[Result]) -> list[Result]:
 
 def prediction_from_row(row: Mapping[str, Any]) -> Prediction:
     """Read one line of `predictions.jsonl`."""
-    known = {name: row[name] for name in Prediction.__dataclass_fields__ if name != "score"}
-    known["score"] = row.get("score")
+    known = {name: row[name] for name in Prediction.__dataclass_fields__ if name not in ("score", "texts")}
+    known |= {"score": row.get("score"), "texts": tuple(row.get("texts", ()))}
     for name in ("options", "nll", "sum_nll", "n_tokens", "n_chars", "n_bytes"):
         known[name] = tuple(known[name])
     for name in ("null_sum_nll", "null_n_tokens"):
@@ -175,9 +177,16 @@ def gold_and_predictions(predictions: Sequence[Prediction]) -> tuple[list[str], 
 
 def cell_lines(cell: FinishedCell) -> tuple[bytes, bytes]:
     """The line of a cell in `results.jsonl`, and its lines in `predictions.jsonl`."""
-    predictions = b"".join(json_line(asdict(prediction)) for prediction in cell.predictions)
+    predictions = b"".join(json_line(_prediction_row(prediction)) for prediction in cell.predictions)
     row = {**asdict(cell.result), PREDICTIONS_DIGEST: sha256(predictions).hexdigest()}
     return json_line(sealed(row)), predictions
+
+
+def _prediction_row(prediction: Prediction) -> dict[str, Any]:
+    row = asdict(prediction)
+    if not prediction.texts:
+        del row["texts"]
+    return row
 
 
 def checked_row(line: bytes) -> dict[str, Any]:

@@ -32,11 +32,18 @@ class Metric(StrEnum):
     """Generated answers: SQuAD's F1 over tokens, against the best reference."""
     ROUGE_L = "rouge_l"
     """Generated answers: ROUGE-L F-measure, against the best reference."""
+    NUMERIC = "numeric"
+    """Generated answers: the same number as a reference, however it is written."""
+
+    @property
+    def right_or_wrong(self) -> bool:
+        """Whether a graded answer is worth 1 or 0 and nothing between."""
+        return self in (Metric.EXACT_MATCH, Metric.NUMERIC)
 
     @property
     def graded(self) -> bool:
         """Whether every answer has a score of its own, 0..1, and the metric is their mean."""
-        return self in (Metric.EXACT_MATCH, Metric.TOKEN_F1, Metric.ROUGE_L)
+        return self not in (Metric.MACRO_F1, Metric.ACCURACY)
 
 
 def metric_of(task_type: TaskType, chosen: str | None = None) -> Metric:

@@ -1,4 +1,4 @@
-"""How good a generated answer is, 0..1: exact match, token F1 and ROUGE-L, each against the best of its references.
+"""How good a generated answer is, 0..1: exact match, token F1, ROUGE-L, equal numbers; the best of its references counts.
 
 Exact match and token F1 normalize as SQuAD does (case, punctuation, articles and blanks do not count); both come from
 torchmetrics, ROUGE-L from rouge-score.
@@ -7,13 +7,16 @@ torchmetrics, ROUGE-L from rouge-score.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
 from functools import cache
 from typing import Any
 
 from metashot.base.extras import import_extra, require_extra
 from metashot.engine.metrics.classification import Metric
 
-Grade = Callable[[str, Sequence[str]], float]
+_LARGEST_EXPONENT = 400
+"""Of a number in an answer; beyond it nobody means one."""
 
 
 def grade(metric: Metric, answer: str, references: Sequence[str]) -> float:
@@ -36,8 +39,32 @@ def grade(metric: Metric, answer: str, references: Sequence[str]) -> float:
         case Metric.ROUGE_L:
             scorer = _rouge_scorer()
             return max(float(scorer.score(one, answer)["rougeL"].fmeasure) for one in references)
+        case Metric.NUMERIC:
+            number = number_of(answer)
+            return float(number is not None and number in map(number_of, references))
         case _:
             raise ValueError(f"{metric} ranks options; it does not grade generated answers")
+
+
+def number_of(text: str) -> Fraction | None:
+    """The exact number that a text is: `1,200.50`, `$12`, `-3e2`, `50%` (as 50) or `3/4`; None for any other text."""
+    plain = text.strip().rstrip(".").strip(" $€£%").replace(",", "").replace("\u2212", "-")
+    upper, slash, lower = plain.partition("/")
+    if slash:
+        whole = [number_of(part) for part in (upper, lower)]
+        return whole[0] / whole[1] if whole[0] is not None and whole[1] else None
+    try:
+        number = Decimal(plain)
+    except InvalidOperation:
+        return None
+    if not number.is_finite() or (number and abs(number.adjusted()) > _LARGEST_EXPONENT):
+        return None
+    return Fraction(number)
+
+
+def same_answer(metric: Metric, one: str, other: str) -> bool:
+    """Whether each of two answers would have full marks, were the other the reference."""
+    return grade(metric, one, [other]) == 1
 
 
 def _squad(answer: str, references: Sequence[str]) -> dict[str, float]:
@@ -63,4 +90,5 @@ def check_can_grade(metric: Metric) -> None:
     Raises:
         ConfigError: it is not installed.
     """
-    require_extra("rouge_score" if metric is Metric.ROUGE_L else "torchmetrics", "method.metric")
+    if metric is not Metric.NUMERIC:
+        require_extra("rouge_score" if metric is Metric.ROUGE_L else "torchmetrics", "method.metric")

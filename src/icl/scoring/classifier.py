@@ -381,7 +381,8 @@ class InContextClassifier:
             return []
         data, cell = self._written(inputs, [("",)])
         generator = PrefixGenerator(self.model.load().model, self.model.load().tokenizer, method.batch_size)
-        return generate(data, cell, range(len(inputs)), self._rules, method, generator)
+        found = generate(data, cell, range(len(inputs)), self._rules, method, generator)
+        return [method.judged([one.text for one in row], [""])[0] for row in found]
 
     def _written(self, inputs: Sequence[str], options: Sequence[Sequence[Hashable]]) -> tuple[TaskData, Cell]:
         """The prompts of a call, and what there is to warn of."""
@@ -392,7 +393,7 @@ class InContextClassifier:
         data = self._chosen(given)
         method, rules = self._method, self._rules
         if isinstance(method, GenerateMethod):
-            rules = with_room(rules, method)
+            rules, data = with_room(rules, method), method.prompted(data)
         data = with_calibration_inputs(data, method, _Fitted(given), self.k or 0)
         if needs_written_inputs(data, rules):
             loaded = self.model.load()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 
 from metashot.engine.metrics.classification import Metric
-from metashot.engine.metrics.generated import grade
+from metashot.engine.metrics.generated import grade, number_of, same_answer
 from metashot.engine.metrics.permutation import paired_permutation_test
 from metashot.engine.metrics.statistics import bootstrap_mean, seed_values, task_outcomes
 
@@ -36,6 +38,34 @@ def test_token_f1_takes_the_best_reference():
 def test_rouge_l_counts_the_longest_common_subsequence():
     # "cat sat" of 3 and 3 words: precision and recall 2/3
     assert grade(Metric.ROUGE_L, "cat sat down", ["the cat sat"]) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("1,200.50", "1200.5"), (" $12. ", "12"), ("-3e2", "-300"), ("50%", "50"), ("3/4", "0.75"), (".5", "0.5"),
+        ("\u22127", "-7"), ("0", "0"), ("072", "72"),
+    ],
+)  # fmt: skip
+def test_a_number_however_it_is_written(text, number):
+    assert number_of(text) == number_of(number) == Fraction(number)
+    assert grade(Metric.NUMERIC, text, ["no number", number]) == 1.0
+    assert grade(Metric.NUMERIC, text, ["12345"]) == 0.0
+
+
+@pytest.mark.parametrize(
+    "text", ["", "seven", "7 apples", "1/0", "nan", "inf", "1e999999999", "1/2/3x", "--1"]
+)
+def test_what_is_no_number_equals_none(text):
+    assert number_of(text) is None
+    assert grade(Metric.NUMERIC, text, [text]) == 0.0
+
+
+def test_answers_are_the_same_as_their_metric_reads_them():
+    assert same_answer(Metric.NUMERIC, "7.0", "7")
+    assert same_answer(Metric.EXACT_MATCH, "The cat!", "cat")
+    assert same_answer(Metric.TOKEN_F1, "b a c", "c b")  # an article and the order do not count
+    assert not same_answer(Metric.ROUGE_L, "b c", "c b")
 
 
 def test_a_metric_of_options_is_refused():

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 import pytest
 import torch
 
 pytest.importorskip("torchmetrics")
 
-from metashot.base.errors import ConfigError
-from metashot.base.identity import NoEffect
-from metashot.data.task import TaskData
+from metashot.base.errors import ConfigError, DataError
+from metashot.base.identity import NoEffect, deciding_fields, identity_of
+from metashot.data.task import Example, TaskData, TaskType
 from metashot.data.tasks.demo import DemoSource
 from metashot.engine.cells.driver import run_cells
+from metashot.engine.cells.prompts import read_prompts
 from metashot.engine.cells.summary import summarize
+from metashot.engine.metrics.extraction import LastNumber
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading.outputs import read_outputs
@@ -25,6 +27,7 @@ from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Objective
+from metashot.icl.scoring import generation
 from metashot.icl.scoring.cell import Truncation
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 from metashot.icl.scoring.generation import GeneratedCells, GenerateMethod
@@ -163,3 +166,134 @@ def test_contradictions_are_refused(changes, words):
 def test_no_room_for_an_answer_is_said(tmp_path):
     with pytest.raises(ConfigError, match="is not below the model's"):
         run(settings(tmp_path, GenerateMethod("generate", max_new_tokens=10_000)))
+
+
+# Samples, reasons, extraction
+
+
+@dataclass
+class Sums(FewExamples):
+    """Sums with reasons; two test rows have one input."""
+
+    def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
+        rows = [
+            Example(task, f"What is {a} and {b}?", str(a + b), rationale=f"{a} plus {b} is {a + b}.")
+            for a, b in ((2, 3), (4, 1), (6, 2), (5, 5), (6, 2), (7, 1))
+        ]
+        return TaskData(task, seed, TaskType.FREE_FORM, tuple(rows[:k]), tuple(rows[k:]))
+
+
+SAMPLED = GenerateMethod("generate", max_new_tokens=6, stop=(), temperature=1.0, samples=3)
+
+
+def texts_of(tmp_path: Path, method: GenerateMethod, source: Any, **changes: Any) -> list[tuple[str, ...]]:
+    given = settings(tmp_path, method, seeds=(100,), results_root=tmp_path / f"root{len(changes)}", **changes)
+    cells = GeneratedCells(given, source, MODEL, PrefixScorer)
+    outcome = run_cells(cells, given.results_root, given.output, Silent())
+    assert outcome.cost.tokens_generated >= len(outcome.cells[0].predictions)
+    return [prediction.texts for prediction in outcome.cells[0].predictions]
+
+
+def test_samples_repeat_under_a_seed_in_any_batch_and_in_any_order_of_rows(tmp_path):
+    """Rows of one prompt are counted up, so that they are samples of their own."""
+    found = texts_of(tmp_path / "a", SAMPLED, Sums())
+    assert [len(row) for row in found] == [3] * 4
+    assert len({text for row in found for text in row}) == 12
+    assert texts_of(tmp_path / "b", replace(SAMPLED, batch_size=2), Sums()) == found
+    assert texts_of(tmp_path / "c", replace(SAMPLED, seed=1), Sums()) != found
+
+    @dataclass
+    class Turned(Sums):
+        def load(self, task: str, *, k: int, seed: int, split: str = "test") -> TaskData:
+            data = Sums().load(task, k=k, seed=seed, split=split)
+            return replace(data, test=data.test[::-1])
+
+    assert set(texts_of(tmp_path / "d", SAMPLED, Turned())) == set(found)
+    more = texts_of(tmp_path / "e", replace(SAMPLED, samples=5), Sums())
+    assert [row[:3] for row in more] == found
+
+
+def test_pieces_and_what_a_kill_leaves_give_the_same_answers(tmp_path, monkeypatch):
+    """A run that ends after its second piece goes on with the third."""
+    whole = texts_of(tmp_path / "a", SAMPLED, Sums())
+    monkeypatch.setattr(generation, "_BATCHES_A_PIECE", 1)
+    one = replace(SAMPLED, batch_size=3)  # a piece a row
+    seen: list[Any] = []
+
+    def stops(*given: Any) -> Any:
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(given[2])
+        return generate(*given)
+
+    generate = generation.generate
+    monkeypatch.setattr(generation, "generate", stops)
+    with pytest.raises(KeyboardInterrupt):
+        texts_of(tmp_path / "b", one, Sums())
+    monkeypatch.setattr(generation, "generate", lambda *given: seen.append(given[2]) or generate(*given))
+    assert texts_of(tmp_path / "b", one, Sums()) == whole
+    assert sorted(row for rows in seen for row in rows) == [0, 1, 2, 3]
+
+
+def test_reasons_stand_in_the_demonstrations_and_in_the_files(tmp_path):
+    method = replace(SAMPLED, reasoning="{rationale}\\nSo: {output}")
+    texts_of(tmp_path, method, Sums())
+    prompt = read_prompts(tmp_path / "run")[TASK, 100]
+    shown = "What is 2 and 3?\n2 plus 3 is 5.\nSo: 5\n\n\nWhat is 4 and 1?\n4 plus 1 is 5.\nSo: 5"
+    assert prompt.demonstrations == shown
+    cell = GeneratedCells(settings(tmp_path, method, seeds=(100,)), cast(Any, Sums()), MODEL, PrefixScorer)
+    (work,) = cell.work()
+    assert MODEL.decode(cell.cell(work).requests[0].context).startswith(shown)
+    with pytest.raises(DataError, match="a demonstration has no reasons"):
+        texts_of(tmp_path / "none", method, FewExamples())
+
+
+@pytest.mark.parametrize(
+    ("changes", "texts", "answer", "score"),
+    [
+        ({}, ["5 "], "5", 1.0),
+        ({}, ["<think>4?</think> five", "5"], "five", 1.0),  # one vote each: the first; a reference says so
+        ({"extract": LastNumber()}, ["it is 4", "2 + 3 = 5", "5.0"], "5", 1.0),
+        ({"extract": LastNumber()}, ["it is 4", "no idea"], "4", 0.0),
+        ({"extract": LastNumber()}, ["none", ""], "", 0.0),
+        ({"think_end": ""}, ["x</think>5"], "x</think>5", 0.0),
+        ({"think_end": "###"}, ["1 ### 4 ### 5"], "5", 1.0),
+        ({"pass_at": 2, "extract": LastNumber()}, ["4", "5", "4", "6"], "4", 1 / 2),  # 1 - C(3,2)/C(4,2)
+        ({"pass_at": 1, "extract": LastNumber()}, ["5", "5.0", "4", "none"], "5", 1 / 2),
+    ],
+)
+def test_a_question_is_judged_by_hand(changes, texts, answer, score):
+    method = replace(
+        SAMPLED, metric="numeric" if "extract" in changes else "exact_match", samples=4, **changes
+    )
+    assert method.judged(texts, ["5", "five"]) == (answer, pytest.approx(score))
+
+
+def test_every_key_makes_another_cell_unless_it_says_that_it_has_no_effect():
+    """A walk over all of the method's fields: the ones that this table lacks have no effect."""
+    others = {
+        "objective": None, "demonstrations": False, "calibration": None, "null_inputs": None, "calibration_inputs": 3,
+        "normalization": "sum", "layout": "space", "trained": True, "metric": "numeric", "extract": LastNumber(),
+        "max_new_tokens": 7, "stop": ("x",), "temperature": 0.5, "top_p": 0.5, "samples": 4, "seed": 1, "pass_at": 2,
+        "reasoning": "{rationale} {output}", "think_end": "",
+    }  # fmt: skip
+    assert set(others) == set(deciding_fields(SAMPLED))
+    for name, value in others.items():
+        if value is not None:  # those have one value only that generates
+            assert identity_of(replace(SAMPLED, **{name: value})) != identity_of(SAMPLED), name
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"temperature": 0.0}, "3 greedy answers are one answer"),
+        ({"pass_at": 4}, "pass@4 needs as many samples"),
+        ({"pass_at": 2, "metric": "token_f1"}, "gives parts of a mark"),
+        ({"reasoning": "{output}"}, "does not hold both"),
+        ({"top_p": 0.0}, "is no probability above 0"),
+        ({"temperature": -1.0}, "is negative"),
+    ],
+)
+def test_samples_that_make_no_sense_are_refused(changes, words):
+    with pytest.raises(ConfigError, match=words):
+        replace(SAMPLED, **changes)

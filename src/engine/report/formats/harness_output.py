@@ -70,7 +70,7 @@ def harness_results(row: Answers, draws: int, level: float, seed: int) -> dict[s
 def _name(row: Answers, metric: Metric) -> str:
     """The harness's name of a metric; accuracy by score per character is another one than by the sum."""
     by_length = row.runs and all(run.config.get("method.normalization") == "characters" for run in row.runs)
-    return NORMALIZED if metric is Metric.ACCURACY and by_length else _NAMES[metric]
+    return NORMALIZED if metric is Metric.ACCURACY and by_length else _NAMES.get(metric, metric.value)
 
 
 def _task_results(outcome: TaskOutcomes, name: str, draws: int, level: float, seed: int) -> dict[str, Any]:
