@@ -16,7 +16,7 @@ from scipy.special import log_softmax
 from scipy.stats import rankdata
 
 from metashot.engine.metrics.classification import Floats
-from metashot.engine.metrics.statistics import Interval
+from metashot.engine.metrics.statistics import Interval, percentile_interval
 
 BINS = 10
 _FLOOR = 1e-12
@@ -68,6 +68,14 @@ def expected_calibration_error(confidence: Floats, right: NDArray[np.bool_], bin
     return float(sum(gaps) / confidence.size)
 
 
+def mean_interval(values: Floats, units: NDArray[np.int64], draws: int, level: float, seed: int) -> Interval:
+    """The mean of values [n] with its percentile interval over resampled test examples; `units` as below."""
+    generator = np.random.default_rng(seed)
+    sums, sizes = np.bincount(units, weights=values), np.bincount(units).astype(np.float64)
+    times = generator.multinomial(len(sizes), np.full(len(sizes), 1 / len(sizes)), size=draws)
+    return percentile_interval(float(values.mean()), (times @ sums) / (times @ sizes), level)
+
+
 def calibration_interval(
     one: Confidence, units: NDArray[np.int64], draws: int, level: float, seed: int
 ) -> Interval:
@@ -88,8 +96,7 @@ def calibration_interval(
         times = np.bincount(generator.integers(0, n_units, n_units), minlength=n_units)
         rows = np.repeat(np.arange(units.size), times[units])
         drawn.append(expected_calibration_error(one.confidence[rows], one.right[rows]))
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(expected_calibration_error(one.confidence, one.right), float(low), float(high))
+    return percentile_interval(expected_calibration_error(one.confidence, one.right), np.array(drawn), level)
 
 
 def auroc(confidence: Floats, right: NDArray[np.bool_]) -> float | None:

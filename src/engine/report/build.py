@@ -23,8 +23,10 @@ from metashot.engine.report.systems.answers import Answers, collect_answers
 from metashot.engine.report.systems.pair_tests import compare_pairs, leaders
 from metashot.engine.report.systems.published import Verdict, compare_with_published
 from metashot.engine.report.systems.rescoring import rescore
+from metashot.engine.report.systems.stored_scores import stored_scores
 from metashot.engine.report.tables import comparisons, result_tables
 from metashot.engine.report.tables.confidence_table import confidence_table
+from metashot.engine.report.tables.held_out_table import held_out_table
 from metashot.engine.report.tables.prompt_table import prompt_table
 from metashot.engine.report.tables.run_list import runs_table
 from metashot.engine.report.tables.table import Table, without_constant_columns
@@ -79,6 +81,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     compared = compare_with_published(answers, _scope_tasks, draws=draws, level=level, seed=seed)
     alpha = round(1 - level, 6)
     best = leaders(answers, settings.permutations, seed, alpha)
+    stored, rescored = stored_scores(outputs), rescore(outputs)
     results = result_tables.result_tables(answers, best, level, alpha)
     every = [
         *([result_tables.overview_table(answers, best, alpha)] if len(results) > 1 else []),
@@ -90,8 +93,10 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
         comparisons.sensitivity_table(answers),
         prompt_table(answers, draws, level, seed),
         *result_tables.task_tables(answers),
-        comparisons.rescoring_table(rescore(outputs), answers),
-        confidence_table(outputs, answers, draws, level, seed),
+        comparisons.rescoring_table(rescored, answers),
+        comparisons.calibrating_table(rescored),
+        confidence_table(stored, answers, draws, level, seed),
+        held_out_table(stored, answers, settings.coverage, draws, level, seed),
         runs_table(answers),
     ]
     shown = tuple(table for table in every if table.rows)

@@ -26,6 +26,8 @@ class ReportConfig:
     """Sampled permutations of a paired test."""
     level: InnerShare = 0.95
     """Confidence level."""
+    coverage: InnerShare = 0.9
+    """Share of right options that conformal sets are to hold."""
     seed: Seed = 0
     """Seed of resampling and permutation."""
     names: Mapping[str, str] = field(default_factory=dict[str, str])

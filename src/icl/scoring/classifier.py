@@ -22,6 +22,7 @@ from metashot.data.tasks.selected_source import SelectedSource, Selection, Strat
 from metashot.engine.generation.prefix import PrefixGenerator
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.generated import grade
+from metashot.engine.metrics.held_out_calibration import fit_temperature
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
@@ -83,6 +84,7 @@ class InContextClassifier:
 
     Attributes:
         classes_: the answers in sorted order [n_classes], after `fit`.
+        temperature_: by which scores are divided before they become probabilities, after `fit_temperature`.
         shown_: the fewest demonstrations that a prompt held whole, at `fit` (before a short input) and at the last call.
     """
 
@@ -97,6 +99,7 @@ class InContextClassifier:
     seed: int
     classes_: NDArray[Any]
     shown_: int
+    temperature_: float
 
     def __init__(
         self,
@@ -182,6 +185,7 @@ class InContextClassifier:
         self.classes_ = _classes(outputs)
         self._given = list(zip(inputs, outputs, strict=True))
         self._warned.clear()
+        self.__dict__.pop("temperature_", None)
         if self._method.shots(1):
             self._written(["text"], [self.classes_.tolist()])
         return self
@@ -234,11 +238,40 @@ class InContextClassifier:
 
     def predict_proba(self, inputs: Any, options: Any = None) -> NDArray[np.float64]:
         """Softmax over the options of the negative scores: [n_inputs, n_options], in the order of the options."""
-        return torch.softmax(-self.scores(inputs, options).double(), dim=1).numpy()
+        return torch.softmax(-self.scores(inputs, options).double() / self._temperature, dim=1).numpy()
 
     def predict_log_proba(self, inputs: Any, options: Any = None) -> NDArray[np.float64]:
         """Logarithms of `predict_proba`, in nats."""
-        return torch.log_softmax(-self.scores(inputs, options).double(), dim=1).numpy()
+        return torch.log_softmax(-self.scores(inputs, options).double() / self._temperature, dim=1).numpy()
+
+    def fit_temperature(self, X: Any, y: Any) -> Self:
+        """Divide scores in `predict_proba` and `predict_log_proba` by what makes the answers to these inputs likeliest.
+
+        No prediction changes. `fit` forgets it.
+
+        Args:
+            X: inputs that are no demonstrations.
+            y: their answers, each one of `classes_`.
+
+        Raises:
+            DataError: unequally many, none, or an answer that was not seen.
+        """
+        inputs, right = texts("X", X), answers("y", y)
+        check_lengths("fit_temperature", len(inputs), len(right))
+        classes = self._options(None, len(inputs))[0]
+        unknown = next((place for place, one in enumerate(right) if one not in classes), None)
+        if not inputs or unknown is not None:
+            found = (
+                "got no inputs" if unknown is None else f"y[{unknown}] {right[unknown]!r} is no answer of fit"
+            )
+            raise DataError("fit_temperature", found, f"give inputs with answers of {classes!r}")
+        gold = np.array([classes.index(one) for one in right])
+        self.temperature_ = fit_temperature(self.scores(inputs).double().numpy(), gold)
+        return self
+
+    @property
+    def _temperature(self) -> float:
+        return getattr(self, "temperature_", 1.0)
 
     def score(self, X: Any, y: Any, sample_weight: Any = None) -> float:
         """Share of inputs whose predicted answer is the right one, 0..1; generated ones are graded by the method's metric.
@@ -283,6 +316,7 @@ class InContextClassifier:
         held = {
             "given": self._given,
             "classes": self.classes_.tolist() if hasattr(self, "classes_") else None,
+            "temperature": self._temperature,
         }
         parameters = {name: value for name, value in self.get_params().items() if name != "demonstrations"}
         write_classifier(Path(path), {**parameters, "model": self.model.spec}, held)
@@ -301,6 +335,8 @@ class InContextClassifier:
         made = cls(LazyLanguageModel(spec), demonstrations=given, **parameters)
         if held["classes"] is not None:
             made.classes_ = _classes(held["classes"])
+        if held.get("temperature", 1.0) != 1.0:
+            made.temperature_ = float(held["temperature"])
         return made
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -182,3 +182,24 @@ def test_a_prompt_of_ones_own():
     assert torch.equal(own.scores(inputs, OPTIONS), released.scores(inputs, OPTIONS))
     with pytest.raises(ConfigError, match="has no chat template"):
         InContextClassifier.from_pretrained("tiny", prompt="chat").scores(inputs, OPTIONS)
+
+
+def test_a_temperature_changes_probabilities_and_no_prediction_and_is_saved(tmp_path):
+    classifier = InContextClassifier.from_pretrained("tiny").fit(["a b", "c d", "e"], ["x", "y", "x"])
+    inputs, right = ["f", "g h", "i", "j"], ["x", "y", "y", "x"]
+    before = classifier.predict_proba(inputs)
+    predicted = classifier.predict(inputs).tolist()
+    classifier.fit_temperature(inputs, right)
+    after = classifier.predict_proba(inputs)
+    gold = [["x", "y"].index(one) for one in right]
+
+    def nll(probabilities):
+        return -sum(np.log(row[place]) for row, place in zip(probabilities, gold, strict=True))
+
+    assert nll(after) <= nll(before) + 1e-9
+    assert classifier.predict(inputs).tolist() == predicted
+    classifier.save(tmp_path / "saved.json")
+    assert InContextClassifier.load(tmp_path / "saved.json").predict_proba(inputs) == pytest.approx(after)
+    with pytest.raises(DataError, match=r"y\[0\] 'z' is no answer of fit"):
+        classifier.fit_temperature(["f"], ["z"])
+    assert classifier.fit(["a", "b"], ["x", "y"]).predict_proba(inputs) != pytest.approx(after)

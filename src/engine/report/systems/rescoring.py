@@ -14,6 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from metashot.engine.metrics.classification import Codes, Floats, Metric, weighted_metric
+from metashot.engine.metrics.confidence import Confidence, confidence_of, expected_calibration_error
 from metashot.engine.metrics.ranking import OptionBlock
 from metashot.engine.metrics.rules import CALIBRATIONS, NORMALIZATIONS, Calibration, Lengths, Normalization
 from metashot.engine.report.reading.folders import Run
@@ -33,6 +34,8 @@ class Rescored:
         mean: mean over seeds, then tasks.
         worst: lowest seed of each task, then mean over tasks.
         as_run: whether this rule gives the predictions that the run stored.
+        error: ECE over all answers, see `engine.metrics.confidence`; None without an answer that is an option.
+        nll: of the right option, mean over answers, nats.
     """
 
     system: System
@@ -41,6 +44,8 @@ class Rescored:
     mean: float
     worst: float
     as_run: bool
+    error: float | None = None
+    nll: float | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +92,16 @@ def _rescore_system(system: System, rows: pl.DataFrame, inputs: str | None) -> I
     for calibration in shown_calibrations(len(options.null_lengths), inputs):
         for normalization in NORMALIZATIONS.values():
             predicted = np.empty_like(stored)
+            sure: list[Confidence] = []
             for numbers, places in blocks:
-                best = options.block(places).scores(calibration, normalization).argmin(axis=-1)
+                scores = options.block(places).scores(calibration, normalization)
+                best = scores.argmin(axis=-1)
                 predicted[numbers] = options.codes[places[np.arange(best.size), best]]
+                right = options.codes[places] == gold[numbers][:, None]
+                known = right.any(axis=1) & (scores.shape[1] > 1)
+                sure.append(confidence_of(scores[known], right[known].argmax(axis=1)))
+            confidence = np.concatenate([one.confidence for one in sure])
+            correct, nll = (np.concatenate([getattr(one, name) for one in sure]) for name in ("right", "nll"))
             values = _values_by_task(cells, gold, predicted)
             yield Rescored(
                 system,
@@ -98,6 +110,8 @@ def _rescore_system(system: System, rows: pl.DataFrame, inputs: str | None) -> I
                 float(np.mean([np.mean(seeds) for seeds in values.values()])),
                 float(np.mean([min(seeds) for seeds in values.values()])),
                 bool((predicted == stored).all()),
+                expected_calibration_error(confidence, correct) if confidence.size else None,
+                float(nll.mean()) if nll.size else None,
             )
 
 

@@ -208,17 +208,73 @@ def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) ->
             *names(r.system.model, r.calibration.name, r.normalization.name),
             percent(r.mean, mark=by_system[r.system].mark),
             percent(r.worst if by_system[r.system].worst is not None else None),
+            percent(r.error),
+            Cell("–") if r.nll is None else Cell(f"{r.nll:.3f}", r.nll),
             Cell("yes" if r.as_run else ""),
         )
         for r in rescored
         if r.system in by_system
     ]
     note = (
-        "Percent. The same model answers ranked by other rules; no model was run again. As run: the rule gives "
-        "the predictions that the run stored." + incomplete_note(answers)
+        "Percent. The same model answers ranked by other rules; no model was run again. ECE and NLL as in the table of "
+        "confidence. As run: the rule gives the predictions that the run stored." + incomplete_note(answers)
     )
-    columns = ("Setting", "Method", "k", "Model", "Calibration", "Normalization", "Mean", "Worst", "As run")
+    columns = (
+        "Setting",
+        "Method",
+        "k",
+        "Model",
+        "Calibration",
+        "Normalization",
+        "Mean",
+        "Worst",
+        "ECE",
+        "NLL",
+        "As run",
+    )
     return Table("rescoring", "Calibration and normalization", note, columns, tuple(rows), 6, True)
+
+
+def calibrating_table(rescored: Sequence[Rescored]) -> Table:
+    """Does calibration calibrate? Each rule beside no calibration, on the same answers and by the same normalization."""
+    plain = {
+        (r.system, r.normalization.name): r
+        for r in rescored
+        if r.calibration.name == "none" and r.error is not None
+    }
+    pairs: dict[str, list[tuple[Rescored, Rescored]]] = {}
+    for r in rescored:
+        base = plain.get((r.system, r.normalization.name))
+        if (
+            base is not None
+            and base is not r
+            and r.error is not None
+            and r.normalization.name == "token_mean"
+        ):
+            pairs.setdefault(r.calibration.name, []).append((r, base))
+    rows: list[tuple[Cell, ...]] = []
+    for name, both in pairs.items():
+        n = len(both)
+        changes = [
+            float(np.mean([100 * (r.mean - base.mean) for r, base in both])),
+            float(np.mean([100 * ((r.error or 0) - (base.error or 0)) for r, base in both])),
+            float(np.mean([(r.nll or 0) - (base.nll or 0) for r, base in both])),
+        ]
+        better = sum(r.mean > base.mean for r, base in both)
+        surer = sum((r.error or 0) < (base.error or 0) for r, base in both)
+        rows.append(
+            (
+                Cell(name), Cell(str(n), n), points(changes[0]), Cell(f"{better}/{n}", better / n), points(changes[1]),
+                Cell(f"{surer}/{n}", surer / n), Cell(f"{changes[2]:+.3f}", changes[2]),
+            )
+        )  # fmt: skip
+    note = (
+        "Each rule against no calibration on the same stored answers (normalized per token): mean change over systems, and in "
+        "how many of them the rule is better. Mean and ECE in points, NLL in nats: a rule that raises the mean makes better "
+        "choices; only one that lowers ECE and NLL makes probabilities that can be believed."
+    )
+    columns = ("Calibration", "Systems", "Mean", "Higher in", "ECE", "Lower in", "NLL")
+    return Table("calibrates", "Does calibration calibrate?", note, columns, tuple(rows), 1)
 
 
 def _method(row: Answers) -> str:

@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-import numpy as np
-import polars as pl
-from numpy.typing import NDArray
-
-from metashot.engine.metrics.classification import Floats
 from metashot.engine.metrics.confidence import (
-    Confidence,
     accuracy_at,
     auroc,
     calibration_interval,
     confidence_of,
 )
-from metashot.engine.report.reading.outputs import SYSTEM, Outputs
-from metashot.engine.report.reading.variants import with_variants
 from metashot.engine.report.systems.answers import Answers, System, incomplete_note
+from metashot.engine.report.systems.stored_scores import StoredScores
 from metashot.engine.report.tables.table import Cell, Table, interval_cell, percent, shots
 
 COVERAGE = 0.5
@@ -26,15 +19,15 @@ MOST_DRAWS = 200
 
 
 def confidence_table(
-    outputs: Outputs, answers: Sequence[Answers], draws: int, level: float, seed: int
+    stored: Mapping[System, StoredScores], answers: Sequence[Answers], draws: int, level: float, seed: int
 ) -> Table:
     """One row a system that ranked options: ECE with interval, Brier score, NLL, AUROC, accuracy at half coverage."""
-    stored = _stored(outputs)
     rows: list[tuple[Cell, ...]] = []
     for row in answers:
         if row.system not in stored:
             continue
-        one, units = stored[row.system]
+        found = stored[row.system]
+        one, units = confidence_of(found.scores, found.gold), found.units
         error = calibration_interval(one, units, min(draws, MOST_DRAWS), level, seed)
         rows.append(
             (
@@ -63,30 +56,3 @@ def confidence_table(
 
 def _number(value: float | None) -> Cell:
     return Cell("–") if value is None else Cell(f"{value:.3f}", value)
-
-
-def _stored(outputs: Outputs) -> dict[System, tuple[Confidence, NDArray[np.int64]]]:
-    """The answers of each system with the number of the test example that each is to."""
-    key = ["run", "fingerprint", "task", "seed"]
-    frame = (
-        with_variants(outputs.results, outputs.runs, outputs.names)
-        .select([*SYSTEM, *key])
-        .join(outputs.predictions.select([*key, "index", "gold", "options", "nll"]), on=key, how="inner")
-        .filter(pl.col("options").list.len() > 1, pl.col("options").list.contains(pl.col("gold")))
-    )
-    found: dict[System, tuple[Confidence, NDArray[np.int64]]] = {}
-    for values, rows in frame.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
-        scores = rows["nll"].to_list()
-        padded: Floats = np.full((len(scores), max(map(len, scores))), np.inf)
-        for place, row in enumerate(scores):
-            padded[place, : len(row)] = row
-        pairs = zip(rows["options"].to_list(), rows["gold"].to_list(), strict=True)
-        gold = np.array([options.index(answer) for options, answer in pairs], dtype=np.int64)
-        units = (
-            (rows.select(pl.struct("task", "index").rank("dense") - 1))
-            .to_series()
-            .to_numpy()
-            .astype(np.int64)
-        )
-        found[System(*values)] = confidence_of(padded, gold), units
-    return found
