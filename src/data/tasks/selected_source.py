@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import factorial
@@ -47,6 +47,13 @@ class Strategy(StrEnum):
     """The places `selection.indices` of the training pool."""
     NEAREST = "nearest"
     """For each test example its nearest neighbours by sentence embedding, from the training pool."""
+
+
+DRAWN: Mapping[Strategy, Callable[[Sequence[Example], int, np.random.Generator], tuple[Example, ...]]] = {
+    Strategy.RANDOM: choose_random,
+    Strategy.BALANCED: choose_balanced,
+}
+"""Strategies that draw once for all test rows: (pool, k, generator) to k of the pool, in the order of the prompt."""
 
 
 class Labels(StrEnum):
@@ -194,7 +201,7 @@ class SelectedSource:
         generator: np.random.Generator,
     ) -> tuple[TaskData, str]:
         """One draw from the rows that are no test rows; where they are too few, from all, and each row without itself."""
-        choose = choose_balanced if self._selection.strategy is Strategy.BALANCED else choose_random
+        choose = DRAWN[self._selection.strategy]
         if len(others) >= k or len(pool) < k:
             chosen = choose(others if len(others) >= k else pool, k, generator)
             return replace(data, demonstrations=chosen), "they are left out of the demonstrations"

@@ -114,18 +114,18 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     return replace(report, files=files, lost=outputs.lost)
 
 
+PLOTS: tuple[Callable[[str, Sequence[Answers]], Plot | None], ...] = (results_plot, seeds_plot)
+"""What is drawn of each setting: (setting, its rows) to a plot, or None where there is nothing to show."""
+
+
 def _plots(answers: Sequence[Answers]) -> tuple[Plot, ...]:
-    plots: list[Plot] = []
     curves = comparisons.shot_curves(answers)
-    if curves:
-        plots.append(shots_plot(curves))
-    for setting in dict.fromkeys(row.system.setting for row in answers):
-        rows = [row for row in answers if row.system.setting == setting]
-        plots.append(results_plot(setting, rows))
-        seeds = seeds_plot(setting, rows)
-        if seeds is not None:
-            plots.append(seeds)
-    return tuple(plots)
+    by_setting: dict[str, list[Answers]] = {}
+    for row in answers:
+        by_setting.setdefault(row.system.setting, []).append(row)
+    drawn = [shots_plot(curves) if curves else None]
+    drawn += [make(setting, rows) for setting, rows in by_setting.items() for make in PLOTS]
+    return tuple(plot for plot in drawn if plot is not None)
 
 
 def _write(

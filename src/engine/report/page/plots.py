@@ -101,7 +101,7 @@ def results_plot(setting: str, answers: Sequence[Answers]) -> Plot:
         + f". Highest: {_name(best)}."
     )
     height = 1.3 + 0.42 * len(rows)
-    return _plot(f"results-{setting}", f"Results on {setting}", alternative, height, draw)
+    return draw_plot(f"results-{setting}", f"Results on {setting}", alternative, height, draw)
 
 
 def shots_plot(curves: Mapping[Curve, Mapping[int, Answers]]) -> Plot:
@@ -144,7 +144,7 @@ def shots_plot(curves: Mapping[Curve, Mapping[int, Answers]]) -> Plot:
         for label, curve in curves.items()
     ]
     alternative = "Mean score by number of demonstrations. " + "; ".join(parts) + "."
-    return _plot("shots", "Number of demonstrations", alternative, 3.2 + 0.25 * len(curves), draw)
+    return draw_plot("shots", "Number of demonstrations", alternative, 3.2 + 0.25 * len(curves), draw)
 
 
 def _shots_label(k: int, curves: Mapping[Curve, Mapping[int, Answers]]) -> str:
@@ -192,7 +192,7 @@ def seeds_plot(setting: str, answers: Sequence[Answers]) -> Plot | None:
         spans.append(f"{_name(row)} from {min(values):.1f} to {max(values):.1f}")
     alternative = f"Mean over tasks of {setting} for each demonstration seed: " + "; ".join(spans) + "."
     height = 1.0 + 0.42 * len(rows)
-    return _plot(f"seeds-{setting}", f"Demonstration seeds on {setting}", alternative, height, draw)
+    return draw_plot(f"seeds-{setting}", f"Demonstration seeds on {setting}", alternative, height, draw)
 
 
 def _seed_means(row: Answers) -> dict[int, float]:
@@ -202,9 +202,10 @@ def _seed_means(row: Answers) -> dict[int, float]:
     return {seed: float(np.mean([values[seed] for values in by_task])) for seed in sorted(common)}
 
 
-def _plot(
+def draw_plot(
     key: str, title: str, alternative: str, height: float, draw: Callable[[Figure, Axes], None]
 ) -> Plot:
+    """A plot in the report's style, `height` inches high; `draw` fills the axes."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH_INCHES, height), layout="constrained")
         draw(figure, figure.subplots())
