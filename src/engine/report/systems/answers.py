@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import polars as pl
 
@@ -59,6 +59,8 @@ class System:
         k: demonstrations.
         condition: what the experiment says it changed, for example `test_labels=replaced`.
         variant: config difference to other runs of the same name, or empty.
+        own_title: what its runs call a method that is no file of the package's `conf/method`; says nothing of identity.
+        own_row: where they want it.
     """
 
     setting: str
@@ -67,6 +69,13 @@ class System:
     k: int
     condition: str
     variant: str
+    own_title: str = field(default="", compare=False)
+    own_row: int | None = field(default=None, compare=False)
+
+    @property
+    def method_title(self) -> str:
+        """The method as tables print it."""
+        return self.own_title or method_title(self.method)
 
     @property
     def extras(self) -> str:
@@ -76,19 +85,19 @@ class System:
     @property
     def name(self) -> str:
         """Method and extras, for a row that has k in a column of its own."""
-        return method_title(self.method) + (f" [{self.extras}]" if self.extras else "")
+        return self.method_title + (f" [{self.extras}]" if self.extras else "")
 
     @property
     def title(self) -> str:
         """Method, k and extras, as a name that stands alone."""
-        name = method_title(self.method)
         shots = f", k={self.k}" if self.k else ""
-        return f"{name}{shots}" + (f" [{self.extras}]" if self.extras else "")
+        return f"{self.method_title}{shots}" + (f" [{self.extras}]" if self.extras else "")
 
     @property
     def order(self) -> tuple[int, str, str, int, str]:
         """Sort key: methods as in the paper."""
-        return method_row(self.method), self.method, self.model, self.k, self.extras
+        row = method_row(self.method) if self.own_row is None else self.own_row
+        return row, self.method, self.model, self.k, self.extras
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -166,11 +175,12 @@ def collect_answers(
     folders: dict[System, tuple[Run, ...]] = {}
     shown = _shown(kept)
     for values, frame in joined.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
-        system = System(*values)
+        runs = tuple(outputs.runs[number] for number in frame["run"].unique().sort())
+        system = _as_its_runs_call_it(System(*values), runs)
         outcomes = _outcomes(system, frame, problems)
         if outcomes:
             found.append((system, outcomes))
-            folders[system] = tuple(outputs.runs[number] for number in frame["run"].unique().sort())
+            folders[system] = runs
     answers: list[Answers] = []
     for setting in dict.fromkeys(system.setting for system, _ in found):
         rows = [row for row in found if row[0].setting == setting]
@@ -190,6 +200,15 @@ def collect_answers(
                     f"{coverage.gap_text}. Its figures are marked and never the best."
                 )
     return sorted(answers, key=lambda a: (a.system.setting, a.system.order)), problems
+
+
+def _as_its_runs_call_it(system: System, runs: Sequence[Run]) -> System:
+    """A method of one's own has its title and place from the config that its runs recorded."""
+    if system.method in choice_names("method"):
+        return system
+    title = next((run.config["method.title"] for run in runs if run.config.get("method.title")), "")
+    row = next((run.config["method.row"] for run in runs if run.config.get("method.row") is not None), None)
+    return replace(system, own_title=str(title), own_row=row if isinstance(row, int) else None)
 
 
 @dataclass(frozen=True, slots=True)

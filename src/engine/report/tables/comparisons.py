@@ -203,7 +203,7 @@ def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) ->
     rows = [
         (
             Cell(r.system.setting),
-            Cell(r.system.name),
+            Cell(by_system[r.system].system.name),
             shots(r.system.k),
             *names(r.system.model, r.calibration.name, r.normalization.name),
             percent(r.mean, mark=by_system[r.system].mark),
@@ -278,7 +278,7 @@ def calibrating_table(rescored: Sequence[Rescored]) -> Table:
 
 
 def _method(row: Answers) -> str:
-    return method_title(row.system.method)
+    return row.system.method_title
 
 
 def _figures_cell(mean: Interval, worst: float) -> Cell:
