@@ -39,6 +39,13 @@ from metashot.stages.shared_paths import anchored
 from metashot.stages.stage_table import check_stage
 
 HELP_KEYS = "--help-keys"
+WELCOME = """metashot {version}: few-shot experiments with language models. Type one of these next:
+
+  metashot init my_study                       a small study of your own, ready to be run and changed
+  metashot stage=recipe prepare.file=my.csv    from your table to a task
+  metashot method=channel k=4                  one method on the embedded tasks
+  metashot --help                              stages and choices; --help-keys explains keys
+"""
 
 
 def register_resolvers() -> None:
@@ -122,6 +129,8 @@ def main() -> None:
     sys.argv[1:] = with_new_keys(sys.argv[1:])
     if HELP_KEYS in sys.argv[1:]:
         return show_keys(sys.argv[1:])
+    if not sys.argv[1:] and program() == "metashot":
+        return print(WELCOME.format(version=metashot.__version__), end="")
     if sys.argv[1:] == ["--version"]:
         return print(f"metashot {metashot.__version__}")
     if sys.argv[1:2] == ["init"]:

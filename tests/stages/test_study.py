@@ -53,6 +53,13 @@ def test_a_study_without_a_name_is_one_line(tmp_path):
     )
 
 
+def test_the_name_alone_says_what_to_type_next_and_starts_nothing(tmp_path):
+    done = metashot_command(cwd=tmp_path)
+    assert done.returncode == 0
+    assert "metashot init my_study" in done.stdout
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_version_is_that_of_the_distribution(tmp_path):
     assert metashot.__version__ == version("metashot")
     assert metashot_command("--version", cwd=tmp_path).stdout == f"metashot {version('metashot')}\n"
