@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,12 @@ import yaml
 pytest.importorskip("lm_eval")
 
 import lm_eval
+import lm_eval.api.instance
+import lm_eval.api.registry
 from lm_eval.tasks import TaskManager
 
 import metashot.harness  # noqa: F401  registers the model
+from metashot.base.errors import MetashotError
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import TinyModel, named_model
 
@@ -225,12 +229,104 @@ def test_a_context_that_is_too_long_is_cut_as_by_hf(manager: TaskManager, folder
     )
 
 
-def test_sampled_answers_are_left_to_hf(manager: TaskManager, folder: str) -> None:
-    found = lm_eval.simple_evaluate(
-        model="metashot", model_args={"pretrained": folder}, tasks=["local_answer"], device="cpu", task_manager=manager,
-        gen_kwargs={"do_sample": True, "temperature": 0.7}, bootstrap_iters=0, log_samples=False,
-    )  # fmt: skip
-    assert "exact_match,none" in found["results"]["local_answer"]
+GENERATION = [
+    {},
+    {"repetition_penalty": 1.8},
+    {"no_repeat_ngram_size": 1},
+    {"max_length": 60},
+    {"do_sample": True, "temperature": 0.7},
+    {"temperature": 0.9},
+    {"do_sample": True, "temperature": 1.0, "top_p": 0.5, "top_k": 5},
+    {"do_sample": False, "temperature": 0.7},
+    {"num_beams": 2},
+    {"max_new_tokens": 9},
+    {"until": "a"},
+    {"suppress_tokens": [10, 11, 12]},
+]
+"""What people give; an argument that is not known to be greedy is `hf`'s own affair."""
+
+
+@pytest.mark.parametrize("kwargs", GENERATION, ids=str)
+def test_answers_are_those_of_hf_under_any_generation_argument(
+    manager: TaskManager, folder: str, kwargs: dict[str, Any]
+) -> None:
+    found = [
+        lm_eval.simple_evaluate(
+            model=model, model_args={"pretrained": folder, "dtype": "float32"}, tasks=["local_answer"], device="cpu",
+            task_manager=manager, gen_kwargs=kwargs, bootstrap_iters=0, log_samples=True, limit=4,
+        )["samples"]["local_answer"]
+        for model in ("hf", "metashot")
+    ]  # fmt: skip
+    expected, ours = ([sample["resps"] for sample in samples] for samples in found)
+    assert ours == expected
+    assert any(answer for sample in expected for row in sample for answer in row)
+
+
+def language_model(folder: str, **arguments: Any) -> list[Any]:
+    """`hf` and ours over one folder."""
+    given = {"pretrained": folder, "dtype": "float32", "device": "cpu", **arguments}
+    return [lm_eval.api.registry.get_model(name)(**given) for name in ("hf", "metashot")]
+
+
+def asked(kind: str, *arguments: Any) -> list[Any]:
+    return [lm_eval.api.instance.Instance(kind, {}, arguments, 0)]
+
+
+def test_what_stands_before_the_end_of_a_thought_is_no_answer(folder: str) -> None:
+    question = asked("generate_until", "one two", {"until": [], "max_gen_toks": 12})
+    whole = language_model(folder)[1].generate_until(question)[0]
+    answers = [
+        model.generate_until(question)[0] for model in language_model(folder, think_end_token=whole[3])
+    ]
+    assert answers[0] == answers[1] != whole
+    assert whole.endswith(answers[1])
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments"),
+    [
+        ("loglikelihood", ("one", "")),
+        ("loglikelihood", ("one", " two" * 60)),
+        ("generate_until", ("one two", {"until": [], "max_gen_toks": 64})),
+    ],
+    ids=["empty continuation", "longer than the model", "no room for a prompt"],
+)
+def test_what_hf_refuses_is_refused(folder: str, kind: str, arguments: tuple[Any, ...]) -> None:
+    said = []
+    for model in language_model(folder, max_length=32):
+        with pytest.raises(AssertionError) as refused:
+            getattr(model, kind)(asked(kind, *arguments))
+        said.append(str(refused.value))
+    assert said[1] == said[0] or "len(continuation_enc)" in said[1]
+
+
+def test_what_is_cut_is_said_once_in_the_words_of_hf(folder: str, caplog: pytest.LogCaptureFixture) -> None:
+    _, model = language_model(folder, max_length=16)
+    long = [asked("loglikelihood", "one two " * count, " three")[0] for count in (20, 30, 40, 1)]
+    model.loglikelihood(long)
+    (cut,) = [record for record in caplog.records if "Combined length of context" in record.message]
+    assert cut.name == "lm_eval.models.huggingface"
+    assert "so for 3 requests" in cut.message
+    caplog.clear()
+    prompts = [asked("generate_until", "one two " * count, {"max_gen_toks": 4})[0] for count in (20, 30, 1)]
+    model.generate_until(prompts)
+    (cut,) = [record for record in caplog.records if "Left truncation applied" in record.message]
+    assert "truncating to last 12 tokens" in cut.message
+
+
+def test_a_model_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    for place in (tmp_path, tmp_path / "none", "nobody/nothing"):
+        with pytest.raises(
+            MetashotError, match=r"^pretrained: .* is not loaded: .*\(give a model folder"
+        ) as said:
+            lm_eval.api.registry.get_model("metashot")(str(place))
+        assert "\n" not in str(said.value)
+
+
+def test_the_entry_point_names_the_model(repository: Path) -> None:
+    project = tomllib.loads((repository / "pyproject.toml").read_text("utf-8"))["project"]
+    module, _, name = project["entry-points"]["lm_eval.models"]["metashot"].partition(":")
+    assert getattr(importlib.import_module(module), name) is lm_eval.api.registry.get_model("metashot")
 
 
 def test_an_embedded_model_goes_by_its_name(manager: TaskManager) -> None:
