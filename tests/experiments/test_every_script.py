@@ -119,6 +119,7 @@ RUNS: dict[str, Make] = {
     ),
     "bench_training/bench_step.py": words("--layers 1 --rows 1 --tokens 16 --repeats 1"),
     "bench_training/bench_training.py": words("--smoke --output out.json"),
+    "lab_2026/run_lab.py": words("--quick --output out"),
     "metaicl_real/compare_runs.py": comparison,
     "metaicl_real/first_rows.py": few_rows,
     "metaicl_real/plot_runs.py": panels,

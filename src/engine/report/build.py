@@ -94,7 +94,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
         prompt_table(answers, draws, level, seed),
         *result_tables.task_tables(answers),
         comparisons.rescoring_table(rescored, answers),
-        comparisons.calibrating_table(rescored),
+        comparisons.calibrating_table(rescored, answers),
         confidence_table(stored, answers, draws, level, seed),
         held_out_table(stored, answers, settings.coverage, draws, level, seed),
         runs_table(answers),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from metashot.base.terminal import counted, printable
-from metashot.base.value_kinds import Count
+from metashot.base.value_kinds import Count, InnerShare
 from metashot.data.task import TaskData
 from metashot.engine.cells.planning import Plan
 from metashot.engine.cells.results import Result
 from metashot.engine.metrics.classification import metric_of
+from metashot.engine.metrics.power import smallest_difference
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize, plan_requests
@@ -38,6 +40,9 @@ class PlanConfig:
 
     show: Count = 0
     """Number of test examples whose prompts are printed, per task."""
+    disagreement: InnerShare = 0.3
+    """Share of test examples on which exactly one of two compared methods is right, for the smallest difference that
+    the test rows would show."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,7 @@ def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) 
     seconds = flops / matmul_flops_per_second(dtype) * _ENGINE_OVERHEAD
     lines = [boundary_line(differing, compared, settings.prompt.boundary)] if compared else []
     lines.append(estimate_line(plans, config, dtype, seconds))
+    lines.append(power_line({cell.task: cell.examples for cell in plans}, show.disagreement))
     return Plan(
         _table(plans, settings, rules, model.name),
         tuple(cell.row() for cell in plans),
@@ -153,6 +159,20 @@ def estimate_line(plans: list[CellPlan], config: Any, dtype: str, seconds: float
         f"{counted(len(plans), 'cell')}: {shared:,} tokens to compute with sharing, {alone:,} without "
         f"({alone / max(shared, 1):.1f} times as many); about {duration(seconds)} on this machine; "
         f"{weights / 2**20:,.0f} MB of weights and up to 325 MB of working memory"
+    )
+
+
+def power_line(sizes: Mapping[str, int], disagreement: float) -> str:
+    """One line on what a comparison on these test examples (task -> number) would find."""
+    found = smallest_difference(list(sizes.values()), disagreement)
+    beginning = f"compared with another method on these {sum(sizes.values()):,} test examples, "
+    if found is None:
+        return (
+            f"{beginning}no difference would be found: they are too few (plan.disagreement={disagreement:g})"
+        )
+    return (
+        f"{beginning}a difference of {100 * found:.1f} points is found four times in five (McNemar's test at 5 %, if exactly "
+        f"one of the two is right on {100 * disagreement:.0f} % of them: plan.disagreement)"
     )
 
 

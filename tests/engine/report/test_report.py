@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import groupby
 
@@ -23,7 +24,7 @@ from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.formats.latex import latex
 from metashot.engine.report.formats.text import comma_separated, markdown
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import System, collect_answers
+from metashot.engine.report.systems.answers import System, collect_answers, incomplete_note
 from metashot.engine.report.systems.pair_tests import compare_pairs, differ_in_one_respect
 from metashot.engine.report.systems.published import Verdict, compare_with_published, published_cells
 from metashot.engine.report.systems.rescoring import rescore
@@ -422,3 +423,14 @@ def test_a_hundred_thousand_predictions_are_reported(tmp_path, made, written):
     )
     print(f"{dict(outcome.facts)['Predictions']} predictions in {time.perf_counter() - start:.1f} s")
     assert dict(outcome.facts)["Predictions"] == "100,000"
+
+
+def test_a_sample_of_the_test_rows_is_marked_as_one(tmp_path, made, written):
+    cells = [made("weather", seed, 1.0, n=40) for seed in (100, 13)]
+    sampled = [(replace(result, sampled_from=400), rows) for result, rows in cells]
+    written(tmp_path / "sample", sampled, {"k": 16})
+    outputs = read_outputs([tmp_path])
+    (row,), _ = collect_answers(outputs, lambda _: (), draws=20, level=0.95, seed=0)
+    assert row.sampled == (40, 400)
+    assert row.mark == " §40/400 rows"
+    assert "a sample of a of the b test rows" in incomplete_note([row])

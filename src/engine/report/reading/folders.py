@@ -40,6 +40,7 @@ RESULT_SCHEMA: dict[str, Any] = {
     "cut_tokens": pl.Int64,
     "shown_mean": pl.Float64,
     "shown_least": pl.Int64,
+    "sampled_from": pl.Int64,
 }
 _LATER: dict[str, Any] = {one.name: one.default for one in fields(Result) if one.name not in REQUIRED}
 """Columns that older files lack, with what they stand for there."""

@@ -36,6 +36,13 @@ SHOWN_NOTE = (
 )
 
 
+SAMPLE_MARK = "§"
+SAMPLE_NOTE = (
+    f"{SAMPLE_MARK} a/b rows: a sample of a of the b test rows (data.limit, data.subset); its interval says how far from the "
+    "figure of all rows it may be."
+)
+
+
 def method_title(name: str) -> str:
     """A method's name as tables print it: the `title` of its file in `conf/method`."""
     if name in choice_names("method"):
@@ -111,6 +118,7 @@ class Answers:
         figures: mean and worst over the tasks that are there, 0..1.
         coverage: how much of what the setting expects is there.
         runs: the folders that its cells are from.
+        sampled: test rows that were taken and that its tasks have, where only a part was taken (`data.limit`).
         shown: demonstrations that its prompts held in the mean over cells, and at least, where these are fewer than k.
     """
 
@@ -121,13 +129,14 @@ class Answers:
     coverage: Coverage
     runs: tuple[Run, ...] = ()
     shown: tuple[float, int] | None = None
+    sampled: tuple[int, int] | None = None
 
     @property
     def mark(self) -> str:
-        """What follows a figure that is over fewer cells, or fewer demonstrations, than it seems."""
-        if self.shown is None:
-            return self.coverage.mark
-        return f"{self.coverage.mark} {SHOWN_MARK}{self.shown[0]:.1f}/{self.system.k} shown"
+        """What follows a figure that is over fewer cells, test rows or demonstrations than it seems."""
+        shown = "" if self.shown is None else f" {SHOWN_MARK}{self.shown[0]:.1f}/{self.system.k} shown"
+        sample = "" if self.sampled is None else f" {SAMPLE_MARK}{self.sampled[0]}/{self.sampled[1]} rows"
+        return f"{self.coverage.mark}{shown}{sample}"
 
     @property
     def missing(self) -> tuple[str, ...]:
@@ -173,7 +182,7 @@ def collect_answers(
     problems = _cut_inputs(kept)
     found: list[tuple[System, dict[str, TaskOutcomes]]] = []
     folders: dict[System, tuple[Run, ...]] = {}
-    shown = _shown(kept)
+    shown, sampled = _shown(kept), _sampled(kept)
     for values, frame in joined.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
         runs = tuple(outputs.runs[number] for number in frame["run"].unique().sort())
         system = _as_its_runs_call_it(System(*values), runs)
@@ -191,7 +200,14 @@ def collect_answers(
             coverage = coverage_of(outcomes, expected.tasks, expected.seeds, expected.sizes, seeded=seeded)
             answers.append(
                 Answers(
-                    system, outcomes, expected.tasks, figures, coverage, folders[system], shown.get(system)
+                    system,
+                    outcomes,
+                    expected.tasks,
+                    figures,
+                    coverage,
+                    folders[system],
+                    shown.get(system),
+                    sampled.get(system),
                 )
             )
             if not coverage.complete:
@@ -270,10 +286,24 @@ def _shown(results: pl.DataFrame) -> dict[System, tuple[float, int]]:
     return {System(*values[: len(SYSTEM)]): (values[-2], values[-1]) for values in counted.iter_rows()}
 
 
+def _sampled(results: pl.DataFrame) -> dict[System, tuple[int, int]]:
+    """Test rows taken and there, of the systems of which some task was sampled."""
+    tasks = results.unique([*SYSTEM, "task"], keep="first", maintain_order=True)
+    whole = pl.when(pl.col("sampled_from") > 0).then(pl.col("sampled_from")).otherwise(pl.col("n"))
+    counted = (
+        tasks.with_columns(whole.alias("whole"))
+        .group_by(SYSTEM)
+        .agg(pl.col("n").sum(), pl.col("whole").sum(), pl.col("sampled_from").max().alias("most"))
+        .filter(pl.col("most") > 0)
+    )
+    return {System(*row[: len(SYSTEM)]): (row[-3], row[-2]) for row in counted.iter_rows()}
+
+
 def incomplete_note(answers: Sequence[Answers]) -> str:
     """What the marks mean that one of these rows carries, with a space in front; empty where none does."""
     notes = [NOTE] if not all(row.coverage.complete for row in answers) else []
     notes += [SHOWN_NOTE] if any(row.shown for row in answers) else []
+    notes += [SAMPLE_NOTE] if any(row.sampled for row in answers) else []
     return "".join(f" {note}" for note in notes)
 
 

@@ -235,7 +235,7 @@ def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) ->
     return Table("rescoring", "Calibration and normalization", note, columns, tuple(rows), 6, True)
 
 
-def calibrating_table(rescored: Sequence[Rescored]) -> Table:
+def calibrating_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) -> Table:
     """Does calibration calibrate? Each rule beside no calibration, on the same answers and by the same normalization."""
     plain = {
         (r.system, r.normalization.name): r
@@ -252,9 +252,10 @@ def calibrating_table(rescored: Sequence[Rescored]) -> Table:
             and r.normalization.name == "token_mean"
         ):
             pairs.setdefault(r.calibration.name, []).append((r, base))
+    marks = {row.system: row.mark for row in answers}
     rows: list[tuple[Cell, ...]] = []
     for name, both in pairs.items():
-        n = len(both)
+        n, mark = len(both), next((marks[r.system] for r, _ in both if marks.get(r.system)), "")
         changes = [
             float(np.mean([100 * (r.mean - base.mean) for r, base in both])),
             float(np.mean([100 * ((r.error or 0) - (base.error or 0)) for r, base in both])),
@@ -264,7 +265,7 @@ def calibrating_table(rescored: Sequence[Rescored]) -> Table:
         surer = sum((r.error or 0) < (base.error or 0) for r, base in both)
         rows.append(
             (
-                Cell(name), Cell(str(n), n), points(changes[0]), Cell(f"{better}/{n}", better / n), points(changes[1]),
+                Cell(name), Cell(f"{n}{mark}", n), points(changes[0]), Cell(f"{better}/{n}", better / n), points(changes[1]),
                 Cell(f"{surer}/{n}", surer / n), Cell(f"{changes[2]:+.3f}", changes[2]),
             )
         )  # fmt: skip
@@ -272,6 +273,7 @@ def calibrating_table(rescored: Sequence[Rescored]) -> Table:
         "Each rule against no calibration on the same stored answers (normalized per token): mean change over systems, and in "
         "how many of them the rule is better. Mean and ECE in points, NLL in nats: a rule that raises the mean makes better "
         "choices; only one that lowers ECE and NLL makes probabilities that can be believed."
+        + incomplete_note(answers)
     )
     columns = ("Calibration", "Systems", "Mean", "Higher in", "ECE", "Lower in", "NLL")
     return Table("calibrates", "Does calibration calibrate?", note, columns, tuple(rows), 1)

@@ -34,7 +34,7 @@ def test_the_error_of_the_rule_of_the_run_is_that_of_the_stored_scores(rescored)
 
 def test_each_rule_is_set_against_none(rescored):
     _, rows = rescored
-    table = calibrating_table(rows)
+    table = calibrating_table(rows, ())
     pmi = next(dict(zip(table.columns, row, strict=True)) for row in table.rows if row[0].text == "pmi")
     by_rule = {
         name: [r for r in rows if r.calibration.name == name and r.normalization.name == "token_mean"]
