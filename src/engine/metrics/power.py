@@ -11,8 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy.optimize import brentq
 from scipy.stats import norm
+
+_HALVINGS = 60
 
 
 def effective_examples(sizes: Sequence[int]) -> float:
@@ -40,4 +41,8 @@ def smallest_difference(
 
     if lacking(disagreement) > 0:
         return None
-    return float(brentq(lacking, 0.0, disagreement))
+    low, high = 0.0, disagreement
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if lacking(middle) > 0 else (low, middle)
+    return high
