@@ -22,24 +22,25 @@ _ROOMS = {
     },
     "data.text": {"data": "corpus sentences"},
     "icl.learning": {
-        "icl": "held_out meta_training meta_learner trainer training_settings training_plan sequences sequence_labels "
-        "collate objective slices episode_stream piece_cache attention_mask checkpoint_choice export"
+        "icl": "held_out meta_training meta_learner trainer training_settings training_plan checkpoint_choice export"
     },
+    "icl.learning.writing": dict.fromkeys(("icl", "icl.learning"), "sequences sequence_labels piece_cache"),
+    "icl.learning.batches": dict.fromkeys(
+        ("icl", "icl.learning"), "collate objective slices episode_stream attention_mask"
+    ),
     "icl.prompting": {"icl": "methods prompt fitting columns calibration_inputs"},
     "icl.scoring": {
         "icl": "preview cell cell_data evaluation_settings plan generation classifier trained_method"
     },
+    "metaprompt.meta.drawing": {"metaprompt.meta": "domains draws formats format_names tasks cuts"},
+    "metaprompt.meta.steps": {"metaprompt.meta": "interpolation inner_loop outer_loop regularizer"},
+    "engine.report.reading": {"engine.report": "folders harness_files variants coverage"},
+    "engine.report.systems": {"engine.report": "pair_tests published rescoring"},
+    "engine.report.tables": {"engine.report": "table comparisons confidence_table run_list"},
+    "engine.report.page": {"engine.report": "html explorer"},
+    "engine.report.formats": {"engine.report": "latex harness_output"},
 }
-_ROOMS |= {
-    f"engine.report.{room}": {"engine.report": names}
-    for room, names in {
-        "reading": "folders harness_files variants coverage",
-        "systems": "pair_tests published rescoring",
-        "tables": "table comparisons confidence_table run_list",
-        "page": "html explorer",
-        "formats": "latex harness_output",
-    }.items()
-}
+"""Room -> where its modules were before -> their names."""
 MOVED = {
     f"metashot.{old}.{name}": f"metashot.{new}.{name}"
     for new, sources in _ROOMS.items()

@@ -14,9 +14,9 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 TENSOR_MODULES = (
-    "metashot.icl.learning.objective",
-    "metashot.metaprompt.meta.interpolation",
-    "metashot.metaprompt.meta.regularizer",
+    "metashot.icl.learning.batches.objective",
+    "metashot.metaprompt.meta.steps.interpolation",
+    "metashot.metaprompt.meta.steps.regularizer",
 )
 """Modules of pure tensor functions, whose shapes and dtypes every test checks as it calls them."""
 install_import_hook(TENSOR_MODULES, "beartype.beartype")

@@ -33,7 +33,7 @@ def test_every_document_that_the_code_refers_to_is_in_the_repository(repository)
 
 
 def test_a_tensor_of_the_wrong_shape_is_refused_while_tests_run():
-    from metashot.metaprompt.meta.interpolation import mix_states
+    from metashot.metaprompt.meta.steps.interpolation import mix_states
 
     states, mask = torch.zeros(2, 3, 4), torch.ones(2, 3, dtype=torch.bool)
     with pytest.raises(TypeCheckError, match="weight"):

@@ -33,10 +33,10 @@ from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.clusters.clustering import ClusterConfig, cluster_vectors
 from metashot.metaprompt.clusters.embedding import EncoderConfig, load_encoder
 from metashot.metaprompt.meta.config import LayerInit, RegularizerConfig, Rescale
-from metashot.metaprompt.meta.inner_loop import PassRules
-from metashot.metaprompt.meta.outer_loop import OuterRules, outer_step
+from metashot.metaprompt.meta.drawing.tasks import MetaTask
 from metashot.metaprompt.meta.setup import make_regularizer
-from metashot.metaprompt.meta.tasks import MetaTask
+from metashot.metaprompt.meta.steps.inner_loop import PassRules
+from metashot.metaprompt.meta.steps.outer_loop import OuterRules, outer_step
 
 T5_SIZES = {"small": (512, 64, 2048, 6, 8), "base": (768, 64, 3072, 12, 12)}
 RELEASED_BATCH = 8

@@ -29,12 +29,12 @@ from metashot.data.task import Example
 from metashot.engine.models.sources import named_model
 from metashot.engine.training.config import OptimizerConfig
 from metashot.engine.training.optimizers import build_optimizer, optimizer_state_bytes
-from metashot.icl.learning.collate import Batching, collate
-from metashot.icl.learning.episode_stream import EpisodeStream
-from metashot.icl.learning.objective import TargetLoss
-from metashot.icl.learning.piece_cache import PieceCache, batch_encoder
-from metashot.icl.learning.sequence_labels import english_words
-from metashot.icl.learning.sequences import SequenceRules, TrainingSequence
+from metashot.icl.learning.batches.collate import Batching, collate
+from metashot.icl.learning.batches.episode_stream import EpisodeStream
+from metashot.icl.learning.batches.objective import TargetLoss
+from metashot.icl.learning.writing.piece_cache import PieceCache, batch_encoder
+from metashot.icl.learning.writing.sequence_labels import english_words
+from metashot.icl.learning.writing.sequences import SequenceRules, TrainingSequence
 from metashot.icl.prompting.frame import MetaiclFrame
 from metashot.icl.prompting.prompt import Layout, LengthLimits, Objective
 

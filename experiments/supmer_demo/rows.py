@@ -11,7 +11,7 @@ from metashot.engine.training.config import OptimizerConfig
 from metashot.engine.training.optimizers import Updater, build_optimizer
 from metashot.metaprompt.backbone import Backbone, target_loss
 from metashot.metaprompt.batch import PromptBatch, collate
-from metashot.metaprompt.meta.regularizer import GradientRegularizer
+from metashot.metaprompt.meta.steps.regularizer import GradientRegularizer
 from metashot.metaprompt.tuning.loop import LabelledSet, example_order
 
 Curve = dict[int, dict[str, list[float]]]

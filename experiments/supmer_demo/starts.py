@@ -8,6 +8,7 @@ from pathlib import Path
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.checkpoint import verify
 from metashot.engine.training.config import LoopConfig, OptimizerConfig
+from metashot.metaprompt import prompt_starts
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.config import LayerInit, MetaConfig, RegularizerConfig, Rescale
 from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned, meta_train
@@ -57,7 +58,7 @@ def meta_settings(variant: Variant, seed: int) -> MetaConfig:
     """The product's meta-training at the size of this demonstration."""
     return MetaConfig(
         prompt_length=PROMPT_LENGTH,
-        prompt_init="vocabulary",
+        prompt_init=prompt_starts.STARTS["vocabulary"],
         prompt_path=None,
         formats=FORMATS,
         examples_per_set=None,

@@ -30,9 +30,9 @@ from metashot.engine.training.optimizers import Updater, build_optimizer
 from metashot.metaprompt.backbone import make_backbone, target_loss
 from metashot.metaprompt.batch import collate
 from metashot.metaprompt.clusters.store import prepare_clusters
-from metashot.metaprompt.meta.cuts import describe, measure_cuts, sample_records
-from metashot.metaprompt.meta.inner_loop import pad_id
+from metashot.metaprompt.meta.drawing.cuts import describe, measure_cuts, sample_records
 from metashot.metaprompt.meta.setup import pseudo_embeddings, task_stream
+from metashot.metaprompt.meta.steps.inner_loop import pad_id
 from metashot.stages.command import register_resolvers
 from metashot.stages.components import make_run_config
 from metashot.stages.metaprompt_settings import meta_settings

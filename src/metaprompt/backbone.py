@@ -18,7 +18,7 @@ from metashot.base.errors import ModelError
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.own_head import decoder, logits_of
 from metashot.metaprompt.batch import PromptBatch
-from metashot.metaprompt.meta.interpolation import mix, mix_states
+from metashot.metaprompt.meta.steps.interpolation import mix, mix_states
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from metashot.base.json_text import read_json
 from metashot.engine.models.exports import CARD, check_export, exporting
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.models.sources import HubModel
-from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
+from metashot.metaprompt.meta.steps.regularizer import GradientRegularizer, RegularizerConfig
 from metashot.metaprompt.meta.training import MetaLearned
 from metashot.metaprompt.tuning.adapters import WEIGHTS_FILE, export_adapter, import_adapter
 

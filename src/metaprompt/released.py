@@ -13,7 +13,7 @@ from torch import Tensor
 
 from metashot.base.errors import CheckpointError
 from metashot.metaprompt.meta.config import LayerInit, RegularizerConfig, Rescale
-from metashot.metaprompt.meta.regularizer import GradientRegularizer
+from metashot.metaprompt.meta.steps.regularizer import GradientRegularizer
 
 _STATISTICS = re.compile(r"(^|\.)(grad_mean|grad_std|grad_s|k)$")
 _FACTOR = re.compile(r"^(?P<stem>.*?)[._]?(?P<part>u|v)$", re.IGNORECASE)

@@ -16,7 +16,7 @@ from metashot.engine.models.sources import ModelConfig
 from metashot.engine.training.ranks import leads
 from metashot.icl.learning.checkpoint_choice import checkpoint_folder
 from metashot.icl.learning.export import export_checkpoint
-from metashot.icl.learning.sequence_labels import english_words
+from metashot.icl.learning.writing.sequence_labels import english_words
 from metashot.icl.prompting.methods import Method
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 from metashot.icl.scoring.generation import GeneratedCells

@@ -11,8 +11,8 @@ from metashot.base.files import write_json
 from metashot.engine.metrics.scale import in_percent
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
-from metashot.metaprompt.meta.cuts import describe as describe_cuts
-from metashot.metaprompt.meta.cuts import measure_cuts
+from metashot.metaprompt.meta.drawing.cuts import describe as describe_cuts
+from metashot.metaprompt.meta.drawing.cuts import measure_cuts
 from metashot.metaprompt.meta.held_out import describe as describe_held_out
 from metashot.metaprompt.meta.setup import task_stream
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train

@@ -29,8 +29,8 @@ from metashot.metaprompt.clusters.clustering import ClusterConfig
 from metashot.metaprompt.clusters.embedding import EncoderConfig
 from metashot.metaprompt.clusters.store import CorpusConfig, prepare_clusters
 from metashot.metaprompt.exchange import export_learned, import_learned
-from metashot.metaprompt.meta.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.setup import make_regularizer
+from metashot.metaprompt.meta.steps.regularizer import RegularizerConfig
 from metashot.metaprompt.soft_prompt import load_prompt, save_prompt
 
 FLIPS = CUTS = 100

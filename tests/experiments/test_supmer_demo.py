@@ -49,8 +49,8 @@ def test_a_row_ends_where_tuning_it_alone_ends(small: Any, rule: str) -> None:
     from rows import tune_rows
 
     from metashot.engine.training.optimizers import OptimizerConfig
-    from metashot.metaprompt.meta.regularizer import RegularizerConfig
     from metashot.metaprompt.meta.setup import make_regularizer
+    from metashot.metaprompt.meta.steps.regularizer import RegularizerConfig
     from metashot.metaprompt.tuning.loop import TrainRules, tune
     from metashot.metaprompt.tuning.tunable import PromptTunable
 

@@ -13,10 +13,10 @@ from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 from metashot.base.errors import ConfigError
 from metashot.engine.models.own_head import decoder, logits_of
-from metashot.icl.learning.attention_mask import check_rows_of_several
-from metashot.icl.learning.collate import Batching, collate
-from metashot.icl.learning.objective import LossWeights, TargetLoss
-from metashot.icl.learning.sequences import Alternative, Question, TrainingSequence
+from metashot.icl.learning.batches.attention_mask import check_rows_of_several
+from metashot.icl.learning.batches.collate import Batching, collate
+from metashot.icl.learning.batches.objective import LossWeights, TargetLoss
+from metashot.icl.learning.writing.sequences import Alternative, Question, TrainingSequence
 
 VOCABULARY, WINDOW = 64, 8
 _WIDTHS: dict[str, Any] = {

@@ -16,8 +16,8 @@ from metashot.engine.models.sources import LocalModel
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.batch import PromptExample, collate
 from metashot.metaprompt.exchange import export_learned, import_learned, is_adapter
-from metashot.metaprompt.meta.regularizer import RegularizerConfig, Rescale
 from metashot.metaprompt.meta.setup import make_regularizer
+from metashot.metaprompt.meta.steps.regularizer import RegularizerConfig, Rescale
 
 SHAPE = RegularizerConfig(4, 1, True, "none", "near_identity", "row_l2", 8)
 

@@ -13,8 +13,8 @@ from metashot.engine.metrics.classification import accuracy, metric_of, score
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.scoring.request import MakeScorer, Scorer
 from metashot.engine.training.ranks import rank, sum_over_ranks, world_size
-from metashot.icl.learning.piece_cache import batch_encoder
 from metashot.icl.learning.training_settings import HeldOutConfig
+from metashot.icl.learning.writing.piece_cache import batch_encoder
 from metashot.icl.prompting.calibration_inputs import with_calibration_inputs
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Ids

@@ -24,13 +24,13 @@ from metashot.engine.training.learner import StepReport, ensure_finite
 from metashot.engine.training.optimizers import state_bytes_per_weight
 from metashot.engine.training.ranks import leads, max_over_ranks, rank, world_size
 from metashot.engine.training.trainable import TrainableModel
-from metashot.icl.learning.collate import collate
-from metashot.icl.learning.episode_stream import batch_identity, episode_stream, training_prompt
+from metashot.icl.learning.batches.collate import collate
+from metashot.icl.learning.batches.episode_stream import batch_identity, episode_stream, training_prompt
+from metashot.icl.learning.batches.objective import LossWeights, TargetLoss
+from metashot.icl.learning.batches.slices import longest_sequence, pick_slices
 from metashot.icl.learning.held_out import collapsed_tasks, held_out_metrics, load_held_out
-from metashot.icl.learning.objective import LossWeights, TargetLoss
-from metashot.icl.learning.sequences import TrainingSequence
-from metashot.icl.learning.slices import longest_sequence, pick_slices
 from metashot.icl.learning.training_settings import Batching, MetaTrainSettings
+from metashot.icl.learning.writing.sequences import TrainingSequence
 from metashot.icl.scoring.cell import PromptRules, Truncation
 
 _log = logging.getLogger(__name__)

@@ -26,10 +26,8 @@ from metashot.engine.training.loop import TrainingOutcome, run_training
 from metashot.engine.training.lr_range import LrRange, LrRangeConfig, lr_range_test
 from metashot.engine.training.randomness import seed_everything
 from metashot.engine.training.ranks import join_ranks, rank, world_size
-from metashot.icl.learning.attention_mask import check_rows_of_several
+from metashot.icl.learning.batches.attention_mask import check_rows_of_several
 from metashot.icl.learning.meta_learner import MetaLearner
-from metashot.icl.learning.sequence_labels import DemonstrationLabels
-from metashot.icl.learning.sequences import LossOn
 from metashot.icl.learning.training_settings import (
     Batching,
     EpisodeConfig,
@@ -37,6 +35,8 @@ from metashot.icl.learning.training_settings import (
     run_identity,
     trained_for,
 )
+from metashot.icl.learning.writing.sequence_labels import DemonstrationLabels
+from metashot.icl.learning.writing.sequences import LossOn
 
 
 def train(

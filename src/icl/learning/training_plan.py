@@ -11,11 +11,11 @@ from metashot.engine.models.free_memory import free_memory
 from metashot.engine.models.loading import LazyLanguageModel, resolve_device
 from metashot.engine.models.throughput import duration, matmul_flops_per_second
 from metashot.engine.scoring.plan import ModelSize
-from metashot.icl.learning.episode_stream import episode_stream
+from metashot.icl.learning.batches.episode_stream import episode_stream
+from metashot.icl.learning.batches.slices import pick_slices
 from metashot.icl.learning.meta_training import check_held_out, chosen_tasks, load_pools
-from metashot.icl.learning.sequences import TrainingSequence
-from metashot.icl.learning.slices import pick_slices
 from metashot.icl.learning.training_settings import MetaTrainSettings
+from metashot.icl.learning.writing.sequences import TrainingSequence
 
 _BACKWARD_FACTOR = 3
 """A backward pass costs two forward passes of matrix products."""

@@ -14,8 +14,8 @@ from metashot.data.rows.episodes import TaskSampling
 from metashot.data.task import Example
 from metashot.engine.models.text_tokenizer import AnyTokenizer
 from metashot.engine.training.config import LoopConfig, OptimizerConfig, TrainableConfig
-from metashot.icl.learning.sequence_labels import DemonstrationLabels
-from metashot.icl.learning.sequences import LossOn
+from metashot.icl.learning.writing.sequence_labels import DemonstrationLabels
+from metashot.icl.learning.writing.sequences import LossOn
 from metashot.icl.prompting.config import RELEASED_PROMPT, MetaiclPrompt, PromptConfig
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Layout, LengthLimits

@@ -25,7 +25,7 @@ from metashot.base.value_kinds import (
     Weight,
 )
 from metashot.engine.training.config import LoopConfig, OptimizerConfig
-from metashot.metaprompt.meta.format_names import format_names
+from metashot.metaprompt.meta.drawing.format_names import format_names
 from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour, released_behaviour
 from metashot.metaprompt.prompt_starts import GivenStart
 

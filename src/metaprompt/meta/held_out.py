@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from metashot.metaprompt.backbone import Backbone
-from metashot.metaprompt.meta.inner_loop import PassRules, adapt, query_accuracy, support_pass
-from metashot.metaprompt.meta.outer_loop import bend
-from metashot.metaprompt.meta.regularizer import GradientRegularizer
-from metashot.metaprompt.meta.tasks import MetaTask
+from metashot.metaprompt.meta.drawing.tasks import MetaTask
+from metashot.metaprompt.meta.steps.inner_loop import PassRules, adapt, query_accuracy, support_pass
+from metashot.metaprompt.meta.steps.outer_loop import bend
+from metashot.metaprompt.meta.steps.regularizer import GradientRegularizer
 
 _Z = 1.96
 

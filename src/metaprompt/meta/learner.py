@@ -17,9 +17,8 @@ from metashot.engine.training.optimizers import OptimizerConfig, Updater, build_
 from metashot.metaprompt.backbone import make_backbone
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.config import MetaConfig
+from metashot.metaprompt.meta.drawing.tasks import MetaTask
 from metashot.metaprompt.meta.held_out import held_out_metrics
-from metashot.metaprompt.meta.interpolation import update_similarity
-from metashot.metaprompt.meta.outer_loop import mixing_weights, outer_step
 from metashot.metaprompt.meta.setup import (
     make_regularizer,
     outer_rules,
@@ -27,7 +26,8 @@ from metashot.metaprompt.meta.setup import (
     regularizer_config,
     task_stream,
 )
-from metashot.metaprompt.meta.tasks import MetaTask
+from metashot.metaprompt.meta.steps.interpolation import update_similarity
+from metashot.metaprompt.meta.steps.outer_loop import mixing_weights, outer_step
 from metashot.metaprompt.soft_prompt import check_positions, initial_prompt, load_prompt, save_prompt
 
 PROMPT_FILE = "prompt.safetensors"

@@ -11,9 +11,9 @@ import torch
 
 from metashot.engine.training.loop import LoopConfig
 from metashot.metaprompt.batch import PromptExample
-from metashot.metaprompt.meta.inner_loop import query_accuracy
+from metashot.metaprompt.meta.drawing.tasks import MetaTask
 from metashot.metaprompt.meta.learner import PromptLearner
-from metashot.metaprompt.meta.tasks import MetaTask
+from metashot.metaprompt.meta.steps.inner_loop import query_accuracy
 
 _DRAWN_STEPS = 20
 

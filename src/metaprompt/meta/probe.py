@@ -23,11 +23,11 @@ from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.batch import bucket_by_length, collate
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.config import ProbeConfig
-from metashot.metaprompt.meta.cuts import sample_records
-from metashot.metaprompt.meta.draws import Record
-from metashot.metaprompt.meta.formats import FormatRenderer
-from metashot.metaprompt.meta.inner_loop import pad_id
-from metashot.metaprompt.meta.tasks import TaskStream
+from metashot.metaprompt.meta.drawing.cuts import sample_records
+from metashot.metaprompt.meta.drawing.draws import Record
+from metashot.metaprompt.meta.drawing.formats import FormatRenderer
+from metashot.metaprompt.meta.drawing.tasks import TaskStream
+from metashot.metaprompt.meta.steps.inner_loop import pad_id
 
 _Z = 1.96
 Floats = NDArray[np.float64]

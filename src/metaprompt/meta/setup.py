@@ -18,13 +18,13 @@ from metashot.metaprompt.clusters.pseudo_tokens import (
 )
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.config import LayerInit, MetaConfig, RegularizerConfig
-from metashot.metaprompt.meta.domains import split_domains
-from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format, resize
-from metashot.metaprompt.meta.inner_loop import PassRules
-from metashot.metaprompt.meta.outer_loop import OuterRules
-from metashot.metaprompt.meta.regularizer import GradientRegularizer
+from metashot.metaprompt.meta.drawing.domains import split_domains
+from metashot.metaprompt.meta.drawing.formats import RenderRules, bind_format, load_format, resize
+from metashot.metaprompt.meta.drawing.tasks import TaskStream, check_stream
 from metashot.metaprompt.meta.released_behaviour import ReleasedBehaviour
-from metashot.metaprompt.meta.tasks import TaskStream, check_stream
+from metashot.metaprompt.meta.steps.inner_loop import PassRules
+from metashot.metaprompt.meta.steps.outer_loop import OuterRules
+from metashot.metaprompt.meta.steps.regularizer import GradientRegularizer
 
 
 def regularizer_config(config: RegularizerConfig, behaviour: ReleasedBehaviour) -> RegularizerConfig:

@@ -17,7 +17,7 @@ from metashot.engine.training.randomness import seed_everything
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.config import MetaConfig
 from metashot.metaprompt.meta.learner import PromptLearner, regularizer_state
-from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
+from metashot.metaprompt.meta.steps.regularizer import GradientRegularizer, RegularizerConfig
 
 
 def meta_train(

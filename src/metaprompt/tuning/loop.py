@@ -14,7 +14,7 @@ from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.optimizers import Updater, build_optimizer
 from metashot.metaprompt.backbone import target_loss
 from metashot.metaprompt.batch import PromptBatch, PromptExample, bucket_by_length, collate
-from metashot.metaprompt.meta.inner_loop import pad_id
+from metashot.metaprompt.meta.steps.inner_loop import pad_id
 from metashot.metaprompt.tuning.config import TrainRules
 from metashot.metaprompt.tuning.tunable import Tunable
 

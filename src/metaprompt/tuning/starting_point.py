@@ -15,8 +15,8 @@ from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.exchange import import_learned, is_adapter
 from metashot.metaprompt.meta.config import LayerInit, RegularizerConfig, Rescale
-from metashot.metaprompt.meta.regularizer import GradientRegularizer
 from metashot.metaprompt.meta.setup import make_regularizer
+from metashot.metaprompt.meta.steps.regularizer import GradientRegularizer
 from metashot.metaprompt.meta.training import MetaLearned, load_meta_learned
 from metashot.metaprompt.released import load_released_regularizer
 from metashot.metaprompt.soft_prompt import check_positions, initial_prompt, load_prompt

@@ -15,7 +15,7 @@ from transformers.pytorch_utils import Conv1D
 from metashot.base.extras import import_extra
 from metashot.metaprompt.backbone import Backbone
 from metashot.metaprompt.batch import PromptBatch
-from metashot.metaprompt.meta.regularizer import GradientRegularizer
+from metashot.metaprompt.meta.steps.regularizer import GradientRegularizer
 
 
 class Tunable(Protocol):

@@ -12,7 +12,7 @@ from metashot.engine.models.sources import TinyModel
 from metashot.engine.models.text_tokenizer import read_text_tokenizer
 from metashot.engine.models.tiny import tiny_model
 from metashot.engine.scoring.plan import ModelSize
-from metashot.icl.learning.piece_cache import batch_encoder
+from metashot.icl.learning.writing.piece_cache import batch_encoder
 from metashot.icl.prompting.begin import begin_ids, bos_ids
 from metashot.icl.prompting.boundary import span_encoder
 

@@ -25,7 +25,7 @@ from metashot.engine.training.checkpoint import checkpoint_folders, read_checkpo
 from metashot.engine.training.config import LoraConfig, TrainableConfig
 from metashot.engine.training.learner import DivergedError
 from metashot.engine.training.signals import Interrupted
-from metashot.icl.learning.collate import Batching
+from metashot.icl.learning.batches.collate import Batching
 from metashot.icl.learning.held_out import HeldOutConfig
 from metashot.icl.learning.meta_learner import MetaLearner
 from metashot.icl.learning.meta_training import chosen_tasks, load_pools, train

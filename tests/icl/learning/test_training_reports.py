@@ -13,11 +13,11 @@ import torch
 from metashot.data.task import Example, TaskData, TaskType
 from metashot.engine.training.lr_range import LrRangeConfig
 from metashot.icl import held_out, meta_learner
-from metashot.icl.learning.collate import Batching, collate
-from metashot.icl.learning.episode_stream import episode_stream
+from metashot.icl.learning.batches.collate import Batching, collate
+from metashot.icl.learning.batches.episode_stream import episode_stream
+from metashot.icl.learning.batches.objective import LossWeights, TargetLoss
 from metashot.icl.learning.held_out import HeldOutConfig, collapsed_tasks, held_out_metrics
 from metashot.icl.learning.meta_training import find_learning_rate, train
-from metashot.icl.learning.objective import LossWeights, TargetLoss
 from metashot.icl.prompting.prompt import LengthLimits
 
 _spec = importlib.util.spec_from_file_location("kit", Path(__file__).with_name("training_helpers.py"))

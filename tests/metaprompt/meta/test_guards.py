@@ -15,14 +15,14 @@ from metashot.metaprompt.backbone import Encoding, make_backbone
 from metashot.metaprompt.batch import PromptBatch, PromptExample, collate
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta import cuts, held_out, probe
-from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format
-from metashot.metaprompt.meta.inner_loop import PassRules
-from metashot.metaprompt.meta.regularizer import RegularizerConfig
+from metashot.metaprompt.meta.drawing.formats import RenderRules, bind_format, load_format
+from metashot.metaprompt.meta.drawing.tasks import TaskStream
 from metashot.metaprompt.meta.setup import make_regularizer
-from metashot.metaprompt.meta.tasks import TaskStream
+from metashot.metaprompt.meta.steps.inner_loop import PassRules
+from metashot.metaprompt.meta.steps.regularizer import RegularizerConfig
 from metashot.metaprompt.soft_prompt import initial_prompt
 
-from .test_meta_tasks import domains_of
+from .drawing.test_meta_tasks import domains_of
 
 FORMATS = ("nsp", "nss", "scsp", "scss")
 PASSES = PassRules(4000, None, state_over_padding=False, mix_padding=False)

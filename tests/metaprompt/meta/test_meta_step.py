@@ -15,11 +15,15 @@ from metashot.base.errors import ConfigError
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.backbone import Encoding, make_backbone, target_loss
 from metashot.metaprompt.batch import PromptBatch, PromptExample, bucket_by_length, collate
-from metashot.metaprompt.meta.inner_loop import PassRules, adapt, query_pass, support_pass
-from metashot.metaprompt.meta.interpolation import coefficient_loss, domain_similarity, gradient_similarity
-from metashot.metaprompt.meta.outer_loop import OuterRules, OuterStep, outer_step
-from metashot.metaprompt.meta.regularizer import GradientRegularizer, RegularizerConfig
-from metashot.metaprompt.meta.tasks import MetaTask
+from metashot.metaprompt.meta.drawing.tasks import MetaTask
+from metashot.metaprompt.meta.steps.inner_loop import PassRules, adapt, query_pass, support_pass
+from metashot.metaprompt.meta.steps.interpolation import (
+    coefficient_loss,
+    domain_similarity,
+    gradient_similarity,
+)
+from metashot.metaprompt.meta.steps.outer_loop import OuterRules, OuterStep, outer_step
+from metashot.metaprompt.meta.steps.regularizer import GradientRegularizer, RegularizerConfig
 
 CENTERS = torch.tensor([[0.0, 0.0], [1.0, 0.5], [-0.5, 1.0], [0.25, -1.0], [2.0, 1.0], [0.5, 0.5]])
 

@@ -25,9 +25,9 @@ from metashot.metaprompt.clusters.pseudo_tokens import cluster_embeddings, load_
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.config import MetaConfig
 from metashot.metaprompt.meta.learner import PromptLearner
-from metashot.metaprompt.meta.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.released_behaviour import released_behaviour
 from metashot.metaprompt.meta.setup import outer_rules
+from metashot.metaprompt.meta.steps.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.training import load_meta_learned, meta_train
 from metashot.metaprompt.soft_prompt import load_prompt
 

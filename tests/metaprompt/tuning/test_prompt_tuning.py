@@ -19,8 +19,8 @@ from metashot.engine.models.digests import state_digest
 from metashot.engine.models.loading import LanguageModel
 from metashot.engine.training.optimizers import OptimizerConfig
 from metashot.metaprompt.backbone import make_backbone
-from metashot.metaprompt.meta.regularizer import RegularizerConfig
 from metashot.metaprompt.meta.setup import make_regularizer
+from metashot.metaprompt.meta.steps.regularizer import RegularizerConfig
 from metashot.metaprompt.soft_prompt import save_prompt
 from metashot.metaprompt.tuning.adapters import peft_p_tuning_model
 from metashot.metaprompt.tuning.cell import load_task

@@ -9,9 +9,9 @@ import numpy as np
 
 from metashot.base.errors import ConfigError
 from metashot.metaprompt.batch import PromptExample
-from metashot.metaprompt.meta.domains import Domains, task_halves
-from metashot.metaprompt.meta.draws import DRAWS, DrawPlan, Record
-from metashot.metaprompt.meta.formats import FormatRenderer, TaskFormat
+from metashot.metaprompt.meta.drawing.domains import Domains, task_halves
+from metashot.metaprompt.meta.drawing.draws import DRAWS, DrawPlan, Record
+from metashot.metaprompt.meta.drawing.formats import FormatRenderer, TaskFormat
 
 _TRAIN_STREAM, _TEST_STREAM = 1, 2
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from metashot.engine.training.activation_memory import ActivationMemory
-from metashot.icl.learning.sequences import TrainingSequence
 from metashot.icl.learning.training_settings import Batching, MetaTrainSettings
+from metashot.icl.learning.writing.sequences import TrainingSequence
 
 _USED = 0.8
 """Share of the free memory that a step may fill: allocators do not return all that is free again."""

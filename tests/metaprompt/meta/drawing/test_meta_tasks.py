@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from metashot.base.errors import ConfigError, DataError
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.clusters.store import ClusterStore
-from metashot.metaprompt.meta.domains import Domains, Half, _can_be_parted, split_domains, task_halves
-from metashot.metaprompt.meta.draws import ADJACENT, DRAWS, OTHER_DOCUMENT, DrawPlan, Record
-from metashot.metaprompt.meta.formats import RenderRules, bind_format, load_format
-from metashot.metaprompt.meta.tasks import TaskStream, check_stream
+from metashot.metaprompt.meta.drawing.domains import Domains, Half, _can_be_parted, split_domains, task_halves
+from metashot.metaprompt.meta.drawing.draws import ADJACENT, DRAWS, OTHER_DOCUMENT, DrawPlan, Record
+from metashot.metaprompt.meta.drawing.formats import RenderRules, bind_format, load_format
+from metashot.metaprompt.meta.drawing.tasks import TaskStream, check_stream
 
 FORMATS = ("nsp", "nss", "scsp", "scss", "scc")
 

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from metashot.metaprompt.backbone import Backbone, Encoding, target_loss
 from metashot.metaprompt.batch import PromptBatch, PromptExample, bucket_by_length, collate
-from metashot.metaprompt.meta.interpolation import mixed_target_loss
+from metashot.metaprompt.meta.steps.interpolation import mixed_target_loss
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metashot.metaprompt.meta.interpolation import (
+from metashot.metaprompt.meta.steps.interpolation import (
     coefficient_loss,
     curriculum_ratio,
     domain_similarity,

@@ -11,16 +11,16 @@ from torch import Tensor
 
 from metashot.base.errors import ConfigError
 from metashot.metaprompt.backbone import Backbone
-from metashot.metaprompt.meta.inner_loop import PassRules, adapt, query_pass, support_pass
-from metashot.metaprompt.meta.interpolation import (
+from metashot.metaprompt.meta.drawing.tasks import MetaTask
+from metashot.metaprompt.meta.steps.inner_loop import PassRules, adapt, query_pass, support_pass
+from metashot.metaprompt.meta.steps.interpolation import (
     coefficient_loss,
     curriculum_ratio,
     domain_similarity,
     draw_mixing_weights,
     gradient_similarity,
 )
-from metashot.metaprompt.meta.regularizer import GradientRegularizer
-from metashot.metaprompt.meta.tasks import MetaTask
+from metashot.metaprompt.meta.steps.regularizer import GradientRegularizer
 
 
 @dataclass(frozen=True, slots=True)

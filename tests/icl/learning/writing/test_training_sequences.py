@@ -17,19 +17,19 @@ from metashot.base.errors import DataError
 from metashot.data.rows.episodes import Episode, EpisodeSampler
 from metashot.data.task import Example
 from metashot.engine.models.loading import LanguageModel
-from metashot.icl.learning.collate import Batching, collate
-from metashot.icl.learning.episode_stream import EpisodeStream
-from metashot.icl.learning.objective import TargetLoss, target_logits
-from metashot.icl.learning.piece_cache import PieceCache, batch_encoder
-from metashot.icl.learning.sequence_labels import DemonstrationLabels, english_words
-from metashot.icl.learning.sequences import LossOn, SequenceRules, TrainingSequence, build_sequences
+from metashot.icl.learning.batches.collate import Batching, collate
+from metashot.icl.learning.batches.episode_stream import EpisodeStream
+from metashot.icl.learning.batches.objective import TargetLoss, target_logits
+from metashot.icl.learning.writing.piece_cache import PieceCache, batch_encoder
+from metashot.icl.learning.writing.sequence_labels import DemonstrationLabels, english_words
+from metashot.icl.learning.writing.sequences import LossOn, SequenceRules, TrainingSequence, build_sequences
 from metashot.icl.prompting.config import BoundPrompt
 from metashot.icl.prompting.frame import MetaiclFrame
 from metashot.icl.prompting.pieces import PieceWriter
 from metashot.icl.prompting.prompt import Layout, LengthLimits, Objective
 from metashot.icl.prompting.template import template_frame
 
-_spec = importlib.util.spec_from_file_location("kit", Path(__file__).with_name("training_helpers.py"))
+_spec = importlib.util.spec_from_file_location("kit", Path(__file__).parents[1] / "training_helpers.py")
 assert _spec is not None
 assert _spec.loader is not None
 kit: Any = importlib.util.module_from_spec(_spec)

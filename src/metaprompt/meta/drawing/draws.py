@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metashot.base.errors import DataError
-from metashot.metaprompt.meta.domains import Half
+from metashot.metaprompt.meta.drawing.domains import Half
 
 ADJACENT, SAME_DOCUMENT, OTHER_DOCUMENT = 0, 1, 2
 _TRIES = 50

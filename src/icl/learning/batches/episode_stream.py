@@ -8,9 +8,9 @@ from metashot.base.errors import ConfigError
 from metashot.data.rows.episodes import EpisodeSampler, bucketed_batches, split_over_ranks
 from metashot.data.task import Example
 from metashot.engine.models.text_tokenizer import AnyTokenizer
-from metashot.icl.learning.piece_cache import PieceCache, batch_encoder
-from metashot.icl.learning.sequences import SequenceRules, TrainingSequence, build_sequences
 from metashot.icl.learning.training_settings import Batching, MetaTrainSettings
+from metashot.icl.learning.writing.piece_cache import PieceCache, batch_encoder
+from metashot.icl.learning.writing.sequences import SequenceRules, TrainingSequence, build_sequences
 from metashot.icl.prompting.bound import BoundPrompt
 from metashot.icl.prompting.boundary import Boundary
 from metashot.icl.prompting.frame import TextFrame

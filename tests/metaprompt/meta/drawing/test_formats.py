@@ -7,8 +7,8 @@ import pytest
 
 from metashot.base.errors import ConfigError, DataError
 from metashot.engine.models.loading import LanguageModel
-from metashot.metaprompt.meta.draws import Record
-from metashot.metaprompt.meta.formats import FormatRenderer, RenderRules, bind_format, load_format
+from metashot.metaprompt.meta.drawing.draws import Record
+from metashot.metaprompt.meta.drawing.formats import FormatRenderer, RenderRules, bind_format, load_format
 from metashot.metaprompt.template import word_id
 
 PAIR = Record({"first": "water boat", "second": "oven dough"}, (), 1)

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from metashot.icl.learning.piece_cache import IdArray
-from metashot.icl.learning.sequences import Alternative, TrainingSequence
 from metashot.icl.learning.training_settings import Batching
+from metashot.icl.learning.writing.piece_cache import IdArray
+from metashot.icl.learning.writing.sequences import Alternative, TrainingSequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Batch:
         rows: [targets] row of the position that predicts each target.
         columns: [targets] column of that position.
         labels: [targets] target ids.
-        weights: [targets] see `icl.objective.weighted_nll`; 0 for the targets of wrong options.
+        weights: [targets] see `weighted_nll`; 0 for the targets of wrong options.
         tasks: numbers of the tasks that the sequences come from.
         task: [targets] place of its task among `tasks`.
         options: the questions with alternatives, or None without any.

@@ -18,14 +18,14 @@ from metashot.engine.training.checkpoint import read_checkpoint, verify
 from metashot.engine.training.config import TrainableConfig
 from metashot.engine.training.signals import Interrupted
 from metashot.icl import meta_learner
-from metashot.icl.learning.collate import Batching
+from metashot.icl.learning.batches.collate import Batching
+from metashot.icl.learning.batches.slices import pick_slices
 from metashot.icl.learning.meta_learner import MetaLearner
 from metashot.icl.learning.meta_training import train
-from metashot.icl.learning.sequences import Question, TrainingSequence
-from metashot.icl.learning.slices import pick_slices
+from metashot.icl.learning.writing.sequences import Question, TrainingSequence
 from metashot.icl.prompting.prompt import LengthLimits
 
-_spec = importlib.util.spec_from_file_location("kit", Path(__file__).with_name("training_helpers.py"))
+_spec = importlib.util.spec_from_file_location("kit", Path(__file__).parents[1] / "training_helpers.py")
 assert _spec is not None
 assert _spec.loader is not None
 kit: Any = importlib.util.module_from_spec(_spec)

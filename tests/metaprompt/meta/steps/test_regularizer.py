@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from metashot.base.errors import ConfigError
-from metashot.metaprompt.meta.regularizer import (
+from metashot.metaprompt.meta.steps.regularizer import (
     GradientRegularizer,
     RegularizerConfig,
     Rescale,

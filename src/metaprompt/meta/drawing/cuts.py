@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from metashot.metaprompt.meta.domains import task_halves
-from metashot.metaprompt.meta.draws import DRAWS, DrawPlan, Record
-from metashot.metaprompt.meta.formats import FormatRenderer
-from metashot.metaprompt.meta.tasks import TaskStream
+from metashot.metaprompt.meta.drawing.domains import task_halves
+from metashot.metaprompt.meta.drawing.draws import DRAWS, DrawPlan, Record
+from metashot.metaprompt.meta.drawing.formats import FormatRenderer
+from metashot.metaprompt.meta.drawing.tasks import TaskStream
 
 _STREAM = 8
 

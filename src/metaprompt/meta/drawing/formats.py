@@ -12,8 +12,8 @@ from transformers import PreTrainedTokenizerBase
 from metashot.base.errors import ConfigError, DataError, suggestion
 from metashot.base.yaml_files import read_yaml
 from metashot.metaprompt.batch import PromptExample
-from metashot.metaprompt.meta.draws import DRAWS, Record
-from metashot.metaprompt.meta.format_names import FORMAT_FOLDER, format_names
+from metashot.metaprompt.meta.drawing.draws import DRAWS, Record
+from metashot.metaprompt.meta.drawing.format_names import FORMAT_FOLDER, format_names
 from metashot.metaprompt.template import (
     ContextLimits,
     Fill,

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from metashot.base.errors import DataError
 from metashot.data.rows.episodes import Episode
 from metashot.data.task import Example
-from metashot.icl.learning.piece_cache import CodeArray, IdArray, PieceCache, piece_codes
-from metashot.icl.learning.sequence_labels import DemonstrationLabels, sequence_labels
+from metashot.icl.learning.writing.piece_cache import CodeArray, IdArray, PieceCache, piece_codes
+from metashot.icl.learning.writing.sequence_labels import DemonstrationLabels, sequence_labels
 from metashot.icl.prompting.frame import Frame, MetaiclFrame, shorten
 from metashot.icl.prompting.prompt import Ids, LengthLimits, Objective, check_output_fits, cut_example
 

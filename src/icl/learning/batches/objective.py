@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from metashot.engine.models.own_head import logits_at
-from metashot.icl.learning.attention_mask import attention_inputs
-from metashot.icl.learning.collate import Batch, OptionTable
+from metashot.icl.learning.batches.attention_mask import attention_inputs
+from metashot.icl.learning.batches.collate import Batch, OptionTable
 
 
 @dataclass(frozen=True, slots=True)

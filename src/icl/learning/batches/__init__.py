@@ -1,0 +1,1 @@
+"""Which episodes a step takes, and their sequences as tensors with their loss."""

@@ -1,0 +1,1 @@
+"""The tensors of a meta-step: interpolation, inner gradient, regularizer, outer gradient."""
