@@ -86,6 +86,7 @@ class TaskData:
         labelled: training examples, with their answers, that a method learns from besides the demonstrations.
         metric: `macro_f1` or `accuracy` where the task's recipe names one.
         sampled_from: how many test rows the task has, where `test` holds a part of them; else 0.
+        only_by_task: why no prompt of ours can hold these examples, whose source writes its own; empty where one can.
     """
 
     task: str
@@ -100,6 +101,7 @@ class TaskData:
     labelled: tuple[Example, ...] = ()
     metric: str | None = None
     sampled_from: int = 0
+    only_by_task: Annotated[str, NoEffect("it is refused, or has no part in what is shown")] = ""
 
     @property
     def shots(self) -> int:

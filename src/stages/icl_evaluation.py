@@ -6,10 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from metashot.base.errors import ConfigError, DataError
+from metashot.data.tasks.harness_tasks import HarnessSource
 from metashot.data.tasks.modules import DataModule, HarnessData
 from metashot.data.tasks.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.planning import Plan
+from metashot.engine.metrics.rules import Calibration
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig
@@ -17,7 +19,9 @@ from metashot.engine.training.ranks import leads
 from metashot.icl.learning.checkpoint_choice import checkpoint_folder
 from metashot.icl.learning.export import export_checkpoint
 from metashot.icl.learning.writing.sequence_labels import english_words
+from metashot.icl.prompting.config import HarnessPrompt
 from metashot.icl.prompting.methods import Method
+from metashot.icl.prompting.prompt import Objective
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 from metashot.icl.scoring.generation import GeneratedCells
 from metashot.icl.scoring.hidden import HiddenCells
@@ -32,29 +36,47 @@ from metashot.stages.icl_training import in_context, trained_folder, training_se
 from metashot.stages.preparation import show_data_checks
 from metashot.stages.task_source import choose_tasks
 
+_Parts = tuple[TaskSource, EvaluateSettings, LazyLanguageModel, HarnessSource | None]
 
-def ranked_cells(run: RunContext) -> RankedCells:
+
+def ranked_cells(run: RunContext) -> InContextCells:
     """The cells of a method that ranks options."""
-    source, settings, model = _evaluation_parts(run)
-    return RankedCells(settings, source, model, run.config.scorer)
+    parts = _evaluation_parts(run)
+    source, settings, model, _ = parts
+    return _by_their_task(run, parts) or RankedCells(settings, source, model, run.config.scorer)
 
 
 def hidden_cells(run: RunContext) -> HiddenCells:
     """The cells of a method that ranks options by states."""
-    source, settings, model = _evaluation_parts(run)
+    source, settings, model, _ = _evaluation_parts(run)
     return HiddenCells(settings, source, model, run.config.scorer)
 
 
 def task_vector_cells(run: RunContext) -> TaskVectorCells:
     """The cells of a method that puts a task vector in the place of demonstrations."""
-    source, settings, model = _evaluation_parts(run)
+    source, settings, model, _ = _evaluation_parts(run)
     return TaskVectorCells(settings, source, model, run.config.scorer)
 
 
-def generated_cells(run: RunContext) -> GeneratedCells:
+def generated_cells(run: RunContext) -> InContextCells:
     """The cells of a method that generates answers."""
-    source, settings, model = _evaluation_parts(run)
-    return GeneratedCells(settings, source, model, run.config.scorer)
+    parts = _evaluation_parts(run)
+    source, settings, model, _ = parts
+    return _by_their_task(run, parts) or GeneratedCells(settings, source, model, run.config.scorer)
+
+
+def _by_their_task(run: RunContext, parts: _Parts) -> InContextCells | None:
+    """The cells of tasks of the harness that write their own prompts; None where the run's method or format does."""
+    source, settings, model, harness = parts
+    data, method = run.config.data, settings.method
+    own = isinstance(settings.prompt, HarnessPrompt) and method.objective is Objective.DIRECT
+    if harness is None or not own or method.calibration is not Calibration.NONE:
+        return None
+    if settings.split != "test" or (isinstance(data, HarnessData) and data.normalization is None):
+        return None
+    from metashot.icl.scoring.harness import HarnessCells
+
+    return HarnessCells(settings, source, model, run.config.scorer, harness)
 
 
 def planned(run: RunContext) -> Plan:
@@ -83,7 +105,7 @@ def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
         run.console.print(slices_line(plan, settings, model, config, state_bytes), soft_wrap=True)
 
 
-def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, LazyLanguageModel]:
+def _evaluation_parts(run: RunContext) -> _Parts:
     config = run.config
     tasks = choose_tasks(config)
     source = select(tasks.source, config.selection)
@@ -98,7 +120,7 @@ def _evaluation_parts(run: RunContext) -> tuple[TaskSource, EvaluateSettings, La
         prompt=config.prompt,
     )
     spec, settings = _agreed(run, settings)
-    return source, settings, LazyLanguageModel(spec)
+    return source, settings, LazyLanguageModel(spec), tasks.harness
 
 
 def _ranked_as(data: DataModule, method: Method) -> Method:

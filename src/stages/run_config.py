@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from metashot.base.value_kinds import Count, GivenLine, Line, Seed
 from metashot.data.preparation.prepare import PrepareConfig
+from metashot.data.tasks.harness_tasks import From
 from metashot.data.tasks.modules import DataModule
 from metashot.data.tasks.selected_source import Selection
 from metashot.data.tasks.source import TaskSource
@@ -107,6 +108,11 @@ class RunConfig:
     k: Count
     """Demonstrations in the prompt, or examples a label that a prompt is tuned on; zero-shot methods use
     none."""
+    demonstrations: From
+    """Who chooses them: `drawn` by the seeds and `selection`, or `harness`, each task's own sampler with its own seed
+    (`data=lm_eval`), so that figures are the harness's."""
+    same_demonstrations: bool
+    """`demonstrations=harness`: its sampler chooses once, for all documents of a task, which then share them."""
     seeds: tuple[Seed, ...]
     """Demonstration seeds; the default are the five published ones."""
     split: Literal["test", "dev"]

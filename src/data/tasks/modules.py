@@ -13,7 +13,7 @@ from metashot.data.recipes import load_recipe, recipe_names
 from metashot.data.rows.manifest import read_manifest
 from metashot.data.task import TaskType
 from metashot.data.tasks.demo import DemoSource
-from metashot.data.tasks.harness_tasks import HarnessSource
+from metashot.data.tasks.harness_tasks import HARNESS_SEED, From, HarnessSource
 from metashot.data.tasks.sample import SampleKeys
 from metashot.data.tasks.source import JsonlSource, TaskSource
 from metashot.data.tasks.synthetic import SyntheticSource
@@ -179,7 +179,7 @@ class HarnessData(SampleKeys):
     """`data=lm_eval`: tasks of lm-evaluation-harness."""
 
     tasks: list[GivenLine]
-    """Names of its tasks, or of `include_path`."""
+    """Names of its tasks, groups and tags, or of those in `include_path`."""
     name: Name = "lm_eval"
     """What results carry."""
     train_tasks: list[GivenLine] = field(default_factory=list)
@@ -187,16 +187,28 @@ class HarnessData(SampleKeys):
     include_path: str | None = None
     """A folder with task YAML files of one's own."""
     normalization: str | None = "sum"
-    """How the harness ranks options: `sum` is its `acc`, `characters` its `acc_norm`; None leaves it to the
-    method."""
+    """How the harness ranks options: `sum` is its `acc`, `characters` its `acc_norm`, and which of a task's metrics
+    goes first; None leaves it to the method, which then measures by itself."""
+    demonstrations: From = "drawn"
+    """As the key of that name beside `k`."""
+    fewshot_seed: Seed = HARNESS_SEED
+    """Of the harness's sampler, where `demonstrations=harness`; 1234 is its default."""
+    same_demonstrations: bool = False
+    """As the key of that name beside `k`."""
 
     def open(self) -> HarnessSource:
         """The tasks, loaded when they are asked for."""
-        return HarnessSource([*self.tasks, *self.train_tasks], self.include_path)
+        return HarnessSource(
+            [*self.tasks, *self.train_tasks],
+            self.include_path,
+            self.demonstrations,
+            self.fewshot_seed,
+            same_demonstrations=self.same_demonstrations,
+        )
 
     def targets(self, source: TaskSource) -> list[str]:
-        """The tasks."""
-        return list(self.tasks)
+        """The tasks, those of groups and tags one by one."""
+        return self.open().members(self.tasks)
 
     def training(self, source: TaskSource) -> list[str]:
         """The list of the config."""

@@ -14,6 +14,7 @@ from typing import Any
 from metashot.base.errors import OutputError
 from metashot.base.files import json_line
 from metashot.base.json_text import SEAL, parse_json, sealed, unsealed
+from metashot.engine.metrics.classification import AnyMetric, Metric
 
 FORMAT_VERSION = 2
 READABLE = (1, FORMAT_VERSION)
@@ -46,6 +47,7 @@ class Result:
         shown_mean: demonstrations that a prompt holds whole, of k, in the mean; None where the version did not count.
         shown_least: the fewest that any prompt holds.
         sampled_from: test examples that the task has, where a part of them was taken; else 0.
+        metrics: every metric of a task that brings its own, by its name there; None for other tasks.
         format: version of this record.
     """
 
@@ -65,6 +67,7 @@ class Result:
     shown_mean: float | None = None
     shown_least: int | None = None
     sampled_from: int = 0
+    metrics: Mapping[str, float] | None = None
     format: int = FORMAT_VERSION
 
 
@@ -91,7 +94,8 @@ class Prediction:
         null_sum_nll: [n_null, n_options]: the sums after each content-free input; empty without calibration.
         null_n_tokens: the token counts that belong to them.
         fingerprint: the cell's.
-        score: 0..1 of a generated answer by a graded metric; None where options were ranked.
+        score: of the answer by the result's metric, where its text does not say whether it is right: 0..1 of generated
+            ones, whatever a metric of the task's own says; None where options were ranked.
         texts: what was generated, a text a sample, before the answer was cut out; a line of ranked options has no such key.
     """
 
@@ -167,18 +171,21 @@ def relabel(cell: FinishedCell, *, setting: str, method: str, model: str, seed: 
     )
 
 
-def gold_and_predictions(predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
-    """The two columns that metrics take; for graded answers the grades, twice."""
+def gold_and_predictions(metric: AnyMetric, predictions: Sequence[Prediction]) -> tuple[list[str], list[str]]:
+    """The two columns that metrics take; of answers with scores these decide: twice, or beside what is right."""
     if predictions and predictions[0].score is not None:
         grades = [repr(row.score) for row in predictions]
-        return grades, grades
+        return ["1.0"] * len(grades) if metric is Metric.ACCURACY else grades, grades
     return [row.gold for row in predictions], [row.prediction for row in predictions]
 
 
 def cell_lines(cell: FinishedCell) -> tuple[bytes, bytes]:
     """The line of a cell in `results.jsonl`, and its lines in `predictions.jsonl`."""
     predictions = b"".join(json_line(_prediction_row(prediction)) for prediction in cell.predictions)
-    row = {**asdict(cell.result), PREDICTIONS_DIGEST: sha256(predictions).hexdigest()}
+    result = asdict(cell.result)
+    if cell.result.metrics is None:
+        del result["metrics"]
+    row = {**result, PREDICTIONS_DIGEST: sha256(predictions).hexdigest()}
     return json_line(sealed(row)), predictions
 
 

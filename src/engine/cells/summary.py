@@ -11,7 +11,7 @@ from rich.text import Text
 
 from metashot.base.terminal import printable
 from metashot.engine.cells.results import FinishedCell, gold_and_predictions
-from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.classification import metric_named
 from metashot.engine.metrics.statistics import (
     Interval,
     TaskOutcomes,
@@ -83,8 +83,11 @@ def outcomes_of(cells: Sequence[FinishedCell]) -> dict[str, TaskOutcomes]:
     return {
         task: task_outcomes(
             task,
-            Metric(rows[0].result.metric),
-            {row.result.seed: gold_and_predictions(row.predictions) for row in rows},
+            metric_named(rows[0].result.metric),
+            {
+                row.result.seed: gold_and_predictions(metric_named(row.result.metric), row.predictions)
+                for row in rows
+            },
             {row.result.seed: row.result.test_digest for row in rows},
         )
         for task, rows in by_task.items()

@@ -46,6 +46,25 @@ class Metric(StrEnum):
         return self not in (Metric.MACRO_F1, Metric.ACCURACY)
 
 
+class TaskMetric(str):
+    """A metric that a task brings with it, by its name: every answer has a score, and the value is their mean."""
+
+    graded = True
+
+    @property
+    def value(self) -> str:
+        """The name."""
+        return str(self)
+
+
+AnyMetric = Metric | TaskMetric
+
+
+def metric_named(name: str) -> AnyMetric:
+    """The metric that a result was written with."""
+    return Metric(name) if name in set(Metric) else TaskMetric(name)
+
+
 def metric_of(task_type: TaskType, chosen: str | None = None) -> Metric:
     """The metric that MetaICL reports for a task of this type; `chosen`, what its recipe names, goes first."""
     if chosen is not None:
@@ -88,7 +107,7 @@ def encode(answers: Sequence[str]) -> tuple[Codes, list[str]]:
 
 
 def weighted_metric(
-    metric: Metric, weights: Floats, gold: Codes, prediction: Codes, labels: Sequence[str]
+    metric: AnyMetric, weights: Floats, gold: Codes, prediction: Codes, labels: Sequence[str]
 ) -> Floats:
     """`metric` under each of many reweightings of the same answers.
 

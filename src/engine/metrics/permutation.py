@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from metashot.engine.metrics.classification import Codes, Floats, Metric, f1_mean
+from metashot.engine.metrics.classification import AnyMetric, Codes, Floats, Metric, f1_mean
 from metashot.engine.metrics.statistics import TaskOutcomes, distinct_patterns, seed_values
 
 _EXACT_LIMIT = 20_000
@@ -55,7 +55,7 @@ class _Pair:
     the second method's counts to the first's (the reverse moves the other way).
     """
 
-    metric: Metric
+    metric: AnyMetric
     grades: Floats | None  # [labels] score of each code, for a graded metric
     free: Codes  # [m] how many examples show the pattern
     n_gold: Floats  # [seeds, labels]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from metashot.engine.metrics.classification import Codes, Floats, Metric, encode, weighted_metric
+from metashot.engine.metrics.classification import AnyMetric, Codes, Floats, Metric, encode, weighted_metric
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +60,7 @@ class TaskOutcomes:
     """
 
     task: str
-    metric: Metric
+    metric: AnyMetric
     seeds: tuple[int, ...]
     gold: Codes
     prediction: Codes
@@ -76,7 +76,7 @@ class TaskOutcomes:
 
 def task_outcomes(
     task: str,
-    metric: Metric,
+    metric: AnyMetric,
     answers: Mapping[int, tuple[Sequence[str], Sequence[str]]],
     tests: Mapping[int, str] | None = None,
     *,

@@ -44,6 +44,12 @@ def load_cells(settings: EvaluateSettings, source: TaskSource) -> Iterator[TaskD
                     f"{task!r} is free-form: it has no options to rank",
                     "use method=generate, or remove it",
                 )
+            if data.only_by_task:
+                raise DataError(
+                    task,
+                    f"{data.only_by_task}, which no prompt of ours holds",
+                    "let the task write its prompts: method=direct prompt=lm_eval data.normalization=sum",
+                )
             data = with_calibration_inputs(data, settings.method, source, shots)
             data = with_labelled_rows(data, settings.method, source, shots)
             sizes[seed] = len(data.test)

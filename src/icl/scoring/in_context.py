@@ -12,7 +12,7 @@ from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.family import CellKey, Family, Names, Work
 from metashot.engine.cells.prompts import CellPrompt
 from metashot.engine.cells.results import Result, with_cut_inputs
-from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.classification import AnyMetric
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.dealing import deal
 from metashot.engine.scoring.request import MakeScorer
@@ -94,6 +94,11 @@ class InContextCells(Family):
         """The demonstrations that every prompt held, and the test inputs."""
         return cell_prompt(self._data[key], self.rules, result.shown_least)
 
+    def texts(self, work: Work, row: int) -> Sequence[tuple[str, str]] | None:
+        """(context, target) of a row's requests as a task of its own wrote them; None where the run's format writes."""
+        del work, row
+        return None
+
     def notes(self, results: Sequence[Result]) -> Sequence[str]:
         """What there is to say of the format, of the data, of inputs that were cut and of dropped demonstrations."""
         limits, prompt = self.settings.prompt.limits, self.rules.prompt
@@ -105,7 +110,7 @@ class InContextCells(Family):
         ]
         return [*notes, *cut, *shown_notes(results)]
 
-    def result(self, work: Work, metric: Metric, value: float) -> Result:
+    def result(self, work: Work, metric: AnyMetric, value: float) -> Result:
         """The line of a cell in `results.jsonl`."""
         key, data, cell = work.cells[0], self.data(work), self.cell(work)
         return Result(

@@ -12,6 +12,7 @@ from rich.table import Table
 from metashot.base.terminal import counted, printable
 from metashot.base.value_kinds import Count, InnerShare
 from metashot.data.task import TaskData
+from metashot.engine.cells.family import Work
 from metashot.engine.cells.planning import Plan
 from metashot.engine.cells.results import Result
 from metashot.engine.metrics.classification import metric_of
@@ -123,6 +124,9 @@ def plan_evaluation(family: InContextCells, show: PlanConfig, console: Console) 
         plans.append(plan_cell(data, cell, family.unshared_tokens(work)))
         results.append(family.result(work, metric_of(data.task_type, data.metric), 0.0))
         if data.seed == settings.seeds[0]:
+            if family.texts(work, 0) is not None:
+                _show_texts(family, work, show.show, console)
+                continue
             _show_prompts(data, cell, model, rules, show.show, console)
             if model.tokenizer.is_fast:
                 few = data.first(_COMPARED)
@@ -213,6 +217,14 @@ def _table(plans: list[CellPlan], settings: EvaluateSettings, rules: PromptRules
             f"{cell.tokens_computed:,}", f"{cell.tokens_alone:,}",
         )  # fmt: skip
     return table
+
+
+def _show_texts(family: InContextCells, work: Work, count: int, console: Console) -> None:
+    for example in range(min(count, work.rows)):
+        for context, target in family.texts(work, example) or ():
+            head = f"--- task {work.cells[0].task}, seed {work.cells[0].seed}, test example {example}"
+            for line in (head, f"[context]{context}", f"[target]{target}"):
+                console.print(printable(line), markup=False, highlight=False, soft_wrap=True)
 
 
 def _show_prompts(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
+from dataclasses import fields
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -60,10 +63,15 @@ def tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     return write
 
 
+def plain(document: Example) -> Example:
+    """A document without what its task reads of it."""
+    return Example(*(getattr(document, field.name) for field in fields(Example)))
+
+
 def test_documents_become_examples_with_options_and_the_tasks_own_wording(tasks):
     source = tasks(description="Answer the questions.\n\n")
     data = source.load("mini", k=2, seed=100)
-    assert data.test[1] == Example("mini", "Question: test 1?\nAnswer:", "two words", tuple(CHOICES))
+    assert plain(data.test[1]) == Example("mini", "Question: test 1?\nAnswer:", "two words", tuple(CHOICES))
     assert [example.input for example in data.demonstrations] == [
         f"Question: train {place}?\nAnswer:" for place in k_shot_split(12, k=2, seed=100).train
     ]
@@ -79,47 +87,50 @@ def test_a_generation_task_is_free_form_and_keeps_every_answer(tasks):
     )  # fmt: skip
     data = source.load("mini", k=0, seed=100)
     assert data.task_type is TaskType.FREE_FORM
-    assert data.test == (Example("mini", "q", "Paris", references=("paris, France",)),)
+    assert [*map(plain, data.test)] == [Example("mini", "q", "Paris", references=("paris, France",))]
 
 
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (
-            {"output_type": "loglikelihood_rolling", "doc_to_choice": None},
-            "mini: is a loglikelihood_rolling task",
-        ),
-        ({"rows": [GOOD, GOOD | {"answer": 7}]}, "document 1: has the answer 7, of 3 choices"),
-        ({"rows": [GOOD, GOOD | {"choices": []}]}, "document 1: has no choices"),
-        ({"doc_to_target": "four"}, "'four', which is no choice"),
-        ({"dataset_path": "nobody/has_this", "dataset_kwargs": None}, "mini: cannot be loaded"),
-    ],
-)
-def test_what_cannot_be_converted_is_said_in_one_line(tasks, changes, words):
-    with pytest.raises(DataError) as caught:
-        tasks(**changes).load("mini", k=0, seed=100)
-    assert words in str(caught.value)
-    assert "\n" not in str(caught.value)
+ONLY_BY_TASK = [
+    ({"output_type": "loglikelihood_rolling", "doc_to_choice": None}, "is a loglikelihood_rolling task"),
+    ({"rows": [GOOD, GOOD | {"answer": 7}]}, "has the answer 7, of 3 choices (document 1)"),
+    ({"rows": [GOOD, GOOD | {"choices": []}]}, "has no choices (document 1)"),
+    ({"doc_to_target": "four"}, "has the answer 'four', of 3 choices (document 0)"),
+    ({"doc_to_target": "{{[0, 1]}}"}, "has several right answers: [0, 1] (document 0)"),
+    ({"doc_to_choice": ["yes", "yes"]}, "has a choice twice: ['yes', 'yes'] (document 0)"),
+    ({"gen_prefix": "It is"}, "puts words in front of every answer (gen_prefix)"),
+    ({"description": "About {{question}}.\n"}, "has a description that differs between documents"),
+    ({"description": "question"}, "has a description that differs between documents"),
+    (
+        {"fewshot_config": {"target_delimiter": " = "}},
+        "writes its demonstrations otherwise than its questions (fewshot_config)",
+    ),
+    ({"rows": [GOOD | {"question": "1"}] * 3, "doc_to_text": "{{question}}", "doc_to_target": "had helped."},
+     "puts its choices into the input, with one common continuation (document 0)"),
+    ({}, ""),
+    ({"description": "Answer.\n"}, ""),
+]  # fmt: skip
 
 
-def refusal(source: HarnessSource, name: str = "mini") -> str:
+@pytest.mark.parametrize(("changes", "why"), ONLY_BY_TASK)
+def test_what_no_prompt_of_ours_can_hold_is_known_of_a_task(tasks, changes, why):
+    assert tasks(**changes).load("mini", k=0, seed=100).only_by_task == why
+
+
+def refusal(source: HarnessSource, name: str = "mini", k: int = 0) -> str:
     with pytest.raises(MetashotError) as caught:
-        source.load(name, k=0, seed=100)
+        source.load(name, k=k, seed=100)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
 
-def test_a_task_with_its_choices_in_the_input_is_refused(tasks):
-    """As winogrande is written: the text is a number, the choices are inputs, the target is their continuation."""
-    row = {
-        "question": "1",
-        "choices": ["Ann thanked Eve because Ann", "Ann thanked Eve because Eve"],
-        "answer": "had helped.",
-    }
-    said = refusal(tasks(rows=[row] * 3, doc_to_text="{{question}}"))
-    assert said == (
-        "mini: puts its choices into the input, with one common continuation (leave it out of data.tasks)"
+def test_what_cannot_be_loaded_is_said_in_one_line(tasks):
+    source = tasks(dataset_path="nobody/has_this", dataset_kwargs=None)
+    assert refusal(source).startswith("mini: cannot be loaded")
+    assert refusal(tasks(), "mini@cloze") == (
+        f"data.tasks: 'mini@cloze' asks for a format, which lm-eval {version('lm_eval')} does not have "
+        "(name 'mini', or install a version that has task@format)"
     )
+    assert refusal(tasks(unsafe_code=True)).startswith("mini: runs code that a model wrote")
 
 
 UNREACHABLE = [
@@ -181,12 +192,52 @@ def test_without_a_split_to_draw_from_only_zero_shot_works(tasks):
         source.load("mini", k=1, seed=100)
 
 
-def test_a_group_names_its_members(tasks, tmp_path):
-    tasks("first")
-    tasks("second")
-    (tmp_path / "tasks" / "both.yaml").write_text("group: both\ntask: [first, second]\n", encoding="utf-8")
-    with pytest.raises(DataError, match=r"'both' is a group of 2 tasks \(name its members: first, second\)"):
-        HarnessSource(["both"], tmp_path / "tasks").load("both", k=0, seed=100)
+def test_groups_and_tags_are_their_tasks(tasks, tmp_path):
+    for name in ("first", "second"):
+        tasks(name, tag="pair")
+    group = "group: both\ntask: [{task: second, description: 'Say. '}, first]\naggregate_metric_list: [{metric: acc}]\n"
+    (tmp_path / "tasks" / "both.yaml").write_text(group, encoding="utf-8")
+    source = HarnessSource(["both"], tmp_path / "tasks")
+    assert source.tasks() == ["second", "first"]
+    assert source.load("second", k=0, seed=100).wording.instruction == "Say. "
+    assert source.groups["both"].has_aggregation
+    assert HarnessSource(["pair"], tmp_path / "tasks").tasks() == ["first", "second"]
+
+
+def test_the_harness_chooses_as_its_sampler_does_with_its_seed(tasks, tmp_path):
+    """lm-eval draws for one document after the other from one generator."""
+    tasks()
+    drawn = HarnessSource(["mini"], tmp_path / "tasks", "harness").load("mini", k=3, seed=100)
+    generator = random.Random(1234)
+    texts = [f"Question: train {place}?\nAnswer:" for place in range(12)]
+    assert [[one.input for one in row] for row in drawn.neighbours] == [
+        generator.sample(texts, 3) for _ in drawn.test
+    ]
+    other = HarnessSource(["mini"], tmp_path / "tasks", "harness", 7).load("mini", k=3, seed=100)
+    assert other.neighbours != drawn.neighbours
+
+
+def test_all_documents_can_share_what_the_sampler_chooses_once(tasks, tmp_path):
+    tasks()
+    shared = HarnessSource(["mini"], tmp_path / "tasks", "harness", same_demonstrations=True)
+    data = shared.load("mini", k=3, seed=13)
+    texts = [f"Question: train {place}?\nAnswer:" for place in range(12)]
+    assert [one.input for one in data.demonstrations] == random.Random(1234).sample(texts, 3)
+    assert not data.neighbours
+
+
+@pytest.mark.parametrize("how", ["drawn", "harness"])
+def test_no_document_stands_among_its_own_demonstrations(tasks, tmp_path, how):
+    tasks(fewshot_split="test")
+    for same in (False, True):
+        found = HarnessSource(["mini"], tmp_path / "tasks", how, same_demonstrations=same)
+        data = found.load("mini", k=3, seed=100)
+        shown = data.neighbours or [data.demonstrations] * len(data.test)
+        assert all(len(row) == 3 and one not in row for one, row in zip(data.test, shown, strict=True))
+
+
+def test_a_task_that_is_never_shown_examples_stays_so(tasks):
+    assert tasks(num_fewshot=0).load("mini", k=3, seed=100).shots == 0
 
 
 def test_no_names_and_no_folder_are_said(tmp_path):

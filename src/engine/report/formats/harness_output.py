@@ -9,12 +9,16 @@ from typing import Any
 
 from scipy.stats import norm
 
-from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.classification import AnyMetric, Metric
 from metashot.engine.metrics.statistics import TaskOutcomes, bootstrap_mean
 from metashot.engine.report.reading.harness_files import GRADED, NORMALIZED, OWN_FILE, is_harness_method
 from metashot.engine.report.systems.answers import Answers
 
-_NAMES = {Metric.ACCURACY: "acc", Metric.MACRO_F1: "f1", **{metric: name for name, metric in GRADED.items()}}
+_NAMES: dict[AnyMetric, str] = {
+    Metric.ACCURACY: "acc",
+    Metric.MACRO_F1: "f1",
+    **{metric: name for name, metric in GRADED.items()},
+}
 
 
 def harness_files(answers: Sequence[Answers], draws: int, level: float, seed: int) -> dict[str, str]:
@@ -67,7 +71,7 @@ def harness_results(row: Answers, draws: int, level: float, seed: int) -> dict[s
     }
 
 
-def _name(row: Answers, metric: Metric) -> str:
+def _name(row: Answers, metric: AnyMetric) -> str:
     """The harness's name of a metric; accuracy by score per character is another one than by the sum."""
     by_length = row.runs and all(run.config.get("method.normalization") == "characters" for run in row.runs)
     return NORMALIZED if metric is Metric.ACCURACY and by_length else _NAMES.get(metric, metric.value)

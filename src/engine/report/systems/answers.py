@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import polars as pl
 
 from metashot.base.components.choices import choice_names, choice_node
-from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.classification import AnyMetric, Metric, metric_named
 from metashot.engine.metrics.statistics import (
     Interval,
     MeanAndWorst,
@@ -320,7 +320,7 @@ def _seeds_decide(k: int, rows: pl.DataFrame) -> bool:
 def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[str, TaskOutcomes]:
     outcomes: dict[str, TaskOutcomes] = {}
     for (task,), rows in frame.partition_by(["task"], maintain_order=True, as_dict=True).items():
-        metric = Metric(rows["metric"][0])
+        metric = metric_named(rows["metric"][0])
         by_seed = {
             int(seed): _gold_and_answers(metric, part)
             for (seed,), part in rows.partition_by(["seed"], maintain_order=True, as_dict=True).items()
@@ -336,7 +336,7 @@ def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[
     return outcomes
 
 
-def _gold_and_answers(metric: Metric, rows: pl.DataFrame) -> tuple[list[str], list[str]]:
+def _gold_and_answers(metric: AnyMetric, rows: pl.DataFrame) -> tuple[list[str], list[str]]:
     """The two columns that `task_outcomes` takes; where answers carry scores, these decide."""
     if rows["score"].null_count():
         return rows["gold"].to_list(), rows["prediction"].to_list()

@@ -74,6 +74,8 @@ def rescore(outputs: Outputs) -> list[Rescored]:
     key = ["run", "fingerprint", "task", "seed"]
     frame = kept.select([*SYSTEM, *key, "metric"]).join(outputs.predictions, on=key, how="inner")
     # Generated answers have no options, and the harness does not say how many tokens an option has.
+    # Answers that carry scores are measured by these, not by their texts.
+    frame = frame.filter(pl.col("score").is_null())
     frame = frame.filter(
         (pl.col("options").list.len() > 0) & (pl.col("n_tokens").list.len() == pl.col("options").list.len())
     )

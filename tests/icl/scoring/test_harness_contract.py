@@ -1,0 +1,246 @@
+"""A harness task is what the harness makes of it: log-likelihoods and every metric of its own model, of ours, and of our runs.
+
+Each shape of task below is written as a YAML file over a few rows, run by lm-evaluation-harness with its `hf` model
+and with `--model metashot`, and by `data=lm_eval demonstrations=harness`, at k = 0, 3 and 5.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+pytest.importorskip("lm_eval")
+
+import lm_eval
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+
+from metashot.base.files import read_lines
+from metashot.base.json_text import read_json
+from metashot.engine.models.loading import load_model
+from metashot.engine.models.sources import named_model
+from metashot.harness import MetashotLM
+from metashot.icl.scoring.harness import METRICS_FILE
+from metashot.stages import command
+from metashot.stages.execution import execute
+
+CASES = Path(__file__).parents[4] / "shared" / "cases3" / "harness"
+NATS = 1e-4
+CODE = """
+def golds(doc):
+    return sorted({doc["gold"], 0})
+
+
+def half(doc, results):
+    best = max(range(len(results)), key=lambda place: results[place][0])
+    return {"half_right": 1.0 if best == doc["gold"] else 0.5, "spread": results[0][0] - results[1][0]}
+
+
+def largest(values):
+    return max(values)
+
+
+def shouted(dataset):
+    return dataset.map(lambda doc: {"q": doc["q"].upper()})
+
+
+def few():
+    return [{"q": f"sample {place}", "choices": ["in", "out"], "gold": place % 2, "lead": "So"} for place in range(6)]
+"""
+
+
+def rows(split: str, count: int) -> list[dict[str, Any]]:
+    nouns, verbs = ["lamp", "river", "baker", "ticket", "owl"], ["waits", "opens", "sings", "is late"]
+    found = []
+    for place in range(count):
+        said = f"the {nouns[place % 5]} {verbs[(place // 2) % 4]} {split} {place}"
+        found.append(
+            {
+                "q": said, "choices": ["calm", "very angry", "odd"][: 2 + place % 2], "gold": place % 2,
+                "subject": ["towns", "animals"][place % 2], "lead": ["The answer is", "Then"][place % 3 == 0],
+                "before": said + " since the", "after": ["bell rang twice", "moon rose"][place % 2],
+                "pair": [f"{said} because Ann", f"{said} because Eve"], "number": str(place + 1),
+            }
+        )  # fmt: skip
+    return found
+
+
+CHOICE: dict[str, Any] = {
+    "output_type": "multiple_choice", "doc_to_text": "{{q}}\nAnswer:", "doc_to_choice": "{{choices}}",
+    "doc_to_target": "{{gold}}", "metric_list": [{"metric": "acc"}, {"metric": "acc_norm"}],
+}  # fmt: skip
+GENERATED: dict[str, Any] = {
+    "output_type": "generate_until", "doc_to_text": "{{q}}\nNumber:", "doc_to_target": "{{number}}",
+    "generation_kwargs": {"until": ["\n"], "max_gen_toks": 6, "do_sample": False},
+    "metric_list": [{"metric": "exact_match", "ignore_case": True, "regexes_to_ignore": [","]}],
+}  # fmt: skip
+FILTERS = [
+    {"name": "last", "filter": [{"function": "regex", "group_select": -1, "regex_pattern": "(\\w+)"}, {"function": "take_first"}]},
+    {"name": "first", "filter": [{"function": "regex", "regex_pattern": "([a-z]+)"}, {"function": "take_first"}]},
+]  # fmt: skip
+SHAPES: dict[str, dict[str, Any]] = {
+    "plain": CHOICE,
+    "gold_list_shown": CHOICE | {"doc_to_target": "{{[gold, 0]}}", "fewshot_config": {"doc_to_target": "{{choices[gold]}}"}},
+    "description_template": CHOICE | {"description": "Notes about {{subject}}.\n\n"},
+    "description_field": CHOICE | {"description": "lead"},
+    "delimiters": CHOICE | {"target_delimiter": ": ", "fewshot_delimiter": "\n###\n"},
+    "prefix": CHOICE | {"gen_prefix": "The best answer is"},
+    "prefix_field": CHOICE | {"gen_prefix": "lead"},
+    "shown_otherwise": CHOICE | {"fewshot_config": {"doc_to_text": "Said: {{q}}\nLabel:", "target_delimiter": " = ", "fewshot_delimiter": "\n--\n", "gen_prefix": "It is"}},
+    "first_ones": CHOICE | {"fewshot_config": {"sampler": "first_n"}},
+    "samples": CHOICE | {"fewshot_config": {"samples": "!few"}},
+    "twice": CHOICE | {"doc_to_choice": ["yes", "yes", "no"], "doc_to_target": 1},
+    "text_target": CHOICE | {"doc_to_target": "{{choices[gold]}}"},
+    "own_metrics": CHOICE | {"process_results": "!half", "metric_list": [{"metric": "half_right", "aggregation": "mean", "higher_is_better": True}, {"metric": "spread", "aggregation": "!largest", "higher_is_better": True}]},
+    "many_metrics": CHOICE | {"doc_to_choice": ["calm", "angry"], "metric_list": [{"metric": name} for name in ("mcc", "acc", "acc_bytes", "acc_mutual_info", "brier_score", "exact_match")]},
+    "only_mcc": CHOICE | {"doc_to_choice": ["calm", "angry"], "metric_list": [{"metric": "mcc"}]},
+    "choices_in_text": CHOICE | {"doc_to_text": "gold", "doc_to_choice": "pair", "doc_to_target": "after", "metric_list": [{"metric": "acc"}]},
+    "last_word": {"output_type": "loglikelihood", "doc_to_text": "{{before}}", "doc_to_target": " {{after}}", "metric_list": [{"metric": "perplexity"}, {"metric": "acc"}]},
+    "whole_text": {"output_type": "loglikelihood_rolling", "doc_to_text": "", "doc_to_target": "{{q}}", "metric_list": [{"metric": "word_perplexity"}, {"metric": "byte_perplexity"}, {"metric": "bits_per_byte"}]},
+    "same_split": CHOICE | {"fewshot_split": "test"},
+    "test_only": CHOICE | {"training_split": None},
+    "never_shown": CHOICE | {"num_fewshot": 0},
+    "processed": CHOICE | {"process_docs": "!shouted"},
+    "filtered": GENERATED | {"filter_list": FILTERS},
+    "generated": GENERATED,
+    "penalty": GENERATED | {"generation_kwargs": {"until": ["\n"], "max_gen_toks": 6, "do_sample": False, "repetition_penalty": 1.3}},
+}  # fmt: skip
+ZERO_SHOT = {"gold_list": CHOICE | {"doc_to_target": "!golds"}}
+"""The harness itself cannot show a document with several places as its target."""
+GROUPS = {
+    "both": "group: both\ntask: [plain, delimiters]\naggregate_metric_list: [{metric: acc, weight_by_size: true}]\n",
+    "means": "group: means\ntask: [plain, processed]\naggregate_metric_list: [{metric: acc, weight_by_size: false}, {metric: acc_norm}]\n",
+}
+
+
+class _Tagged(str):
+    pass
+
+
+def _written(value: Any) -> Any:
+    """`!name` as the harness's tag of a function in `code.py`."""
+    if isinstance(value, dict):
+        return {key: _written(one) for key, one in value.items() if one is not None}
+    if isinstance(value, list):
+        return [_written(one) for one in value]
+    return _Tagged(f"code.{value[1:]}") if isinstance(value, str) and value.startswith("!") else value
+
+
+class _Dumper(yaml.SafeDumper):
+    pass
+
+
+_Dumper.add_representer(_Tagged, lambda dumper, value: dumper.represent_scalar("!function", str(value)))
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory):
+    """Task files, and a cache of datasets that is not the user's."""
+    import datasets
+
+    folder = tmp_path_factory.mktemp("contract")
+    tasks = folder / "tasks"
+    tasks.mkdir()
+    (tasks / "code.py").write_text(CODE, encoding="utf-8")
+    files = {}
+    for split, count in (("train", 12), ("test", 9)):
+        files[split] = str(tasks / f"{split}.jsonl")
+        Path(files[split]).write_text(
+            "".join(json.dumps(row) + "\n" for row in rows(split, count)), encoding="utf-8"
+        )
+    common = {
+        "dataset_path": "json",
+        "dataset_kwargs": {"data_files": files},
+        "training_split": "train",
+        "test_split": "test",
+    }
+    for name, config in (SHAPES | ZERO_SHOT).items():
+        content = {"task": name, "tag": "all_shapes" if name == "prefix" else None, **common, **config}
+        (tasks / f"{name}.yaml").write_text(yaml.dump(_written(content), Dumper=_Dumper), encoding="utf-8")
+    for name, text in GROUPS.items():
+        (tasks / f"{name}.yaml").write_text(text, encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
+        patch.setattr(datasets.config, "HF_DATASETS_OFFLINE", True)
+        command.register_resolvers()
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, Any]:
+    """The same weights as the harness's `hf` (whose rolling is right at batch size 1) and as `--model metashot`."""
+    loaded = load_model(named_model("tiny"))
+    given: Any = {"pretrained": loaded.model, "tokenizer": loaded.tokenizer, "device": "cpu"}
+    return {"hf": HFLM(**given, batch_size=1), "metashot": MetashotLM(**given)}
+
+
+def evaluated(model: Any, tasks: list[str], k: int, include: Path) -> dict[str, Any]:
+    found = lm_eval.simple_evaluate(
+        model=model, tasks=tasks, num_fewshot=k, bootstrap_iters=0, log_samples=True,
+        task_manager=TaskManager(include_path=str(include), include_defaults=False),
+    )  # fmt: skip
+    assert found is not None
+    return found
+
+
+def run(folder: Path, include: Path, *overrides: str) -> Path:
+    """What `run.py data=lm_eval` does."""
+    given = [
+        "data=lm_eval", f"data.include_path={include}", "model=tiny", "seeds=[100]",
+        f"results_root={folder.parent / 'results'}", "logger=none", *overrides,
+    ]  # fmt: skip
+    with initialize_config_dir(str(Path(__file__).parents[3] / "conf"), version_base="1.3"):
+        config = compose("config", given)
+    folder.mkdir(parents=True)
+    execute(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), folder, given)
+    return folder
+
+
+def metrics(results: dict[str, Any]) -> dict[str, float]:
+    return {
+        key: value
+        for key, value in results.items()
+        if "," in key and "_stderr" not in key and isinstance(value, int | float)
+    }
+
+
+def check_equal(folder: Path, harness: dict[str, Any], task: str) -> None:
+    """Every metric of a task, and the log-likelihood of every option of every document."""
+    (result,) = (row for row in read_lines(folder / "results.jsonl") if row["task"] == task)
+    ours = {key: value for key, value in result["metrics"].items() if "_stderr" not in key}
+    assert ours == pytest.approx(metrics(harness["results"][task]), abs=NATS, rel=1e-5), task
+    lines = [row for row in read_lines(folder / "predictions.jsonl") if row["task"] == task]
+    samples: dict[int, Any] = {sample["doc_id"]: sample for sample in harness["samples"][task]}
+    assert len(lines) == len(samples)
+    for row in lines:
+        answers = [one[0] for one in samples[row["index"]]["resps"]]
+        if isinstance(answers[0], str):
+            continue
+        theirs = [-float(one[0] if isinstance(one, tuple) else one) for one in answers]
+        own = [*row["sum_nll"], *(value for layer in row["null_sum_nll"] for value in layer)]
+        assert own == pytest.approx(theirs, abs=NATS), (task, row["index"])
+    if all(row["score"] is not None for row in lines):
+        assert sum(row["score"] for row in lines) / len(lines) == pytest.approx(result["value"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("k", [0, 3, 5])
+def test_every_shape_is_the_harness_with_its_own_demonstrations(place: Path, models: dict[str, Any], k: int):
+    names = [*SHAPES, *(() if k else ZERO_SHOT), *GROUPS]
+    tasks = [name for name in names if name not in GROUPS]
+    found = {name: evaluated(model, tasks, k, place / "tasks") for name, model in models.items()}
+    folder = run(
+        place / f"run{k}", place / "tasks", f"data.tasks=[{','.join(names)}]", f"k={k}", "demonstrations=harness",
+        "method=direct",
+    )  # fmt: skip
+    for task in tasks:
+        check_equal(folder, found["hf"], task)
+        check_equal(folder, found["metashot"], task)
+    groups = read_json(folder / METRICS_FILE)["seeds"]["100"]["groups"]
+    for name in GROUPS:
+        theirs = evaluated(models["hf"], [name], k, place / "tasks")["groups"][name]
+        assert metrics(groups[name]) == pytest.approx(metrics(theirs), abs=NATS)
