@@ -11,6 +11,7 @@ from pkgutil import walk_packages
 import pytest
 
 import metashot
+from metashot.base.components.choices import choice_names, named
 from metashot.base.identity import identity_of, marked
 from metashot.data.preparation.task_files import Choice
 from metashot.data.recipes.keys import Strict
@@ -36,6 +37,7 @@ ROOTS = [
     OptimizerConfig, TrainableConfig, EpisodeConfig, HeldOutConfig, MetaTrainSettings, BoundPrompt, PromptConfig, MetaiclFrame,
     TextFrame, Method, EvaluateSettings, ClusterConfig, EncoderConfig, MetaConfig, RegularizerConfig, TrainRules,
     TuneSettings, PromptTask, Strict,
+    *(type(named("method/extract", rule)) for rule in choice_names("method/extract")),
 ]  # fmt: skip
 """What the stored values are digests of; their subclasses in the package are walked too."""
 

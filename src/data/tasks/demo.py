@@ -1,4 +1,4 @@
-"""The embedded demo tasks: twelve small tasks written for this project (Apache-2.0), so that a first run needs no data."""
+"""The embedded demo tasks: thirteen small tasks written for this project (Apache-2.0), so that a first run needs no data."""
 
 from __future__ import annotations
 

@@ -55,6 +55,7 @@ def test_zero_shot_needs_no_training_file(tmp_path):
         ('{"input": "x", "output": "a", ', r":2: malformed JSON: .*column"),
         ('["x"]', r":2: a record must be an object, got list"),
         ('{"input": 3, "output": "a", "options": ["a", "b"]}', r":2: input and output must be strings"),
+        ('{"input": "x", "output": "a", "options": [], "rationale": 3}', r":2: rationale must be a string"),
         (
             '{"input": "x", "output": "a", "options": ["a", "b", "c"]}',
             r":2: labels .* differ from the task's labels",
@@ -106,9 +107,9 @@ def test_a_declared_type_wins(tmp_path):
 text = st.text(min_size=1, max_size=20)
 
 
-@given(st.lists(text, min_size=1, max_size=4, unique=True), text)
-def test_lines_round_trip(tmp_path_factory, options, source):
-    example = Example("t", source, options[0], tuple(options))
+@given(st.lists(text, min_size=1, max_size=4, unique=True), text, st.just("") | text)
+def test_lines_round_trip(tmp_path_factory, options, source, rationale):
+    example = Example("t", source, options[0], tuple(options), rationale=rationale)
     path = tmp_path_factory.mktemp("lines") / "x.jsonl"
     path.write_text(to_line(example) + "\n")
     assert to_line(example).isascii()
