@@ -10,7 +10,7 @@ Source: A. Owen, The pigeonhole bootstrap, Annals of Applied Statistics 2007.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -130,6 +130,7 @@ def bootstrap_mean(
 ) -> MeanAndWorst:
     """Mean and worst-of-seeds over `tasks` with percentile intervals from `draws` resamplings.
 
+    The order in which tasks, seeds and answers were read is of no effect: console and report say the same interval.
     Macro-F1 is no mean over examples, so it is recomputed in every draw. The worst seed of a task is the one
     observed: the least of several resampled values would lie below the figure that it is an interval of.
 
@@ -138,6 +139,7 @@ def bootstrap_mean(
     """
     if not tasks:
         raise ValueError("bootstrap over no tasks")
+    tasks = sorted(map(_in_order, tasks), key=lambda outcomes: outcomes.task)
     generator = np.random.default_rng(seed)
     means, worsts = np.zeros(draws), np.zeros(draws)
     observed = [seed_values(outcomes) for outcomes in tasks]
@@ -150,6 +152,20 @@ def bootstrap_mean(
     return MeanAndWorst(
         mean=percentile_interval(float(np.mean([v.mean() for v in observed])), means / len(tasks), level),
         worst=percentile_interval(float(np.mean([v.min() for v in observed])), worsts / len(tasks), level),
+    )
+
+
+def _in_order(outcomes: TaskOutcomes) -> TaskOutcomes:
+    """The same answers, seeds ascending and codes in the order of the answers' texts."""
+    rows, words = np.argsort(outcomes.seeds), np.argsort(outcomes.labels)
+    codes = np.argsort(words)
+    return replace(
+        outcomes,
+        seeds=tuple(outcomes.seeds[row] for row in rows),
+        gold=codes[outcomes.gold[rows]],
+        prediction=codes[outcomes.prediction[rows]],
+        labels=tuple(outcomes.labels[word] for word in words),
+        tests=tuple(outcomes.tests[row] for row in rows) if outcomes.tests else (),
     )
 
 

@@ -116,6 +116,20 @@ def test_seeds_with_other_test_rows_are_resampled_apart():
     assert same / other == pytest.approx((4 / 3) ** 0.5, rel=0.03)
 
 
+def test_the_order_of_tasks_and_seeds_changes_no_end_of_an_interval():
+    """The console reads seeds as they are configured, the report as they are sorted: both say the same."""
+    draw = np.random.default_rng(0)
+    answers = {
+        task: {seed: (list("aabbcc") * 4, list(draw.choice(list("abc"), 24))) for seed in (100, 13, 21)}
+        for task in ("one", "two")
+    }
+    forwards = [task_outcomes(task, Metric.MACRO_F1, by_seed) for task, by_seed in answers.items()]
+    backwards = [
+        task_outcomes(task, Metric.MACRO_F1, dict(sorted(answers[task].items()))) for task in ("two", "one")
+    ]
+    assert bootstrap_mean(forwards) == bootstrap_mean(backwards)
+
+
 def test_no_variation_gives_a_point():
     interval = bootstrap_mean([accuracy_task("t", [[1] * 8])], draws=100).mean
     assert (interval.low, interval.value, interval.high) == (1.0, 1.0, 1.0)
