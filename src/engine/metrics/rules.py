@@ -128,6 +128,9 @@ class Calibration:
         return self.fewest > 0
 
 
+CONTENT_FREE = ("N/A", "", "[MASK]")
+"""Inputs that say nothing (Zhao et al. 2021)."""
+
 NORMALIZATIONS: dict[str, Normalization] = {}
 """Every normalization by name."""
 CALIBRATIONS: dict[str, Calibration] = {}

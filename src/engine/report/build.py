@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,15 +17,17 @@ from metashot.engine.report.formats.harness_output import harness_files
 from metashot.engine.report.formats.latex import latex
 from metashot.engine.report.page.explorer import Explorer, explorer
 from metashot.engine.report.page.html import page
-from metashot.engine.report.page.plots import Plot, results_plot, seeds_plot, shots_plot
+from metashot.engine.report.page.plots import Plot, diagnosis_plot, results_plot, seeds_plot, shots_plot
 from metashot.engine.report.reading.outputs import Outputs, read_outputs
-from metashot.engine.report.systems.answers import Answers, collect_answers
+from metashot.engine.report.systems.answers import Answers, System, collect_answers
+from metashot.engine.report.systems.diagnosis import Diagnosis, diagnose
 from metashot.engine.report.systems.pair_tests import compare_pairs, leaders
 from metashot.engine.report.systems.published import Verdict, compare_with_published
 from metashot.engine.report.systems.rescoring import rescore
 from metashot.engine.report.systems.stored_scores import stored_scores
 from metashot.engine.report.tables import comparisons, result_tables
 from metashot.engine.report.tables.confidence_table import confidence_table
+from metashot.engine.report.tables.diagnosis_table import diagnosis_table
 from metashot.engine.report.tables.held_out_table import held_out_table
 from metashot.engine.report.tables.prompt_table import prompt_table
 from metashot.engine.report.tables.run_list import runs_table
@@ -82,6 +84,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     alpha = round(1 - level, 6)
     best = leaders(answers, settings.permutations, seed, alpha)
     stored, rescored = stored_scores(outputs), rescore(outputs)
+    diagnosed = diagnose(outputs, answers)
     results = result_tables.result_tables(answers, best, level, alpha)
     every = [
         *([result_tables.overview_table(answers, best, alpha)] if len(results) > 1 else []),
@@ -96,12 +99,13 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
         comparisons.rescoring_table(rescored, answers),
         comparisons.calibrating_table(rescored, answers),
         confidence_table(stored, answers, draws, level, seed),
+        diagnosis_table(diagnosed, answers),
         held_out_table(stored, answers, settings.coverage, draws, level, seed),
         runs_table(answers),
     ]
     shown = tuple(table for table in every if table.rows)
     problems = (*outputs.problems, *left_out, *untested)
-    plots = _plots(answers) if {"plots", "html"} & set(settings.formats) else ()
+    plots = _plots(answers, diagnosed) if {"plots", "html"} & set(settings.formats) else ()
     facts = _facts(outputs, answers, sum(c.verdict != Verdict.NOT_RUN for c in compared), len(compared))
     report = Report(shown, plots, problems, facts, ())
     examples = explorer(outputs, answers) if "html" in settings.formats else None
@@ -118,13 +122,14 @@ PLOTS: tuple[Callable[[str, Sequence[Answers]], Plot | None], ...] = (results_pl
 """What is drawn of each setting: (setting, its rows) to a plot, or None where there is nothing to show."""
 
 
-def _plots(answers: Sequence[Answers]) -> tuple[Plot, ...]:
+def _plots(answers: Sequence[Answers], found: Mapping[System, Diagnosis]) -> tuple[Plot, ...]:
     curves = comparisons.shot_curves(answers)
     by_setting: dict[str, list[Answers]] = {}
     for row in answers:
         by_setting.setdefault(row.system.setting, []).append(row)
     drawn = [shots_plot(curves) if curves else None]
     drawn += [make(setting, rows) for setting, rows in by_setting.items() for make in PLOTS]
+    drawn += [diagnosis_plot(setting, rows, found) for setting, rows in by_setting.items()]
     return tuple(plot for plot in drawn if plot is not None)
 
 

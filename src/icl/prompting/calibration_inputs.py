@@ -8,6 +8,7 @@ from dataclasses import replace
 from metashot.base.errors import ConfigError, DataError
 from metashot.data.task import Example, TaskData
 from metashot.data.tasks.source import TaskSource
+from metashot.engine.metrics.calibrations.domain_context import RULE
 from metashot.engine.metrics.rules import CALIBRATIONS
 from metashot.icl.prompting.methods import Method
 
@@ -22,7 +23,7 @@ def with_calibration_inputs(data: TaskData, method: Method, source: TaskSource, 
     Raises:
         DataError: there is none.
     """
-    inputs = method.calibration.inputs
+    inputs = RULE.inputs if method.probes else method.calibration.inputs
     if inputs is None or inputs.draw is None:
         return data
     shown = (data.demonstrations, *data.neighbours, data.test) if inputs.unseen else ()

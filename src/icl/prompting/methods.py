@@ -12,7 +12,7 @@ from metashot.base.errors import ConfigError
 from metashot.base.identity import NoEffect
 from metashot.base.value_kinds import Line, Name, Positive, Signed
 from metashot.data.task import TaskData
-from metashot.engine.metrics.rules import Calibration, Normalization
+from metashot.engine.metrics.rules import CONTENT_FREE, Calibration, Normalization
 from metashot.engine.metrics.rules import calibration as find_calibration
 from metashot.engine.metrics.rules import normalization as find_normalization
 from metashot.icl.prompting.prompt import Layout, Objective, choose_layout
@@ -34,6 +34,8 @@ class Method:
     """Content-free inputs of the calibration, in place of the test input; for `domain` the premise."""
     calibration_inputs: Positive = 16
     """Most inputs that a calibration averages over which takes, makes or writes its own."""
+    probes: bool = False
+    """Score content-free inputs and random words of the task beside, for the report's diagnosis; no answer changes."""
     normalization: Annotated[Normalization, PlainValidator(find_normalization)] = Normalization.TOKEN_MEAN
     """What summed NLLs are divided by."""
     layout: Literal["auto", "newline", "space"] = "auto"
@@ -54,6 +56,14 @@ class Method:
         object.__setattr__(self, "calibration", find_calibration(self.calibration))
         object.__setattr__(self, "normalization", find_normalization(self.normalization))
         rule = self.calibration
+        if self.probes and (
+            rule is not Calibration.NONE or self.null_inputs or self.objective is Objective.CHANNEL
+        ):
+            raise ConfigError(
+                "method.probes",
+                f"goes with the direct objective and without calibration, got {self.objective.value!r} and {rule.name!r}",
+                "set it for method=direct; the report shows its answers under every calibration",
+            )
         if rule.inputs is not None and self.null_inputs:
             source = "inputs that the model writes" if rule.written else "unlabelled training inputs"
             raise ConfigError(
@@ -85,6 +95,11 @@ class Method:
                 f"{rule.name!r} has the model write inputs after demonstrations, and {self.name!r} shows none",
                 "set method.demonstrations=true, or use method.calibration=contextual",
             )
+
+    @property
+    def content_free(self) -> tuple[str, ...]:
+        """Inputs in place of the test input that are scored besides those that a cell holds."""
+        return CONTENT_FREE if self.probes else self.null_inputs
 
     def shots(self, k: int) -> int:
         """Demonstrations in the prompt when `k` are asked for."""

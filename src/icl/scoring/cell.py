@@ -169,7 +169,7 @@ def _shared_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
         demonstrations = data.demonstrations[k - shown :]
         rows = tuple(
             tuple(tuple(writer.row(demonstrations, example, text)) for example in data.test)
-            for text in (None, *rules.method.null_inputs, *data.unlabelled)
+            for text in (None, *rules.method.content_free, *data.unlabelled)
         )
         lost[:] = [row[0].lost for row in rows[0]]
         return rows

@@ -100,3 +100,12 @@ def test_a_classifier_takes_them_of_the_examples_that_it_does_not_show(method):
     classifier = InContextClassifier.from_pretrained("tiny", method=method, k=2)
     classifier.fit(["a b", "c", "d e", "f"], ["good", "bad", "good", "bad"])
     assert classifier.predict_proba(["g", "h"]).shape == (2, 2)
+
+
+def test_probes_are_content_free_inputs_and_words_beside_a_method_without_calibration():
+    source, method = DemoSource(), Method("direct", probes=True)
+    data = with_calibration_inputs(source.load("demo-emotion", k=4, seed=13), method, source, 4)
+    assert method.content_free == ("N/A", "", "[MASK]")
+    assert len(data.unlabelled) == method.calibration_inputs
+    with pytest.raises(ConfigError, match="without calibration, got 'direct' and 'batch'"):
+        Method("mine", calibration=Calibration.BATCH, probes=True)

@@ -14,7 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metashot.engine.metrics.statistics import seed_values
-from metashot.engine.report.systems.answers import Answers
+from metashot.engine.report.systems.answers import Answers, System
+from metashot.engine.report.systems.diagnosis import Diagnosis
 from metashot.engine.report.tables.comparisons import Curve
 
 INK = "#1f2933"
@@ -193,6 +194,41 @@ def seeds_plot(setting: str, answers: Sequence[Answers]) -> Plot | None:
     alternative = f"Mean over tasks of {setting} for each demonstration seed: " + "; ".join(spans) + "."
     height = 1.0 + 0.42 * len(rows)
     return draw_plot(f"seeds-{setting}", f"Demonstration seeds on {setting}", alternative, height, draw)
+
+
+def diagnosis_plot(
+    setting: str, answers: Sequence[Answers], found: Mapping[System, Diagnosis]
+) -> Plot | None:
+    """The biases of each system of a setting; None where nothing stored tells any."""
+    kinds = ("posterior", "contextual", "domain")
+    rows = [
+        row for row in reversed(answers) if row.system in found and found[row.system].posterior is not None
+    ]
+    if not rows:
+        return None
+    values = {
+        kind: np.array([getattr(found[row.system], kind) for row in rows], dtype=np.float64) for kind in kinds
+    }  # None becomes NaN, which is not drawn
+
+    def draw(figure: Figure, axes: Axes) -> None:
+        for kind, color, marker in zip(kinds, _COLORS, _MARKERS, strict=False):
+            if np.isfinite(values[kind]).any():
+                axes.plot(
+                    100 * values[kind], np.arange(len(rows)), marker, color=color, label=kind, alpha=0.8
+                )
+        axes.set_yticks(range(len(rows)), _labels(rows))
+        axes.set_ylim(-0.6, len(rows) - 0.4)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("bias, percent (0: none)")
+        figure.legend(loc="outside upper center", ncols=3)
+
+    told = [f"{_name(row)} {100 * value:.1f}" for row, value in zip(rows, values["posterior"], strict=True)]
+    alternative = (
+        f"Biases of the systems on {setting}; posterior bias in percent: " + "; ".join(reversed(told)) + "."
+    )
+    return draw_plot(
+        f"diagnosis-{setting}", f"Biases on {setting}", alternative, 1.3 + 0.42 * len(rows), draw
+    )
 
 
 def _seed_means(row: Answers) -> dict[int, float]:

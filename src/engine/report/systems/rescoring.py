@@ -16,7 +16,14 @@ from numpy.typing import NDArray
 from metashot.engine.metrics.classification import Codes, Floats, Metric, weighted_metric
 from metashot.engine.metrics.confidence import Confidence, confidence_of, expected_calibration_error
 from metashot.engine.metrics.ranking import OptionBlock
-from metashot.engine.metrics.rules import CALIBRATIONS, NORMALIZATIONS, Calibration, Lengths, Normalization
+from metashot.engine.metrics.rules import (
+    CALIBRATIONS,
+    CONTENT_FREE,
+    NORMALIZATIONS,
+    Calibration,
+    Lengths,
+    Normalization,
+)
 from metashot.engine.report.reading.folders import Run
 from metashot.engine.report.reading.outputs import SYSTEM, Outputs
 from metashot.engine.report.reading.variants import with_variants
@@ -80,8 +87,12 @@ def rescore(outputs: Outputs) -> list[Rescored]:
         (pl.col("options").list.len() > 0) & (pl.col("n_tokens").list.len() == pl.col("options").list.len())
     )
     sources = [_inputs_of(run) for run in outputs.runs]
+    probed = {number for number, run in enumerate(outputs.runs) if run.config.get("method.probes")}
     rescored: list[Rescored] = []
     for values, rows in frame.partition_by(SYSTEM, maintain_order=True, as_dict=True).items():
+        if probed.issuperset(rows["run"].unique()):  # the content-free ones first, then random words
+            firsts = [pl.col(name).list.head(len(CONTENT_FREE)) for name in ("null_sum_nll", "null_n_tokens")]
+            rows = rows.with_columns(firsts)
         used = {sources[number] for number in rows["run"].unique()}
         rescored += _rescore_system(System(*values), rows, used.pop() if len(used) == 1 else None)
     return sorted(rescored, key=lambda r: (r.system.setting, r.system.order))
