@@ -84,6 +84,29 @@ def test_the_rows_of_one_cell_are_shared_and_equal_those_of_one_process(tmp_path
 
 
 @pytest.mark.slow
+def test_sampled_answers_are_those_of_one_process(tmp_path: Path) -> None:
+    """Seeds are of prompts, not of processes; a piece is one batch of the single process and two of the pair."""
+    sampled = (
+        "data=demo", "data.tasks=[demo-word_problems]", "method=generate", "method.samples=3", "method.temperature=1",
+        "method.max_new_tokens=8", "method.batch_size=4", "data.train_tasks=[]",
+    )  # fmt: skip
+    small = [one for one in SMALL if one.startswith(("model", "k=", "seeds"))]
+    runs: dict[str, str] = {}
+    for name, start in (
+        ("both", ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]),
+        ("alone", []),
+    ):
+        subprocess.run(
+            [sys.executable, *start, "run.py", *small, *sampled, f"results_root={tmp_path}/{name}", f"hydra.run.dir={tmp_path}/{name}/run"],
+            cwd=ROOT, env={**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}, timeout=300, check=True,
+        )  # fmt: skip
+        runs[name] = (tmp_path / name / "run" / "predictions.jsonl").read_text()
+        cost = json.loads((tmp_path / name / "run" / "run.json").read_text())["cost"]
+        assert cost["tokens_generated"] > 90
+    assert runs["both"] == runs["alone"]
+
+
+@pytest.mark.slow
 def test_a_launch_of_which_one_process_is_killed_ends_soon_and_the_next_run_does_what_is_left(
     tmp_path: Path,
 ) -> None:

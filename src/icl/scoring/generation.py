@@ -67,7 +67,7 @@ class GenerateMethod(Method):
     seed: Seed = 0
     """Of the samples."""
     pass_at: Positive | None = None
-    """None grades the answer that most samples agree on (self-consistency); k gives pass@k."""
+    """`k` gives pass@k; None grades the answer that most samples agree on (self-consistency)."""
     reasoning: str = ""
     """How a demonstration's answer is written with the reasons of its row: `{rationale} The answer is {output}.`"""
     think_end: str = "</think>"
