@@ -59,7 +59,7 @@ def prompt_spread(
     """
     if len(prompts) < 2:
         raise ValueError("a spread over prompts needs two")
-    together = {task: one for task in _shared(prompts) if (one := _crossed(prompts, task)) is not None}
+    together = {task: one for task in _shared(prompts) if (one := crossed(prompts, task)) is not None}
     if not together:
         raise ValueError("the prompts share no task")
     n = len(prompts)
@@ -88,7 +88,7 @@ def _shared(prompts: Mapping[str, Mapping[str, TaskOutcomes]]) -> list[str]:
     return [task for task in first if all(task in other for other in others)]
 
 
-def _crossed(prompts: Mapping[str, Mapping[str, TaskOutcomes]], task: str) -> TaskOutcomes | None:
+def crossed(prompts: Mapping[str, Mapping[str, TaskOutcomes]], task: str) -> TaskOutcomes | None:
     """Rows prompt by prompt, and in each the seeds that all prompts have; None where nothing can be compared."""
     rows = [outcomes[task] for outcomes in prompts.values()]
     seeds = [seed for seed in rows[0].seeds if all(seed in row.seeds for row in rows)]

@@ -24,6 +24,7 @@ from metashot.engine.report.systems.diagnosis import Diagnosis, diagnose
 from metashot.engine.report.systems.pair_tests import compare_pairs, leaders
 from metashot.engine.report.systems.published import Verdict, compare_with_published
 from metashot.engine.report.systems.rescoring import rescore
+from metashot.engine.report.systems.sampled import sampled_systems
 from metashot.engine.report.systems.stored_scores import stored_scores
 from metashot.engine.report.tables import comparisons, result_tables
 from metashot.engine.report.tables.confidence_table import confidence_table
@@ -31,6 +32,7 @@ from metashot.engine.report.tables.diagnosis_table import diagnosis_table
 from metashot.engine.report.tables.held_out_table import held_out_table
 from metashot.engine.report.tables.prompt_table import prompt_table
 from metashot.engine.report.tables.run_list import runs_table
+from metashot.engine.report.tables.sample_table import sample_table
 from metashot.engine.report.tables.table import Table, without_constant_columns
 
 
@@ -94,6 +96,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
         comparisons.shots_table(answers),
         comparisons.variant_table(answers),
         comparisons.sensitivity_table(answers),
+        sample_table(sampled_systems(outputs, answers, draws=draws, level=level, seed=seed), level),
         prompt_table(answers, draws, level, seed),
         *result_tables.task_tables(answers),
         comparisons.rescoring_table(rescored, answers),
