@@ -15,7 +15,7 @@ from metashot.engine.report.formats.harness_output import harness_files
 from metashot.engine.report.reading.folders import read_folder
 from metashot.engine.report.reading.harness_files import harness_results_files
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import collect_answers
+from metashot.engine.report.systems.results import collect_systems
 
 CHOICES = [("one", -5.0), ("two words", -9.0), ("three", -4.0)]
 
@@ -65,7 +65,7 @@ def test_samples_become_predictions_and_what_has_none_is_named(written):
 
 
 def test_our_figures_are_files_that_the_harness_reads_and_no_run_of_its_own(written):
-    answers, _ = collect_answers(read_outputs([written]), lambda _: (), draws=50, level=0.95, seed=0)
+    answers, _ = collect_systems(read_outputs([written]), lambda _: (), draws=50, level=0.95, seed=0)
     assert harness_files(answers, 50, 0.95, 0) == {}  # the harness ran it, it has a file already
     from dataclasses import replace
 

@@ -20,7 +20,7 @@ from metashot.base.terminal import PrintableRecords, printable
 from metashot.engine.cells.summary import Summary, TaskSummary, console_table
 from metashot.engine.metrics.statistics import Interval
 from metashot.engine.report.formats.text import comma_separated
-from metashot.engine.report.tables.table import Cell, Table
+from metashot.engine.report.tables.table import Table, TableCell
 
 
 def test_control_sequences_are_shown_and_lines_stay():
@@ -47,7 +47,7 @@ def test_markup_in_names_is_text():
     ],
 )
 def test_a_csv_cell_is_no_formula(text, written):
-    table = Table("k", "t", "n", ("Task",), ((Cell(text),),), 1)
+    table = Table("k", "t", "n", ("Task",), ((TableCell(text),),), 1)
     assert written in comma_separated(table).replace('""', '"').splitlines()[1]
 
 

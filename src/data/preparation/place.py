@@ -14,7 +14,7 @@ from metashot.base.errors import DataError, suggestion
 from metashot.data.recipes import Recipe
 from metashot.data.recipes.keys import Place
 from metashot.data.sources.archive import extract_zip
-from metashot.data.sources.download import Limits, download, is_address
+from metashot.data.sources.download import TransferLimits, download, is_address
 from metashot.data.sources.hub import Located, locate_in_folder, locate_on_hub
 from metashot.data.sources.layout import Row, TableLayout, column_of
 from metashot.data.sources.tables import format_of, is_table, read_rows, row_places
@@ -37,7 +37,7 @@ class Reach:
     raw: Path | None = None
     cache: Path = Path("downloads")
     online: bool = True
-    limits: Limits = field(default_factory=Limits)
+    limits: TransferLimits = field(default_factory=TransferLimits)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,7 +37,7 @@ from metashot.data.preparation.work_pool import run_jobs
 from metashot.data.recipes import load_recipe, recipe_names
 from metashot.data.rows.manifest import Manifest, RoleRecord, read_manifest
 from metashot.data.settings import Setting
-from metashot.data.sources.download import Limits
+from metashot.data.sources.download import TransferLimits
 
 Status = Literal["ok", "skipped", "failed"]
 LOCK_NAME = ".prepare.lock"
@@ -322,5 +322,5 @@ def _reach(settings: PrepareSettings) -> Reach:
         raw=settings.raw,
         cache=settings.cache,
         online=settings.online,
-        limits=Limits(timeout_seconds=settings.timeout_seconds),
+        limits=TransferLimits(timeout_seconds=settings.timeout_seconds),
     )

@@ -19,7 +19,7 @@ _PARTIAL = 206
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class TransferLimits:
     """How patient and how generous a download is.
 
     Attributes:
@@ -40,7 +40,7 @@ def is_address(text: str) -> bool:
     return urlsplit(text).scheme in ("http", "https")
 
 
-def download(url: str, target: Path, sha256: str | None = None, limits: Limits | None = None) -> Path:
+def download(url: str, target: Path, sha256: str | None = None, limits: TransferLimits | None = None) -> Path:
     """Fetch `url` into `target`, unless it is there already with the right checksum.
 
     A broken transfer leaves `<target>.part`; the next call goes on from there if the server's file is unchanged.
@@ -52,7 +52,7 @@ def download(url: str, target: Path, sha256: str | None = None, limits: Limits |
         return target
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(target.name + ".part")
-    _transfer(url, part, limits or Limits())
+    _transfer(url, part, limits or TransferLimits())
     if sha256 is not None and (found := file_sha256(part)) != sha256:
         _forget(part)
         raise DataError(
@@ -69,7 +69,7 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _transfer(url: str, part: Path, limits: Limits) -> None:
+def _transfer(url: str, part: Path, limits: TransferLimits) -> None:
     httpx = import_extra("httpx", url)
     problem = "not tried"
     for _ in range(limits.attempts):
@@ -86,7 +86,7 @@ def _transfer(url: str, part: Path, limits: Limits) -> None:
     raise DataError(url, f"{problem} ({limits.attempts} attempts)", "run again: it goes on where it stopped")
 
 
-def _one_transfer(httpx: Any, url: str, part: Path, limits: Limits) -> int:
+def _one_transfer(httpx: Any, url: str, part: Path, limits: TransferLimits) -> int:
     """Fetch what is missing; returns how many bytes the server promised but did not send."""
     start = part.stat().st_size if part.is_file() else 0
     tag_file = _tag_file(part)
@@ -111,7 +111,9 @@ def _one_transfer(httpx: Any, url: str, part: Path, limits: Limits) -> int:
     return max(promised - received, 0) if promised >= 0 else 0
 
 
-def _store(httpx: Any, answer: Any, part: Path, start: int, promised: int, url: str, limits: Limits) -> int:
+def _store(
+    httpx: Any, answer: Any, part: Path, start: int, promised: int, url: str, limits: TransferLimits
+) -> int:
     received = 0
     total = start + promised if promised >= 0 else None
     with (

@@ -42,7 +42,7 @@ CellPlace = tuple[str, int]
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class CellLines:
     """One cell as it stands in the two files.
 
     Attributes:
@@ -73,7 +73,7 @@ class Contents:
         replaced: intact rows that a later one of the same (task, seed) replaces.
     """
 
-    blocks: tuple[Block, ...]
+    blocks: tuple[CellLines, ...]
     damaged_rows: int
     replaced: int
 
@@ -118,20 +118,20 @@ def _lines(path: Path) -> list[bytes]:
     return path.read_bytes().splitlines(keepends=True) if path.is_file() else []
 
 
-def _blocks(rows: list[tuple[Mapping[str, Any], bytes]], lines: list[bytes]) -> list[Block]:
+def _blocks(rows: list[tuple[Mapping[str, Any], bytes]], lines: list[bytes]) -> list[CellLines]:
     """Rows with their predictions: these lie in the order of the rows, or else are found by what they say."""
-    found: list[Block] = []
+    found: list[CellLines] = []
     start = 0
     for row, line in rows:
         predictions = b"".join(lines[start : start + int(row["n"])])
         if sha256(predictions).hexdigest() != row.get(PREDICTIONS_DIGEST):
             return _blocks_by_content(rows, lines)
-        found.append(Block(row, line, predictions, ""))
+        found.append(CellLines(row, line, predictions, ""))
         start += int(row["n"])
     return found
 
 
-def _blocks_by_content(rows: list[tuple[Mapping[str, Any], bytes]], lines: list[bytes]) -> list[Block]:
+def _blocks_by_content(rows: list[tuple[Mapping[str, Any], bytes]], lines: list[bytes]) -> list[CellLines]:
     grouped: dict[tuple[Any, ...], list[bytes]] = {}
     for line in lines:
         try:
@@ -140,10 +140,10 @@ def _blocks_by_content(rows: list[tuple[Mapping[str, Any], bytes]], lines: list[
             grouped.setdefault(key, []).append(line)
         except (ValueError, KeyError, TypeError):
             continue
-    blocks: list[Block] = []
+    blocks: list[CellLines] = []
     for row, line in rows:
         mine = grouped.get((row["task"], row["seed"], row["fingerprint"]), [])
-        blocks.append(Block(row, line, b"".join(mine), _fault(row, mine)))
+        blocks.append(CellLines(row, line, b"".join(mine), _fault(row, mine)))
     return blocks
 
 
@@ -225,7 +225,7 @@ class RunFolder:
                 "run the same command again: stored cells are not computed anew",
             )
 
-    def _is_wanted(self, block: Block) -> bool:
+    def _is_wanted(self, block: CellLines) -> bool:
         if self._expected is None:
             return True
         return self._expected.get(block.place) == block.row["fingerprint"] and not is_unchecked(block.row)
@@ -253,7 +253,7 @@ class RunFolder:
                     known += len(line)
         self._read_to = state.st_ino, known
 
-    def _keep(self, wanted: Callable[[Block], bool]) -> None:
+    def _keep(self, wanted: Callable[[CellLines], bool]) -> None:
         """Rewrite both files with the whole blocks that are wanted; the others that are whole leave their row behind."""
         blocks = read_contents(self.folder).blocks
         whole = [block for block in blocks if not block.fault]

@@ -19,11 +19,11 @@ from metashot.engine.report.page.explorer import Explorer, explorer
 from metashot.engine.report.page.html import page
 from metashot.engine.report.page.plots import Plot, diagnosis_plot, results_plot, seeds_plot, shots_plot
 from metashot.engine.report.reading.outputs import Outputs, read_outputs
-from metashot.engine.report.systems.answers import Answers, System, collect_answers
 from metashot.engine.report.systems.diagnosis import Diagnosis, diagnose
 from metashot.engine.report.systems.pair_tests import compare_pairs, leaders
 from metashot.engine.report.systems.published import Verdict, compare_with_published
 from metashot.engine.report.systems.rescoring import rescore
+from metashot.engine.report.systems.results import System, SystemResults, collect_systems
 from metashot.engine.report.systems.sampled import sampled_systems
 from metashot.engine.report.systems.stored_scores import stored_scores
 from metashot.engine.report.tables import comparisons, result_tables
@@ -80,7 +80,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     """
     outputs = read_outputs(settings.runs, settings.own, settings.names)
     draws, level, seed = settings.draws, settings.level, settings.seed
-    answers, left_out = collect_answers(outputs, _targets, draws=draws, level=level, seed=seed)
+    answers, left_out = collect_systems(outputs, _targets, draws=draws, level=level, seed=seed)
     tests, untested = compare_pairs(answers, settings.permutations, seed)
     compared = compare_with_published(answers, _scope_tasks, draws=draws, level=level, seed=seed)
     alpha = round(1 - level, 6)
@@ -121,13 +121,13 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
     return replace(report, files=files, lost=outputs.lost)
 
 
-PLOTS: tuple[Callable[[str, Sequence[Answers]], Plot | None], ...] = (results_plot, seeds_plot)
+PLOTS: tuple[Callable[[str, Sequence[SystemResults]], Plot | None], ...] = (results_plot, seeds_plot)
 """What is drawn of each setting: (setting, its rows) to a plot, or None where there is nothing to show."""
 
 
-def _plots(answers: Sequence[Answers], found: Mapping[System, Diagnosis]) -> tuple[Plot, ...]:
+def _plots(answers: Sequence[SystemResults], found: Mapping[System, Diagnosis]) -> tuple[Plot, ...]:
     curves = comparisons.shot_curves(answers)
-    by_setting: dict[str, list[Answers]] = {}
+    by_setting: dict[str, list[SystemResults]] = {}
     for row in answers:
         by_setting.setdefault(row.system.setting, []).append(row)
     drawn = [shots_plot(curves) if curves else None]
@@ -137,7 +137,7 @@ def _plots(answers: Sequence[Answers], found: Mapping[System, Diagnosis]) -> tup
 
 
 def _write(
-    report: Report, settings: ReportSettings, examples: Explorer | None, answers: Sequence[Answers]
+    report: Report, settings: ReportSettings, examples: Explorer | None, answers: Sequence[SystemResults]
 ) -> tuple[Path, ...]:
     title = "metashot report"
     shown = [without_constant_columns(table) for table in report.tables]
@@ -176,7 +176,7 @@ def _print(report: Report, console: Console) -> None:
 
 
 def _facts(
-    outputs: Outputs, answers: Sequence[Answers], compared: int, published: int
+    outputs: Outputs, answers: Sequence[SystemResults], compared: int, published: int
 ) -> tuple[tuple[str, str], ...]:
     models = sorted({row.system.model for row in answers})
     settings = sorted({row.system.setting for row in answers})

@@ -23,8 +23,8 @@ from metashot.engine.report.formats import text
 from metashot.engine.report.reading.folders import find_run_folders
 from metashot.engine.report.reading.harness_files import harness_results_files
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import Answers, collect_answers
-from metashot.engine.report.tables.table import Cell, Table, names, p_value, percent, points
+from metashot.engine.report.systems.results import SystemResults, collect_systems
+from metashot.engine.report.tables.table import Table, TableCell, names, p_value, percent, points
 
 _NOT_COMPARED = ("logger", "hydra", "results_root", "name", "tags")
 
@@ -84,7 +84,7 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
             ("Tasks", "First", "Second", "Difference", "p"),
             (
                 (
-                    Cell(", ".join(shared) if len(shared) < 6 else f"{len(shared)} tasks"),
+                    TableCell(", ".join(shared) if len(shared) < 6 else f"{len(shared)} tasks"),
                     *map(percent, overall.means),
                     points(100 * overall.difference),
                     p_value(overall.p_value),
@@ -109,9 +109,9 @@ def compare_runs(settings: CompareSettings, console: Console) -> RunComparison:
     return RunComparison(changes, shown)
 
 
-def _only_system(folder: Path) -> tuple[Answers, Said]:
+def _only_system(folder: Path) -> tuple[SystemResults, Said]:
     outputs = read_outputs([folder])
-    answers, problems = collect_answers(outputs, lambda setting: (), draws=1, level=0.95, seed=0)
+    answers, problems = collect_systems(outputs, lambda setting: (), draws=1, level=0.95, seed=0)
     if len(answers) != 1:
         found = ", ".join(f"{row.system.setting}/{row.system.method}" for row in answers) or "; ".join(
             problems
@@ -137,7 +137,9 @@ def _changes_table(changes: tuple[Change, ...]) -> Table:
     return Table("changes", "Config", note, ("Key", "First", "Second"), rows, 3)
 
 
-def _tasks_table(first: Answers, second: Answers, shared: list[str], settings: CompareSettings) -> Table:
+def _tasks_table(
+    first: SystemResults, second: SystemResults, shared: list[str], settings: CompareSettings
+) -> Table:
     tests = [
         paired_permutation_test(
             [first.outcomes[t]], [second.outcomes[t]], settings.permutations, settings.seed
@@ -147,7 +149,7 @@ def _tasks_table(first: Answers, second: Answers, shared: list[str], settings: C
     adjusted = holm([test.p_value for test in tests])
     rows = [
         (
-            Cell(task),
+            TableCell(task),
             *map(percent, test.means),
             points(100 * test.difference),
             p_value(test.p_value),
@@ -204,8 +206,8 @@ def flipped_table(
     rows = [
         (
             *names(flip.task, flip.winner, *_texts(flip, said)),
-            Cell(str(flip.index), flip.index),
-            Cell(str(flip.seeds), flip.seeds),
+            TableCell(str(flip.index), flip.index),
+            TableCell(str(flip.seeds), flip.seeds),
         )
         for flip in flips[:limit]
     ]

@@ -13,7 +13,7 @@ from metashot.engine.scoring.trie import TokenTrie, build_trie
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ScoringPlan:
     """Exact counts for one list of requests.
 
     Attributes:
@@ -202,16 +202,16 @@ class _Experts:
         return cls(chosen * width + shared, experts * width + shared, chosen)
 
 
-def plan_requests(requests: Sequence[Request]) -> Plan:
+def plan_requests(requests: Sequence[Request]) -> ScoringPlan:
     """Count what `PrefixScorer.score(requests)` computes, and what scoring each request alone would."""
     return plan_trie(requests, build_trie(requests))
 
 
-def plan_trie(requests: Sequence[Request], trie: TokenTrie) -> Plan:
+def plan_trie(requests: Sequence[Request], trie: TokenTrie) -> ScoringPlan:
     """`plan_requests` for requests whose trie is at hand."""
     scored = np.unique(trie.pair_rows)
     lengths = np.array([request.length for request in requests if request.scored], dtype=np.int64)
-    return Plan(
+    return ScoringPlan(
         requests=len(requests),
         tokens_computed=trie.rows,
         tokens_naive=int(lengths.sum()),

@@ -15,7 +15,7 @@ from metashot.engine.scoring.borders import chooses_tokens
 from metashot.engine.scoring.cascade import CascadeScorer
 from metashot.engine.scoring.interception import UnsharedAttentionError
 from metashot.engine.scoring.plain import check_finite, difference_to_alone
-from metashot.engine.scoring.plan import Plan, plan_requests
+from metashot.engine.scoring.plan import ScoringPlan, plan_requests
 from metashot.engine.scoring.precision import float32_between_products
 from metashot.engine.scoring.probe import self_check
 from metashot.engine.scoring.request import Progress, Request, check_requests, extremes, targets_only
@@ -80,7 +80,7 @@ class PrefixScorer:
         """True where every shared prefix is computed once."""
         return self._route.name is RouteName.SHARED_PREFIXES
 
-    def plan(self, requests: Sequence[Request]) -> Plan:
+    def plan(self, requests: Sequence[Request]) -> ScoringPlan:
         """Exact counts of what `score(requests)` computes where it shares prefixes."""
         return plan_requests(requests)
 

@@ -14,7 +14,7 @@ from metashot.icl.prompting.prompt import Ids, LengthLimits, OverlongShots, drop
 
 _S = TypeVar("_S")
 _T = TypeVar("_T")
-Layers = tuple[tuple[tuple[_T, ...], ...], ...]
+OptionGrid = tuple[tuple[tuple[_T, ...], ...], ...]
 """[1 + n_null][n_test][n_options] values; the first layer is the real test input."""
 MORE_ROOM = "lower k, raise prompt.max_length, or use a model with a longer context"
 
@@ -71,7 +71,7 @@ class Fitting:
     opening: int
     begin: Ids = ()
 
-    def fit(self, write: Callable[[int], Layers[Prompt]]) -> Layers[FittedPrompt]:
+    def fit(self, write: Callable[[int], OptionGrid[Prompt]]) -> OptionGrid[FittedPrompt]:
         """The prompts with as many demonstrations as fit.
 
         Args:
@@ -91,7 +91,7 @@ class Fitting:
             )
         return fitted
 
-    def _fit(self, write: Callable[[int], Layers[Prompt]]) -> Layers[FittedPrompt]:
+    def _fit(self, write: Callable[[int], OptionGrid[Prompt]]) -> OptionGrid[FittedPrompt]:
         queries = write(self.k)
         longest = max(values(queries, lambda prompt: prompt.fixed))
         # Without demonstrations the released limit is that of an example, which knows no opening text.
@@ -110,13 +110,13 @@ class Fitting:
             return self._tokens_each(queries)
         return self._tokens(queries, room)
 
-    def _tokens(self, queries: Layers[Prompt], room: int) -> Layers[FittedPrompt]:
+    def _tokens(self, queries: OptionGrid[Prompt], room: int) -> OptionGrid[FittedPrompt]:
         """Keep the last `room` tokens of the demonstrations, at least a whole one."""
         if self.k and any(values(queries, lambda p: min(p.demonstration_tokens, room) < _shortest(p))):
             raise self._too_many(queries, room)
         return mapped(queries, lambda p: self._fitted(p, drop_left(_joined(p), max(0, room)) + p.head))
 
-    def _tokens_each(self, queries: Layers[Prompt]) -> Layers[FittedPrompt]:
+    def _tokens_each(self, queries: OptionGrid[Prompt]) -> OptionGrid[FittedPrompt]:
         """Released code: demonstrations and query lose their left part so that the target fits."""
         limit = min(sequence_limit(self.k, self.limits), self.context_length)
 
@@ -127,8 +127,8 @@ class Fitting:
         return mapped(queries, fit)
 
     def _whole(
-        self, queries: Layers[Prompt], write: Callable[[int], Layers[Prompt]], room: int
-    ) -> Layers[FittedPrompt]:
+        self, queries: OptionGrid[Prompt], write: Callable[[int], OptionGrid[Prompt]], room: int
+    ) -> OptionGrid[FittedPrompt]:
         """Keep the most of the last demonstrations with which every prompt fits, found by bisection."""
         if self.truncation is Truncation.PER_OPTION and self.k:
             raise ConfigError(
@@ -168,7 +168,7 @@ class Fitting:
             "take rows with empty inputs or options out, or use another layout",
         )
 
-    def _too_many(self, queries: Layers[Prompt], room: int) -> ConfigError:
+    def _too_many(self, queries: OptionGrid[Prompt], room: int) -> ConfigError:
         tokens = max(values(queries, lambda prompt: prompt.demonstration_tokens))
         longest = max(values(queries, lambda prompt: prompt.fixed))
         return ConfigError(
@@ -180,12 +180,12 @@ class Fitting:
         )
 
 
-def mapped(layers: Layers[_S], value: Callable[[_S], _T]) -> Layers[_T]:
+def mapped(layers: OptionGrid[_S], value: Callable[[_S], _T]) -> OptionGrid[_T]:
     """`value` of each place."""
     return tuple(tuple(tuple(map(value, row)) for row in layer) for layer in layers)
 
 
-def values(layers: Layers[_S], value: Callable[[_S], _T]) -> list[_T]:
+def values(layers: OptionGrid[_S], value: Callable[[_S], _T]) -> list[_T]:
     """`value` of each place, in one list."""
     return [value(one) for layer in layers for row in layer for one in row]
 

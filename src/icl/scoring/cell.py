@@ -13,7 +13,7 @@ from metashot.engine.metrics.ranking import OptionCounts, option_scores
 from metashot.engine.scoring.request import Request
 from metashot.icl.prompting.bound import BoundPrompt
 from metashot.icl.prompting.boundary import EncodeSpans
-from metashot.icl.prompting.fitting import MORE_ROOM, Fitting, Layers, Truncation, mapped, values
+from metashot.icl.prompting.fitting import MORE_ROOM, Fitting, OptionGrid, Truncation, mapped, values
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.pieces import PieceWriter, Prompt
 from metashot.icl.prompting.prompt import Encode, LengthLimits, Objective
@@ -39,9 +39,9 @@ class Cell:
     """
 
     requests: tuple[Request, ...]
-    index: Layers[int]
-    texts: Layers[str]
-    shown: Layers[int]
+    index: OptionGrid[int]
+    texts: OptionGrid[str]
+    shown: OptionGrid[int]
     demonstration_tokens: int
     kept_tokens: int
     held: tuple[tuple[int, ...], ...]
@@ -165,7 +165,7 @@ def _shared_cell(data: TaskData, encode: Encode, rules: PromptRules) -> Cell:
 
     lost: list[int] = []
 
-    def write(shown: int) -> Layers[Prompt]:
+    def write(shown: int) -> OptionGrid[Prompt]:
         demonstrations = data.demonstrations[k - shown :]
         rows = tuple(
             tuple(tuple(writer.row(demonstrations, example, text)) for example in data.test)

@@ -19,8 +19,7 @@ from metashot.engine.metrics.classification import metric_of
 from metashot.engine.metrics.power import smallest_difference
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.throughput import duration, matmul_flops_per_second
-from metashot.engine.scoring.plan import ModelSize, plan_requests
-from metashot.engine.scoring.plan import Plan as ScoringPlan
+from metashot.engine.scoring.plan import ModelSize, ScoringPlan, plan_requests
 from metashot.icl.prompting.boundary import Boundary, span_encoder
 from metashot.icl.prompting.frame import MetaiclFrame
 from metashot.icl.scoring.cell import Cell, PromptRules, differing_at_borders

@@ -21,7 +21,7 @@ from pyarrow import feather
 from metashot.base.errors import DataError
 from metashot.data.recipes.twins import number_of
 from metashot.data.sources.archive import extract_zip
-from metashot.data.sources.download import Limits, download
+from metashot.data.sources.download import TransferLimits, download
 from metashot.data.sources.hub import CONVERSION, locate_in_folder, locate_on_hub
 from metashot.data.sources.layout import TableLayout
 from metashot.data.sources.tables import FORMATS, read_rows
@@ -103,7 +103,7 @@ def test_a_truncated_transfer_goes_on_where_it_broke(server: Server, tmp_path: P
 def test_a_transfer_that_stays_truncated_is_kept_for_the_next_call(server: Server, tmp_path: Path) -> None:
     server.cut_first_after = 1000
     with pytest.raises(DataError, match=r"ended \d+ bytes early \(1 attempts\).*it goes on where it stopped"):
-        download(f"{server.address}/file.bin", tmp_path / "file.bin", limits=Limits(attempts=1))
+        download(f"{server.address}/file.bin", tmp_path / "file.bin", limits=TransferLimits(attempts=1))
     assert not (tmp_path / "file.bin").exists()
     assert download(f"{server.address}/file.bin", tmp_path / "file.bin").read_bytes() == CONTENT
     assert server.ranges == [None, "bytes=1000-"]
@@ -123,17 +123,21 @@ def test_a_wrong_checksum_leaves_nothing(server: Server, tmp_path: Path) -> None
 
 def test_a_slow_answer_ends_with_its_limit(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no answer within 0\.2 s"):
-        download(f"{server.address}/slow.bin", tmp_path / "f", limits=Limits(timeout_seconds=0.2, attempts=1))
+        download(
+            f"{server.address}/slow.bin",
+            tmp_path / "f",
+            limits=TransferLimits(timeout_seconds=0.2, attempts=1),
+        )
 
 
 def test_a_file_larger_than_allowed_is_refused(server: Server, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is larger than 1000 bytes"):
-        download(f"{server.address}/file.bin", tmp_path / "f", limits=Limits(max_bytes=1000))
+        download(f"{server.address}/file.bin", tmp_path / "f", limits=TransferLimits(max_bytes=1000))
 
 
 def test_an_unreachable_server_is_an_error_of_ours(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="cannot be fetched"):
-        download("http://127.0.0.1:9/file.bin", tmp_path / "f", limits=Limits(attempts=1))
+        download("http://127.0.0.1:9/file.bin", tmp_path / "f", limits=TransferLimits(attempts=1))
 
 
 def zip_of(path: Path, members: dict[str | zipfile.ZipInfo, bytes]) -> Path:

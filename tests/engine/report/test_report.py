@@ -24,17 +24,17 @@ from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.formats.latex import latex
 from metashot.engine.report.formats.text import comma_separated, markdown
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import System, collect_answers, incomplete_note
 from metashot.engine.report.systems.pair_tests import compare_pairs, differ_in_one_respect
 from metashot.engine.report.systems.published import Verdict, compare_with_published, published_cells
 from metashot.engine.report.systems.rescoring import rescore
-from metashot.engine.report.tables.table import Cell, Table, names, without_constant_columns
+from metashot.engine.report.systems.results import System, collect_systems, incomplete_note
+from metashot.engine.report.tables.table import Table, TableCell, names, without_constant_columns
 
 NO_TARGETS = dict(draws=200, level=0.95, seed=0)
 
 
 def answers_of(root):
-    return collect_answers(read_outputs([root]), lambda setting: (), **NO_TARGETS)[0]
+    return collect_systems(read_outputs([root]), lambda setting: (), **NO_TARGETS)[0]
 
 
 @pytest.fixture
@@ -369,7 +369,7 @@ def test_the_same_runs_give_the_same_files(demo_runs, tmp_path):
 
 
 def test_a_column_that_says_the_same_everywhere_moves_to_the_note():
-    rows = tuple((*names("demo", method, "tiny"), Cell("1", 1.0)) for method in ("a", "b"))
+    rows = tuple((*names("demo", method, "tiny"), TableCell("1", 1.0)) for method in ("a", "b"))
     shown = without_constant_columns(
         Table("t", "T", "Note.", ("Setting", "Method", "Model", "Mean"), rows, 3)
     )
@@ -389,7 +389,9 @@ def test_the_best_of_a_column_has_all_tasks(tmp_path, made, written):
 
 
 def test_latex_and_markdown_escape_their_marks():
-    example = Table("t", "A & B", "50 %", ("na_me", "x|y"), ((Cell("a_b"), Cell("1", 1.0, best=True)),))
+    example = Table(
+        "t", "A & B", "50 %", ("na_me", "x|y"), ((TableCell("a_b"), TableCell("1", 1.0, best=True)),)
+    )
     assert r"na\_\allowbreak{}me" in latex(example)
     assert r"& x\textbar{}y \\" in latex(example)
     assert r"a\_\allowbreak{}b & \textbf{1} \\" in latex(example)
@@ -430,7 +432,7 @@ def test_a_sample_of_the_test_rows_is_marked_as_one(tmp_path, made, written):
     sampled = [(replace(result, sampled_from=400), rows) for result, rows in cells]
     written(tmp_path / "sample", sampled, {"k": 16})
     outputs = read_outputs([tmp_path])
-    (row,), _ = collect_answers(outputs, lambda _: (), draws=20, level=0.95, seed=0)
+    (row,), _ = collect_systems(outputs, lambda _: (), draws=20, level=0.95, seed=0)
     assert row.sampled == (40, 400)
     assert row.mark == " §40/400 rows"
     assert "a sample of a of the b test rows" in incomplete_note([row])

@@ -22,7 +22,7 @@ from metashot.engine.metrics.extraction import LastNumber
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import collect_answers
+from metashot.engine.report.systems.results import collect_systems
 from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 from metashot.icl.prompting.methods import Method
@@ -126,7 +126,7 @@ def test_a_second_run_generates_nothing_and_reports_read_the_grades(tmp_path):
     assert (first.cost.computed_cells, again.cost.computed_cells, again.cost.reused_cells) == (2, 0, 2)
     assert [cell.predictions for cell in again.cells] == [cell.predictions for cell in first.cells]
     summary = summarize(first.cells)
-    (answers,), problems = collect_answers(
+    (answers,), problems = collect_systems(
         read_outputs([tmp_path / "run"]), lambda _: (), draws=50, level=0.95, seed=0
     )
     assert 100 * answers.figures.mean.value == pytest.approx(summary.mean.value)

@@ -12,7 +12,7 @@ from scipy.stats import norm
 from metashot.engine.metrics.classification import AnyMetric, Metric
 from metashot.engine.metrics.statistics import TaskOutcomes, bootstrap_mean
 from metashot.engine.report.reading.harness_files import GRADED, NORMALIZED, OWN_FILE, is_harness_method
-from metashot.engine.report.systems.answers import Answers
+from metashot.engine.report.systems.results import SystemResults
 
 _NAMES: dict[AnyMetric, str] = {
     Metric.ACCURACY: "acc",
@@ -21,7 +21,7 @@ _NAMES: dict[AnyMetric, str] = {
 }
 
 
-def harness_files(answers: Sequence[Answers], draws: int, level: float, seed: int) -> dict[str, str]:
+def harness_files(answers: Sequence[SystemResults], draws: int, level: float, seed: int) -> dict[str, str]:
     """Path and content of a `results_metashot.json` for every system that the harness did not run itself.
 
     Args:
@@ -45,7 +45,7 @@ def harness_files(answers: Sequence[Answers], draws: int, level: float, seed: in
     return files
 
 
-def harness_results(row: Answers, draws: int, level: float, seed: int) -> dict[str, Any]:
+def harness_results(row: SystemResults, draws: int, level: float, seed: int) -> dict[str, Any]:
     """The content of one results file: values 0..1, means over seeds, with standard errors over seeds and examples."""
     system, tasks = row.system, list(row.outcomes)
     names = {task: _name(row, row.outcomes[task].metric) for task in tasks}
@@ -71,7 +71,7 @@ def harness_results(row: Answers, draws: int, level: float, seed: int) -> dict[s
     }
 
 
-def _name(row: Answers, metric: AnyMetric) -> str:
+def _name(row: SystemResults, metric: AnyMetric) -> str:
     """The harness's name of a metric; accuracy by score per character is another one than by the sum."""
     by_length = row.runs and all(run.config.get("method.normalization") == "characters" for run in row.runs)
     return NORMALIZED if metric is Metric.ACCURACY and by_length else _NAMES.get(metric, metric.value)

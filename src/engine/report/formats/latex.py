@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from metashot.engine.report.tables.table import Cell, Table
+from metashot.engine.report.tables.table import Table, TableCell
 
 _ESCAPES = str.maketrans(
     {
@@ -225,6 +225,6 @@ def _body(table: Table, panel: _Panel) -> list[str]:
     return [" & ".join(_cell(row[place]) for place in panel.places) + r" \\" for row in table.rows]
 
 
-def _cell(cell: Cell) -> str:
+def _cell(cell: TableCell) -> str:
     text = escape(cell.text)
     return rf"\textbf{{{text}}}" if cell.best else text

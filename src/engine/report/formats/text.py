@@ -12,7 +12,7 @@ from rich.table import Table as ConsoleTable
 from rich.text import Text
 
 from metashot.base.terminal import printable
-from metashot.engine.report.tables.table import Cell, Table
+from metashot.engine.report.tables.table import Table, TableCell
 
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")
 _NUMBER = re.compile(r"[+-]?\.?\d[^=@()!]*$")
@@ -32,7 +32,7 @@ def markdown(tables: Sequence[Table], problems: Sequence[str], title: str = "Rep
     """All tables as one Markdown page."""
     parts = [f"# {title}", *(_problems_markdown(problems))]
     for table in tables:
-        heads = [_cell_markdown(Cell(name)) for name in table.heads]
+        heads = [_cell_markdown(TableCell(name)) for name in table.heads]
         rule = ["---" if place < table.n_labels else "---:" for place in range(len(heads))]
         lines = [_line(heads), _line(rule)]
         lines += [_line([_cell_markdown(cell) for cell in row]) for row in table.rows]
@@ -48,7 +48,7 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _cell_markdown(cell: Cell) -> str:
+def _cell_markdown(cell: TableCell) -> str:
     text = cell.text.replace("|", r"\|").replace("\n", " ")
     return f"**{text}**" if cell.best else text
 

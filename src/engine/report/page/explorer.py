@@ -16,7 +16,7 @@ import polars as pl
 from metashot.engine.cells.prompts import CellPrompt, read_prompts
 from metashot.engine.report.reading.outputs import SYSTEM, Outputs
 from metashot.engine.report.reading.variants import with_variants
-from metashot.engine.report.systems.answers import Answers, System
+from metashot.engine.report.systems.results import System, SystemResults
 
 MOST_PREDICTIONS = 40_000
 MOST_PROMPT_CHARACTERS = 8_000_000
@@ -47,7 +47,7 @@ class _Interned:
         return self.places.setdefault(value, len(self.places))
 
 
-def explorer(outputs: Outputs, answers: Sequence[Answers]) -> Explorer | None:
+def explorer(outputs: Outputs, answers: Sequence[SystemResults]) -> Explorer | None:
     """The view's data; None where no predictions are left.
 
     At most `MOST_PREDICTIONS` are kept: first one seed of every system and task, then fewer examples.

@@ -14,8 +14,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from metashot.engine.metrics.statistics import seed_values
-from metashot.engine.report.systems.answers import Answers, System
 from metashot.engine.report.systems.diagnosis import Diagnosis
+from metashot.engine.report.systems.results import System, SystemResults
 from metashot.engine.report.tables.comparisons import Curve
 
 INK = "#1f2933"
@@ -64,7 +64,7 @@ class Plot:
     png: bytes
 
 
-def results_plot(setting: str, answers: Sequence[Answers]) -> Plot:
+def results_plot(setting: str, answers: Sequence[SystemResults]) -> Plot:
     """Mean with interval and worst seed of every system of a setting."""
     rows = list(reversed(answers))
 
@@ -105,7 +105,7 @@ def results_plot(setting: str, answers: Sequence[Answers]) -> Plot:
     return draw_plot(f"results-{setting}", f"Results on {setting}", alternative, height, draw)
 
 
-def shots_plot(curves: Mapping[Curve, Mapping[int, Answers]]) -> Plot:
+def shots_plot(curves: Mapping[Curve, Mapping[int, SystemResults]]) -> Plot:
     """Mean over the number of demonstrations, with intervals."""
 
     def draw(figure: Figure, axes: Axes) -> None:
@@ -148,7 +148,7 @@ def shots_plot(curves: Mapping[Curve, Mapping[int, Answers]]) -> Plot:
     return draw_plot("shots", "Number of demonstrations", alternative, 3.2 + 0.25 * len(curves), draw)
 
 
-def _shots_label(k: int, curves: Mapping[Curve, Mapping[int, Answers]]) -> str:
+def _shots_label(k: int, curves: Mapping[Curve, Mapping[int, SystemResults]]) -> str:
     """A place on the axis of k, with what the prompts held where that is less."""
     rows = [curve[k] for curve in curves.values() if k in curve]
     if not any(row.shown for row in rows):
@@ -172,7 +172,7 @@ def _curve_names(curves: Sequence[Curve]) -> dict[Curve, str]:
     return names
 
 
-def seeds_plot(setting: str, answers: Sequence[Answers]) -> Plot | None:
+def seeds_plot(setting: str, answers: Sequence[SystemResults]) -> Plot | None:
     """One dot a demonstration seed: the mean over tasks of every system; None without several seeds."""
     rows = [row for row in reversed(answers) if row.has_seeds and len(_seed_means(row)) > 1]
     if not rows:
@@ -197,7 +197,7 @@ def seeds_plot(setting: str, answers: Sequence[Answers]) -> Plot | None:
 
 
 def diagnosis_plot(
-    setting: str, answers: Sequence[Answers], found: Mapping[System, Diagnosis]
+    setting: str, answers: Sequence[SystemResults], found: Mapping[System, Diagnosis]
 ) -> Plot | None:
     """The biases of each system of a setting; None where nothing stored tells any."""
     kinds = ("posterior", "contextual", "domain")
@@ -231,7 +231,7 @@ def diagnosis_plot(
     )
 
 
-def _seed_means(row: Answers) -> dict[int, float]:
+def _seed_means(row: SystemResults) -> dict[int, float]:
     """Seed -> mean over tasks in percent, for the seeds that every task has."""
     by_task = [dict(zip(o.seeds, 100 * seed_values(o), strict=True)) for o in row.outcomes.values()]
     common = set(by_task[0]).intersection(*by_task)
@@ -251,16 +251,16 @@ def draw_plot(
     return Plot(key, title, alternative, svg.getvalue(), png.getvalue())
 
 
-def _labels(rows: Sequence[Answers]) -> list[str]:
+def _labels(rows: Sequence[SystemResults]) -> list[str]:
     several = len({row.system.model for row in rows}) > 1
     return [_wrapped(_name(row) if several else row.system.title + _missing(row)) for row in rows]
 
 
-def _name(row: Answers) -> str:
+def _name(row: SystemResults) -> str:
     return f"{row.system.title} ({row.system.model}){_missing(row)}"
 
 
-def _missing(row: Answers) -> str:
+def _missing(row: SystemResults) -> str:
     return row.mark
 
 

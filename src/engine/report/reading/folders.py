@@ -13,7 +13,7 @@ import polars as pl
 
 from metashot.base.errors import OutputError
 from metashot.base.json_text import read_json
-from metashot.engine.cells.folder import SUPERSEDED_FILE, Block, CellPlace, Contents, read_contents
+from metashot.engine.cells.folder import SUPERSEDED_FILE, CellLines, CellPlace, Contents, read_contents
 from metashot.engine.cells.record import SavedRun, read_run
 from metashot.engine.cells.results import REQUIRED, RESULTS_FILE, RUN_FILE, Result, is_unchecked
 from metashot.engine.report.reading.harness_files import (
@@ -221,7 +221,7 @@ def _harness_outputs(folder: Path, found: HarnessRun) -> RunOutputs:
     )
 
 
-def _usable(contents: Contents, saved: SavedRun | None) -> tuple[list[Block], list[str]]:
+def _usable(contents: Contents, saved: SavedRun | None) -> tuple[list[CellLines], list[str]]:
     """Blocks that are whole and that the run expected; sentences about all else."""
     problems = [
         f"task {block.place[0]}, seed {block.place[1]} {block.fault}; left out of every figure."
@@ -258,7 +258,7 @@ def _told(places: Sequence[CellPlace]) -> str:
     return told + (f" and {len(places) - _SHOWN_CELLS} more" if len(places) > _SHOWN_CELLS else "")
 
 
-def _outputs(run: Run, blocks: Sequence[Block], problems: Sequence[str]) -> RunOutputs:
+def _outputs(run: Run, blocks: Sequence[CellLines], problems: Sequence[str]) -> RunOutputs:
     rows = [{name: {**_LATER, **block.row}[name] for name in RESULT_SCHEMA} for block in blocks]
     lines = b"".join(block.predictions for block in blocks)
     predictions = (

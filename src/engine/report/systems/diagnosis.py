@@ -15,7 +15,7 @@ from metashot.engine.metrics.classification import Floats
 from metashot.engine.metrics.rules import CALIBRATIONS, CONTENT_FREE
 from metashot.engine.report.reading.outputs import SYSTEM, Outputs
 from metashot.engine.report.reading.variants import with_variants
-from metashot.engine.report.systems.answers import Answers, System
+from metashot.engine.report.systems.results import System, SystemResults
 
 _PROMPT = re.compile(r"(?:^|, )prompt=([^,]+)")
 _NOISE = re.compile(r"(?:^|, )selection\.label_noise=([^,]+)")
@@ -44,7 +44,7 @@ class Diagnosis:
     noise: float | None
 
 
-def diagnose(outputs: Outputs, answers: Sequence[Answers]) -> dict[System, Diagnosis]:
+def diagnose(outputs: Outputs, answers: Sequence[SystemResults]) -> dict[System, Diagnosis]:
     """The measures of every system that ranked options."""
     key = ["run", "fingerprint", "task", "seed"]
     columns = ["index", "gold", "prediction", "options", "nll", "null_sum_nll", "null_n_tokens"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from metashot.engine.metrics.permutation import Comparison, paired_permutation_test
 from metashot.engine.metrics.statistics import holm
-from metashot.engine.report.systems.answers import Answers, System
+from metashot.engine.report.systems.results import System, SystemResults
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class PairTest:
 
 
 def compare_pairs(
-    answers: Sequence[Answers], permutations: int, seed: int
+    answers: Sequence[SystemResults], permutations: int, seed: int
 ) -> tuple[list[PairTest], list[str]]:
     """Test every pair of a setting that differs in one respect, the better one first.
 
@@ -47,7 +47,7 @@ def compare_pairs(
     for setting in dict.fromkeys(row.system.setting for row in answers):
         rows = [row for row in answers if row.system.setting == setting]
         several = len({row.system.model for row in rows}) > 1
-        found: list[tuple[Answers, Answers, Comparison]] = []
+        found: list[tuple[SystemResults, SystemResults, Comparison]] = []
         for one, other in itertools.combinations(rows, 2):
             if not differ_in_one_respect(one.system, other.system):
                 continue
@@ -73,7 +73,7 @@ def compare_pairs(
     return sorted(tests, key=lambda test: (test.setting, test.comparison.p_value)), problems
 
 
-def leaders(answers: Sequence[Answers], permutations: int, seed: int, alpha: float) -> set[System]:
+def leaders(answers: Sequence[SystemResults], permutations: int, seed: int, alpha: float) -> set[System]:
     """The best complete system of each setting, and those that are not significantly below it.
 
     Each is tested against the best by a paired permutation test, with Holm's correction inside the setting.

@@ -15,7 +15,7 @@ from importlib.resources import files
 
 from metashot.engine.metrics.statistics import MeanAndWorst, TaskOutcomes, bootstrap_mean, task_outcomes
 from metashot.engine.report.reading.coverage import coverage_of
-from metashot.engine.report.systems.answers import Answers, System
+from metashot.engine.report.systems.results import System, SystemResults
 
 _ROUNDING = 0.05
 _FIGURE_ACCURACY = 1.0
@@ -117,7 +117,7 @@ def published_source() -> tuple[str, dict[str, str]]:
 
 
 def compare_with_published(
-    answers: Sequence[Answers], scope_tasks: ScopeTasks, *, draws: int, level: float, seed: int
+    answers: Sequence[SystemResults], scope_tasks: ScopeTasks, *, draws: int, level: float, seed: int
 ) -> list[Compared]:
     """Our figure and a verdict for every published cell, in the paper's order.
 
@@ -155,12 +155,12 @@ def compare_with_published(
     return compared
 
 
-def _has_all_seeds(row: Answers, tasks: Sequence[str]) -> bool:
+def _has_all_seeds(row: SystemResults, tasks: Sequence[str]) -> bool:
     lacking = {task for task, _ in row.coverage.gaps}
     return not lacking & set(tasks)
 
 
-def _same_row(row: Answers, cell: Published) -> bool:
+def _same_row(row: SystemResults, cell: Published) -> bool:
     system = row.system
     return (
         (system.setting, system.method, system.condition) == (cell.setting, cell.method, cell.condition)
@@ -182,7 +182,9 @@ def _verdict(cell: Published, figures: MeanAndWorst, *, complete: bool, same_mod
     return Verdict.AGREES
 
 
-def pooled_draws(answers: Sequence[Answers], *, draws: int, level: float, seed: int) -> list[Answers]:
+def pooled_draws(
+    answers: Sequence[SystemResults], *, draws: int, level: float, seed: int
+) -> list[SystemResults]:
     """One row for all draws of an experiment; each seed of each draw counts as a seed of its own.
 
     Only tasks that every draw has are kept, so that each draw weighs the same.
@@ -193,11 +195,11 @@ def pooled_draws(answers: Sequence[Answers], *, draws: int, level: float, seed: 
         level: confidence level.
         seed: of the resampling.
     """
-    groups: dict[System, list[Answers]] = {}
+    groups: dict[System, list[SystemResults]] = {}
     for row in answers:
         if match := _DRAW.fullmatch(row.system.condition):
             groups.setdefault(replace(row.system, condition=match[1], variant=""), []).append(row)
-    pooled: list[Answers] = []
+    pooled: list[SystemResults] = []
     for system, rows in groups.items():
         shared = sorted(set.intersection(*(set(row.outcomes) for row in rows)))
         outcomes = {task: _together([row.outcomes[task] for row in rows]) for task in shared}
@@ -210,7 +212,7 @@ def pooled_draws(answers: Sequence[Answers], *, draws: int, level: float, seed: 
                 {task: outcome.gold.shape[1] for task, outcome in outcomes.items()},
                 seeded=True,
             )
-            pooled.append(Answers(system, outcomes, rows[0].expected, figures, coverage))
+            pooled.append(SystemResults(system, outcomes, rows[0].expected, figures, coverage))
     return pooled
 
 

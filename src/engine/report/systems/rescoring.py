@@ -27,7 +27,7 @@ from metashot.engine.metrics.rules import (
 from metashot.engine.report.reading.folders import Run
 from metashot.engine.report.reading.outputs import SYSTEM, Outputs
 from metashot.engine.report.reading.variants import with_variants
-from metashot.engine.report.systems.answers import System
+from metashot.engine.report.systems.results import System
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def rescore(outputs: Outputs) -> list[Rescored]:
     key = ["run", "fingerprint", "task", "seed"]
     frame = kept.select([*SYSTEM, *key, "metric"]).join(outputs.predictions, on=key, how="inner")
     # Generated answers have no options, and the harness does not say how many tokens an option has.
-    # Answers that carry scores are measured by these, not by their texts.
+    # SystemResults that carry scores are measured by these, not by their texts.
     frame = frame.filter(pl.col("score").is_null())
     frame = frame.filter(
         (pl.col("options").list.len() > 0) & (pl.col("n_tokens").list.len() == pl.col("options").list.len())

@@ -11,7 +11,7 @@ from metashot.engine.metrics.control_variate import Controlled, controlled_mean
 from metashot.engine.metrics.statistics import TaskOutcomes, task_outcomes
 from metashot.engine.report.reading.outputs import SYSTEM, Outputs
 from metashot.engine.report.reading.variants import with_variants
-from metashot.engine.report.systems.answers import Answers, System
+from metashot.engine.report.systems.results import System, SystemResults
 
 _Key = tuple[str, str, tuple[str, ...]]
 """What makes two test rows of a task the same: input, right answer, options."""
@@ -29,13 +29,13 @@ class Sampled:
         figures: with and without the control.
     """
 
-    row: Answers
-    control: Answers
+    row: SystemResults
+    control: SystemResults
     figures: Controlled
 
 
 def sampled_systems(
-    outputs: Outputs, answers: Sequence[Answers], *, draws: int, level: float, seed: int
+    outputs: Outputs, answers: Sequence[SystemResults], *, draws: int, level: float, seed: int
 ) -> list[Sampled]:
     """Each sampled system with its reference: of the same setting, with all tasks, the same model and method before others.
 
@@ -98,7 +98,7 @@ def _answers(outputs: Outputs, systems: set[System]) -> dict[System, dict[str, d
 
 
 def _paired(
-    row: Answers, mine: _Rows, theirs: _Rows
+    row: SystemResults, mine: _Rows, theirs: _Rows
 ) -> tuple[dict[str, TaskOutcomes], dict[str, TaskOutcomes]] | None:
     """Both systems on the sampled rows; None where the control lacks a row or a seed."""
     sample: dict[str, TaskOutcomes] = {}

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from metashot.engine.metrics.classification import Floats
 from metashot.engine.report.reading.outputs import SYSTEM, Outputs
 from metashot.engine.report.reading.variants import with_variants
-from metashot.engine.report.systems.answers import System
+from metashot.engine.report.systems.results import System
 
 
 @dataclass(frozen=True, slots=True, eq=False)

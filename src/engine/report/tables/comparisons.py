@@ -8,13 +8,13 @@ import numpy as np
 
 from metashot.engine.metrics.statistics import Interval, seed_values
 from metashot.engine.report.reading.coverage import MARK
-from metashot.engine.report.systems.answers import Answers, incomplete_note, method_title
 from metashot.engine.report.systems.pair_tests import PairTest
 from metashot.engine.report.systems.published import Compared, Verdict, published_source
 from metashot.engine.report.systems.rescoring import Rescored
+from metashot.engine.report.systems.results import SystemResults, incomplete_note, method_title
 from metashot.engine.report.tables.table import (
-    Cell,
     Table,
+    TableCell,
     interval_cell,
     names,
     p_value,
@@ -43,10 +43,10 @@ def published_table(compared: Sequence[Compared]) -> Table:
                 else f"{c.published.model}, ours {c.model}",
             ),
             _paper_cell(c.published.mean, c.published.worst, c.published.approximate),
-            Cell("–") if c.ours is None else _figures_cell(c.ours.mean, c.ours.worst.value),
+            TableCell("–") if c.ours is None else _figures_cell(c.ours.mean, c.ours.worst.value),
             points(c.difference),
-            Cell(f"{c.found}/{c.expected}" if c.expected else "", float(c.found)),
-            Cell(c.verdict.value),
+            TableCell(f"{c.found}/{c.expected}" if c.expected else "", float(c.found)),
+            TableCell(c.verdict.value),
         )
         for c in chosen
     ]
@@ -67,13 +67,13 @@ def test_table(tests: Sequence[PairTest]) -> Table:
             points(100 * t.comparison.difference),
             p_value(t.comparison.p_value),
             p_value(t.adjusted),
-            Cell(str(t.comparison.n_tasks), t.comparison.n_tasks),
-            Cell(
+            TableCell(str(t.comparison.n_tasks), t.comparison.n_tasks),
+            TableCell(
                 str(t.cells) if t.cells >= t.expected_cells else f"{MARK}{t.cells}/{t.expected_cells}",
                 t.cells,
             ),
-            Cell(str(t.comparison.n_examples), t.comparison.n_examples),
-            Cell("exact" if t.comparison.exact else "sampled"),
+            TableCell(str(t.comparison.n_examples), t.comparison.n_examples),
+            TableCell("exact" if t.comparison.exact else "sampled"),
         )
         for t in tests
     ]
@@ -94,9 +94,9 @@ def test_table(tests: Sequence[PairTest]) -> Table:
     return Table("tests", "Differences between methods", note, columns, tuple(rows), 3, folded)
 
 
-def sensitivity_table(answers: Sequence[Answers]) -> Table:
+def sensitivity_table(answers: Sequence[SystemResults]) -> Table:
     """How much the demonstrations (seeds) move each system."""
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[TableCell, ...]] = []
     for row in answers:
         values = {task: seed_values(o) for task, o in row.outcomes.items() if len(o.seeds) > 1}
         if not values or not row.has_seeds:
@@ -107,11 +107,11 @@ def sensitivity_table(answers: Sequence[Answers]) -> Table:
         worst = row.worst
         rows.append(
             (
-                Cell(row.system.setting), Cell(row.system.name), shots(row.system.k), Cell(row.system.model),
+                TableCell(row.system.setting), TableCell(row.system.name), shots(row.system.k), TableCell(row.system.model),
                 percent(deviation, mark=row.mark),
                 percent(float(np.mean(list(spread.values())))),
                 percent(None if worst is None else row.figures.mean.value - worst.value),
-                Cell(f"{most} ({100 * spread[most]:.1f})", 100 * spread[most]),
+                TableCell(f"{most} ({100 * spread[most]:.1f})", 100 * spread[most]),
             )
         )  # fmt: skip
     note = (
@@ -123,16 +123,16 @@ def sensitivity_table(answers: Sequence[Answers]) -> Table:
     return Table("sensitivity", "Sensitivity to demonstrations", note, columns, tuple(rows), 4)
 
 
-def variant_table(answers: Sequence[Answers]) -> Table:
+def variant_table(answers: Sequence[SystemResults]) -> Table:
     """Demonstration lab: runs of one method that differ in condition or config only."""
-    groups: dict[tuple[object, ...], list[Answers]] = {}
+    groups: dict[tuple[object, ...], list[SystemResults]] = {}
     for row in answers:
         s = row.system
         groups.setdefault((s.setting, s.method, s.model, s.k), []).append(row)
     rows = [
         (
             *names(row.system.setting, _method(row), row.system.model, row.system.extras or "(as named)"),
-            Cell(str(row.system.k), row.system.k),
+            TableCell(str(row.system.k), row.system.k),
             percent(row.figures.mean.value, mark=row.mark),
             interval_cell(row.figures.mean),
             percent(None if row.worst is None else row.worst.value),
@@ -151,7 +151,7 @@ def variant_table(answers: Sequence[Answers]) -> Table:
     )
 
 
-def shots_table(answers: Sequence[Answers]) -> Table:
+def shots_table(answers: Sequence[SystemResults]) -> Table:
     """Mean by number of demonstrations, for methods that were run with several."""
     curves = shot_curves(answers)
     ks = sorted({k for curve in curves.values() for k in curve})
@@ -159,7 +159,7 @@ def shots_table(answers: Sequence[Answers]) -> Table:
         (
             *names(*label),
             *(
-                percent(curve[k].figures.mean.value, mark=curve[k].mark) if k in curve else Cell("–")
+                percent(curve[k].figures.mean.value, mark=curve[k].mark) if k in curve else TableCell("–")
                 for k in ks
             ),
         )
@@ -172,14 +172,14 @@ def shots_table(answers: Sequence[Answers]) -> Table:
     return Table("shots", "Number of demonstrations", note, columns, tuple(rows), 3)
 
 
-def shot_curves(answers: Sequence[Answers]) -> dict[Curve, dict[int, Answers]]:
+def shot_curves(answers: Sequence[SystemResults]) -> dict[Curve, dict[int, SystemResults]]:
     """Curve -> k -> system, for those with at least two values of k.
 
     The zero-shot method of the same objective is the point at k=0.
     """
     zero = {"direct": "zero", "pmi": "pmi_zero", "channel": "channel_zero"}
     zero |= {"metaicl": "multitask_zero", "channel_metaicl": "channel_multitask_zero"}
-    curves: dict[Curve, dict[int, Answers]] = {}
+    curves: dict[Curve, dict[int, SystemResults]] = {}
     for row in answers:
         s = row.system
         if s.method in zero.values():
@@ -197,20 +197,20 @@ def shot_curves(answers: Sequence[Answers]) -> dict[Curve, dict[int, Answers]]:
     return {key: curve for key, curve in curves.items() if len([k for k in curve if k > 0]) > 1}
 
 
-def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) -> Table:
+def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[SystemResults]) -> Table:
     """Calibration and normalization, recomputed from stored log-probabilities."""
     by_system = {row.system: row for row in answers}
     rows = [
         (
-            Cell(r.system.setting),
-            Cell(by_system[r.system].system.name),
+            TableCell(r.system.setting),
+            TableCell(by_system[r.system].system.name),
             shots(r.system.k),
             *names(r.system.model, r.calibration.name, r.normalization.name),
             percent(r.mean, mark=by_system[r.system].mark),
             percent(r.worst if by_system[r.system].worst is not None else None),
             percent(r.error),
-            Cell("–") if r.nll is None else Cell(f"{r.nll:.3f}", r.nll),
-            Cell("yes" if r.as_run else ""),
+            TableCell("–") if r.nll is None else TableCell(f"{r.nll:.3f}", r.nll),
+            TableCell("yes" if r.as_run else ""),
         )
         for r in rescored
         if r.system in by_system
@@ -235,7 +235,7 @@ def rescoring_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) ->
     return Table("rescoring", "Calibration and normalization", note, columns, tuple(rows), 6, True)
 
 
-def calibrating_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) -> Table:
+def calibrating_table(rescored: Sequence[Rescored], answers: Sequence[SystemResults]) -> Table:
     """Does calibration calibrate? Each rule beside no calibration, on the same answers and by the same normalization."""
     plain = {
         (r.system, r.normalization.name): r
@@ -253,7 +253,7 @@ def calibrating_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) 
         ):
             pairs.setdefault(r.calibration.name, []).append((r, base))
     marks = {row.system: row.mark for row in answers}
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[TableCell, ...]] = []
     for name, both in pairs.items():
         n, mark = len(both), next((marks[r.system] for r, _ in both if marks.get(r.system)), "")
         changes = [
@@ -265,8 +265,8 @@ def calibrating_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) 
         surer = sum((r.error or 0) < (base.error or 0) for r, base in both)
         rows.append(
             (
-                Cell(name), Cell(f"{n}{mark}", n), points(changes[0]), Cell(f"{better}/{n}", better / n), points(changes[1]),
-                Cell(f"{surer}/{n}", surer / n), Cell(f"{changes[2]:+.3f}", changes[2]),
+                TableCell(name), TableCell(f"{n}{mark}", n), points(changes[0]), TableCell(f"{better}/{n}", better / n), points(changes[1]),
+                TableCell(f"{surer}/{n}", surer / n), TableCell(f"{changes[2]:+.3f}", changes[2]),
             )
         )  # fmt: skip
     note = (
@@ -279,18 +279,18 @@ def calibrating_table(rescored: Sequence[Rescored], answers: Sequence[Answers]) 
     return Table("calibrates", "Does calibration calibrate?", note, columns, tuple(rows), 1)
 
 
-def _method(row: Answers) -> str:
+def _method(row: SystemResults) -> str:
     return row.system.method_title
 
 
-def _figures_cell(mean: Interval, worst: float) -> Cell:
+def _figures_cell(mean: Interval, worst: float) -> TableCell:
     text = f"{100 * mean.value:.1f}/{100 * worst:.1f} ({100 * mean.low:.1f} to {100 * mean.high:.1f})"
-    return Cell(text, 100 * mean.value)
+    return TableCell(text, 100 * mean.value)
 
 
-def _paper_cell(mean: float, worst: float | None, approximate: bool) -> Cell:
+def _paper_cell(mean: float, worst: float | None, approximate: bool) -> TableCell:
     about = "~" if approximate else ""
-    return Cell(f"{about}{mean:.1f}" + ("" if worst is None else f"/{worst:.1f}"), mean)
+    return TableCell(f"{about}{mean:.1f}" + ("" if worst is None else f"/{worst:.1f}"), mean)
 
 
 def _published_method(compared: Compared) -> str:

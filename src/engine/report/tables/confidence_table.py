@@ -10,19 +10,23 @@ from metashot.engine.metrics.confidence import (
     calibration_interval,
     confidence_of,
 )
-from metashot.engine.report.systems.answers import Answers, System, incomplete_note
+from metashot.engine.report.systems.results import System, SystemResults, incomplete_note
 from metashot.engine.report.systems.stored_scores import StoredScores
-from metashot.engine.report.tables.table import Cell, Table, interval_cell, percent, shots
+from metashot.engine.report.tables.table import Table, TableCell, interval_cell, percent, shots
 
 COVERAGE = 0.5
 MOST_DRAWS = 200
 
 
 def confidence_table(
-    stored: Mapping[System, StoredScores], answers: Sequence[Answers], draws: int, level: float, seed: int
+    stored: Mapping[System, StoredScores],
+    answers: Sequence[SystemResults],
+    draws: int,
+    level: float,
+    seed: int,
 ) -> Table:
     """One row a system that ranked options: ECE with interval, Brier score, NLL, AUROC, accuracy at half coverage."""
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[TableCell, ...]] = []
     for row in answers:
         if row.system not in stored:
             continue
@@ -31,7 +35,7 @@ def confidence_table(
         error = calibration_interval(one, units, min(draws, MOST_DRAWS), level, seed)
         rows.append(
             (
-                Cell(row.system.setting), Cell(row.system.name), shots(row.system.k), Cell(row.system.model),
+                TableCell(row.system.setting), TableCell(row.system.name), shots(row.system.k), TableCell(row.system.model),
                 percent(float(one.confidence.mean()), mark=row.mark),
                 percent(float(one.right.mean())),
                 percent(error.value), interval_cell(error),
@@ -54,5 +58,5 @@ def confidence_table(
     return Table("confidence", "Confidence", note, columns, tuple(rows), 4, True)
 
 
-def _number(value: float | None) -> Cell:
-    return Cell("–") if value is None else Cell(f"{value:.3f}", value)
+def _number(value: float | None) -> TableCell:
+    return TableCell("–") if value is None else TableCell(f"{value:.3f}", value)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from metashot.engine.report.systems.answers import Answers, System, incomplete_note
 from metashot.engine.report.systems.diagnosis import Diagnosis
-from metashot.engine.report.tables.table import Cell, Table, percent, points, shots
+from metashot.engine.report.systems.results import System, SystemResults, incomplete_note
+from metashot.engine.report.tables.table import Table, TableCell, percent, points, shots
 
 NOTE = (
     "Percent, means over tasks. Biases are total variation distances, 0 is none. Contextual: mean option probabilities after "
@@ -18,11 +18,11 @@ NOTE = (
 )
 
 
-def diagnosis_table(found: Mapping[System, Diagnosis], answers: Sequence[Answers]) -> Table:
+def diagnosis_table(found: Mapping[System, Diagnosis], answers: Sequence[SystemResults]) -> Table:
     """One row a system."""
     rows = [
         (
-            Cell(row.system.setting), Cell(row.system.name), shots(row.system.k), Cell(row.system.model),
+            TableCell(row.system.setting), TableCell(row.system.name), shots(row.system.k), TableCell(row.system.model),
             percent(one.contextual), percent(one.domain), percent(one.posterior, mark=row.mark), percent(one.ties),
             percent(one.over_seeds), percent(one.over_prompts),
             points(None if one.noise is None else 100 * one.noise),

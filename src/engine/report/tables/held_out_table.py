@@ -15,9 +15,9 @@ from metashot.engine.metrics.held_out_calibration import (
     fit_temperature,
 )
 from metashot.engine.metrics.statistics import Interval
-from metashot.engine.report.systems.answers import Answers, System, incomplete_note
+from metashot.engine.report.systems.results import System, SystemResults, incomplete_note
 from metashot.engine.report.systems.stored_scores import StoredScores
-from metashot.engine.report.tables.table import Cell, Table, interval_cell, percent, shots
+from metashot.engine.report.tables.table import Table, TableCell, interval_cell, percent, shots
 
 _SPLIT = re.compile(r"(?:^|, )split=(dev|test)")
 _MOST_DRAWS = 200
@@ -80,7 +80,7 @@ def held_out(
 
 def held_out_table(
     stored: Mapping[System, StoredScores],
-    answers: Sequence[Answers],
+    answers: Sequence[SystemResults],
     wanted: float,
     draws: int,
     level: float,
@@ -88,8 +88,8 @@ def held_out_table(
 ) -> Table:
     """One row a system that was run on both splits (`-m split=dev,test`)."""
     by_system = {row.system: row for row in answers}
-    rows: list[tuple[Cell, ...]] = []
-    used: list[Answers] = []
+    rows: list[tuple[TableCell, ...]] = []
+    used: list[SystemResults] = []
     for system, test in stored.items():
         match = _SPLIT.search(system.variant)
         if match is None or match[1] != "test" or system not in by_system:
@@ -102,12 +102,12 @@ def held_out_table(
         one = held_out(dev, test, wanted, min(draws, _MOST_DRAWS), level, seed)
         rows.append(
             (
-                Cell(system.setting), Cell(shown.name), shots(system.k), Cell(system.model),
-                Cell(str(one.dev_rows), one.dev_rows), Cell(f"{one.temperature:.2f}", one.temperature),
+                TableCell(system.setting), TableCell(shown.name), shots(system.k), TableCell(system.model),
+                TableCell(str(one.dev_rows), one.dev_rows), TableCell(f"{one.temperature:.2f}", one.temperature),
                 percent(one.error[0].value, mark=used[-1].mark), interval_cell(one.error[0]),
                 percent(one.error[1].value), interval_cell(one.error[1]),
-                *(Cell(f"{value:.3f}", value) for value in one.nll),
-                percent(one.coverage.value), interval_cell(one.coverage), Cell(f"{one.size:.2f}", one.size),
+                *(TableCell(f"{value:.3f}", value) for value in one.nll),
+                percent(one.coverage.value), interval_cell(one.coverage), TableCell(f"{one.size:.2f}", one.size),
             )
         )  # fmt: skip
     note = (

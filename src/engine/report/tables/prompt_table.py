@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from metashot.engine.metrics.prompt_spread import prompt_spread
-from metashot.engine.report.systems.answers import Answers, System, incomplete_note
-from metashot.engine.report.tables.table import Cell, Table, interval_cell, percent, shots
+from metashot.engine.report.systems.results import System, SystemResults, incomplete_note
+from metashot.engine.report.tables.table import Table, TableCell, interval_cell, percent, shots
 
 _PROMPT = re.compile(r"(?:^|, )prompt=([^,]+)")
 _SHOWN_TASKS = 3
 
 
-def prompt_table(answers: Sequence[Answers], draws: int, level: float, seed: int) -> Table:
+def prompt_table(answers: Sequence[SystemResults], draws: int, level: float, seed: int) -> Table:
     """One row a system that was run with several prompts: the spread over prompts beside that over seeds.
 
     Args:
@@ -23,15 +23,15 @@ def prompt_table(answers: Sequence[Answers], draws: int, level: float, seed: int
         level: confidence level.
         seed: of the resampling.
     """
-    groups: dict[System, dict[str, Answers]] = {}
+    groups: dict[System, dict[str, SystemResults]] = {}
     for row in answers:
         if found := _PROMPT.search(row.system.variant):
             rest = (row.system.variant[: found.start()] + row.system.variant[found.end() :]).removeprefix(
                 ", "
             )
             groups.setdefault(replace(row.system, variant=rest), {})[found[1]] = row
-    rows: list[tuple[Cell, ...]] = []
-    used: list[Answers] = []
+    rows: list[tuple[TableCell, ...]] = []
+    used: list[SystemResults] = []
     for system, prompts in groups.items():
         if len(prompts) < 2:
             continue
@@ -46,13 +46,13 @@ def prompt_table(answers: Sequence[Answers], draws: int, level: float, seed: int
         )
         rows.append(
             (
-                Cell(system.setting), Cell(system.name), shots(system.k), Cell(system.model),
-                Cell(str(len(prompts)), len(prompts)),
+                TableCell(system.setting), TableCell(system.name), shots(system.k), TableCell(system.model),
+                TableCell(str(len(prompts)), len(prompts)),
                 percent(spread.mean.value, mark=next((row.mark for row in prompts.values() if row.mark), "")),
                 interval_cell(spread.mean),
-                Cell(f"{lowest} ({100 * spread.values[lowest]:.1f})"),
-                Cell(f"{highest} ({100 * spread.values[highest]:.1f})"),
-                percent(spread.over_prompts), percent(spread.over_seeds), Cell(most),
+                TableCell(f"{lowest} ({100 * spread.values[lowest]:.1f})"),
+                TableCell(f"{highest} ({100 * spread.values[highest]:.1f})"),
+                percent(spread.over_prompts), percent(spread.over_seeds), TableCell(most),
             )
         )  # fmt: skip
     note = (

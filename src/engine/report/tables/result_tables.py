@@ -6,8 +6,14 @@ from collections.abc import Collection, Sequence
 
 from metashot.engine.metrics.statistics import seed_values
 from metashot.engine.report.reading.coverage import MARK
-from metashot.engine.report.systems.answers import SHOWN_MARK, SHOWN_NOTE, Answers, System, incomplete_note
-from metashot.engine.report.tables.table import Cell, Table, interval_cell, percent, shots
+from metashot.engine.report.systems.results import (
+    SHOWN_MARK,
+    SHOWN_NOTE,
+    System,
+    SystemResults,
+    incomplete_note,
+)
+from metashot.engine.report.tables.table import Table, TableCell, interval_cell, percent, shots
 
 _BOLD = (
     "Bold: the best of its column, and whatever a paired permutation test does not find below it (p >= {alpha:g}, "
@@ -17,7 +23,7 @@ _FIGURES = "Percent: macro-F1 for classification, accuracy otherwise; mean over 
 
 
 def result_tables(
-    answers: Sequence[Answers], best: Collection[System], level: float, alpha: float
+    answers: Sequence[SystemResults], best: Collection[System], level: float, alpha: float
 ) -> list[Table]:
     """One table a setting: every system with its mean, interval, worst seed, and what they rest on.
 
@@ -59,18 +65,18 @@ def result_tables(
     return tables
 
 
-def overview_table(answers: Sequence[Answers], best: Collection[System], alpha: float) -> Table:
+def overview_table(answers: Sequence[SystemResults], best: Collection[System], alpha: float) -> Table:
     """The paper's layout, for several settings: one row a method, mean and worst of each setting."""
     settings = list(_by_setting(answers))
-    rows: dict[tuple[str, int, str], dict[str, Answers]] = {}
+    rows: dict[tuple[str, int, str], dict[str, SystemResults]] = {}
     for row in sorted(answers, key=lambda a: a.system.order):
         s = row.system
         rows.setdefault((s.name, s.k, s.model), {})[s.setting] = row
     body = [
         (
-            Cell(name),
+            TableCell(name),
             shots(k),
-            Cell(model),
+            TableCell(model),
             *(cell for setting in settings for cell in _mean_worst(cells.get(setting), best)),
         )
         for (name, k, model), cells in rows.items()
@@ -85,13 +91,13 @@ def overview_table(answers: Sequence[Answers], best: Collection[System], alpha: 
     )
 
 
-def task_tables(answers: Sequence[Answers]) -> list[Table]:
+def task_tables(answers: Sequence[SystemResults]) -> list[Table]:
     """One table a setting: rows are tasks, columns are systems."""
     tables: list[Table] = []
     for setting, group in _by_setting(answers).items():
         tasks = sorted({task for row in group for task in (*row.expected, *row.outcomes)})
         body = [
-            (Cell(task), Cell(_metric(group, task)), *_task_cells(group, task)) for task in tasks
+            (TableCell(task), TableCell(_metric(group, task)), *_task_cells(group, task)) for task in tasks
         ]  # fmt: skip
         several = len({row.system.model for row in group}) > 1
         heads = [
@@ -110,39 +116,39 @@ def task_tables(answers: Sequence[Answers]) -> list[Table]:
     return tables
 
 
-def _labels(row: Answers) -> tuple[Cell, ...]:
-    return Cell(row.system.name), shots(row.system.k), Cell(row.system.model)
+def _labels(row: SystemResults) -> tuple[TableCell, ...]:
+    return TableCell(row.system.name), shots(row.system.k), TableCell(row.system.model)
 
 
-def _all_complete(answers: Sequence[Answers]) -> bool:
+def _all_complete(answers: Sequence[SystemResults]) -> bool:
     return all(row.coverage.complete for row in answers)
 
 
-def _by_setting(answers: Sequence[Answers]) -> dict[str, list[Answers]]:
-    groups: dict[str, list[Answers]] = {}
+def _by_setting(answers: Sequence[SystemResults]) -> dict[str, list[SystemResults]]:
+    groups: dict[str, list[SystemResults]] = {}
     for row in answers:
         groups.setdefault(row.system.setting, []).append(row)
     return groups
 
 
-def _share(found: int, expected: int) -> Cell:
-    return Cell(str(found) if found >= expected else f"{found}/{expected}", found)
+def _share(found: int, expected: int) -> TableCell:
+    return TableCell(str(found) if found >= expected else f"{found}/{expected}", found)
 
 
-def _worst(row: Answers) -> tuple[Cell, Cell]:
+def _worst(row: SystemResults) -> tuple[TableCell, TableCell]:
     if row.worst is None:
-        return Cell("–"), Cell("–")
+        return TableCell("–"), TableCell("–")
     return percent(row.worst.value), interval_cell(row.worst)
 
 
-def _mean_worst(row: Answers | None, best: Collection[System]) -> tuple[Cell, Cell]:
+def _mean_worst(row: SystemResults | None, best: Collection[System]) -> tuple[TableCell, TableCell]:
     if row is None:
-        return Cell("–"), Cell("–")
+        return TableCell("–"), TableCell("–")
     worst = percent(None if row.worst is None else row.worst.value)
     return percent(row.figures.mean.value, row.system in best, row.mark), worst
 
 
-def _task_cells(group: Sequence[Answers], task: str) -> list[Cell]:
+def _task_cells(group: Sequence[SystemResults], task: str) -> list[TableCell]:
     values = [100 * seed_values(row.outcomes[task]) if task in row.outcomes else None for row in group]
     whole = [
         float(value.mean())
@@ -150,23 +156,23 @@ def _task_cells(group: Sequence[Answers], task: str) -> list[Cell]:
         if value is not None and not _lacking(row, task)
     ]
     top = max(whole) if len(whole) > 1 else None
-    cells: list[Cell] = []
+    cells: list[TableCell] = []
     for row, value in zip(group, values, strict=True):
         if value is None:
-            cells.append(Cell("–"))
+            cells.append(TableCell("–"))
             continue
         mean, lacking = float(value.mean()), _lacking(row, task)
         worst = f"/{value.min():.1f}" if value.size > 1 and not lacking else ""
         seeds = row.coverage.expected_seeds
         mark = f" {MARK}{seeds - lacking}/{seeds}" if lacking else ""
-        cells.append(Cell(f"{mean:.1f}{worst}{mark}", mean, not lacking and mean == top))
+        cells.append(TableCell(f"{mean:.1f}{worst}{mark}", mean, not lacking and mean == top))
     return cells
 
 
-def _lacking(row: Answers, task: str) -> int:
+def _lacking(row: SystemResults, task: str) -> int:
     """How many seeds of a task are missing."""
     return next((len(seeds) for name, seeds in row.coverage.gaps if name == task), 0)
 
 
-def _metric(group: Sequence[Answers], task: str) -> str:
+def _metric(group: Sequence[SystemResults], task: str) -> str:
     return next((row.outcomes[task].metric.value for row in group if task in row.outcomes), "")

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from metashot.engine.report.reading.variants import differing
-from metashot.engine.report.systems.answers import Answers
-from metashot.engine.report.tables.table import Cell, Table, names, shots
+from metashot.engine.report.systems.results import SystemResults
+from metashot.engine.report.tables.table import Table, TableCell, names, shots
 
 _SHOWN_KEYS = 6
 _COMMIT_CHARACTERS = 12
 
 
-def runs_table(answers: Sequence[Answers]) -> Table:
+def runs_table(answers: Sequence[SystemResults]) -> Table:
     """One row a system and run folder, in the order of the results."""
     every = list({run.folder: run for row in answers for run in row.runs}.values())
     differences = dict(zip((run.folder for run in every), differing(every), strict=True))
@@ -48,7 +48,7 @@ def _commit(text: str) -> str:
     return text[:_COMMIT_CHARACTERS] + ("-dirty" if text.endswith("-dirty") else "")
 
 
-def _dashboard(address: str) -> Cell:
+def _dashboard(address: str) -> TableCell:
     if not address.startswith(("https://", "http://")):
-        return Cell("")
-    return Cell(Path(address).name or address, link=address)
+        return TableCell("")
+    return TableCell(Path(address).name or address, link=address)

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from metashot.engine.report.systems.answers import incomplete_note
+from metashot.engine.report.systems.results import incomplete_note
 from metashot.engine.report.systems.sampled import Sampled
-from metashot.engine.report.tables.table import Cell, Table, interval_cell, percent, shots
+from metashot.engine.report.tables.table import Table, TableCell, interval_cell, percent, shots
 
 
 def sample_table(found: Sequence[Sampled], level: float) -> Table:
     """One row a sampled system: its mean, and the mean with a control variate, each with its interval."""
     rows = [
         (
-            Cell(one.row.system.setting), Cell(one.row.system.name), shots(one.row.system.k), Cell(one.row.system.model),
-            Cell(f"{one.control.system.title} ({one.control.system.model})"),
+            TableCell(one.row.system.setting), TableCell(one.row.system.name), shots(one.row.system.k), TableCell(one.row.system.model),
+            TableCell(f"{one.control.system.title} ({one.control.system.model})"),
             percent(one.figures.plain.value, mark=one.row.mark), interval_cell(one.figures.plain),
             percent(one.figures.controlled.value), interval_cell(one.figures.controlled),
         )

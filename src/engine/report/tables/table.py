@@ -9,7 +9,7 @@ from metashot.engine.metrics.statistics import Interval
 
 
 @dataclass(frozen=True, slots=True)
-class Cell:
+class TableCell:
     """One cell.
 
     Attributes:
@@ -44,7 +44,7 @@ class Table:
     title: str
     note: str
     columns: tuple[str, ...]
-    rows: tuple[tuple[Cell, ...], ...]
+    rows: tuple[tuple[TableCell, ...], ...]
     n_labels: int = 1
     folded: bool = False
     groups: tuple[tuple[str, int], ...] = ()
@@ -80,32 +80,32 @@ def without_constant_columns(table: Table, columns: Sequence[str] = ("Setting", 
     )
 
 
-def names(*texts: str) -> tuple[Cell, ...]:
+def names(*texts: str) -> tuple[TableCell, ...]:
     """Text cells."""
-    return tuple(Cell(text) for text in texts)
+    return tuple(TableCell(text) for text in texts)
 
 
-def percent(value: float | None, best: bool = False, mark: str = "") -> Cell:
+def percent(value: float | None, best: bool = False, mark: str = "") -> TableCell:
     """A value in 0..1 as percent with one decimal, followed by `mark`."""
-    return Cell("–", None) if value is None else Cell(f"{100 * value:.1f}{mark}", 100 * value, best)
+    return TableCell("–", None) if value is None else TableCell(f"{100 * value:.1f}{mark}", 100 * value, best)
 
 
-def shots(k: int) -> Cell:
+def shots(k: int) -> TableCell:
     """The number of demonstrations; a zero-shot row says so."""
-    return Cell(str(k) if k else "zero-shot", k)
+    return TableCell(str(k) if k else "zero-shot", k)
 
 
-def points(value: float | None) -> Cell:
+def points(value: float | None) -> TableCell:
     """A difference in percentage points with its sign."""
-    return Cell("–", None) if value is None else Cell(f"{value:+.1f}", value)
+    return TableCell("–", None) if value is None else TableCell(f"{value:+.1f}", value)
 
 
-def p_value(value: float) -> Cell:
+def p_value(value: float) -> TableCell:
     """A p-value with three decimals, or `<0.001`."""
-    return Cell("<0.001" if value < 0.001 else f"{value:.3f}", value)
+    return TableCell("<0.001" if value < 0.001 else f"{value:.3f}", value)
 
 
-def interval_cell(interval: Interval) -> Cell:
+def interval_cell(interval: Interval) -> TableCell:
     """An interval of a value in 0..1 in percent, sorted by its width."""
     low, high = 100 * interval.low, 100 * interval.high
-    return Cell(f"{low:.1f} to {high:.1f}", high - low)
+    return TableCell(f"{low:.1f} to {high:.1f}", high - low)

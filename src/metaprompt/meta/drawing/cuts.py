@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from metashot.metaprompt.meta.drawing.domains import task_halves
-from metashot.metaprompt.meta.drawing.draws import DRAWS, DrawPlan, Record
+from metashot.metaprompt.meta.drawing.draws import DRAWS, Record, RecordsWanted
 from metashot.metaprompt.meta.drawing.formats import FormatRenderer
 from metashot.metaprompt.meta.drawing.tasks import TaskStream
 
@@ -43,7 +43,7 @@ def sample_records(
     records: list[Record] = []
     for own in stream.domain_sets(domains, renderer.format, -(-count // per_task), generator):
         half, _ = task_halves(domains, own, generator, shared=True)
-        plan = DrawPlan(own, per_task, renderer.format.options, stream.repeats)
+        plan = RecordsWanted(own, per_task, renderer.format.options, stream.repeats)
         records += DRAWS[renderer.format.draw](half, plan, generator)
     return records
 

@@ -37,7 +37,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class DrawPlan:
+class RecordsWanted:
     """What a construction is asked for.
 
     Attributes:
@@ -53,7 +53,7 @@ class DrawPlan:
     repeats: bool
 
 
-Draw = Callable[[Half, DrawPlan, np.random.Generator], list[Record]]
+Construction = Callable[[Half, RecordsWanted, np.random.Generator], list[Record]]
 
 
 def cycle(generator: np.random.Generator, pool: NDArray[np.int64], count: int) -> list[int]:
@@ -62,11 +62,11 @@ def cycle(generator: np.random.Generator, pool: NDArray[np.int64], count: int) -
     return np.concatenate([generator.permutation(pool) for _ in range(rounds)])[:count].tolist()
 
 
-def next_sentence_pair(half: Half, plan: DrawPlan, generator: np.random.Generator) -> list[Record]:
+def next_sentence_pair(half: Half, wanted: RecordsWanted, generator: np.random.Generator) -> list[Record]:
     """nsp: an adjacent sentence, another one of the document, or one of another document, each with p = 1/3."""
     text = half.domains.store.sentences
     records: list[Record] = []
-    for anchor in cycle(generator, half.members(plan.clusters[0]), plan.count):
+    for anchor in cycle(generator, half.members(wanted.clusters[0]), wanted.count):
         adjacent, same = _neighbours(half, anchor)
         kinds = [ADJACENT] * bool(adjacent) + [SAME_DOCUMENT] * bool(same) + [OTHER_DOCUMENT]
         label = int(generator.choice(kinds))
@@ -78,66 +78,66 @@ def next_sentence_pair(half: Half, plan: DrawPlan, generator: np.random.Generato
     return records
 
 
-def next_sentence_choice(half: Half, plan: DrawPlan, generator: np.random.Generator) -> list[Record]:
+def next_sentence_choice(half: Half, wanted: RecordsWanted, generator: np.random.Generator) -> list[Record]:
     """nss: one adjacent option, one of the same document, the others from other documents; the label is its place.
 
     A document without a further sentence gives its place to one more other document.
     """
     text = half.domains.store.sentences
     records: list[Record] = []
-    for anchor in cycle(generator, half.members(plan.clusters[0]), plan.count):
+    for anchor in cycle(generator, half.members(wanted.clusters[0]), wanted.count):
         adjacent, same = _neighbours(half, anchor)
         right = text[int(generator.choice(adjacent))]
-        taken = set[str]() if plan.repeats else {text[anchor], right}
+        taken = set[str]() if wanted.repeats else {text[anchor], right}
         near = [index for index in same if text[index] not in taken]
         wrong = [text[int(generator.choice(near))]] if near else []
-        taken.update([] if plan.repeats else wrong)
+        taken.update([] if wanted.repeats else wrong)
         others = (text[index] for index in _other_documents(half, anchor, generator))
-        wrong += _distinct(others, plan.options - 1 - len(wrong), taken, plan)
+        wrong += _distinct(others, wanted.options - 1 - len(wrong), taken, wanted)
         records.append(_choice(text[anchor], right, wrong, None, generator))
     return records
 
 
-def same_cluster_pair(half: Half, plan: DrawPlan, generator: np.random.Generator) -> list[Record]:
+def same_cluster_pair(half: Half, wanted: RecordsWanted, generator: np.random.Generator) -> list[Record]:
     """scsp: half of the records pair two sentences of the cluster (label 0), half one of it and one of another."""
-    text, cluster = half.domains.store.sentences, plan.clusters[0]
-    positive = plan.count // 2
-    anchors = cycle(generator, half.members(cluster), plan.count)
+    text, cluster = half.domains.store.sentences, wanted.clusters[0]
+    positive = wanted.count // 2
+    anchors = cycle(generator, half.members(cluster), wanted.count)
     records: list[Record] = []
     for index, anchor in enumerate(anchors):
         same = index < positive
-        partner = _member(half, cluster, anchor, generator, repeats=plan.repeats) if same else None
+        partner = _member(half, cluster, anchor, generator, repeats=wanted.repeats) if same else None
         partner = _outsider(half, cluster, generator) if partner is None else partner
         records.append(Record({"first": text[anchor], "second": text[partner]}, (), 0 if same else 1))
     return _shuffled(records, generator)
 
 
-def same_cluster_choice(half: Half, plan: DrawPlan, generator: np.random.Generator) -> list[Record]:
+def same_cluster_choice(half: Half, wanted: RecordsWanted, generator: np.random.Generator) -> list[Record]:
     """scss: one option of the anchor's cluster, the others of other clusters; right places are balanced."""
-    text, cluster = half.domains.store.sentences, plan.clusters[0]
+    text, cluster = half.domains.store.sentences, wanted.clusters[0]
     records: list[Record] = []
-    for index, anchor in enumerate(cycle(generator, half.members(cluster), plan.count)):
-        right = text[_member(half, cluster, anchor, generator, repeats=plan.repeats)]
-        taken = set[str]() if plan.repeats else {text[anchor], right}
+    for index, anchor in enumerate(cycle(generator, half.members(cluster), wanted.count)):
+        right = text[_member(half, cluster, anchor, generator, repeats=wanted.repeats)]
+        taken = set[str]() if wanted.repeats else {text[anchor], right}
         outside = (text[_outsider(half, cluster, generator)] for _ in repeat(None))
-        wrong = _distinct(outside, plan.options - 1, taken, plan)
-        records.append(_choice(text[anchor], right, wrong, index % plan.options, generator))
+        wrong = _distinct(outside, wanted.options - 1, taken, wanted)
+        records.append(_choice(text[anchor], right, wrong, index % wanted.options, generator))
     return _shuffled(records, generator)
 
 
-def cluster_choice(half: Half, plan: DrawPlan, generator: np.random.Generator) -> list[Record]:
+def cluster_choice(half: Half, wanted: RecordsWanted, generator: np.random.Generator) -> list[Record]:
     """scc: which of the task's clusters does the sentence belong to; classes are balanced."""
     text = half.domains.store.sentences
-    share = -(-plan.count // len(plan.clusters))
+    share = -(-wanted.count // len(wanted.clusters))
     records = [
-        Record({"anchor": text[sentence]}, plan.clusters, label)
-        for label, cluster in enumerate(plan.clusters)
+        Record({"anchor": text[sentence]}, wanted.clusters, label)
+        for label, cluster in enumerate(wanted.clusters)
         for sentence in cycle(generator, half.members(cluster), share)
     ]
-    return _shuffled(records, generator)[: plan.count]
+    return _shuffled(records, generator)[: wanted.count]
 
 
-DRAWS: dict[str, Draw] = {
+DRAWS: dict[str, Construction] = {
     "next_sentence_pair": next_sentence_pair,
     "next_sentence_choice": next_sentence_choice,
     "same_cluster_pair": same_cluster_pair,
@@ -166,8 +166,8 @@ def _neighbours(half: Half, anchor: int) -> tuple[list[int], list[int]]:
     return adjacent, [index for index in range(start, stop) if abs(index - anchor) > 1]
 
 
-def _distinct(texts: Iterator[str], count: int, taken: set[str], plan: DrawPlan) -> list[str]:
-    """The first `count` of `texts` that differ and are not in `taken`; the first of all where `plan.repeats`.
+def _distinct(texts: Iterator[str], count: int, taken: set[str], wanted: RecordsWanted) -> list[str]:
+    """The first `count` of `texts` that differ and are not in `taken`; the first of all where `wanted.repeats`.
 
     Raises:
         DataError: the corpus holds too few different sentences.
@@ -177,13 +177,13 @@ def _distinct(texts: Iterator[str], count: int, taken: set[str], plan: DrawPlan)
         if len(found) == count:
             break
         text = next(texts)
-        if plan.repeats or text not in taken:
+        if wanted.repeats or text not in taken:
             found.append(text)
             taken.add(text)
     if len(found) < count:
         raise DataError(
             "corpus",
-            f"too few different sentences outside cluster {plan.clusters[0]} for {plan.options} options",
+            f"too few different sentences outside cluster {wanted.clusters[0]} for {wanted.options} options",
             "give more text, or leave nss and scss out of supmer.formats",
         )
     return found

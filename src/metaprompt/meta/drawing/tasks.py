@@ -10,7 +10,7 @@ import numpy as np
 from metashot.base.errors import ConfigError
 from metashot.metaprompt.batch import PromptExample
 from metashot.metaprompt.meta.drawing.domains import Domains, task_halves
-from metashot.metaprompt.meta.drawing.draws import DRAWS, DrawPlan, Record
+from metashot.metaprompt.meta.drawing.draws import DRAWS, Record, RecordsWanted
 from metashot.metaprompt.meta.drawing.formats import FormatRenderer, TaskFormat
 
 _TRAIN_STREAM, _TEST_STREAM = 1, 2
@@ -155,7 +155,9 @@ class TaskStream:
         halves = task_halves(domains, clusters, generator, shared=self.repeats)
         counts = (format_.support, max(queries, format_.query))
         support, query = (
-            DRAWS[format_.draw](half, DrawPlan(clusters, count, format_.options, self.repeats), generator)
+            DRAWS[format_.draw](
+                half, RecordsWanted(clusters, count, format_.options, self.repeats), generator
+            )
             for half, count in zip(halves, counts, strict=True)
         )
         return support, query

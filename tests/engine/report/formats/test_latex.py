@@ -11,7 +11,7 @@ from rich.console import Console
 
 from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.formats.latex import PACKAGES, label, latex
-from metashot.engine.report.tables.table import Cell, Table
+from metashot.engine.report.tables.table import Table, TableCell
 
 ARTICLE = r"""\documentclass[twocolumn,10pt]{article}
 \usepackage[T1]{fontenc}\usepackage{%s}
@@ -40,9 +40,9 @@ def wide(
 ):
     columns = ("Method", "Model", *(f"setting_{i} of some length" for i in range(n_numbers)))
     row = (
-        Cell(name),
-        Cell("gpt2_large"),
-        *(Cell("43.5/41.0 †29/30", 43.5, best=True) for _ in range(n_numbers)),
+        TableCell(name),
+        TableCell("gpt2_large"),
+        *(TableCell("43.5/41.0 †29/30", 43.5, best=True) for _ in range(n_numbers)),
     )
     return Table("wide", "Wide", "50 % & more_of it.", columns, (row,) * rows, 2)
 
@@ -67,7 +67,7 @@ def test_tables_fit_a_two_column_page(demo_runs, made, written, tmp_path):
 
 
 def test_captions_stand_above_and_widths_choose_the_environment():
-    narrow = latex(Table("n", "N", "", ("Task", "Mean"), ((Cell("mood"), Cell("1.0", 1.0)),)))
+    narrow = latex(Table("n", "N", "", ("Task", "Mean"), ((TableCell("mood"), TableCell("1.0", 1.0)),)))
     assert narrow.index(r"\caption") < narrow.index(r"\begin{tabular}")
     assert r"\begin{table}" in narrow
     assert r"\begin{table*}" in latex(wide(n_numbers=3))
@@ -76,7 +76,7 @@ def test_captions_stand_above_and_widths_choose_the_environment():
 
 
 def test_groups_have_rules_below_their_heads():
-    row = (Cell("a"), *(Cell("1.0", 1.0) for _ in range(4)))
+    row = (TableCell("a"), *(TableCell("1.0", 1.0) for _ in range(4)))
     text = latex(
         Table("g", "G", "", ("Method", *("Mean", "Worst") * 2), (row,), groups=(("one_a", 2), ("two", 2)))
     )

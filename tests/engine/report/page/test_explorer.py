@@ -15,7 +15,7 @@ from metashot.engine.cells.prompts import CellPrompt, PromptsFile, read_prompts
 from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.page.explorer import explorer
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import collect_answers
+from metashot.engine.report.systems.results import collect_systems
 
 DRAWS = dict(draws=20, level=0.95, seed=0)
 HOSTILE = "</script><script>alert(1)</script> &amp; \u2028 <b>"
@@ -42,7 +42,7 @@ def two(tmp_path, made, written):
 
 def view_of(root):
     outputs = read_outputs([root])
-    answers, _ = collect_answers(outputs, lambda setting: (), **DRAWS)
+    answers, _ = collect_systems(outputs, lambda setting: (), **DRAWS)
     return explorer(outputs, answers)
 
 

@@ -9,9 +9,9 @@ from rich.console import Console
 
 from metashot.engine.report.build import ReportSettings, write_report
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import collect_answers
 from metashot.engine.report.systems.pair_tests import leaders
 from metashot.engine.report.systems.published import Verdict, compare_with_published
+from metashot.engine.report.systems.results import collect_systems
 from metashot.engine.sweeps.ledger import Job, Ledger
 
 SEEDS = (100, 13, 21)
@@ -34,7 +34,7 @@ def gap(tmp_path, made, written):
 
 
 def answers_of(root):
-    rows, problems = collect_answers(read_outputs([root]), lambda setting: (), **DRAWS)
+    rows, problems = collect_systems(read_outputs([root]), lambda setting: (), **DRAWS)
     return {row.system.method: row for row in rows}, problems
 
 
@@ -87,7 +87,7 @@ def test_fewer_test_examples_are_marked(tmp_path, made, written):
 
 
 def test_one_seed_is_all_of_a_method_without_demonstrations(demo_runs):
-    rows, _ = collect_answers(read_outputs([demo_runs]), lambda setting: (), **DRAWS)
+    rows, _ = collect_systems(read_outputs([demo_runs]), lambda setting: (), **DRAWS)
     zero = next(row for row in rows if row.system.method == "zero")
     assert zero.coverage.complete
     assert zero.coverage.expected_seeds == 1
@@ -116,12 +116,12 @@ def test_bold_is_the_best_and_what_is_not_significantly_below(tmp_path, made, wr
     for method, skill in (("direct", 2.0), ("pmi", 2.0), ("channel", 0.0)):
         cells = [made(task, seed, skill, method=method) for task in TASKS for seed in SEEDS]
         written(tmp_path / method, cells)
-    rows, _ = collect_answers(read_outputs([tmp_path]), lambda setting: (), **DRAWS)
+    rows, _ = collect_systems(read_outputs([tmp_path]), lambda setting: (), **DRAWS)
     assert {system.method for system in leaders(rows, 500, 0, 0.05)} == {"direct", "pmi"}
 
 
 def test_an_incomplete_row_is_never_bold(gap):
-    rows, _ = collect_answers(read_outputs([gap]), lambda setting: (), **DRAWS)
+    rows, _ = collect_systems(read_outputs([gap]), lambda setting: (), **DRAWS)
     assert "channel" not in {system.method for system in leaders(rows, 200, 0, 0.05)}
 
 
@@ -133,7 +133,7 @@ def test_a_missing_seed_makes_no_verdict_against_the_paper(tmp_path, made, writt
         if (task, seed) != ("quiz", 21)
     ]
     written(tmp_path, cells, {"k": 16, "seeds": list(SEEDS)})
-    rows, _ = collect_answers(read_outputs([tmp_path]), lambda setting: ("mood", "quiz"), **DRAWS)
+    rows, _ = collect_systems(read_outputs([tmp_path]), lambda setting: ("mood", "quiz"), **DRAWS)
     compared = compare_with_published(rows, lambda setting, scope: ("mood", "quiz"), **DRAWS)
     assert {c.verdict for c in compared if c.ours} == {Verdict.INCOMPLETE}
 
@@ -164,7 +164,7 @@ def test_demonstrations_that_did_not_fit_are_marked_wherever_the_figure_stands(t
             for (result, predictions), mean in zip(cells, shown, strict=True)
         ]
         written(tmp_path / str(k), counted, {"k": k, "method": {"name": "direct"}})
-    rows, _ = collect_answers(read_outputs([tmp_path]), lambda setting: (), **DRAWS)
+    rows, _ = collect_systems(read_outputs([tmp_path]), lambda setting: (), **DRAWS)
     assert {row.system.k: row.shown for row in rows} == {4: None, 16: (pytest.approx(3.2), 2)}
     outcome, _ = report_of(tmp_path)
     tables = {table.key: table for table in outcome.tables}

@@ -10,7 +10,7 @@ from metashot.engine.report.formats.harness_output import harness_results
 from metashot.engine.report.reading.folders import read_folder
 from metashot.engine.report.reading.harness_files import OWN_FILE, read_harness_folder
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import collect_answers
+from metashot.engine.report.systems.results import collect_systems
 
 STAMP = "2026-01-01T00-00-00.000000"
 CHOICE = {"output_type": "multiple_choice", "target_delimiter": " "}
@@ -101,7 +101,7 @@ def test_the_samples_own_accuracy_counts_however_its_target_is_written(tmp_path,
     (outputs,) = read_folder(tmp_path)
     assert outputs.problems == ()
     assert outputs.results["value"].to_list() == [acc]
-    (row,) = collect_answers(read_outputs([tmp_path]), lambda _: (), draws=5, level=0.95, seed=0)[0]
+    (row,) = collect_systems(read_outputs([tmp_path]), lambda _: (), draws=5, level=0.95, seed=0)[0]
     assert row.figures.mean.value == acc
 
 
@@ -157,7 +157,7 @@ def test_harness_files_in_a_runs_folder_do_not_hide_its_rows(tmp_path, made, wri
 @pytest.mark.parametrize(("rule", "name"), [("characters", "acc_norm"), ("sum", "acc")])
 def test_accuracy_by_score_per_character_is_written_under_its_own_name(tmp_path, made, written, rule, name):
     written(tmp_path, [made("quiz", 13, 1.0)], {"k": 16, "method": {"normalization": rule}})
-    (row,) = collect_answers(read_outputs([tmp_path]), lambda _: (), draws=5, level=0.95, seed=0)[0]
+    (row,) = collect_systems(read_outputs([tmp_path]), lambda _: (), draws=5, level=0.95, seed=0)[0]
     content = harness_results(row, 5, 0.95, 0)
     assert content["results"]["quiz"][f"{name},none"] == row.figures.mean.value
     assert content["higher_is_better"] == {"quiz": {name: True}}

@@ -6,8 +6,8 @@ from scipy.special import softmax
 
 from metashot.engine.report.page.plots import diagnosis_plot
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import collect_answers
 from metashot.engine.report.systems.diagnosis import diagnose
+from metashot.engine.report.systems.results import collect_systems
 from metashot.engine.report.tables.diagnosis_table import diagnosis_table
 
 
@@ -19,7 +19,7 @@ def read(tmp_path, made, written):
                 tmp_path / name, [made(task, seed, **more) for task, seed, more in cells], {"k": 16, **config}
             )
         outputs = read_outputs([tmp_path])
-        answers, _ = collect_answers(outputs, lambda _: (), draws=10, level=0.95, seed=0)
+        answers, _ = collect_systems(outputs, lambda _: (), draws=10, level=0.95, seed=0)
         return outputs, answers, diagnose(outputs, answers)
 
     return report

@@ -5,7 +5,7 @@ import pytest
 
 from metashot.engine.metrics.held_out_calibration import fit_temperature
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import collect_answers
+from metashot.engine.report.systems.results import collect_systems
 from metashot.engine.report.systems.stored_scores import stored_scores
 from metashot.engine.report.tables.held_out_table import held_out, held_out_table
 
@@ -21,7 +21,7 @@ def reported(tmp_path, made, written):
             ]
             written(tmp_path / split, cells, {"k": 16, "split": split})
         outputs = read_outputs([tmp_path])
-        answers, _ = collect_answers(outputs, lambda _: (), draws=20, level=0.95, seed=0)
+        answers, _ = collect_systems(outputs, lambda _: (), draws=20, level=0.95, seed=0)
         return stored_scores(outputs), answers
 
     return read

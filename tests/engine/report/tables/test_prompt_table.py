@@ -4,7 +4,7 @@ import pytest
 
 from metashot.engine.report.reading.outputs import read_outputs
 from metashot.engine.report.reading.variants import variant_names
-from metashot.engine.report.systems.answers import collect_answers
+from metashot.engine.report.systems.results import collect_systems
 from metashot.engine.report.tables.prompt_table import prompt_table
 
 
@@ -23,7 +23,7 @@ def _read(tmp_path, made, written, names, formats):
             cells = [made("weather", seed, skill, k=k, salt=name) for seed in (100, 13)]
             written(tmp_path / f"{name}_{k}", cells, {"k": k, "prompt": prompt})
     outputs = read_outputs([tmp_path], names=names)
-    return outputs, collect_answers(outputs, lambda _: (), draws=20, level=0.95, seed=0)[0]
+    return outputs, collect_systems(outputs, lambda _: (), draws=20, level=0.95, seed=0)[0]
 
 
 def test_runs_that_differ_in_the_prompt_are_one_row_with_their_spread(answers_of):

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from metashot.engine.report.reading.outputs import read_outputs
-from metashot.engine.report.systems.answers import collect_answers
+from metashot.engine.report.systems.results import collect_systems
 from metashot.engine.report.systems.sampled import sampled_systems
 from metashot.engine.report.tables.sample_table import sample_table
 
@@ -33,7 +33,7 @@ def reported(tmp_path, made, written):
             if with_texts:
                 (folder / "prompts.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         outputs = read_outputs([tmp_path])
-        answers, _ = collect_answers(outputs, lambda _: (), draws=20, level=0.95, seed=0)
+        answers, _ = collect_systems(outputs, lambda _: (), draws=20, level=0.95, seed=0)
         return outputs, answers
 
     return read

@@ -14,7 +14,7 @@ from metashot.base.errors import ConfigError, DataError
 from metashot.engine.models.loading import LanguageModel
 from metashot.metaprompt.clusters.store import ClusterStore
 from metashot.metaprompt.meta.drawing.domains import Domains, Half, _can_be_parted, split_domains, task_halves
-from metashot.metaprompt.meta.drawing.draws import ADJACENT, DRAWS, OTHER_DOCUMENT, DrawPlan, Record
+from metashot.metaprompt.meta.drawing.draws import ADJACENT, DRAWS, OTHER_DOCUMENT, Record, RecordsWanted
 from metashot.metaprompt.meta.drawing.formats import RenderRules, bind_format, load_format
 from metashot.metaprompt.meta.drawing.tasks import TaskStream, check_stream
 
@@ -40,7 +40,9 @@ def draw(
 ) -> tuple[Half, list[Record]]:
     generator = np.random.default_rng(1)
     support, _ = task_halves(domains_of(store)["meta_train"], clusters, generator, shared=False)
-    return support, DRAWS[load_format(name).draw](support, DrawPlan(clusters, count, 4, False), generator)
+    return support, DRAWS[load_format(name).draw](
+        support, RecordsWanted(clusters, count, 4, False), generator
+    )
 
 
 def place(store: ClusterStore, sentence: str) -> int:
@@ -126,7 +128,7 @@ def test_released_repeats_pair_sentences_with_themselves(store: ClusterStore):
     domains = domains_of(store)["meta_train"]
     generator = np.random.default_rng(0)
     half, _ = task_halves(domains, (0,), generator, shared=True)
-    plan = DrawPlan((0,), 200, 0, True)
+    plan = RecordsWanted((0,), 200, 0, True)
     pairs = [r.slots for r in DRAWS["same_cluster_pair"](half, plan, generator)]
     assert any(slots["first"] == slots["second"] for slots in pairs)
 

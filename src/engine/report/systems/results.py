@@ -108,7 +108,7 @@ class System:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Answers:
+class SystemResults:
     """A system with its outcomes and figures.
 
     Attributes:
@@ -157,9 +157,9 @@ class Answers:
 Targets = Callable[[str], Sequence[str]]
 
 
-def collect_answers(
+def collect_systems(
     outputs: Outputs, targets: Targets, *, draws: int, level: float, seed: int
-) -> tuple[list[Answers], list[str]]:
+) -> tuple[list[SystemResults], list[str]]:
     """Group the outputs by system, with bootstrap intervals.
 
     Args:
@@ -190,7 +190,7 @@ def collect_answers(
         if outcomes:
             found.append((system, outcomes))
             folders[system] = runs
-    answers: list[Answers] = []
+    answers: list[SystemResults] = []
     for setting in dict.fromkeys(system.setting for system, _ in found):
         rows = [row for row in found if row[0].setting == setting]
         expected = _expected(setting, rows, outputs, targets)
@@ -199,7 +199,7 @@ def collect_answers(
             seeded = _wants_seeds(system, outcomes)
             coverage = coverage_of(outcomes, expected.tasks, expected.seeds, expected.sizes, seeded=seeded)
             answers.append(
-                Answers(
+                SystemResults(
                     system,
                     outcomes,
                     expected.tasks,
@@ -299,7 +299,7 @@ def _sampled(results: pl.DataFrame) -> dict[System, tuple[int, int]]:
     return {System(*row[: len(SYSTEM)]): (row[-3], row[-2]) for row in counted.iter_rows()}
 
 
-def incomplete_note(answers: Sequence[Answers]) -> str:
+def incomplete_note(answers: Sequence[SystemResults]) -> str:
     """What the marks mean that one of these rows carries, with a space in front; empty where none does."""
     notes = [NOTE] if not all(row.coverage.complete for row in answers) else []
     notes += [SHOWN_NOTE] if any(row.shown for row in answers) else []
