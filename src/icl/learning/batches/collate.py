@@ -131,6 +131,14 @@ def _first_fit(sequences: Sequence[TrainingSequence]) -> list[list[TrainingSeque
 class _Rows:
     """The tokens of a batch, [rows, width], and who sees whom.
 
+    Example:
+        A sequence `a b y y'` whose target begins at place 2, with one wrong option `w` that branches off there::
+
+            ids       a  b  y  y' w
+            positions 0  1  2  3  2     w stands where y stands
+            branch    0  0  0  0  1
+            context   0  0  0  0  2     so w sees a, b and itself, and nothing sees w
+
     Attributes:
         ids: token ids.
         positions: position of each token within its sequence.
@@ -215,7 +223,16 @@ class _Targets:
         self.tasks: dict[int, int] = {}
 
     def add(self, sequence: TrainingSequence, row: int, starts: list[int]) -> None:
-        """The targets of one sequence in `row`; `starts` are the columns of its own tokens, then of each branch."""
+        """The targets of one sequence in `row`; `starts` are the columns of its own tokens, then of each branch.
+
+        Example:
+            The sequence of `_Rows`, `starts` = [0, 4], alone in its step::
+
+                label     y    y'   w
+                column    1    2    1     of the token before it; for a branch at its start, the last of the context
+                weight    1/2  1/2  0     a mean over the target, and wrong options weigh nothing here
+                option    0    0    1     numbers in the batch: (question 0, slot 0, 2 tokens), (question 0, slot 1, 1)
+        """
         scored = [question for question in sequence.questions if question.target_tokens]
         choices = sum(bool(question.alternatives) for question in scored)
         task = self.tasks.setdefault(sequence.task, len(self.tasks))
