@@ -85,7 +85,7 @@ def test_the_rows_of_one_cell_are_shared_and_equal_those_of_one_process(tmp_path
 
 @pytest.mark.slow
 def test_sampled_answers_are_those_of_one_process(tmp_path: Path) -> None:
-    """Seeds are of prompts, not of processes; a piece is one batch of the single process and two of the pair."""
+    """Seeds are those of prompts: neither the processes nor the pieces that they take change an answer."""
     sampled = (
         "data=demo", "data.tasks=[demo-word_problems]", "method=generate", "method.samples=3", "method.temperature=1",
         "method.max_new_tokens=8", "method.batch_size=4", "data.train_tasks=[]",
