@@ -102,7 +102,7 @@ def test_what_is_marked_is_named_here():
             "data_root", "data_seeds", "data_source", "method", "pattern", "prompt_path", "regularizer_path", "setting", "tasks",
             "train_seeds", "transfer",
         ],
-        "TaskData": ["notes", "seed"],
+        "TaskData": ["notes", "only_by_task", "seed"],
         "LoopConfig": [
             "best_metric", "early_stop_evaluations", "log_every", "on_divergence", "progress", "resume", "rewind_steps",
             "save_every",

@@ -23,7 +23,7 @@ from metashot.icl.prompting.config import HarnessPrompt
 from metashot.icl.prompting.methods import Method
 from metashot.icl.prompting.prompt import Objective
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
-from metashot.icl.scoring.generation import GeneratedCells
+from metashot.icl.scoring.generation import GeneratedCells, GenerateMethod
 from metashot.icl.scoring.hidden import HiddenCells
 from metashot.icl.scoring.in_context import InContextCells
 from metashot.icl.scoring.plan import plan_evaluation
@@ -74,6 +74,12 @@ def _by_their_task(run: RunContext, parts: _Parts) -> InContextCells | None:
         return None
     if settings.split != "test" or (isinstance(data, HarnessData) and data.normalization is None):
         return None
+    if isinstance(method, GenerateMethod) and (keys := method.own_keys):
+        raise ConfigError(
+            f"method.{keys[0]}",
+            "is the task's own affair where it writes its prompts: it says when an answer ends, what of it counts, and how",
+            "leave it out, or answer in a format of ours: prompt=template",
+        )
     from metashot.icl.scoring.harness import HarnessCells
 
     return HarnessCells(settings, source, model, run.config.scorer, harness)

@@ -16,6 +16,7 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from metashot.base.errors import ConfigError
 from metashot.base.files import read_lines
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import named_model
@@ -152,12 +153,23 @@ def test_every_in_context_method_ranks_every_document(runs):
 def test_a_generation_task_is_answered_and_graded(place):
     folder = stages(
         place / "generate", "data=lm_eval", "data.tasks=[local_answer]", f"data.include_path={place / 'tasks'}",
-        "model=tiny", "method=generate", "method.max_new_tokens=4", "k=2", "seeds=[100]",
+        "model=tiny", "method=generate", "k=2", "seeds=[100]",
     )  # fmt: skip
     (result,) = read_lines(folder / "results.jsonl")
     rows = list(read_lines(folder / "predictions.jsonl"))
     assert (result["metric"], result["n"], len(rows)) == ("exact_match", 8, 8)
     assert all("\n" not in row["prediction"] for row in rows)
+
+
+def test_a_key_that_the_task_decides_is_refused_and_a_format_of_ours_takes_it(place):
+    given = (
+        "data=lm_eval", "data.tasks=[local_answer]", f"data.include_path={place / 'tasks'}", "model=tiny", "method=generate",
+        "k=2", "seeds=[100]", "method.max_new_tokens=4",
+    )  # fmt: skip
+    with pytest.raises(ConfigError, match=r"method\.max_new_tokens: is the task's own affair"):
+        stages(place / "refused", *given)
+    folder = stages(place / "ours", *given, "prompt=template")
+    assert all(row["texts"] for row in read_lines(folder / "predictions.jsonl"))
 
 
 def test_report_and_compare_take_both_sides(place, runs, harness, capsys):

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, partial
 from typing import Annotated, Any
 
 from metashot.base.errors import ConfigError, DataError
-from metashot.base.identity import NoEffect
+from metashot.base.identity import NoEffect, deciding_fields
 from metashot.base.json_text import digest_of
 from metashot.base.value_kinds import Positive, PositiveShare, Seed, Weight
 from metashot.data.task import Example, TaskData
@@ -159,6 +159,15 @@ class GenerateMethod(Method):
         parts = {"rationale": example.rationale, "output": example.output}
         written = _PARTS.sub(lambda match: parts[match[1]], _lines(self.reasoning))
         return replace(example, output=written, options=())
+
+    @property
+    def own_keys(self) -> list[str]:
+        """The keys of generation that differ from their defaults, but for the name."""
+        usual = deciding_fields(GenerateMethod(self.name))
+        shared = {one.name for one in fields(Method)}
+        return [
+            key for key, value in deciding_fields(self).items() if key not in shared and value != usual[key]
+        ]
 
     def answer_in(self, text: str) -> str | None:
         """The answer of a generated text, or None where it holds none."""

@@ -32,6 +32,7 @@ from metashot.icl.scoring.cell import Truncation
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 from metashot.icl.scoring.generation import GeneratedCells, GenerateMethod
 from metashot.icl.scoring.ranking import RankedCells
+from metashot.stages.evaluation import cost_line
 
 MODEL = LazyLanguageModel(TinyModel("tiny", "llama", device="cpu"))
 TASK = "demo-opposite_word"
@@ -122,6 +123,9 @@ def test_a_second_run_generates_nothing_and_reports_read_the_grades(tmp_path):
     method = GenerateMethod("generate", metric="token_f1", max_new_tokens=4, stop=())
     given = settings(tmp_path, method)
     first = run(given)
+    said = f"2 cells computed, 0 reused; {first.cost.tokens_generated} tokens generated"
+    assert cost_line(first.cost) == said
+    assert 8 <= first.cost.tokens_generated <= 8 * 4  # two cells of four answers
     again = run(replace(given, output=tmp_path / "again"))
     assert (first.cost.computed_cells, again.cost.computed_cells, again.cost.reused_cells) == (2, 0, 2)
     assert [cell.predictions for cell in again.cells] == [cell.predictions for cell in first.cells]
@@ -270,17 +274,14 @@ def test_a_question_is_judged_by_hand(changes, texts, answer, score):
 
 
 def test_every_key_makes_another_cell_unless_it_says_that_it_has_no_effect():
-    """A walk over all of the method's fields: the ones that this table lacks have no effect."""
+    """A walk over all fields that generation adds: the ones that this table lacks have no effect."""
     others = {
-        "objective": None, "demonstrations": False, "calibration": None, "null_inputs": None, "calibration_inputs": 3,
-        "normalization": "sum", "layout": "space", "trained": True, "metric": "numeric", "extract": LastNumber(),
-        "max_new_tokens": 7, "stop": ("x",), "temperature": 0.5, "top_p": 0.5, "samples": 4, "seed": 1, "pass_at": 2,
-        "reasoning": "{rationale} {output}", "think_end": "",
+        "metric": "numeric", "extract": LastNumber(), "max_new_tokens": 7, "stop": ("x",), "temperature": 0.5, "top_p": 0.5,
+        "samples": 4, "seed": 1, "pass_at": 2, "reasoning": "{rationale} {output}", "think_end": "",
     }  # fmt: skip
-    assert set(others) == set(deciding_fields(SAMPLED))
+    assert set(others) == set(deciding_fields(SAMPLED)) - set(deciding_fields(Method("direct")))
     for name, value in others.items():
-        if value is not None:  # those have one value only that generates
-            assert identity_of(replace(SAMPLED, **{name: value})) != identity_of(SAMPLED), name
+        assert identity_of(replace(SAMPLED, **{name: value})) != identity_of(SAMPLED), name
 
 
 @pytest.mark.parametrize(
