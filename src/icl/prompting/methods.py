@@ -56,12 +56,12 @@ class Method:
         object.__setattr__(self, "calibration", find_calibration(self.calibration))
         object.__setattr__(self, "normalization", find_normalization(self.normalization))
         rule = self.calibration
-        if self.probes and (
-            rule is not Calibration.NONE or self.null_inputs or self.objective is Objective.CHANNEL
-        ):
+        plain = rule is Calibration.NONE and not self.null_inputs and self.objective is Objective.DIRECT
+        if self.probes and not (plain and self.ranks_options):
             raise ConfigError(
                 "method.probes",
-                f"goes with the direct objective and without calibration, got {self.objective.value!r} and {rule.name!r}",
+                f"goes with ranked options, the direct objective and no calibration, got {self.objective.value!r} and "
+                f"{rule.name!r} in {self.name!r}",
                 "set it for method=direct; the report shows its answers under every calibration",
             )
         if rule.inputs is not None and self.null_inputs:

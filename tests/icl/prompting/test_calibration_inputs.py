@@ -107,5 +107,5 @@ def test_probes_are_content_free_inputs_and_words_beside_a_method_without_calibr
     data = with_calibration_inputs(source.load("demo-emotion", k=4, seed=13), method, source, 4)
     assert method.content_free == ("N/A", "", "[MASK]")
     assert len(data.unlabelled) == method.calibration_inputs
-    with pytest.raises(ConfigError, match="without calibration, got 'direct' and 'batch'"):
+    with pytest.raises(ConfigError, match="no calibration, got 'direct' and 'batch'"):
         Method("mine", calibration=Calibration.BATCH, probes=True)

@@ -273,6 +273,11 @@ def test_a_question_is_judged_by_hand(changes, texts, answer, score):
     assert method.judged(texts, ["5", "five"]) == (answer, pytest.approx(score))
 
 
+def test_probes_are_of_ranked_options():
+    with pytest.raises(ConfigError, match="goes with ranked options"):
+        replace(SAMPLED, probes=True)
+
+
 def test_every_key_makes_another_cell_unless_it_says_that_it_has_no_effect():
     """A walk over all fields that generation adds: the ones that this table lacks have no effect."""
     others = {
