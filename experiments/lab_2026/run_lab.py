@@ -47,15 +47,15 @@ class Arm:
     overrides: tuple[str, ...]
 
 
-def arms() -> list[Arm]:
-    """Every selection of `conf/selection` (or those of the enum), four orders, every calibration."""
+def arms(orders: Sequence[str]) -> list[Arm]:
+    """Every calibration, every selection of `conf/selection` (or those of the enum), and these orders."""
     group = [name for name in choice_names("selection") if name not in NOT_A_SELECTION]
     selections = group or ["protocol", "random", "balanced", "nearest"]
     key = "selection" if group else "selection.strategy"
     return [
         *(Arm("calibration", name, (f"method={name}",)) for name in CALIBRATIONS),
         *(Arm("selection", name, (f"{key}={name}",)) for name in selections if name != "protocol"),
-        *(Arm("order", str(order), (f"selection.order={order}",)) for order in (1, 2, 3)),
+        *(Arm("order", order, (f"selection.order={order}",)) for order in orders),
     ]
 
 
@@ -78,6 +78,28 @@ def run_arm(arm: Arm, common: Sequence[str], folder: Path) -> dict[str, Any]:
     }
 
 
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The lines of `results.json` as Markdown, with the difference of each mean to plain in-context learning."""
+    plain = {
+        (row["data"], row["model"], row["k"]): row["value"]
+        for row in rows
+        if row["arm"] == "direct" and "value" in row
+    }
+    lines = [
+        "| data | model | k | changed | arm | mean | 95 % interval | to direct |",
+        "| --- | --- | ---: | --- | --- | ---: | ---: | ---: |",
+    ]
+    for row in rows:
+        head = f"| {row['data']} | {row['model']} | {row['k']} | {row['kind']} | {row['arm']} |"
+        base = plain.get((row["data"], row["model"], row["k"]))
+        if "left_out" in row:
+            lines.append(f"{head} left out: {row['left_out']} | | |")
+            continue
+        difference = "" if base is None else f"{row['value'] - base:+.1f}"
+        lines.append(f"{head} {row['value']:.1f} | {row['low']:.1f} to {row['high']:.1f} | {difference} |")
+    return "\n".join([*lines, ""])
+
+
 def main() -> None:
     """Run what is left, report, write the lines of the page."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -92,6 +114,7 @@ def main() -> None:
         "--limit", type=int, help="test rows of a task, a sample that tables mark; all without"
     )
     parser.add_argument("--arms", nargs="+", help="names of arms, of all kinds; all without")
+    parser.add_argument("--orders", nargs="+", default=["1", "2", "3"], help="values of selection.order")
     parser.add_argument("--quick", action="store_true", help="seconds: random weights, two tasks, four rows")
     given = parser.parse_args()
     if given.quick:
@@ -110,7 +133,7 @@ def main() -> None:
                     f"seeds=[{','.join(map(str, given.seeds))}]", f"results_root={given.output / 'store'}",
                     *([] if given.limit is None else [f"data.limit={given.limit}"]),
                 ]  # fmt: skip
-                for arm in arms():
+                for arm in arms(given.orders):
                     if given.arms and arm.name not in given.arms:
                         continue
                     folder = given.output / name / model / f"k{k}" / f"{arm.kind}-{arm.name}"
@@ -124,6 +147,7 @@ def main() -> None:
                     (given.output / "results.json").write_text(
                         json.dumps(rows, indent=1) + "\n", encoding="utf-8"
                     )
+    (given.output / "table.md").write_text(table(rows), encoding="utf-8")
     words = [f"runs=[{','.join(map(str, folders))}]", f"results_root={given.output / 'store'}"]
     metashot.evaluate(["stage=report", *words], given.output / "report")
     print(
