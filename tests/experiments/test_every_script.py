@@ -102,6 +102,7 @@ RUNS: dict[str, Make] = {
     "bench_commands/adding_cells.py": words("--cells 20 40 --output out.json"),
     "bench_commands/run_benchmark.py": words("--rounds 1 --jobs 2 --output out.json"),
     "bench_csv/bench.py": words("--rows 2000 --folder ."),
+    "bench_engines/run_benchmark.py": words("--quick --output out.json"),
     "bench_harness/run_benchmark.py": words(
         "--model tiny --documents 2 --shots 1 --tasks shaped_arc --batch-sizes 2 --shared nowhere --output out.json"
     ),
@@ -119,6 +120,7 @@ RUNS: dict[str, Make] = {
     ),
     "bench_training/bench_step.py": words("--layers 1 --rows 1 --tokens 16 --repeats 1"),
     "bench_training/bench_training.py": words("--smoke --output out.json"),
+    "gpu_check/run_check.py": words("--quick --output out.json"),
     "lab_2026/run_lab.py": words("--quick --output out"),
     "metaicl_real/compare_runs.py": comparison,
     "metaicl_real/first_rows.py": few_rows,

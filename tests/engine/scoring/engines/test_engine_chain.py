@@ -87,11 +87,13 @@ def test_a_server_that_dies_leaves_what_is_finished_and_the_next_command_goes_on
     assert summary
 
 
-def test_without_its_package_an_engine_is_one_line(run, tmp_path):
+@pytest.mark.parametrize("further", ["scorer.route=auto", "scorer.arguments={enforce_eager: true}"])
+def test_without_its_package_an_engine_is_one_line(run, tmp_path, further):
+    """Any argument of the engine passes the check of keys before."""
     try:
         import vllm  # noqa: F401
     except ImportError:
-        ended = run("out", "scorer=vllm", f"results_root={tmp_path / 'root'}")
+        ended = run("out", "scorer=vllm", further, f"results_root={tmp_path / 'root'}")
         assert ended.returncode == 2
         assert ended.stderr.strip().startswith("error: scorer: vLLM is not installed")
     else:
