@@ -8,7 +8,7 @@
 (model, engine) is a process of its own with one thread, which loads the model once and scores one cell after
 another; `server` is vLLM's own on loopback. Seconds are processor seconds of all processes of an engine in scoring,
 so that other work on the machine counts less; no cell shares a token with another, so no cache is warm. `--quick`
-runs a random model of two layers on two inputs.
+runs a random model of two layers on two inputs. vLLM runs without compiling, which takes minutes on a CPU.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def serving(folder: Path) -> Generator[tuple[str, psutil.Process]]:
         port = free.getsockname()[1]
     command = [
         sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--served-model-name", "m",
-        "--dtype", "float32", "--max-model-len", str(LENGTH), "--host", "127.0.0.1", "--port", str(port),
+        "--dtype", "float32", "--enforce-eager", "--max-model-len", str(LENGTH), "--host", "127.0.0.1", "--port", str(port),
     ]  # fmt: skip
     server = psutil.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
@@ -131,7 +131,10 @@ def work(engine: str, model: str, folder: Path) -> None:
     elif kind == "plain":
         serve(plain_scorer(lazy.load().model), here)
     elif kind == "vllm":
-        serve(vllm_scorer(lazy, route=way or "auto", max_model_len=LENGTH), here)  # pyright: ignore[reportArgumentType]
+        serve(
+            vllm_scorer(lazy, route=way or "auto", max_model_len=LENGTH, arguments={"enforce_eager": True}),
+            here,
+        )  # pyright: ignore[reportArgumentType]
     elif kind == "server":
         with serving(folder) as (url, server):
             serve(server_scorer(lazy, url=url), here, server)

@@ -1,4 +1,4 @@
-"""A completions server as a scorer: it takes token ids and gives log-probabilities; vLLM and SGLang do.
+"""A completions server as a scorer and a generator: it takes token ids and gives log-probabilities; vLLM and SGLang do.
 
 Three ways to ask, all of them plain sampling (temperature 0, nothing else), so that no setting of the server changes a
 value:
@@ -20,8 +20,18 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from metashot.base.errors import ConfigError, ModelError
 from metashot.base.extras import import_extra
+from metashot.engine.generation.request import (
+    GREEDY,
+    Generated,
+    GenerationRequest,
+    Sampling,
+    Stopping,
+    cut_at_stop,
+)
+from metashot.engine.generation.request import Progress as Answered
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.engines.next_tokens import Prefix, by_cost, checked, put_together, questions
+from metashot.engine.scoring.engines.writing import answer_of, asked, wanted_answers
 from metashot.engine.scoring.request import Progress, Request
 
 if TYPE_CHECKING:
@@ -40,6 +50,8 @@ _MOST_IDS = 128
 """Ids that one question by steps may ask for: vLLM's bound."""
 _PROMPTS = 64
 """Prompts in one call."""
+_WRITTEN = 16
+"""Prompts in one call that writes answers; a call ends with its longest answer."""
 _BLOCK = 128
 """Tokens by which a server is assumed to cache; vLLM's on a CPU, more than on a GPU."""
 _SAME_NATS = 0.05
@@ -119,6 +131,7 @@ class ServerScorer:
     ) -> None:
         _check_client()
         self._connection = connection
+        self._model = model
         self._concurrency = concurrency
         self._computed = 0
         self._name, self.limit = _served_model(connection, served)
@@ -143,6 +156,46 @@ class ServerScorer:
             if on_progress is not None:
                 on_progress(done, total)
         return scores
+
+    def generate(
+        self,
+        requests: Sequence[GenerationRequest],
+        stopping: Stopping,
+        sampling: Sampling = GREEDY,
+        on_progress: Answered | None = None,
+    ) -> list[Generated]:
+        """An answer to each request by the server's own sampler; a sample is a call of its own, with its seed.
+
+        Raises:
+            ConfigError: a prompt that is empty, or leaves no room for `max_new_tokens` in the server's context.
+            ModelError: the server does not answer, or not to all.
+        """
+        wanted = wanted_answers(requests, stopping, sampling, self.limit)
+        size = _WRITTEN if sampling.greedy else 1
+        parts = [wanted[start : start + size] for start in range(0, len(wanted), size)]
+        fields = {
+            "max_tokens": stopping.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
+            "stop": list(stopping.stop) or None, "return_token_ids": True,
+        }  # fmt: skip
+
+        def write(part: Sequence[GenerationRequest]) -> list[Generated]:
+            seed = {} if sampling.greedy else {"seed": part[0].seed}
+            choices = self._complete([request.prompt for request in part], fields | seed)
+            return [self._answer(choice, stopping) for choice in choices]
+
+        answers: dict[GenerationRequest, Generated] = {}
+        for part, found in zip(parts, self._at_once(write, parts), strict=True):
+            answers |= dict(zip(part, found, strict=True))
+            if on_progress is not None:
+                on_progress(len(answers), len(wanted))
+        return [answers[asked(request, sampling)] for request in requests]
+
+    def _answer(self, choice: Mapping[str, Any], stopping: Stopping) -> Generated:
+        """One choice as an answer; a server that tells no ids of what it writes has made the text itself."""
+        if choice.get("token_ids"):
+            return answer_of(choice["token_ids"], self._model.tokenizer, stopping)
+        text = str(choice.get("text") or "")
+        return Generated(cut_at_stop(text, stopping.stop), len(self._model.encode(text)))
 
     def tokens_computed(self, requests: Sequence[Request]) -> int:
         """Prompt tokens of the last call that the server did not say to have read from its cache."""

@@ -1,4 +1,4 @@
-"""vLLM as a scorer: it loads the weights, shares prefixes in its own cache, and spans several devices.
+"""vLLM as a scorer and a generator: it loads the weights, shares prefixes in its own cache, and spans several devices.
 
 Three routes give the same numbers:
     target_rows: one request each, log-probabilities of the target's rows alone (vLLM's V2 runner, on a GPU);
@@ -15,9 +15,18 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Literal
 
 from metashot.base.errors import ConfigError, ModelError
+from metashot.engine.generation.request import (
+    GREEDY,
+    Generated,
+    GenerationRequest,
+    Sampling,
+    Stopping,
+)
+from metashot.engine.generation.request import Progress as Answered
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.scoring.engines.files import engine_files
 from metashot.engine.scoring.engines.next_tokens import by_cost, checked, put_together, questions
+from metashot.engine.scoring.engines.writing import answer_of, asked, wanted_answers
 from metashot.engine.scoring.request import Progress, Request
 
 if TYPE_CHECKING:
@@ -80,6 +89,7 @@ class VllmScorer:
         config = self._engine.llm_engine.vllm_config
         self.limit = int(config.model_config.max_model_len)
         self._block = int(config.cache_config.block_size)
+        self._model = model
         self._asked = route
         self._computed = 0
         self.route: str = route
@@ -101,6 +111,37 @@ class VllmScorer:
             if on_progress is not None:
                 on_progress(done, total)
         return scores
+
+    def generate(
+        self,
+        requests: Sequence[GenerationRequest],
+        stopping: Stopping,
+        sampling: Sampling = GREEDY,
+        on_progress: Answered | None = None,
+    ) -> list[Generated]:
+        """An answer to each request by vLLM's own sampler; samples are drawn from each request's seed.
+
+        Raises:
+            ConfigError: a prompt that is empty, or leaves no room for `max_new_tokens` in the engine's context.
+            ModelError: vLLM gives no answer.
+        """
+        wanted = wanted_answers(requests, stopping, sampling, self.limit)
+        own = {
+            "max_tokens": stopping.max_new_tokens, "temperature": sampling.temperature, "top_p": sampling.top_p,
+            "stop": list(stopping.stop) or None, "detokenize": True,
+        }  # fmt: skip
+        answers: dict[GenerationRequest, Generated] = {}
+        for start in range(0, len(wanted), _AT_ONCE):
+            part = wanted[start : start + _AT_ONCE]
+            seeds = [{} if sampling.greedy else {"seed": request.seed} for request in part]
+            outputs = self._generate(
+                [list(request.prompt) for request in part], [own | seed for seed in seeds]
+            )
+            for request, output in zip(part, outputs, strict=True):
+                answers[request] = answer_of(output.outputs[0].token_ids, self._model.tokenizer, stopping)
+            if on_progress is not None:
+                on_progress(len(answers), len(wanted))
+        return [answers[asked(request, sampling)] for request in requests]
 
     def tokens_computed(self, requests: Sequence[Request]) -> int:
         """Tokens that vLLM computed for its last call, as it counts them itself."""
@@ -176,9 +217,9 @@ class VllmScorer:
         ]
 
     def _generate(self, prompts: Sequence[list[int]], sampling: Sequence[Mapping[str, Any]]) -> list[Any]:
-        """One token after each prompt, with what `sampling` asks for."""
+        """One greedy token after each prompt, unless `sampling` says otherwise, with what it asks for."""
         parameters = [
-            self._vllm.SamplingParams(max_tokens=1, temperature=0.0, detokenize=False, **own)
+            self._vllm.SamplingParams(**{"max_tokens": 1, "temperature": 0.0, "detokenize": False, **own})
             for own in sampling
         ]
         tokens = [self._vllm.TokensPrompt(prompt_token_ids=ids) for ids in prompts]

@@ -137,7 +137,7 @@ def test_vllm_gives_our_numbers_and_a_second_run_computes_nothing(start, ours, m
     assert_same(rows(folder), ours[method])
     assert cost(folder)["computed_cells"] == 3
     again = ended(start(name, *how))
-    assert "0 cells computed, 3 reused" in again
+    assert "3 of 3 cells are stored already" in again
     assert cost(folder)["computed_cells"] == 0
     assert {row["task"] for row in read_lines(folder / "results.jsonl")} == {row[0] for row in ours[method]}
 
@@ -148,7 +148,31 @@ def test_every_route_of_a_cpu_gives_our_numbers(start, ours, route):
     assert_same(rows(start.root / route), ours["direct"])
 
 
-def test_a_real_server_gives_our_numbers_and_one_that_is_killed_leaves_what_is_finished(start, smollm2, ours):
+GENERATE = (
+    "method=generate", "data.tasks=[demo-spam,demo-entailment]", "method.max_new_tokens=8", "method.stop=[]",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def written(start):
+    """What the loaded model writes: greedy, eight tokens."""
+    ended(start("written", *GENERATE))
+    return texts(start.root / "written")
+
+
+def texts(folder):
+    return [(row["task"], row["index"], row["texts"]) for row in read_lines(folder / "predictions.jsonl")]
+
+
+def test_vllm_writes_what_the_loaded_model_writes(start, written):
+    ended(start("vllm-written", *GENERATE, *VLLM))
+    assert len(written) == 16
+    assert texts(start.root / "vllm-written") == written
+
+
+def test_a_real_server_gives_our_numbers_and_one_that_is_killed_leaves_what_is_finished(
+    start, smollm2, ours, written
+):
     with serving(smollm2) as (url, server):
         ended(start("served", "method=channel", "scorer=server", f"scorer.url={url}"))
         assert_same(rows(start.root / "served"), ours["channel"])
@@ -164,6 +188,8 @@ def test_a_real_server_gives_our_numbers_and_one_that_is_killed_leaves_what_is_f
     stored = len(list(cells.glob("*/*.jsonl")))
     assert 0 < stored < 3
     with serving(smollm2) as (url, _):
+        ended(start("server-written", *GENERATE, "scorer=server", f"scorer.url={url}"))
+        assert texts(start.root / "server-written") == written
         out = ended(start("killed", "method=direct", "scorer=server", f"scorer.url={url}"))
     assert f"{stored} of 3 cells are stored already" in out
     assert_same(rows(start.root / "killed"), ours["direct"])

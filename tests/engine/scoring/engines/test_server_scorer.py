@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from metashot.base.errors import ConfigError, ModelError
+from metashot.engine.generation.request import GREEDY, Generated, GenerationRequest, Sampling, Stopping
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
 from metashot.engine.scoring.makers import scorer_identity, server_scorer
@@ -126,6 +127,51 @@ def test_a_refusal_for_good_is_told_at_once(model, status):
 def test_what_a_server_cannot_do_is_told_at_the_start(model, fault, way, words):
     with served(behaviour(fault)) as url, pytest.raises(ModelError, match=words):
         server_scorer(model, url=url, way=way)
+
+
+def greedy(ids, length):
+    new = []
+    while len(new) < length and 1 not in new:
+        new.append(int(bigram((*ids, *new)).argmax()))
+    return new
+
+
+def test_answers_are_the_most_probable_tokens_cut_at_a_stop_string(model):
+    prompts = [(5, 6, 7), (5, 6), (9,), (5, 6, 7), *((n,) for n in range(20, 60))]
+    told, seen = behaviour(), []
+    with served(told) as url:
+        found = server_scorer(model, url=url).generate(
+            [GenerationRequest(ids, seed) for seed, ids in enumerate(prompts)], Stopping(6, ("e",)), GREEDY,
+            lambda done, total: seen.append((done, total)),
+        )  # fmt: skip
+    for ids, answer in zip(prompts, found, strict=True):
+        text = model.tokenizer.decode(greedy(ids, 6), skip_special_tokens=True)
+        assert answer == Generated(text.split("e")[0], len(greedy(ids, 6)))
+    assert seen[-1] == (43, 43)  # the one that stands twice is asked for once
+    calls = [call for call in told.calls if call["max_tokens"] == 6]
+    assert {(call["temperature"], *call["stop"]) for call in calls} == {(0, "e")}
+
+
+def test_a_sample_depends_on_its_own_seed_alone(model):
+    requests = [GenerationRequest((5, 6, 7), seed) for seed in range(6)]
+    with served(behaviour()) as url:
+        scorer = server_scorer(model, url=url)
+        found = scorer.generate(requests, Stopping(5), Sampling(temperature=1.0))
+        again = scorer.generate(requests[::-1], Stopping(5), Sampling(temperature=1.0))
+    assert found == again[::-1]
+    assert len(set(found)) > 1
+
+
+def test_a_server_that_tells_no_ids_of_what_it_writes_gives_its_text(model):
+    with served(behaviour("ids are not told")) as url:
+        (found,) = server_scorer(model, url=url).generate([GenerationRequest((5,))], Stopping(3))
+    assert found.text == "text of 3"
+
+
+@pytest.mark.parametrize(("ids", "words"), [((), "has no token"), ((2,) * 60, "is over the engine's 64")])
+def test_a_prompt_without_room_for_an_answer_is_refused(model, ids, words):
+    with served(behaviour()) as url, pytest.raises(ConfigError, match=words):
+        server_scorer(model, url=url).generate([GenerationRequest(ids)], Stopping(5))
 
 
 def test_an_answer_that_lacks_a_prompt_is_refused(model):

@@ -24,6 +24,8 @@ class Behaviour:
     name: str = "toy"
     limit: int = 64
     version: str = "1"
+    end: int = 1
+    """The token that ends a text."""
     faults: set[str] = field(default_factory=set)
     refusals: list[int] = field(default_factory=list)
     """Status codes that the next calls of `/v1/completions` get."""
@@ -42,6 +44,8 @@ class Behaviour:
         return {"choices": list(reversed(choices)), "usage": {"prompt_tokens": sent}}
 
     def choice(self, index: int, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
+        if body["max_tokens"] > 1:
+            return self.written(index, ids, body)
         table = self.log_probabilities(ids)
         rows = table[-1]
         best = int(rows.argmax())
@@ -62,6 +66,17 @@ class Behaviour:
             asked = body.get("logprob_token_ids") if "steps are unknown" not in self.faults else None
             logprobs["top_logprobs"] = [{f"token_id:{i}": float(rows[i]) for i in [*(asked or ()), best]}]
         return {"index": index, "logprobs": logprobs, "prompt_token_ids": ids, "token_ids": [best]}
+
+    def written(self, index: int, ids: list[int], body: dict[str, Any]) -> dict[str, Any]:
+        """The most probable tokens, or, above temperature 0, tokens drawn from the seed."""
+        random = np.random.default_rng(body.get("seed"))
+        new: list[int] = []
+        while len(new) < body["max_tokens"] and self.end not in new:
+            row = self.log_probabilities([*ids, *new])[-1]
+            chances = np.exp(row) / np.exp(row).sum()
+            new.append(int(row.argmax() if not body["temperature"] else random.choice(len(row), p=chances)))
+        told = {} if "ids are not told" in self.faults else {"token_ids": new}
+        return {"index": index, "text": f"text of {len(new)}\nand more", **told}
 
 
 @contextmanager
