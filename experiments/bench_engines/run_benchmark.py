@@ -110,6 +110,7 @@ def work(engine: str, model: str, folder: Path) -> None:
     lazy = LazyLanguageModel(LocalModel(path=str(folder), name="m", dtype="float32", device="cpu"))
     words = int(json.loads((folder / "config.json").read_text())["vocab_size"])
     kind, _, way = engine.partition(":")
+    route: Any = way or "auto"
     here = psutil.Process()
 
     def serve(scorer: Any, *processes: psutil.Process) -> None:
@@ -132,9 +133,9 @@ def work(engine: str, model: str, folder: Path) -> None:
         serve(plain_scorer(lazy.load().model), here)
     elif kind == "vllm":
         serve(
-            vllm_scorer(lazy, route=way or "auto", max_model_len=LENGTH, arguments={"enforce_eager": True}),
+            vllm_scorer(lazy, route=route, max_model_len=LENGTH, arguments={"enforce_eager": True}),
             here,
-        )  # pyright: ignore[reportArgumentType]
+        )
     elif kind == "server":
         with serving(folder) as (url, server):
             serve(server_scorer(lazy, url=url), here, server)

@@ -226,7 +226,8 @@ def memory_and_speed(checks: Checks) -> None:
 
     torch.manual_seed(0)
     sizes = GPT2Config(n_layer=1 if checks.quick else 12, vocab_size=512, bos_token_id=1, eos_token_id=1)
-    model = GPT2LMHeadModel(sizes).eval().to(checks.device)
+    model: Any = GPT2LMHeadModel(sizes).eval()
+    model.to(checks.device)
     workload: Any = from_file_beside("workload")
     cell = workload.Cell("direct", 4, 1 if checks.quick else 16, 2 if checks.quick else 32, (1, 4))
     asked = workload.synthetic(cell, 512)
