@@ -90,6 +90,7 @@ def entered(source, example):
         at, indent = last.end_lineno, " " * 4
     else:
         # Behind the last entry, whose line ends with a comma; a registry on one line gets it before the bracket.
+        rest[-1] += ","
         inner = [n for n in range(node.lineno - 1, node.end_lineno) if held[n].rstrip().endswith(",")]
         if not inner:
             head, bracket = held[node.lineno - 1][:-1], held[node.lineno - 1][-1]
