@@ -16,6 +16,7 @@ from metashot.engine.metrics.statistics import (
     Interval,
     TaskOutcomes,
     bootstrap_mean,
+    is_share,
     seed_values,
     task_outcomes,
 )
@@ -41,6 +42,8 @@ class TaskSummary:
     """Test examples."""
     sampled_from: int = 0
     """Test examples that the task has, where `n` are a sample of them; else 0."""
+    unit: str = "percent"
+    """`percent`, or `its own` where a task's metric is no share; the run's means leave such tasks out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,10 @@ class Summary:
 
     def tracked(self) -> dict[str, float]:
         """The figures under the names that dashboards and sweeps know, in percent."""
-        per_task = {f"eval/{task.task}/{task.metric}_percent": task.mean.value for task in self.tasks}
+        per_task = {
+            f"eval/{task.task}/{task.metric}{'_percent' if task.unit == 'percent' else ''}": task.mean.value
+            for task in self.tasks
+        }
         return {**per_task, "eval/mean_percent": self.mean.value, "eval/worst_percent": self.worst.value}
 
     def to_json(self) -> dict[str, Any]:
@@ -104,23 +110,25 @@ def summarize(cells: Sequence[FinishedCell]) -> Summary:
     sizes = {cell.result.task: cell.result for cell in reversed(cells)}
     tasks: list[TaskSummary] = []
     for task, outcome in outcomes.items():
-        figures = bootstrap_mean([outcome])
+        figures, scale = bootstrap_mean([outcome]), 100 if is_share(outcome) else 1
         values = {
-            str(seed): 100 * float(value)
+            str(seed): scale * float(value)
             for seed, value in zip(outcome.seeds, seed_values(outcome), strict=True)
         }
         tasks.append(
             TaskSummary(
                 task,
                 outcome.metric.value,
-                percent(figures.mean),
-                percent(figures.worst),
+                percent(figures.mean, scale),
+                percent(figures.worst, scale),
                 values,
                 sizes[task].n,
                 sizes[task].sampled_from,
+                "percent" if scale == 100 else "its own",
             )
         )
-    overall = bootstrap_mean(list(outcomes.values()))
+    shares = [outcome for outcome in outcomes.values() if is_share(outcome)]
+    overall, scale = bootstrap_mean(shares or list(outcomes.values())), 100 if shares else 1
     first = cells[0].result
     k = max(cell.result.k for cell in cells)
     return Summary(
@@ -128,20 +136,20 @@ def summarize(cells: Sequence[FinishedCell]) -> Summary:
         first.method,
         first.model,
         k,
-        percent(overall.mean),
-        percent(overall.worst),
+        percent(overall.mean, scale),
+        percent(overall.worst, scale),
         tuple(tasks),
     )
 
 
-def percent(interval: Interval) -> Interval:
-    """0..1 to percent."""
-    return Interval(100 * interval.value, 100 * interval.low, 100 * interval.high)
+def percent(interval: Interval, scale: int = 100) -> Interval:
+    """0..1 to percent, or as it is where the scale is 1."""
+    return Interval(scale * interval.value, scale * interval.low, scale * interval.high)
 
 
 def _rows(summary: Summary) -> list[list[str]]:
     rows = [
-        [task.task, task.metric, _size(task), f"{task.mean.value:.1f}", f"{task.mean.low:.1f} to {task.mean.high:.1f}", f"{task.worst.value:.1f}"]
+        [task.task, task.metric if task.unit == "percent" else f"{task.metric} (no percent)", _size(task), f"{task.mean.value:.1f}", f"{task.mean.low:.1f} to {task.mean.high:.1f}", f"{task.worst.value:.1f}"]
         for task in summary.tasks
     ]  # fmt: skip
     mean = summary.mean

@@ -46,6 +46,19 @@ class Metric(StrEnum):
         return self not in (Metric.MACRO_F1, Metric.ACCURACY)
 
 
+_NO_SHARES = (
+    "perplexity",
+    "word_perplexity",
+    "byte_perplexity",
+    "bits_per_byte",
+    "likelihood",
+    "bleu",
+    "chrf",
+    "ter",
+)
+"""Metrics of lm-evaluation-harness that are no shares."""
+
+
 class TaskMetric(str):
     """A metric that a task brings with it, by its name: every answer has a score, and the value is their mean."""
 
@@ -55,6 +68,11 @@ class TaskMetric(str):
     def value(self) -> str:
         """The name."""
         return str(self)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies in 0..1 (a correlation in -1..1), as far as its name says."""
+        return self not in _NO_SHARES
 
 
 AnyMetric = Metric | TaskMetric

@@ -74,6 +74,14 @@ class TaskOutcomes:
         return len(set(self.tests)) <= 1
 
 
+def is_share(outcome: TaskOutcomes) -> bool:
+    """Whether a task is measured by a share of its answers, so that means over tasks may hold it."""
+    metric = outcome.metric
+    if isinstance(metric, Metric):
+        return True
+    return metric.is_share and bool((np.abs(seed_values(outcome)) <= 1).all())
+
+
 def task_outcomes(
     task: str,
     metric: AnyMetric,

@@ -30,6 +30,7 @@ from metashot.engine.report.tables import comparisons, result_tables
 from metashot.engine.report.tables.confidence_table import confidence_table
 from metashot.engine.report.tables.diagnosis_table import diagnosis_table
 from metashot.engine.report.tables.held_out_table import held_out_table
+from metashot.engine.report.tables.own_metrics import own_metrics_table
 from metashot.engine.report.tables.prompt_table import prompt_table
 from metashot.engine.report.tables.run_list import runs_table
 from metashot.engine.report.tables.sample_table import sample_table
@@ -99,6 +100,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
         sample_table(sampled_systems(outputs, answers, draws=draws, level=level, seed=seed), level),
         prompt_table(answers, draws, level, seed),
         *result_tables.task_tables(answers),
+        own_metrics_table(outputs),
         comparisons.rescoring_table(rescored, answers),
         comparisons.calibrating_table(rescored, answers),
         confidence_table(stored, answers, draws, level, seed),

@@ -223,10 +223,6 @@ class HarnessCells(InContextCells):
                 notes.append(
                     f"task {one.task!r}: its config says num_fewshot: 0, which the harness keeps to; k=0"
                 )
-            if isinstance(_of(one), TaskMetric) and not 0 <= one.value <= 1:
-                notes.append(
-                    f"task {one.task!r}: {one.metric} is {one.value:.4f} and no share; tables show it times 100"
-                )
         return list(dict.fromkeys(notes))
 
     def close(self, cells: Sequence[FinishedCell], output: Path) -> Sequence[str]:
@@ -446,10 +442,6 @@ def _metric_of(name: str, task: HarnessTask) -> AnyMetric:
         return Metric.ACCURACY
     generated = task.config.output_type == GENERATES and task.task.aggregation().get(name, mean) is mean
     return _GENERATED.get(name, TaskMetric(name)) if generated else TaskMetric(name)
-
-
-def _of(result: Result) -> AnyMetric | None:
-    return None if result.metric in set(Metric) else TaskMetric(result.metric)
 
 
 def _told_by_text(predictions: Sequence[Prediction], data: TaskData) -> bool:

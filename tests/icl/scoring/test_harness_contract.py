@@ -4,6 +4,7 @@ Each shape of task below is written as a YAML file over a few rows, run by lm-ev
 and with `--model metashot`, and by `data=lm_eval demonstrations=harness`, at k = 0, 3 and 5.
 """
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from omegaconf import OmegaConf
 pytest.importorskip("lm_eval")
 
 import lm_eval
+from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
@@ -189,15 +191,49 @@ def evaluated(model: Any, tasks: list[str], k: int, include: Path) -> dict[str, 
 
 def run(folder: Path, include: Path, *overrides: str) -> Path:
     """What `run.py data=lm_eval` does."""
-    given = [
-        "data=lm_eval", f"data.include_path={include}", "model=tiny", "seeds=[100]",
-        f"results_root={folder.parent / 'results'}", "logger=none", *overrides,
-    ]  # fmt: skip
+    return stages(folder, "data=lm_eval", f"data.include_path={include}", "seeds=[100]", *overrides)
+
+
+def stages(folder: Path, *overrides: str) -> Path:
+    """What `run.py` does."""
+    given = ["model=tiny", f"results_root={folder.parent / 'results'}", "logger=none", *overrides]
     with initialize_config_dir(str(Path(__file__).parents[3] / "conf"), version_base="1.3"):
         config = compose("config", given)
     folder.mkdir(parents=True)
     execute(OmegaConf.to_container(config, resolve=True, throw_on_missing=True), folder, given)
     return folder
+
+
+REPORT = ("report.formats=[csv]", "report.draws=20", "report.permutations=20")
+
+
+def written(folder: Path, found: dict[str, Any]) -> list[Path]:
+    """The files that the harness's command writes of each evaluation."""
+    folders = []
+    for name, results in found.items():
+        tracker = EvaluationTracker(output_path=str(folder / name))
+        tracker.general_config_tracker.log_experiment_args(
+            model_source=name, model_args="pretrained=tiny", system_instruction="", chat_template="", fewshot_as_multiturn=False,
+        )  # fmt: skip
+        whole = {key: value for key, value in results.items() if key != "samples"}
+        tracker.save_results_aggregated(results=whole, samples=results["samples"])
+        for task, samples in results["samples"].items():
+            tracker.save_results_samples(task_name=task, samples=samples)
+        folders.append(next((folder / name).rglob("results_*.json")).parent)
+    return folders
+
+
+def check_report(folder: Path, found: dict[str, Any]) -> None:
+    """The report's table of the tasks' own metrics: of our run and of the harness's files, as the harness states them."""
+    with (folder / "tables" / "own_metrics.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    for method in {row["Method"] for row in rows}:
+        mine = [row for row in rows if row["Method"] == method]
+        said = {(row["Task"], f"{row['Metric']},{row['Filter']}"): float(row["Value"]) for row in mine}
+        for task, results in found["hf"]["results"].items():
+            for key, value in metrics(results).items():
+                assert said[task, key] == pytest.approx(value, abs=NATS, rel=1e-5), (method, task, key)
+    assert len({row["Method"] for row in rows}) == 2
 
 
 def metrics(results: dict[str, Any]) -> dict[str, float]:
@@ -240,6 +276,11 @@ def test_every_shape_is_the_harness_with_its_own_demonstrations(place: Path, mod
     for task in tasks:
         check_equal(folder, found["hf"], task)
         check_equal(folder, found["metashot"], task)
+    own = written(place / f"files{k}", found)
+    check_report(
+        stages(place / f"report{k}", "stage=report", f"runs=[{folder},{','.join(map(str, own))}]", *REPORT),
+        found,
+    )
     groups = read_json(folder / METRICS_FILE)["seeds"]["100"]["groups"]
     for name in GROUPS:
         theirs = evaluated(models["hf"], [name], k, place / "tasks")["groups"][name]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from io import BytesIO
 from pathlib import Path
@@ -41,6 +41,7 @@ RESULT_SCHEMA: dict[str, Any] = {
     "shown_mean": pl.Float64,
     "shown_least": pl.Int64,
     "sampled_from": pl.Int64,
+    "metrics": pl.List(pl.Struct({"name": pl.String, "value": pl.Float64})),
 }
 _LATER: dict[str, Any] = {one.name: one.default for one in fields(Result) if one.name not in REQUIRED}
 """Columns that older files lack, with what they stand for there."""
@@ -207,7 +208,7 @@ def _lost(folder: Path, fault: str) -> RunOutputs:
 
 
 def _harness_outputs(folder: Path, found: HarnessRun) -> RunOutputs:
-    rows = [{name: asdict(cell.result)[name] for name in RESULT_SCHEMA} for cell in found.cells]
+    rows = [_result_row(asdict(cell.result)) for cell in found.cells]
     predictions = [
         {name: asdict(one)[name] for name in PREDICTION_SCHEMA}
         for cell in found.cells
@@ -258,8 +259,14 @@ def _told(places: Sequence[CellPlace]) -> str:
     return told + (f" and {len(places) - _SHOWN_CELLS} more" if len(places) > _SHOWN_CELLS else "")
 
 
+def _result_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A line of `results.jsonl` as a row of the frame."""
+    found = [{"name": name, "value": value} for name, value in (row["metrics"] or {}).items()]
+    return {**{name: row[name] for name in RESULT_SCHEMA}, "metrics": found}
+
+
 def _outputs(run: Run, blocks: Sequence[CellLines], problems: Sequence[str]) -> RunOutputs:
-    rows = [{name: {**_LATER, **block.row}[name] for name in RESULT_SCHEMA} for block in blocks]
+    rows = [_result_row({**_LATER, **block.row}) for block in blocks]
     lines = b"".join(block.predictions for block in blocks)
     predictions = (
         pl.read_ndjson(BytesIO(lines), schema=PREDICTION_SCHEMA)

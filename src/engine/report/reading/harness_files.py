@@ -18,7 +18,7 @@ from metashot.base.errors import OutputError
 from metashot.base.files import read_lines, sha256_file
 from metashot.base.json_text import read_json
 from metashot.engine.cells.results import FinishedCell, Prediction, Result
-from metashot.engine.metrics.classification import Metric
+from metashot.engine.metrics.classification import Metric, TaskMetric
 
 METHOD = "lm_eval"
 """What reports call a system that the harness ran; a further filter or metric of it follows in brackets."""
@@ -125,6 +125,11 @@ def read_harness_run(path: Path) -> HarnessRun:
             continue
         seed, k = int(config.get("fewshot_seed") or 0), int(shots.get(task) or 0)
         result = Result("lm_eval", METHOD, model, task, seed, k, "", 0.0, 0, sha256_file(samples))
+        stated = (content.get("results") or {}).get(task) or {}
+        result = replace(
+            result,
+            metrics={key: float(value) for key, value in stated.items() if "," in key and _is_number(value)},
+        )
         try:
             for cell, said in _cells(samples, task_config, result):
                 fault = _disagreement(cell, said, content)
@@ -165,15 +170,22 @@ def _cells(
     if not by_filter:
         raise ValueError("no samples")
     for filter_, rows in by_filter.items():
-        first = next((name for name in _FIRST_OF if _is_number(rows[0].get(name))), None)
-        if first is None:
-            raise ValueError("no metric of single examples")
-        for name in (first, NORMALIZED):
+        own = rows[0].get("metrics") or ()
+        first = next((name for name in (*_FIRST_OF, *own) if _is_number(rows[0].get(name))), None)
+        if first is None:  # metrics of all documents together, such as a perplexity
+            key, value = next(iter((result.metrics or {}).items()), ("", 0.0))
+            if not key:
+                raise ValueError("no metric of single examples")
+            whole = replace(result, metric=key.partition(",")[0], value=value, n=len(rows))
+            yield FinishedCell(whole, ()), (whole.metric, filter_)
+            return
+        for name in dict.fromkeys((first, NORMALIZED)):
             if name in rows[0]:
                 words = [filter_] if len(by_filter) > 1 else []
                 words += [name] if name == NORMALIZED else []
                 method = f"{METHOD} ({', '.join(words)})" if words else METHOD
                 yield _cell(rows, name, config, replace(result, method=method)), (name, filter_)
+                result = replace(result, metrics=None)  # which stand once
 
 
 def _cell(
@@ -187,7 +199,8 @@ def _cell(
     if _rank_otherwise(ranked, rows, name):
         ranked = [replace(one, choices=(), nll=(), sums=()) for one in ranked]
     scores = [float(row[name]) for row in rows]
-    metric = GRADED.get(name, Metric.ACCURACY)
+    accuracy = name in ("acc", NORMALIZED)
+    metric = Metric.ACCURACY if accuracy else GRADED.get(name, TaskMetric(name))
     return FinishedCell(
         replace(
             result, metric=metric.value, value=sum(scores) / len(scores), n=len(rows), fingerprint=print_

@@ -14,6 +14,7 @@ from metashot.engine.metrics.statistics import (
     MeanAndWorst,
     TaskOutcomes,
     bootstrap_mean,
+    is_share,
     task_outcomes,
 )
 from metashot.engine.report.reading.coverage import NOTE, Coverage, coverage_of
@@ -242,7 +243,9 @@ def _expected(
     """Tasks of the setting, else all that its runs asked for or answered; seeds likewise."""
     numbers = outputs.results.filter(pl.col("setting") == setting)["run"].unique().to_list()
     configs = [outputs.runs[number].config for number in numbers]
-    asked = {str(task) for config in configs for task in config.get("data.tasks") or ()}
+    # Names of the harness may be groups; which tasks a run has lost is said by its record.
+    own = [config for config in configs if "data.fewshot_seed" not in config]
+    asked = {str(task) for config in own for task in config.get("data.tasks") or ()}
     answered = {task for _, outcomes in rows for task in outcomes}
     seeds = {
         int(seed)
@@ -330,9 +333,17 @@ def _outcomes(system: System, frame: pl.DataFrame, problems: list[str]) -> dict[
         }
         try:
             seeded = _seeds_decide(system.k, rows)
-            outcomes[str(task)] = task_outcomes(str(task), metric, by_seed, tests, seeded=seeded)
+            outcome = task_outcomes(str(task), metric, by_seed, tests, seeded=seeded)
         except ValueError as error:
             problems.append(f"{system.setting}, {system.title}: {error}; left out of every figure.")
+            continue
+        if is_share(outcome):
+            outcomes[str(task)] = outcome
+        else:
+            problems.append(
+                f"{system.setting}, {system.title}: {metric} of {task} is no share of answers, so that no mean holds it; see the "
+                "table of the tasks' own metrics."
+            )
     return outcomes
 
 
