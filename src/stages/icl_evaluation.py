@@ -114,6 +114,12 @@ def _show_training(run: RunContext, model: LazyLanguageModel) -> None:
 def _evaluation_parts(run: RunContext) -> _Parts:
     config = run.config
     tasks = choose_tasks(config)
+    if config.demonstrations == "harness" and config.selection.strategy is not Strategy.PROTOCOL:
+        raise ConfigError(
+            "selection.strategy",
+            f"{config.selection.strategy.value!r} chooses demonstrations, and so does demonstrations=harness",
+            "leave one of them out",
+        )
     source = select(tasks.source, config.selection)
     settings = EvaluateSettings(
         setting=tasks.setting,

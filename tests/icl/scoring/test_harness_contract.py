@@ -21,12 +21,21 @@ from lm_eval.loggers import EvaluationTracker
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
+from metashot.base.errors import MetashotError
 from metashot.base.files import read_lines
 from metashot.base.json_text import read_json
-from metashot.engine.models.loading import load_model
+from metashot.data.kshot import k_shot_split
+from metashot.data.tasks.harness_tasks import HarnessSource
+from metashot.engine.cells.prompts import read_prompts
+from metashot.engine.models.loading import LazyLanguageModel, load_model
 from metashot.engine.models.sources import named_model
+from metashot.engine.scoring.makers import prefix_scorer
 from metashot.harness import MetashotLM
-from metashot.icl.scoring.harness import METRICS_FILE
+from metashot.icl.prompting.config import HarnessPrompt
+from metashot.icl.prompting.methods import named_method
+from metashot.icl.scoring.cell import Truncation
+from metashot.icl.scoring.evaluation_settings import EvaluateSettings
+from metashot.icl.scoring.harness import METRICS_FILE, HarnessCells
 from metashot.stages import command
 from metashot.stages.execution import execute
 
@@ -226,7 +235,7 @@ def written(folder: Path, found: dict[str, Any]) -> list[Path]:
 def check_report(folder: Path, found: dict[str, Any]) -> None:
     """The report's table of the tasks' own metrics: of our run and of the harness's files, as the harness states them."""
     with (folder / "tables" / "own_metrics.csv").open(encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+        rows = [{**row, "Method": row["Method"].partition(" [")[0]} for row in csv.DictReader(file)]
     for method in {row["Method"] for row in rows}:
         mine = [row for row in rows if row["Method"] == method]
         said = {(row["Task"], f"{row['Metric']},{row['Filter']}"): float(row["Value"]) for row in mine}
@@ -285,3 +294,73 @@ def test_every_shape_is_the_harness_with_its_own_demonstrations(place: Path, mod
     for name in GROUPS:
         theirs = evaluated(models["hf"], [name], k, place / "tasks")["groups"][name]
         assert metrics(groups[name]) == pytest.approx(metrics(theirs), abs=NATS)
+
+
+def test_ours_are_the_drawn_documents_in_the_words_of_the_task(place: Path):
+    """A demonstration is what the task makes of the document; the seed draws them, and they are found again when stored."""
+    given = ("data.tasks=[prefix_field,shown_otherwise]", "k=2", "method=direct")
+    folder = run(place / "ours", place / "tasks", *given)
+    drawn = [rows("train", 12)[index] for index in k_shot_split(12, k=2, seed=100).train]
+    shown = read_prompts(folder)
+    texts = [f"{one['q']}\nAnswer: {one['lead']} {one['choices'][one['gold']]}\n\n" for one in drawn]
+    assert shown["prefix_field", 100].demonstrations == "".join(texts)
+    # The query follows with `Said: ` only among demonstrations, whose delimiter is another one.
+    texts = [f"Said: {one['q']}\nLabel: = It is {one['choices'][one['gold']]}\n--\n" for one in drawn]
+    (first,) = _contexts(place, "shown_otherwise", 1)
+    assert first == "".join(texts) + f"{rows('test', 9)[0]['q']}\nAnswer:"
+    again = run(place / "again", place / "tasks", *given)
+    prints = [
+        {row["task"]: row["fingerprint"] for row in read_lines(one / "results.jsonl")}
+        for one in (folder, again)
+    ]
+    assert prints[0] == prints[1]
+    assert read_json(again / "run.json")["cost"]["computed_cells"] == 0
+
+
+def _contexts(place: Path, task: str, count: int) -> list[str]:
+    """The contexts of the first documents, as the plan shows them."""
+    source = HarnessSource([task], place / "tasks")
+    spec = named_model("tiny")
+    method = named_method("direct")
+    settings = EvaluateSettings("s", (task,), (100,), 2, "test", method, Truncation.SHARED, HarnessPrompt())
+    cells = HarnessCells(settings, source, LazyLanguageModel(spec), prefix_scorer, source)
+    (work,) = cells.work()
+    return [cells.texts(work, row)[0][0] for row in range(count)]
+
+
+REFUSED = [
+    (("data.tasks=[prefix]", "method=channel"), "prefix: puts words in front of every answer (gen_prefix)"),
+    (
+        ("data.tasks=[own_metrics]", "method=pmi"),
+        "own_metrics: scores answers by a rule of its own (process_results)",
+    ),
+    (("data.tasks=[plain]", "method=direct", "selection.labels=flipped"), "selection: changes what is shown"),
+    (
+        ("data.tasks=[plain]", "method=direct", "selection.strategy=random", "demonstrations=harness"),
+        "selection.strategy: 'random' chooses demonstrations, and so does demonstrations=harness",
+    ),
+    (
+        ("data=demo", "method=direct", "demonstrations=harness"),
+        "demonstrations: is for tasks of lm-evaluation-harness",
+    ),
+    (("data=demo", "method=direct", "same_demonstrations=true"), "same_demonstrations: is for tasks of"),
+]
+
+
+@pytest.mark.parametrize(("overrides", "said"), REFUSED)
+def test_what_cannot_be_carried_over_is_refused_by_name(
+    place: Path, tmp_path: Path, overrides: tuple[str, ...], said: str
+):
+    include = (f"data.include_path={place / 'tasks'}", "data=lm_eval") if "data=demo" not in overrides else ()
+    with pytest.raises(MetashotError) as caught:
+        stages(tmp_path / "run", *include, "k=2", "seeds=[100]", *overrides)
+    assert str(caught.value).startswith(said)
+    assert "\n" not in str(caught.value)
+
+
+def test_documents_that_share_what_is_shown_cost_fewer_tokens(place: Path, tmp_path: Path):
+    given = ("data.tasks=[plain]", "k=3", "method=direct", "demonstrations=harness")
+    each = run(tmp_path / "each", place / "tasks", *given)
+    same = run(tmp_path / "same", place / "tasks", *given, "same_demonstrations=true")
+    costs = [read_json(one / "run.json")["cost"]["tokens_computed"] for one in (each, same)]
+    assert costs[1] < costs[0] / 2
