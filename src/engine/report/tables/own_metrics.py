@@ -10,7 +10,7 @@ from metashot.engine.report.reading.harness_files import METHOD, is_harness_meth
 from metashot.engine.report.reading.outputs import SYSTEM, Outputs
 from metashot.engine.report.reading.variants import with_variants
 from metashot.engine.report.systems.results import System
-from metashot.engine.report.tables.table import Cell, Table, shots
+from metashot.engine.report.tables.table import Table, TableCell, shots
 
 _ERROR = "_stderr,"
 
@@ -27,7 +27,7 @@ def own_metrics_table(outputs: Outputs) -> Table:
         .group_by([*SYSTEM, "task", "name"], maintain_order=True)
         .agg(pl.col("value").mean(), pl.len().alias("seeds"))
     )
-    rows: list[tuple[Cell, ...]] = []
+    rows: list[tuple[TableCell, ...]] = []
     for row in found.iter_rows(named=True):
         system = System(*(row[name] for name in SYSTEM))
         # A filter of a harness run is a system of its own, but all metrics stand with its first one.
@@ -36,8 +36,9 @@ def own_metrics_table(outputs: Outputs) -> Table:
         value = float(row["value"])
         rows.append(
             (
-                Cell(system.setting), Cell(system.name), shots(system.k), Cell(system.model), Cell(str(row["task"])),
-                Cell(metric), Cell(filter_), Cell(f"{value:.4f}", value), Cell(str(row["seeds"]), row["seeds"]),
+                TableCell(system.setting), TableCell(system.name), shots(system.k), TableCell(system.model),
+                TableCell(str(row["task"])), TableCell(metric), TableCell(filter_), TableCell(f"{value:.4f}", value),
+                TableCell(str(row["seeds"]), row["seeds"]),
             )
         )  # fmt: skip
     note = (
