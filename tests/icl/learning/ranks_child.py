@@ -35,7 +35,8 @@ def main(folder: Path, stop_step: int) -> None:
         with (folder / f"seen-{rank()}.jsonl").open("a") as seen:
             seen.write(json.dumps([step, numbers]) + "\n")
         if step + 1 == int(os.environ.get("DIES", "0")) and rank() == world_size() - 1:
-            os._exit(9)
+            (folder / "killed").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
         # One rank alone gets the signal; all must stop at the same step.
         if step + 1 == stop_step and os.environ.get("RANK", "0") == os.environ.get("STOPS", "1"):
             os.kill(os.getpid(), signal.SIGTERM)

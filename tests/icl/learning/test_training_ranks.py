@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -99,9 +100,10 @@ def sequences_by_step(folder: Path) -> dict[int, set[int]]:
 
 
 @pytest.mark.slow
-def test_a_rank_that_dies_ends_the_launch_and_its_checkpoint_goes_on(tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_ends_the_launch_within_a_minute_and_its_checkpoint_goes_on(tmp_path: Path) -> None:
     launch(tmp_path / "whole", 2)
     launch(tmp_path / "died", 2, dies_at=5)
+    assert time.time() - (tmp_path / "died" / "killed").stat().st_mtime < 60
     assert last(tmp_path / "died").name == "step-00000004"
     launch(tmp_path / "died", 2)
     assert verify(last(tmp_path / "died"))["files"] == verify(last(tmp_path / "whole"))["files"]
