@@ -100,7 +100,9 @@ def sequences_by_step(folder: Path) -> dict[int, set[int]]:
 
 
 @pytest.mark.slow
-def test_a_rank_that_is_killed_ends_the_launch_within_a_minute_and_its_checkpoint_goes_on(tmp_path: Path) -> None:
+def test_a_rank_that_is_killed_ends_the_launch_within_a_minute_and_its_checkpoint_goes_on(
+    tmp_path: Path,
+) -> None:
     launch(tmp_path / "whole", 2)
     launch(tmp_path / "died", 2, dies_at=5)
     assert time.time() - (tmp_path / "died" / "killed").stat().st_mtime < 60
