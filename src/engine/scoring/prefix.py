@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from metashot.base.errors import ConfigError
 from metashot.engine.models.exclusive import exclusive
+from metashot.engine.models.sizes import longrope_length
 from metashot.engine.scoring.borders import chooses_tokens
 from metashot.engine.scoring.cascade import CascadeScorer
 from metashot.engine.scoring.interception import UnsharedAttentionError
@@ -62,6 +63,7 @@ class PrefixScorer:
         self.memory_budget_bytes = None if memory_mb is None else memory_mb << 20
         self._batch_size = batch_size
         self._force = force
+        self._told_longrope = False
         with exclusive(model), float32_between_products(model):
             self._take(choose_route(model, self.memory_budget_bytes, batch_size))
 
@@ -155,6 +157,8 @@ class PrefixScorer:
     def _compare_anew(self, requests: Sequence[Request]) -> None:
         """Compare with requests alone once more when they pass a border or double in length."""
         few = extremes(requests)
+        if few:
+            self._tell_longrope(few[0].length)
         if not few or not self._route.is_new(few[0].length):
             return
         if chooses_tokens(self.model, few[0].length) and self._route.name is not RouteName.PLAIN:
@@ -171,6 +175,18 @@ class PrefixScorer:
         else:
             reason = f"at {few[0].length} tokens, {problem}"
             self._take(slower_route(self.model, self._batch_size, reason, few))
+
+    def _tell_longrope(self, longest: int) -> None:
+        """Say once that requests past the original length are computed with other rotations than shorter ones."""
+        original = longrope_length(self.model.config)
+        if original is not None and longest > original and not self._told_longrope:
+            self._told_longrope = True
+            _logger.warning(
+                "requests have up to %d tokens: those of more than %d are computed with longrope's long factors, all "
+                "others with its short ones (lower prompt.max_length to stay below)",
+                longest,
+                original,
+            )
 
     def _take(self, route: Route) -> None:
         self._route = route

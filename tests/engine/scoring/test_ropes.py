@@ -61,3 +61,12 @@ def test_prefixes_are_shared_within_a_regime(request, kind):
     # 32 of the short one; 82 and 122 of the long ones, of which LongRoPE shares the first 80.
     shared = 80 if kind == "longrope" else 0
     assert scorer.tokens_computed([SHORT, LONG, LONGER]) == 32 + 82 + 122 - shared
+
+
+def test_requests_past_longropes_original_length_are_told_once(longrope, caplog):
+    scorer = PrefixScorer(longrope)
+    told = []
+    for requests in ([SHORT], [SHORT, LONG], [LONGER]):
+        scorer.score(requests)
+        told.append(sum("longrope's long factors" in line for line in caplog.messages))
+    assert told == [0, 1, 1]
