@@ -268,8 +268,8 @@ def _control_rows(job: Job, model: LanguageModel, sizes: Sizes) -> list[dict[str
                 given = wrap(train)
                 try:
                     done = tune(
-                        tunable, model, given, given, {key: wrap(test) for key, test in tests.items()},
-                        rules, data_seed,
+                        tunable, model, train=given, dev=given, tests={key: wrap(test) for key, test in tests.items()},
+                        rules=rules, seed=data_seed,
                     )  # fmt: skip
                 finally:
                     tunable.close()

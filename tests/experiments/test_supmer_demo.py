@@ -84,7 +84,7 @@ def test_a_row_ends_where_tuning_it_alone_ends(small: Any, rule: str) -> None:
     )  # fmt: skip
     for row, regularizer in enumerate((None, psi)):
         tunable = PromptTunable(backbone, torch.nn.Parameter(starts[row].clone()), regularizer)
-        alone = tune(tunable, language_model, train, train, tests, rules, 5)
+        alone = tune(tunable, language_model, train=train, dev=train, tests=tests, rules=rules, seed=5)
         torch.testing.assert_close(together[row], tunable.prompt.detach(), atol=1e-5, rtol=1e-4)
         assert alone.tests["test"].accuracy("verbalizers") == pytest.approx(curve[6]["test"][row])
 

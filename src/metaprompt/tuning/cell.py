@@ -99,6 +99,7 @@ def run_cell(
     backbone: Backbone,
     task: LoadedTask,
     start: StartingPoint,
+    *,
     data_seed: int,
     seed: int,
     at: Callable[[int, int], None] | None = None,
@@ -116,12 +117,12 @@ def run_cell(
         return tune(
             tunable,
             backbone.language_model,
-            labelled(task.renderer, [pool[i] for i in train]),
-            labelled(task.renderer, [pool[i] for i in dev]),
-            tests,
-            settings.train_rules(),
-            seed,
-            at,
+            train=labelled(task.renderer, [pool[i] for i in train]),
+            dev=labelled(task.renderer, [pool[i] for i in dev]),
+            tests=tests,
+            rules=settings.train_rules(),
+            seed=seed,
+            at=at,
         )
     finally:
         tunable.close()
@@ -131,6 +132,7 @@ def fingerprint(
     settings: TuneSettings,
     language_model: LanguageModel,
     task: LoadedTask,
+    *,
     test: str,
     start: StartingPoint,
     data_seed: int,
@@ -161,6 +163,7 @@ def finished_cell(
     settings: TuneSettings,
     language_model: LanguageModel,
     task: LoadedTask,
+    *,
     test: str,
     tuned: TunedCell,
     label_seed: int,
@@ -179,20 +182,20 @@ def finished_cell(
         told = words[label] if label >= 0 else str(tokenizer.convert_ids_to_tokens(int(answers.top[index])))
         predictions.append(
             Prediction(
-                test,
-                label_seed,
-                index,
-                words[answers.gold[index]],
-                told,
-                words,
-                nll,
-                nll,
-                (1,) * len(words),
-                tuple(map(len, words)),
-                tuple(len(word.encode()) for word in words),
-                (),
-                (),
-                print_,
+                task=test,
+                seed=label_seed,
+                index=index,
+                gold=words[answers.gold[index]],
+                prediction=told,
+                options=words,
+                nll=nll,
+                sum_nll=nll,
+                n_tokens=(1,) * len(words),
+                n_chars=tuple(map(len, words)),
+                n_bytes=tuple(len(word.encode()) for word in words),
+                null_sum_nll=(),
+                null_n_tokens=(),
+                fingerprint=print_,
             )
         )
     lost = lost_tokens(renderer, settings.tested(rows.test))

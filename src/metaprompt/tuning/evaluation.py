@@ -84,7 +84,15 @@ class TunedCells(Family):
                 CellKey(
                     name,
                     label,
-                    fingerprint(settings, self._model, task, name, self._start, data_seed, seed),
+                    fingerprint(
+                        settings,
+                        self._model,
+                        task,
+                        test=name,
+                        start=self._start,
+                        data_seed=data_seed,
+                        seed=seed,
+                    ),
                     len(settings.tested(rows.test)),
                 )
                 for name, (_, rows) in task.tests.items()
@@ -96,7 +104,11 @@ class TunedCells(Family):
         """Train once."""
         del rows
         task, data_seed, seed = self._trainings[work]
-        return [run_cell(self._settings, self._backbone, task, self._start, data_seed, seed, meter.at)]
+        return [
+            run_cell(
+                self._settings, self._backbone, task, self._start, data_seed=data_seed, seed=seed, at=meter.at
+            )
+        ]
 
     def finish(self, work: Work, answers: Sequence[TunedCell]) -> Sequence[FinishedCell]:
         """The cells of one training; what they never make again, once they are stored, is written first."""
@@ -105,7 +117,8 @@ class TunedCells(Family):
         task, _, _ = self._trainings[work]
         return [
             finished_cell(
-                self._settings, self._model, task, key.task, tuned, key.seed, key.fingerprint
+                self._settings, self._model, task,
+                test=key.task, tuned=tuned, label_seed=key.seed, print_=key.fingerprint,
             )
             for key in work.cells
         ]  # fmt: skip

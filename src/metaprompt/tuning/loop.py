@@ -98,6 +98,7 @@ class TunedCell:
 def tune(
     tunable: Tunable,
     language_model: LanguageModel,
+    *,
     train: LabelledSet,
     dev: LabelledSet,
     tests: Mapping[str, LabelledSet],

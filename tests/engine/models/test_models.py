@@ -1,9 +1,13 @@
 """Models load with a known identity, and a conversion is whole or absent."""
 
+from dataclasses import dataclass, replace
+from typing import Annotated
+
 import pytest
 import torch
 
 from metashot.base.errors import ConfigError, ModelError
+from metashot.base.identity import NoEffect
 from metashot.engine.models.digests import folder_digest, settings_digest, state_digest
 from metashot.engine.models.loading import LazyLanguageModel, load_model
 from metashot.engine.models.sources import HubModel, LocalModel, TinyModel, named_model
@@ -101,3 +105,18 @@ def test_the_embedded_model_is_smollm2():
     assert model.context_length == 8192
     # Ids of the tokenizer inside the GGUF file: two newlines, one newline, a word.
     assert model.encode("\n\n\nHello") == (1116, 198, 19556)
+
+
+@dataclass(frozen=True, slots=True)
+class WarmModel(TinyModel):
+    """A model of one's own whose key changes what it computes."""
+
+    temperature: float = 1.0
+    colour: Annotated[str, NoEffect("what a picture shows")] = "red"
+
+
+def test_a_key_of_an_own_model_decides_unless_it_says_that_it_does_not():
+    plain = WarmModel("warm")
+    assert TinyModel("tiny").numerics == {"dtype": "float32"}
+    assert replace(plain, temperature=2.0).numerics != plain.numerics
+    assert replace(plain, colour="blue", name="other", device="cpu").numerics == plain.numerics

@@ -265,7 +265,7 @@ def test_selection_follows_the_named_set(gpt2: LanguageModel, data_root: Path):
     chosen = {}
     for name, dev in (("right", right), ("wrong", wrong)):
         tunable = PromptTunable(make_backbone(gpt2), torch.nn.Parameter(torch.randn(3, 16)))
-        cell = tune(tunable, gpt2, right, dev, {"t": right}, rules, 0)
+        cell = tune(tunable, gpt2, train=right, dev=dev, tests={"t": right}, rules=rules, seed=0)
         points = [(p.select_accuracy, -(p.select_loss or 0.0)) for p in cell.curve]
         chosen[name] = cell.chosen_step
         assert cell.chosen_step == 1 + points.index(max(points))
