@@ -10,6 +10,7 @@ from metashot.base.errors import ConfigError
 
 EXTRAS = {
     "bitsandbytes": ("bitsandbytes", "train"),
+    "bm25s": ("bm25s", "retrieval"),
     "cmaes": ("cmaes", "sweep"),
     "datasets": ("datasets", "hub"),
     "english_words": ("english-words", "train"),

@@ -15,6 +15,7 @@ from metashot.base.errors import DataError
 from metashot.base.value_kinds import Count, GivenLine, OrderNumber, Share
 from metashot.data.rows.apart import overlap_note, row_key, shared_rows, without_own
 from metashot.data.task import Example, TaskData, TaskType
+from metashot.data.tasks.retrieval import diverse, lexical
 from metashot.data.tasks.selection import (
     add_label_noise,
     choose_balanced,
@@ -47,6 +48,16 @@ class Strategy(StrEnum):
     """The places `selection.indices` of the training pool."""
     NEAREST = "nearest"
     """For each test example its nearest neighbours by sentence embedding, from the training pool."""
+    BM25 = "bm25"
+    """For each test example the rows of the highest BM25 score, from the training pool."""
+    MMR = "mmr"
+    """For each test example near rows that differ from each other, from the training pool."""
+
+
+RANKED = (Strategy.NEAREST, Strategy.BM25, Strategy.MMR)
+"""Strategies that choose for each test row."""
+DENSE = (Strategy.NEAREST, Strategy.MMR)
+"""Strategies that need a sentence encoder."""
 
 
 DRAWN: Mapping[Strategy, Callable[[Sequence[Example], int, np.random.Generator], tuple[Example, ...]]] = {
@@ -95,7 +106,9 @@ class Selection:
     shown: Shown = Shown.ALL
     """Which part is shown."""
     encoder: GivenLine = "all-MiniLM-L6-v2"
-    """Sentence encoder of `nearest`: the embedded one, or any sentence-transformers id or folder."""
+    """Sentence encoder of `nearest` and `mmr`: the embedded one, or any sentence-transformers id or folder."""
+    relevance: Share = 0.5
+    """Weight of nearness against difference, for `mmr`: 1 is `nearest`."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions.
@@ -113,7 +126,7 @@ class Selection:
     @property
     def changes_nothing(self) -> bool:
         """Whether this is the published protocol."""
-        return self == replace(Selection(), encoder=self.encoder)
+        return self == replace(Selection(), encoder=self.encoder, relevance=self.relevance)
 
 
 class SelectedSource:
@@ -122,7 +135,7 @@ class SelectedSource:
     Args:
         source: any data group.
         selection: what to change.
-        embed: sentence encoder; used by `nearest` only, called once per task for the pool and once per cell.
+        embed: sentence encoder; used by `nearest` and `mmr` only.
         words: English words; used by `random_words` only.
     """
 
@@ -179,7 +192,7 @@ class SelectedSource:
         shared = shared_rows(data.test, pool, data.task_type)
         count = sum(key(example) in shared for example in data.test)
         note = overlap_note(data.task, count, len(data.test), "in the training pool")
-        if selection.strategy is Strategy.NEAREST:
+        if selection.strategy in RANKED:
             chosen = self._neighbours(data, pool, k, max(shared.values(), default=0))
             data = replace(data, demonstrations=(), neighbours=chosen)
             what = "each is left out of its own demonstrations"
@@ -215,12 +228,24 @@ class SelectedSource:
     def _neighbours(
         self, data: TaskData, pool: Sequence[Example], k: int, repeats: int
     ) -> tuple[tuple[Example, ...], ...]:
-        """The nearest pool rows of each test row but itself, which stands in the pool `repeats` times at most."""
-        if self._embed is None:
-            raise ValueError("selection.strategy=nearest needs a sentence encoder")
-        vectors = self._embed([example.input for example in [*pool, *data.test]])
+        """The best pool rows of each test row but itself, which stands in the pool `repeats` times at most."""
+        selection = self._selection
+        texts, queries = [one.input for one in pool], [one.input for one in data.test]
         asked = k if k > len(pool) else min(len(pool), k + repeats)
-        places = nearest(vectors[len(pool) :], vectors[: len(pool)], asked)
+        if selection.strategy is Strategy.BM25:
+            places = lexical(queries, texts, asked)
+        else:
+            if self._embed is None:
+                raise ValueError(f"selection.strategy={selection.strategy.value} needs a sentence encoder")
+            vectors = self._embed([*texts, *queries])
+            of_queries, of_pool = vectors[len(pool) :], vectors[: len(pool)]
+            if selection.strategy is Strategy.MMR:
+                key = row_key(data.task_type)
+                keys = [key(one) for one in pool]
+                own = np.array([[one == key(row) for one in keys] for row in data.test])
+                places = diverse(of_queries, of_pool, asked, selection.relevance, own)
+            else:
+                places = nearest(of_queries, of_pool, asked)
         best_first = [[pool[place] for place in reversed(row)] for row in places.tolist()]
         kept = without_own(data.test, best_first, k, data.task_type)
         return tuple(tuple(reversed(row)) for row in kept)

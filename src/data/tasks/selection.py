@@ -87,7 +87,7 @@ def nearest(queries: Floats, pool: Floats, k: int) -> NDArray[np.int64]:
         raise DataError(
             "k", f"the pool holds {len(pool)} examples, k={k} asked", f"set k={len(pool)} or less"
         )
-    similarity = _unit(queries) @ _unit(pool).T
+    similarity = unit(queries) @ unit(pool).T
     best_first = np.argsort(-similarity, axis=1, kind="stable")[:, :k]
     return best_first[:, ::-1].astype(np.int64)
 
@@ -188,7 +188,8 @@ def rename_labels(examples: Sequence[Example], names: Mapping[str, str]) -> tupl
     )
 
 
-def _unit(vectors: Floats) -> Floats:
+def unit(vectors: Floats) -> Floats:
+    """Vectors [n, d] of length 1; zeros stay."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors / np.where(lengths > 0, lengths, 1)
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from metashot.base.components.choices import named
 from metashot.base.errors import ConfigError, DataError, suggestion
 from metashot.data.task import Example, TaskData, TaskType
-from metashot.data.tasks.selected_source import SelectedSource, Selection, Strategy
+from metashot.data.tasks.selected_source import DENSE, SelectedSource, Selection, Strategy
 from metashot.engine.generation.prefix import PrefixGenerator
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.generated import grade
@@ -481,7 +481,7 @@ class InContextClassifier:
                     "k", f"is None, but selection={selection.strategy.value!r} chooses k", "set k"
                 )
             k = len(selection.indices)
-        embed = load_sentence_encoder(selection.encoder) if selection.strategy is Strategy.NEAREST else None
+        embed = load_sentence_encoder(selection.encoder) if selection.strategy in DENSE else None
         source = SelectedSource(_Fitted(data), selection, embed)
         k = len(data.demonstrations) if k is None else self._method.shots(k)
         return replace(source.load(_TASK, k=k, seed=self.seed), notes=())
