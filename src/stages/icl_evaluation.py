@@ -8,7 +8,7 @@ from pathlib import Path
 from metashot.base.errors import ConfigError, DataError
 from metashot.data.tasks.harness_tasks import HarnessSource
 from metashot.data.tasks.modules import DataModule, HarnessData
-from metashot.data.tasks.selected_source import DENSE, Labels, SelectedSource, Selection
+from metashot.data.tasks.selected_source import DENSE, Labels, SelectedSource, Selection, Strategy
 from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.planning import Plan
 from metashot.engine.metrics.rules import Calibration
