@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-
-from scipy.stats import norm
+from statistics import NormalDist
 
 _HALVINGS = 60
 
@@ -33,7 +32,8 @@ def smallest_difference(
         power: wanted chance.
     """
     n = effective_examples(sizes)
-    surprise, chance = float(norm.ppf(1 - level / 2)), float(norm.ppf(power))
+    quantile = NormalDist().inv_cdf
+    surprise, chance = quantile(1 - level / 2), quantile(power)
 
     def lacking(delta: float) -> float:
         rest = math.sqrt(max(0.0, disagreement - delta**2))
