@@ -67,7 +67,12 @@ def test_a_cell_that_shows_no_test_row_is_left_as_it_is() -> None:
 
 @pytest.mark.parametrize("data", [DemoData(), SyntheticData()], ids=["demo", "synthetic"])
 def test_every_source_of_the_command_line_is_behind_the_rule(data: DataModule) -> None:
-    source = choose_tasks(cast(RunConfig, SimpleNamespace(data=data, setting=None))).source
+    source = choose_tasks(
+        cast(
+            RunConfig,
+            SimpleNamespace(data=data, setting=None, demonstrations="drawn", same_demonstrations=False),
+        )
+    ).source
     assert isinstance(source, ApartSource)
     for task in source.tasks()[:3]:
         found = source.load(task, k=4, seed=100)
