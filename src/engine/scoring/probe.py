@@ -38,6 +38,9 @@ _STRIDE = 7919
 _LONGEST_PROBE = 320
 """Windows and regimes within this length are crossed by the probe; longer ones by the first request that does."""
 
+MAX_HALF_LEAK_NATS = 0.2
+"""Experts see other batches when a token changes; in half precision that rounds otherwise."""
+
 _CHECKED_REQUESTS = 3
 _CHECKED_SHARE = 0.02
 """A cell is compared with one of its requests alone, and with so many as cost at most this share of its tokens."""
@@ -114,6 +117,28 @@ def why_not(model: PreTrainedModel, scorer: BestScorer, length: int) -> str | No
     if leak > 0:
         return f"replacing a prompt's tokens changes its neighbours' scores by {leak:.2g} nats"
     return difference_to_alone(model, first, ours).problem
+
+
+def check_causal(model: PreTrainedModel) -> None:
+    """Refuse a model in which a token's score depends on the tokens behind it, and so reads the answer.
+
+    Raises:
+        ModelError: another last token changes the scores of those before it.
+    """
+    request = _branching(model, PROBE_PREFIX, False)[0]
+    other = Request(request.context, (*request.target[:-1], request.target[-2]))
+    try:
+        ours, others = (targets_only(score_in_batches(model, [one], 1))[0][:-1] for one in (request, other))
+    except Exception:
+        return  # what fails here is told where requests are scored
+    leak = float((ours - others).abs().max())
+    if leak > (MAX_DIFFERENCE_NATS if model.dtype == torch.float32 else MAX_HALF_LEAK_NATS):
+        raise ModelError(
+            "model",
+            f"{type(model).__name__} is not causal: another last token changes the scores of those before it by "
+            f"{leak:.2g} nats, so that a score reads the answer",
+            "choose a causal language model",
+        )
 
 
 def mixes_batches(model: PreTrainedModel, length: int, requests: Sequence[Request] = ()) -> bool:

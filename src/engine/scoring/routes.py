@@ -22,6 +22,7 @@ from metashot.engine.scoring.memory import is_out_of_memory
 from metashot.engine.scoring.plain import PlainScorer, difference_to_alone
 from metashot.engine.scoring.probe import (
     Attentions,
+    check_causal,
     mixes_batches,
     observe,
     probed_length,
@@ -82,9 +83,13 @@ def choose_route(model: PreTrainedModel, memory_budget_bytes: int | None, batch_
         model: a language model in eval mode.
         memory_budget_bytes: of the shared prefixes.
         batch_size: of the other ways.
+
+    Raises:
+        ModelError: the model is not causal.
     """
     if model.config.is_encoder_decoder:
         return Route(RouteName.SHARED_ENCODER, EncoderScorer(model, batch_size))
+    check_causal(model)
     found = _shared_prefixes(model, memory_budget_bytes)
     return found if isinstance(found, Route) else slower_route(model, batch_size, found)
 
