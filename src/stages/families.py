@@ -17,7 +17,9 @@ from metashot.stages.context import RunContext
 
 TRAINING = ("optimizer", "trainer")
 _TUNING = ("supmer", "corpus", "tuning")
-_IN_CONTEXT = (*TRAINING, "prompt", "scorer", "selection", "checkpoint")
+SHOTS = ("selection", "demonstrations", "same_demonstrations")
+"""Keys that say which demonstrations a prompt shows."""
+_IN_CONTEXT = (*TRAINING, "prompt", "scorer", *SHOTS, "checkpoint")
 
 
 @runtime_checkable

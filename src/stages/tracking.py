@@ -9,7 +9,7 @@ from metashot.base.errors import ConfigError
 from metashot.engine.sweeps.ledger import decides
 from metashot.engine.tracking.many import together
 from metashot.engine.tracking.tracker import RunLabel, Tracker
-from metashot.stages.families import TRAINING, kind_of
+from metashot.stages.families import SHOTS, TRAINING, kind_of
 from metashot.stages.run_config import RunConfig
 
 _META = ("supmer", "corpus")
@@ -17,8 +17,8 @@ _OWN_NODES: dict[str, tuple[str, ...]] = {
     "train": (*TRAINING, "prompt", *_META),
     "find_lr": (*TRAINING, "prompt", "find_lr"),
     "prepare": ("prepare", "corpus"),
-    "evaluate": ("scorer", "tuning", "selection", "prompt", "checkpoint"),
-    "plan": ("plan", "scorer", "selection", "prompt", "checkpoint", *_META, "tuning"),
+    "evaluate": ("scorer", "tuning", *SHOTS, "prompt", "checkpoint"),
+    "plan": ("plan", "scorer", *SHOTS, "prompt", "checkpoint", *_META, "tuning"),
     "probe": ("probe", *_META),
     "export": ("export", "checkpoint", "tuning"),
     "rerun": ("run",),

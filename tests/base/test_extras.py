@@ -13,6 +13,7 @@ from metashot.icl.scoring.generation import GenerateMethod
 BY_OTHERS = {
     ("src/harness/language_model.py", "lm_eval"),  # imported by the package, which has looked
     ("src/harness/__main__.py", "lm_eval"),
+    *((f"src/icl/scoring/{name}.py", "lm_eval") for name in ("harness", "harness_ids", "harness_metrics")),
     ("src/icl/scoring/classifier.py", "sklearn"),  # scikit-learn asks for it
     ("src/engine/scoring/engines/server_scorer.py", "openai"),  # its maker has looked
 }

@@ -42,6 +42,7 @@ def test_a_text_is_one_tag(made):
     assert run_label(config, []).tags == ("second", "first")
 
 
+SHOTS = ("selection", "demonstrations", "same_demonstrations")
 EVERY_RUN_SHOWS = {
     "condition", "data", "k", "method", "model", "name", "results_root", "seeds", "setting", "split", "stage", "tags",
     "truncation",
@@ -51,11 +52,11 @@ EVERY_RUN_SHOWS = {
 @pytest.mark.parametrize(
     ("overrides", "further"),
     [
-        (["stage=evaluate"], {"checkpoint", "prompt", "scorer", "selection"}),
+        (["stage=evaluate"], {"checkpoint", "prompt", "scorer", *SHOTS}),
         (["stage=train"], {"optimizer", "prompt", "trainer"}),
         (["stage=report"], {"report", "runs"}),
         (["stage=export"], {"export", "checkpoint"}),
-        (["stage=[train,evaluate]"], {"optimizer", "trainer", "checkpoint", "prompt", "scorer", "selection"}),
+        (["stage=[train,evaluate]"], {"optimizer", "trainer", "checkpoint", "prompt", "scorer", *SHOTS}),
         (["stage=evaluate", "method=soft_prompt"], {"tuning"}),
         (["stage=train", "method=supmer"], {"corpus", "supmer"}),
         (["stage=probe", "method=supmer"], {"corpus", "supmer", "probe"}),

@@ -321,7 +321,7 @@ def test_sampled_tokens_have_the_models_distribution(
     for text, share in expected.items():
         assert abs(found[text] / draws - share) <= z * sqrt(share * (1 - share) / draws) + z / draws, text
     assert all(expected[text] > 0 for text in found)
-    assert len(found) > 2
+    assert len(found) > 1
 
 
 def test_samples_do_not_depend_on_order_batch_or_company(loaded: LanguageModel) -> None:
