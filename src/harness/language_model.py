@@ -22,6 +22,7 @@ from metashot.engine.generation.prefix import PrefixGenerator
 from metashot.engine.generation.request import GenerationRequest, Ids, Progress, Stopping
 from metashot.engine.models.loading import load_model
 from metashot.engine.models.sources import named_model
+from metashot.engine.scoring.kept import KEPT_MB
 from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.engine.scoring.request import Request
 
@@ -44,6 +45,7 @@ class MetashotLM(_Base):
     Args:
         pretrained: as for `hf`; or a name of metashot's models that needs no hub (`smollm2_135m`, `tiny`).
         memory_mb: working memory of the engine above the model; None lets it choose.
+        keep_mb: MiB for prefixes kept between calls, of a model in float32; 0 keeps nothing.
         batch_size: prompts generated together, 16 where it is 1, which `hf` has by default. Scoring has no batch size: memory decides.
         given: every other argument of `hf`.
     """
@@ -53,6 +55,7 @@ class MetashotLM(_Base):
         pretrained: Any,
         memory_mb: int | str | None = None,
         batch_size: int | str | None = None,
+        keep_mb: int | str = KEPT_MB,
         **given: Any,
     ) -> None:
         if isinstance(pretrained, str) and pretrained in EMBEDDED:
@@ -76,7 +79,8 @@ class MetashotLM(_Base):
                 f"{pretrained!r} is not loaded: {' '.join(str(error).split())[:300]}",
                 f"give a model folder, a model of the hub or one of {', '.join(EMBEDDED)}, with arguments that `hf` takes",
             ) from error
-        self._scorer = PrefixScorer(self.model, None if memory_mb is None else int(memory_mb))
+        memory = None if memory_mb is None else int(memory_mb)
+        self._scorer = PrefixScorer(self.model, memory, keep_mb=int(keep_mb))
         self._generator = PrefixGenerator(self.model, self.tokenizer, size, obeys_generation_config=True)
 
     def _loglikelihood_tokens(

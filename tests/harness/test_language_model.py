@@ -345,3 +345,29 @@ def test_without_the_harness_the_import_names_the_extra(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "lm_eval.models.huggingface", None)
     with pytest.raises(ImportError, match=r"needs the package lm-eval, .*pip install 'metashot\[harness\]'"):
         importlib.import_module("metashot.harness")
+
+
+def test_requests_one_by_one_are_answered_as_in_one_call_and_demonstrations_run_once() -> None:
+    """Tokens that run through the model are counted."""
+    shown = " ".join(sentence(place, 8) for place in range(6))
+    requests = [
+        lm_eval.api.instance.Instance(
+            "loglikelihood", {}, (f"{shown} {WORDS[place]}", f" {WORDS[-place]}"), place
+        )
+        for place in range(5)
+    ]
+    make = lm_eval.api.registry.get_model("metashot")
+    keeping, plain = make("tiny"), make("tiny", keep_mb="0")
+    together = plain.loglikelihood(requests, disable_tqdm=True)
+    counts: list[int] = []
+    plain.model.get_input_embeddings().register_forward_pre_hook(lambda _, ids: counts.append(ids[0].numel()))
+    keeping.model.get_input_embeddings().register_forward_pre_hook(
+        lambda _, ids: counts.append(-ids[0].numel())
+    )
+    for lm in (plain, keeping):
+        for one, (value, greedy) in zip(requests, together, strict=True):
+            (found,) = lm.loglikelihood([one], disable_tqdm=True)
+            assert found[0] == pytest.approx(value, abs=1e-5)
+            assert found[1] == greedy
+    theirs, mine = sum(n for n in counts if n > 0), -sum(n for n in counts if n < 0)
+    assert 0 < 2 * mine < theirs

@@ -24,10 +24,19 @@ class TrieBatch:
         path: keys and values of the ancestors of row `start`; gets those of row `stop`.
         anchor: None, or a position for one more row that nobody reads. It makes the batch as long as its
             sequences are, for models whose rotary factors depend on the longest position given.
+        kept: None, or rows of one path from a root, and where their keys and values are kept.
+        expected: None, or keys and values that row `start` had when they were kept.
     """
 
     def __init__(
-        self, trie: TokenTrie, start: int, stop: int, path: PathCache, anchor: int | None = None
+        self,
+        trie: TokenTrie,
+        start: int,
+        stop: int,
+        path: PathCache,
+        anchor: int | None = None,
+        kept: tuple[Ints, PathCache] | None = None,
+        expected: PathCache | None = None,
     ) -> None:
         self.calls = 0
         self._path = path
@@ -36,6 +45,12 @@ class TrieBatch:
         if anchor is not None:
             self._tokens, self._positions = np.append(self._tokens, 0), np.append(self._positions, anchor)
         self._kept, self._position = _next_path(trie, start, stop)
+        self._left = [(self._kept, self._position, path)]
+        if kept is not None:
+            rows = kept[0][(kept[0] >= start) & (kept[0] < stop)]
+            self._left.append((rows - start, int(trie.depths[rows[0]]) if len(rows) else 0, kept[1]))
+        self._expected = expected
+        self._differences: list[Tensor] = []
         self._layouts: dict[tuple[int | None, torch.device, torch.dtype, bool], BatchLayout] = {}
         self._keys_only = False
         self._last: tuple[Tensor, Tensor, tuple[Tensor, Tensor]] | None = None
@@ -59,9 +74,12 @@ class TrieBatch:
             return cascade_attention(layout, call.queries, keys, values, path, call.kernel)
         layer, self.calls = self.calls, self.calls + 1
         path = self._path.layer(layer, call.keys, call.values)
-        if len(self._kept):
-            kept = torch.from_numpy(self._kept).to(call.keys.device)
-            self._path.extend(layer, self._position, call.keys[kept], call.values[kept])
+        for rows, position, into in self._left:
+            if len(rows):
+                kept = torch.from_numpy(rows).to(call.keys.device)
+                into.extend(layer, position, call.keys[kept], call.values[kept])
+        if self._expected is not None:
+            self._compare(self._expected.layer(layer, call.keys, call.values), (call.keys, call.values))
         if self._keys_only:
             self._last = call.keys, call.values, path
             raise KeysKnownError
@@ -75,6 +93,19 @@ class TrieBatch:
     def expect_queries(self, rows: Tensor) -> None:
         """See `TwoPassAttention`."""
         self._read = rows.numpy()
+
+    def _compare(self, expected: tuple[Tensor, Tensor], found: tuple[Tensor, Tensor]) -> None:
+        """Note by how much the first row is not as expected, relative to its largest number."""
+        for known, new in zip(expected, found, strict=True):
+            row = known[int(self._positions[0]) :][:1]
+            same = row.shape == new[:1].shape
+            difference = (row - new[:1]).abs().max() / row.abs().max() if same else new.new_tensor(torch.inf)
+            self._differences.append(difference)
+
+    @property
+    def difference(self) -> float:
+        """The largest difference to what was expected, relative to a layer's largest number."""
+        return float(torch.stack(self._differences).nan_to_num(0.0).max()) if self._differences else 0.0
 
     def commit(self) -> None:
         """The batch is through: what it left becomes the path."""

@@ -29,6 +29,14 @@ _PENDING_POSITIONS = 512
 """Scored positions are collected over batches, so that the vocabulary's weights are read for many at once."""
 
 
+_MOST_DIFFERENCE = 1e-4
+"""A kept token computed anew differs by rounding only: its keys and values, relative to the largest of a layer."""
+
+
+class PrefixChangedError(Exception):
+    """What was kept of a prefix is not what the model computes now."""
+
+
 @dataclass(slots=True)
 class _Pending:
     """Final states [positions, d] whose vocabulary is still to come, and the pairs that read them."""
@@ -51,6 +59,9 @@ class TriePass:
         anchor: see `TrieBatch`.
         keeps_states: keep the state at each request's answer, `states` [requests, d] when the pass is done (zero for
             requests without a scored token).
+        known: keys and values of the trie's first rows, a path, from an earlier call.
+        known_rows: that many; all but the last of them are not computed.
+        keep: rows of a path whose keys and values are kept, `kept` when the pass is done (None without room).
     """
 
     def __init__(
@@ -63,12 +74,21 @@ class TriePass:
         anchor: int | None = None,
         *,
         keeps_states: bool = False,
+        known: PathCache | None = None,
+        known_rows: int = 0,
+        keep: Ints | None = None,
     ) -> None:
         self.states: Tensor | None = None
         self._request_of = _first_pairs(trie) if keeps_states else None
         self._model, self._projection, self._last_layer = model, projection, last_layer
         self._trie, self._anchor = trie, anchor
-        self._path = PathCache()
+        self._known, self._first_row = known, max(known_rows - 1, 0)
+        self._path = PathCache() if known is None else known.copy(self._first_row)
+        self._keep = keep if keep is not None and len(keep) else None
+        self.kept: PathCache | None = None
+        if self._keep is not None:
+            left_out = int((self._keep < self._first_row).sum())
+            self.kept = PathCache() if known is None else known.copy(left_out)
         self._layers: int | None = None
         self._pending = _Pending()
         self._pair_order = np.argsort(trie.pair_rows, kind="stable")
@@ -78,8 +98,12 @@ class TriePass:
         self._rows = rows_for_budget(model.config, model.dtype, model.device, budget, depth)
 
     def execute(self, on_progress: Progress | None) -> Tensor:
-        """Float32 [pairs, 2] on the CPU, see `vocabulary.token_log_probs`."""
-        start, total = 0, self._trie.rows
+        """Float32 [pairs, 2] on the CPU, see `vocabulary.token_log_probs`.
+
+        Raises:
+            PrefixChangedError: the last known row is not what it was.
+        """
+        start, total = self._first_row, self._trie.rows
         while start < total:
             stop = next_cut(self._trie, start, self._rows)
             try:
@@ -98,6 +122,7 @@ class TriePass:
 
     def _shrink(self, rows: int, error: BaseException) -> None:
         self._path.roll_back()
+        self.kept = None  # its memory is wanted
         if self._model.device.type == "cuda":
             torch.cuda.empty_cache()
         if rows <= 1:
@@ -113,7 +138,9 @@ class TriePass:
         """Run rows `start .. stop - 1` through the model, and keep the final states that are read."""
         first, last = np.searchsorted(self._sorted_pair_rows, [start, stop])
         scored, pair_positions = np.unique(self._sorted_pair_rows[first:last] - start, return_inverse=True)
-        batch = TrieBatch(self._trie, start, stop, self._path, self._anchor)
+        kept = None if self._keep is None or self.kept is None else (self._keep, self.kept)
+        expected = self._known if start == self._first_row else None
+        batch = TrieBatch(self._trie, start, stop, self._path, self._anchor, kept, expected)
         read = torch.from_numpy(scored)
         states: list[Tensor] = []
 
@@ -128,6 +155,8 @@ class TriePass:
             if self._last_layer is not None:
                 stack.enter_context(reading_only(self._last_layer, batch, read, batch.rows))
             model(**inputs, use_cache=False)
+        if batch.difference > _MOST_DIFFERENCE:
+            raise PrefixChangedError
         self._check_calls(batch.calls)
         batch.commit()
         self._pending.hidden += states

@@ -18,6 +18,19 @@ class PathCache:
         self._staged: list[tuple[int, int, Tensor, Tensor]] = []
         self.length = 0
 
+    @property
+    def bytes(self) -> int:
+        """What keys and values take."""
+        return sum(one.nbytes for part in (self._keys, self._values) for one in part.values())
+
+    def copy(self, length: int) -> PathCache:
+        """The first `length` tokens, in tensors of their own."""
+        made = PathCache()
+        made._keys = {index: keys[:length].clone() for index, keys in self._keys.items()}
+        made._values = {index: values[:length].clone() for index, values in self._values.items()}
+        made.length = length
+        return made
+
     def layer(self, index: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Keys and values of one layer (empty like those given before the first batch)."""
         return self._keys.get(index, keys[:0]), self._values.get(index, values[:0])

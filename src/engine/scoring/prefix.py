@@ -15,6 +15,7 @@ from metashot.engine.models.sizes import longrope_length
 from metashot.engine.scoring.borders import chooses_tokens
 from metashot.engine.scoring.cascade import CascadeScorer
 from metashot.engine.scoring.interception import UnsharedAttentionError
+from metashot.engine.scoring.kept import KeptPrefixes
 from metashot.engine.scoring.plain import check_finite, difference_to_alone
 from metashot.engine.scoring.plan import ScoringPlan, plan_requests
 from metashot.engine.scoring.precision import float32_between_products
@@ -46,6 +47,8 @@ class PrefixScorer:
         memory_mb: MiB for activations and caches; None for 256 MiB on a CPU or half of the free memory of a GPU.
         force: refuse a model that cannot share all prefixes.
         batch_size: sequences per batch of the other ways of scoring.
+        keep_mb: MiB for keys and values of prefixes that later calls are likely to share, 0 for none; only of shared
+            prefixes in float32. `free` gives them back.
 
     Raises:
         ConfigError: `force` and a model that cannot share all prefixes.
@@ -58,14 +61,22 @@ class PrefixScorer:
         *,
         force: bool = False,
         batch_size: int = 8,
+        keep_mb: int = 0,
     ) -> None:
         self.model = model
+        self._keep_bytes = keep_mb << 20
         self.memory_budget_bytes = None if memory_mb is None else memory_mb << 20
         self._batch_size = batch_size
         self._force = force
         self._told_longrope = False
         with exclusive(model), float32_between_products(model):
             self._take(choose_route(model, self.memory_budget_bytes, batch_size))
+
+    def free(self) -> None:
+        """Give back the prefixes that are kept between calls."""
+        with exclusive(self.model):
+            if isinstance(self._route.scorer, CascadeScorer) and self._route.scorer.kept is not None:
+                self._route.scorer.kept.clear()
 
     @property
     def route(self) -> str:
@@ -190,6 +201,8 @@ class PrefixScorer:
 
     def _take(self, route: Route) -> None:
         self._route = route
+        if isinstance(route.scorer, CascadeScorer) and self._keep_bytes:
+            route.scorer.kept = KeptPrefixes(self.model, self._keep_bytes)
         if route.reason is None:
             return
         if self._force:

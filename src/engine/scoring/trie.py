@@ -60,18 +60,20 @@ class TokenTrie:
         return len(self.tokens)
 
 
-def build_trie(requests: Sequence[Request]) -> TokenTrie:
-    """The trie of all requests that have a scored token.
+def build_trie(requests: Sequence[Request], known: Ints | None = None) -> TokenTrie:
+    """The trie of all requests that have a scored token; what they share with the tokens `known` are its first rows.
 
     Sorted sequences that share a prefix are neighbours, so each one adds the rows after its longest common
     prefix with the one before.
     """
     offsets = np.zeros(len(requests) + 1, dtype=np.int64)
     np.cumsum([request.scored for request in requests], out=offsets[1:])
-    sequences = [_read_tokens(request) for request in requests]
+    sequences = [read_tokens(request) for request in requests]
     # Big-endian bytes compare like the tokens do, at memcmp speed.
     keys = [sequence.astype(">u4").tobytes() for sequence in sequences]
-    order = sorted((i for i, request in enumerate(requests) if request.scored), key=lambda i: keys[i])
+    shared_with = [0 if known is None else common_prefix(known, sequence) for sequence in sequences]
+    scored = (i for i, request in enumerate(requests) if request.scored)
+    order = sorted(scored, key=lambda i: (-shared_with[i], keys[i]))
 
     path = np.zeros(max((len(s) for s in sequences), default=0), dtype=np.int64)
     pair_rows, pair_tokens = np.zeros((2, int(offsets[-1])), dtype=np.int64)
@@ -80,7 +82,7 @@ def build_trie(requests: Sequence[Request]) -> TokenTrie:
     rows, previous = 0, np.zeros(0, dtype=np.int64)
     for index in order:
         sequence, request = sequences[index], requests[index]
-        shared = _common_prefix(previous, sequence)
+        shared = common_prefix(previous, sequence)
         if shared < len(sequence):
             path[shared : len(sequence)] = np.arange(rows, rows + len(sequence) - shared)
             runs.append((sequence, shared))
@@ -93,12 +95,13 @@ def build_trie(requests: Sequence[Request]) -> TokenTrie:
     return _assemble(runs, starts, rows, pair_rows, pair_tokens, offsets)
 
 
-def _read_tokens(request: Request) -> Ints:
+def read_tokens(request: Request) -> Ints:
     """Context and target without the last token, which predicts nothing."""
     return np.array((request.context + request.target)[:-1], dtype=np.int64)
 
 
-def _common_prefix(one: Ints, other: Ints) -> int:
+def common_prefix(one: Ints, other: Ints) -> int:
+    """Number of leading tokens that are the same."""
     length = min(len(one), len(other))
     different = np.flatnonzero(one[:length] != other[:length])
     return int(different[0]) if len(different) else length

@@ -27,6 +27,7 @@ from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sentence_encoder import load_sentence_encoder
 from metashot.engine.models.sources import ModelConfig, named_model
+from metashot.engine.scoring.kept import KEPT_MB
 from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.icl.prompting.calibration_inputs import with_calibration_inputs
 from metashot.icl.prompting.columns import (
@@ -81,6 +82,7 @@ class InContextClassifier:
             input), or a `Selection`.
         order: 0 keeps the order of the demonstrations, n is the n-th other one.
         seed: of the draw.
+        keep_mb: MiB for the demonstrations' keys and values between calls, of a model in float32; 0 keeps nothing.
 
     Attributes:
         classes_: the answers in sorted order [n_classes], after `fit`.
@@ -97,6 +99,7 @@ class InContextClassifier:
     selection: Selection | Strategy
     order: int
     seed: int
+    keep_mb: int
     classes_: NDArray[Any]
     shown_: int
     temperature_: float
@@ -112,10 +115,11 @@ class InContextClassifier:
         selection: Selection | str = Strategy.PROTOCOL,
         order: int = 0,
         seed: int = 100,
+        keep_mb: int = KEPT_MB,
     ) -> None:
         given: dict[str, Any] = {
             "model": model, "method": method, "demonstrations": demonstrations, "truncation": truncation,
-            "prompt": prompt, "k": k, "selection": selection, "order": order, "seed": seed,
+            "prompt": prompt, "k": k, "selection": selection, "order": order, "seed": seed, "keep_mb": keep_mb,
         }  # fmt: skip
         self._warned: set[str] = set()
         self.set_params(**given)
@@ -133,6 +137,7 @@ class InContextClassifier:
         selection: Selection | str = Strategy.PROTOCOL,
         order: int = 0,
         seed: int = 100,
+        keep_mb: int = KEPT_MB,
         **choices: Any,
     ) -> Self:
         """A classifier by names.
@@ -147,6 +152,7 @@ class InContextClassifier:
             selection: how they are chosen.
             order: their order.
             seed: of the draw.
+            keep_mb: what is kept between calls.
             choices: keys of the model's YAML to change, for example `dtype="bfloat16"`.
 
         Raises:
@@ -159,7 +165,16 @@ class InContextClassifier:
         if spec.checkpoint is not None:
             shown = follow_checkpoint(spec.checkpoint, shown)
         made = cls(
-            LazyLanguageModel(spec), method, demonstrations, truncation, shown, k, selection, order, seed
+            LazyLanguageModel(spec),
+            method,
+            demonstrations,
+            truncation,
+            shown,
+            k,
+            selection,
+            order,
+            seed,
+            keep_mb,
         )
         if spec.checkpoint is not None:
             check_method(spec.checkpoint, chosen, len(made._given), shown)
@@ -307,6 +322,11 @@ class InContextClassifier:
             points = [float(one == other) for one, other in zip(found, right, strict=True)]
         return float(np.average(points, weights=weights))
 
+    def free(self) -> None:
+        """Give back the memory of what is kept between calls; the next call computes it again."""
+        if "_scorer" in self.__dict__:
+            self._scorer.free()
+
     def save(self, path: str | Path) -> None:
         """Write parameters, demonstrations and answers as JSON; the model's weights stay where they are.
 
@@ -357,7 +377,7 @@ class InContextClassifier:
         if "demonstrations" in params:
             self._given = _pairs(self.demonstrations)
         self.__dict__.pop("_rules", None)
-        if "model" in params:
+        if "model" in params or "keep_mb" in params:
             self.__dict__.pop("_scorer", None)
         return self
 
@@ -498,7 +518,7 @@ class InContextClassifier:
     @cached_property
     def _scorer(self) -> PrefixScorer:
         """Probes the model once."""
-        return PrefixScorer(self.model.load().model)
+        return PrefixScorer(self.model.load().model, keep_mb=self.keep_mb)
 
     def _options(self, options: Any, inputs: int) -> list[list[Hashable]]:
         """One row of options for all inputs, or one for each."""

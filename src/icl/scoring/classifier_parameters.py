@@ -12,13 +12,14 @@ from metashot.base.errors import ConfigError, suggestion
 from metashot.data.tasks.selected_source import Selection, Strategy
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import ModelConfig, named_model
+from metashot.engine.scoring.kept import KEPT_MB
 from metashot.icl.prompting.config import PromptConfig
 from metashot.icl.prompting.methods import Method, named_method
 from metashot.icl.scoring.cell import Truncation
 
 DEFAULTS: dict[str, Any] = {
     "method": "direct", "demonstrations": (), "truncation": Truncation.SHARED, "prompt": None, "k": None,
-    "selection": Strategy.PROTOCOL, "order": 0, "seed": 100,
+    "selection": Strategy.PROTOCOL, "order": 0, "seed": 100, "keep_mb": KEPT_MB,
 }  # fmt: skip
 """All but the model."""
 
@@ -94,4 +95,5 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "k": _count("k", optional=True),
     "order": _count("order"),
     "seed": _count("seed"),
+    "keep_mb": _count("keep_mb"),
 }

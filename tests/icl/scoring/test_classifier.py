@@ -203,3 +203,28 @@ def test_a_temperature_changes_probabilities_and_no_prediction_and_is_saved(tmp_
     with pytest.raises(DataError, match=r"y\[0\] 'z' is no answer of fit"):
         classifier.fit_temperature(["f"], ["z"])
     assert classifier.fit(["a", "b"], ["x", "y"]).predict_proba(inputs) != pytest.approx(after)
+
+
+@pytest.mark.parametrize("method", ["direct", "channel", "pmi", "calibrated"])
+def test_inputs_one_by_one_are_answered_as_in_one_call_and_demonstrations_run_once(method):
+    """Tokens that run through the model are counted: a later call has few beside those of the demonstrations."""
+    given, answers = [f"this is text number {i}" for i in range(6)], ["good", "bad"] * 3
+    inputs = [f"words {i}" for i in range(4)]
+    made = InContextClassifier.from_pretrained("tiny", method=method).fit(given, answers)
+    plain = InContextClassifier.from_pretrained("tiny", method=method, keep_mb=0).fit(given, answers)
+    together = plain.scores(inputs)
+    made.scores(inputs[:1])
+    counts = []
+    embedding = made.model.load().model.get_input_embeddings()
+    hook = embedding.register_forward_pre_hook(lambda _, ids: counts.append(ids[0].numel()))
+    one_by_one = torch.cat([made.scores([text]) for text in inputs])
+    mine = sum(counts)
+    assert made.predict(inputs).tolist() == plain.predict(inputs).tolist()
+    counts.clear()
+    torch.cat([plain.scores([text]) for text in inputs])
+    theirs = sum(counts)
+    hook.remove()
+    torch.testing.assert_close(one_by_one, together, atol=1e-5, rtol=0)
+    assert 2 * mine < theirs
+    made.free()
+    torch.testing.assert_close(made.scores(inputs), together, atol=1e-5, rtol=0)
