@@ -137,7 +137,7 @@ def check_causal(model: PreTrainedModel) -> None:
             "model",
             f"{type(model).__name__} is not causal: another last token changes the scores of those before it by "
             f"{leak:.2g} nats, so that a score reads the answer",
-            "choose a causal language model",
+            "choose a causal language model, or set is_decoder (xlm: causal) to true where its config has that key",
         )
 
 

@@ -8,6 +8,7 @@ import random
 import pytest
 import torch
 
+from metashot.base.errors import ModelError
 from metashot.engine.scoring.plain import score_plain
 from metashot.engine.scoring.prefix import PrefixScorer
 from metashot.engine.scoring.request import Request
@@ -55,7 +56,7 @@ ZOO = {
         },
     ),
     "bert-generation": ("shared_prefixes", {"is_decoder": True}),
-    "big_bird": ("plain", {}),
+    "big_bird": ("cached_prefix", {"is_decoder": True}),
     "camembert": ("cached_prefix", {"is_decoder": True}),
     "cohere_compass_text": (
         "shared_prefixes",
@@ -67,8 +68,7 @@ ZOO = {
             },
         },
     ),
-    "cpmant": ("plain", {"dim_head": 12, "dim_ff": 64, "prompt_length": 4}),
-    "data2vec-text": ("plain", {}),
+    "data2vec-text": ("cached_prefix", {"is_decoder": True}),
     "dbrx": (
         "shared_prefixes",
         {
@@ -112,7 +112,7 @@ ZOO = {
         },
     ),
     "electra": ("shared_prefixes", {"is_decoder": True}),
-    "ernie": ("plain", {}),
+    "ernie": ("shared_prefixes", {"is_decoder": True}),
     "falcon_mamba": ("plain", {}),
     "flint": ("shared_prefixes", {}),
     "gemma3n_text": (
@@ -212,17 +212,22 @@ ZOO = {
         {"is_decoder": True, "input_embedding_size": 24, "output_embedding_size": 24},
     ),
     "roberta": ("cached_prefix", {"is_decoder": True}),
-    "roberta-prelayernorm": ("plain", {}),
-    "roc_bert": ("plain", {}),
+    "roberta-prelayernorm": ("cached_prefix", {"is_decoder": True}),
+    "roc_bert": ("shared_prefixes", {"is_decoder": True}),
     "roformer": ("cached_prefix", {"is_decoder": True}),
     "rwkv": ("plain", {"attention_hidden_size": 48, "context_length": 1024, "_scale": 2}),
     "trocr": ("cached_prefix", {}),
-    "xlm": ("plain", {}),
-    "xlm-roberta": ("plain", {}),
+    "xlm": ("plain", {"causal": True}),
+    "xlm-roberta": ("cached_prefix", {"is_decoder": True}),
     "xlm-roberta-xl": ("cached_prefix", {"is_decoder": True}),
-    "xlnet": ("plain", {"d_model": 48, "n_layer": 2, "n_head": 4, "d_inner": 64}),
 }
 """Type (behind an at sign, a variant of it): the route, and what the config says beside the common sizes."""
+NOT_CAUSAL = {
+    "big_bird": {}, "cpmant": {"dim_head": 12, "dim_ff": 64, "prompt_length": 4}, "data2vec-text": {}, "ernie": {},
+    "roberta-prelayernorm": {}, "roc_bert": {}, "xlm": {}, "xlm-roberta": {},
+    "xlnet": {"d_model": 48, "n_layer": 2, "n_head": 4, "d_inner": 64},
+}  # fmt: skip
+"""Types whose tokens see those behind them, unless the config says otherwise."""
 
 
 def _text(rng, length):
@@ -272,3 +277,13 @@ def test_scores_are_those_of_the_model_alone(tiny_architecture, name):
     assert scorer.route == route
     assert _worst(PrefixScorer(model, TINY_BUDGET).score(requests), alone) <= TOLERANCE_NATS
     assert _worst(score_plain(model, requests), alone) <= TOLERANCE_NATS
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOT_CAUSAL)
+def test_a_model_whose_tokens_see_those_behind_them_is_refused(tiny_architecture, name):
+    model = tiny_architecture(name, **NOT_CAUSAL[name])
+    with pytest.raises(
+        ModelError, match="is not causal: another last token changes the scores of those before it"
+    ):
+        PrefixScorer(model).score(_requests(len(name)))
