@@ -112,7 +112,6 @@ CACHED = {
 }
 PLAIN = {
     "bamba": "with a cached prefix, its scores differ from those of a request alone",
-    "bert": "with a cached prefix, it gives no cache",
     "jamba": "with a cached prefix, its scores differ from those of a request alone",
     "mamba": "with a cached prefix, its scores differ from those of a request alone",
     "openai-gpt": "with a cached prefix, it gives no cache",

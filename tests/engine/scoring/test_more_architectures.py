@@ -223,7 +223,7 @@ ZOO = {
 }
 """Type (behind an at sign, a variant of it): the route, and what the config says beside the common sizes."""
 NOT_CAUSAL = {
-    "big_bird": {}, "cpmant": {"dim_head": 12, "dim_ff": 64, "prompt_length": 4}, "data2vec-text": {}, "ernie": {},
+    "bert": {}, "big_bird": {}, "cpmant": {"dim_head": 12, "dim_ff": 64, "prompt_length": 4}, "data2vec-text": {}, "ernie": {},
     "roberta-prelayernorm": {}, "roc_bert": {}, "xlm": {}, "xlm-roberta": {},
     "xlnet": {"d_model": 48, "n_layer": 2, "n_head": 4, "d_inner": 64},
 }  # fmt: skip
