@@ -13,7 +13,7 @@ from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.planning import Plan
 from metashot.engine.metrics.rules import Calibration
 from metashot.engine.models.loading import LazyLanguageModel
-from metashot.engine.models.sentence_encoder import load_sentence_encoder
+from metashot.engine.models.sentence_encoder import load_keeping_encoder
 from metashot.engine.models.sources import ModelConfig
 from metashot.engine.training.ranks import leads
 from metashot.icl.learning.checkpoint_choice import checkpoint_folder
@@ -192,6 +192,6 @@ def select(source: TaskSource, selection: Selection) -> TaskSource:
     """`source` with the demonstrations of the lab; itself when the selection changes nothing."""
     if selection.changes_nothing:
         return source
-    embed = load_sentence_encoder(selection.encoder) if selection.strategy in DENSE else None
+    embed = load_keeping_encoder(selection.encoder) if selection.strategy in DENSE else None
     words = english_words() if selection.labels is Labels.RANDOM_WORDS else ()
     return SelectedSource(source, selection, embed, words)

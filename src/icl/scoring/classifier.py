@@ -25,7 +25,7 @@ from metashot.engine.metrics.generated import grade
 from metashot.engine.metrics.held_out_calibration import fit_temperature
 from metashot.engine.metrics.ranking import best_option
 from metashot.engine.models.loading import LazyLanguageModel
-from metashot.engine.models.sentence_encoder import load_sentence_encoder
+from metashot.engine.models.sentence_encoder import load_keeping_encoder
 from metashot.engine.models.sources import ModelConfig, named_model
 from metashot.engine.scoring.kept import KEPT_MB
 from metashot.engine.scoring.prefix import PrefixScorer
@@ -501,7 +501,7 @@ class InContextClassifier:
                     "k", f"is None, but selection={selection.strategy.value!r} chooses k", "set k"
                 )
             k = len(selection.indices)
-        embed = load_sentence_encoder(selection.encoder) if selection.strategy in DENSE else None
+        embed = load_keeping_encoder(selection.encoder) if selection.strategy in DENSE else None
         source = SelectedSource(_Fitted(data), selection, embed)
         k = len(data.demonstrations) if k is None else self._method.shots(k)
         return replace(source.load(_TASK, k=k, seed=self.seed), notes=())

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from metashot.base.errors import DataError
-from metashot.data.tasks.retrieval import diverse, lexical
+from metashot.data.tasks.retrieval import diverse, lexical, voted
 from metashot.data.tasks.selection import nearest
 
 WORDS = [
@@ -91,3 +91,32 @@ def test_mmr_of_relevance_one_is_nearest_and_own_rows_come_after_all_others():
 def test_a_pool_that_is_too_small_is_refused():
     with pytest.raises(DataError, match="the pool holds 1 examples, k=2 asked"):
         lexical(["a"], ["b"], 2)
+
+
+def vote_k(pool, budget, reach):
+    """Su et al. 2022, section 2.2, word by word: votes of rows that are not chosen, each lessened by who speaks for it."""
+    cosine = [[float(a @ b / np.linalg.norm(a) / np.linalg.norm(b)) for b in pool] for a in pool]
+    near = [
+        sorted((v for v in range(len(pool)) if v != u), key=lambda v, u=u: (-cosine[u][v], v))[:reach]
+        for u in range(len(pool))
+    ]
+    chosen: list[int] = []
+    while len(chosen) < budget:
+        left = [u for u in range(len(pool)) if u not in chosen]
+        votes = {u: sum(10.0 ** -len(set(near[v]) & set(chosen)) for v in left if u in near[v]) for u in left}
+        chosen.append(max(left, key=lambda u: (round(votes[u], 9), -u)))
+    return chosen
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("reach", [2, 5])
+def test_vote_k_is_the_plain_loop(seed, reach):
+    pool = np.random.default_rng(seed).normal(size=(25, 3))
+    assert voted(pool, 8, reach).tolist() == vote_k(pool, 8, reach)
+
+
+def test_vote_k_spreads_over_groups():
+    """Three tight groups of four: the first three choices are of three groups."""
+    generator = np.random.default_rng(0)
+    pool = np.repeat(np.eye(3), 4, axis=0) + 0.01 * generator.normal(size=(12, 3))
+    assert {place // 4 for place in voted(pool, 3, 3).tolist()} == {0, 1, 2}

@@ -204,6 +204,31 @@ def test_neighbours_belong_to_test_examples():
     assert data.neighbours[0][-1].input == "input 0"
 
 
+def test_vote_k_shows_the_nearest_of_the_rows_that_it_chose():
+    """With as many chosen rows as a prompt shows, every test row has the same ones."""
+    data = load(k=3, strategy=Strategy.VOTEK, annotated=3)
+    assert len({frozenset(one.input for one in row) for row in data.neighbours}) == 1
+    all_chosen = load(k=2, strategy=Strategy.VOTEK, annotated=len(POOL))
+    assert {one.input for one in all_chosen.neighbours[0]} == {
+        one.input for one in load(k=2, strategy=Strategy.NEAREST).neighbours[0]
+    }
+
+
+class Shortest(Selection):
+    """A selection of one's own: the shortest inputs of the pool, for every test row."""
+
+    def ranking(self, inputs, pool, k):
+        shortest = sorted(range(len(pool)), key=lambda place: (len(pool[place].input), place))[:k]
+        return np.array([shortest[::-1]] * len(inputs))
+
+
+def test_a_class_of_ones_own_ranks_the_pool():
+    assert not Shortest().changes_nothing
+    data = SelectedSource(Source(), Shortest()).load("t", k=2, seed=1)
+    assert [[one.input for one in row] for row in data.neighbours] == [["input 1", "input 0"]] * 3
+    assert SelectedSource(Source(), Shortest()).load("t", k=0, seed=1).neighbours == ()
+
+
 @dataclass
 class Overlapping(Source):
     """The first `overlap` rows of the pool are its test rows, with other blanks and capitals."""
