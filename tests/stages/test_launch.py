@@ -128,12 +128,14 @@ def test_a_launch_of_which_one_process_is_killed_ends_soon_and_the_next_run_does
         time.sleep(0.01)
     assert time.monotonic() - since < 60
     assert started.returncode != 0
-    stored = len(list((tmp_path / "root" / "cells").glob("*/*.jsonl")))
+    # Seeds that show the same rows share one file, so there are fewer files than cells.
+    cells = tmp_path / "root" / "cells"
+    stored = len(list(cells.glob("*/*.jsonl")))
     again = alone(tmp_path / "root", *many, f"hydra.run.dir={tmp_path}/killed")
     (reused,) = re.findall(r"(\d+) of 30 cells are stored already", again)
     assert 0 < stored <= int(reused) < 30
     cost = json.loads((tmp_path / "killed" / "run.json").read_text())["cost"]
-    assert (cost["reused_cells"], cost["computed_cells"]) == (int(reused), 30 - int(reused))
+    assert cost["computed_cells"] == len(list(cells.glob("*/*.jsonl"))) - stored
     alone(tmp_path / "fresh", *many, f"hydra.run.dir={tmp_path}/fresh-run")
     assert_same_answers(tmp_path / "killed", tmp_path / "fresh-run")
 
