@@ -21,7 +21,7 @@ from metashot.base.errors import ConfigError, MetashotError
 from metashot.base.secrets import hide_in_files, recorded_overrides, secrets_of, without_secrets
 from metashot.base.terminal import PrintableRecords
 from metashot.engine.training.signals import sigterm_interrupts
-from metashot.stages.command_line import program, with_new_keys
+from metashot.stages.command_line import program, with_new_keys, with_typed_folder
 from metashot.stages.composition_errors import SEARCH_PATH, explain
 from metashot.stages.endings import (
     FULL_ERROR,
@@ -126,7 +126,7 @@ def main() -> None:
     warnings.filterwarnings("error", message=f"{SEARCH_PATH}.* is not available")
     logging.raiseExceptions = False  # a log file that cannot be written (a full disk) is no second error
     os.environ[FULL_ERROR] = "1"  # makes Hydra raise, where it would print and exit by itself
-    sys.argv[1:] = with_new_keys(sys.argv[1:])
+    sys.argv[1:] = with_typed_folder(with_new_keys(sys.argv[1:]), os.environ)
     if HELP_KEYS in sys.argv[1:]:
         return show_keys(sys.argv[1:])
     if not sys.argv[1:] and program() == "metashot":
