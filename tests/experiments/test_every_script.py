@@ -109,6 +109,7 @@ RUNS: dict[str, Make] = {
     "bench_ranks/run_benchmark.py": words("--model tiny --rows 6 --shots 2 --output out.json"),
     "bench_recipes/bench_convert.py": words("--rows 2000"),
     "bench_recipes/bench_prepare.py": words("--rows 20 --rounds 1"),
+    "bench_scoring/architectures.py": words("--names llama lfm2 --inputs 2 --turns 1"),
     "bench_scoring/run_benchmark.py": words(
         "--scorers engine,plain,original,lm_eval --methods direct --options 2 --k 0 --inputs 1 --repeat 1 --baseline-repeat 1 "
         "--subset 2 --lm-eval-sizes 1 --output out.json"

@@ -136,7 +136,8 @@ class SavedRun:
         config: its resolved config, nested.
         status: `finished`, `failed`, `interrupted`, `pruned` or `running`.
         cells: fingerprint of every cell that it holds, by task and seed; empty when it evaluated nothing.
-        facts: when it was started and at which commit, as far as it says so.
+        facts: when it was started and at which commit, and by which route its cells were scored and how far at most
+            from requests alone (`route`, `self_check` in nats), as far as it says so.
     """
 
     folder: Path
@@ -147,7 +148,7 @@ class SavedRun:
     facts: dict[str, str]
 
 
-_FACTS = ("started", "git_commit")
+_FACTS, _FACTS_OF_COST = ("started", "git_commit"), ("route", "self_check")
 
 
 def read_run(folder: Path) -> SavedRun:
@@ -163,7 +164,11 @@ def read_run(folder: Path) -> SavedRun:
         content = unsealed(content) if "format" in content or SEAL in content else content
         cells = {(str(c["task"]), int(c["seed"])): str(c["fingerprint"]) for c in content.get("cells", ())}
         overrides, config = tuple(content.get("overrides", ())), dict(content["config"])
-        facts = {name: str(content[name]) for name in _FACTS if content.get(name)}
+        cost = dict(content.get("cost") or {})
+        told = {name: content.get(name) for name in _FACTS} | {
+            name: cost.get(name) for name in _FACTS_OF_COST
+        }
+        facts = {name: str(value) for name, value in told.items() if value not in (None, "")}
         return SavedRun(folder, overrides, config, str(content.get("status", "")), cells, facts)
     except FileNotFoundError:
         raise OutputError(

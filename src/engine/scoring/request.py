@@ -137,7 +137,7 @@ def check_requests(config: Any, requests: Sequence[Request], unread: int = 0) ->
     Raises:
         ConfigError: a request is longer than the model's positions, or has a token that it does not know.
     """
-    limit, vocabulary = context_length(config), int(config.vocab_size)
+    limit, vocabulary = context_length(config), int(config.get_text_config().vocab_size)
     for index, request in enumerate(requests):
         if request.length - unread > limit:
             raise ConfigError(

@@ -291,7 +291,7 @@ def test_the_page_is_in_the_order_of_its_links(report):
 
 
 def test_every_row_says_where_it_is_from(tmp_path, made, written):
-    """Folder, what differs, commit, date and (as a link) dashboard, of each run of each row."""
+    """Folder, what differs, commit, date, how it was scored and (as a link) dashboard, of each run of each row."""
     for length in (256, 512):
         cells = [made("mood", 13, 1.0, salt=str(length))]
         folder = written(tmp_path / "runs" / str(length), cells)
@@ -299,6 +299,7 @@ def test_every_row_says_where_it_is_from(tmp_path, made, written):
             "format": 2,
             "config": {"k": 16, "prompt": {"max_length": length}},
             "git_commit": "0" * 40 + "-dirty",
+            "cost": {"route": "shared_prefixes", "self_check": 1.1444e-05 if length == 512 else None},
         }
         (folder / "run.json").write_text(
             json.dumps(sealed({**record, "started": "2026-01-02T03:04:05+0000"}))
@@ -315,9 +316,11 @@ def test_every_row_says_where_it_is_from(tmp_path, made, written):
             f"prompt.max_length={length}",
             "0" * 12 + "-dirty",
             "2026-01-02 03:04",
+            "shared prefixes",
+            off_alone,
             link,
         ]
-        for length, link in ((256, ""), (512, "abc"))
+        for length, off_alone, link in ((256, "", ""), (512, "1e-05", "abc"))
     ]
     assert '<a href="https://dash.example/runs/abc">abc</a>' in outcome.files[0].read_text()
 

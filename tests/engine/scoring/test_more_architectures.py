@@ -16,6 +16,11 @@ from metashot.engine.scoring.request import Request
 TOLERANCE_NATS = 1e-4
 TINY_BUDGET = 1
 
+_DECODER = {
+    "d_model": 48, "encoder_layers": 1, "decoder_layers": 2, "encoder_attention_heads": 4, "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 64, "decoder_ffn_dim": 64, "is_decoder": True, "is_encoder_decoder": False,
+}  # fmt: skip
+"""The decoder alone of a model of two halves."""
 ZOO = {
     "axk1": (
         "shared_prefixes",
@@ -220,6 +225,91 @@ ZOO = {
     "xlm": ("plain", {"causal": True}),
     "xlm-roberta": ("cached_prefix", {"is_decoder": True}),
     "xlm-roberta-xl": ("cached_prefix", {"is_decoder": True}),
+    "bart": ("cached_prefix", _DECODER),
+    "bigbird_pegasus": ("cached_prefix", _DECODER),
+    "blenderbot": ("cached_prefix", _DECODER),
+    "blenderbot-small": ("cached_prefix", _DECODER),
+    "gemma3": (
+        "shared_prefixes",
+        {
+            "text_config": {
+                "vocab_size": 320,
+                "hidden_size": 48,
+                "intermediate_size": 64,
+                "num_hidden_layers": 2,
+                "num_attention_heads": 4,
+                "num_key_value_heads": 2,
+                "head_dim": 12,
+                "sliding_window": 16,
+            },
+            "vision_config": {
+                "hidden_size": 48,
+                "intermediate_size": 64,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 4,
+                "image_size": 28,
+                "patch_size": 14,
+            },
+        },
+    ),
+    "hy_v4": ("cached_prefix", {}),
+    "inkling2_text": ("cached_prefix", {}),
+    "inkling_text": ("cached_prefix", {}),
+    "longcat_flash": (
+        "shared_prefixes",
+        {
+            "qk_nope_head_dim": 8,
+            "qk_rope_head_dim": 4,
+            "v_head_dim": 8,
+            "kv_lora_rank": 16,
+            "q_lora_rank": 16,
+            "head_dim": 4,
+            "num_key_value_heads": 4,
+            "num_layers": 2,
+            "ffn_hidden_size": 64,
+            "expert_ffn_hidden_size": 32,
+            "zero_expert_num": 2,
+            "moe_topk": 2,
+        },
+    ),
+    "marian": ("cached_prefix", {**_DECODER, "decoder_start_token_id": 0}),
+    "mbart": ("cached_prefix", _DECODER),
+    "minimax_m3_vl_text": ("shared_prefixes", {}),
+    "mvp": ("cached_prefix", _DECODER),
+    "pegasus": ("cached_prefix", _DECODER),
+    "plbart": ("cached_prefix", _DECODER),
+    "whisper": ("shared_prefixes", {**_DECODER, "decoder_start_token_id": 0}),
+    "xmod": ("cached_prefix", {"is_decoder": True, "languages": ["en_XX"], "default_language": "en_XX"}),
+    "zamba": (
+        "cached_prefix",
+        {
+            "mamba_d_state": 8,
+            "mamba_d_conv": 4,
+            "mamba_expand": 2,
+            "n_mamba_heads": 4,
+            "mamba_dt_rank": 4,
+            "attention_hidden_size": 96,
+            "attention_head_dim": 24,
+            "num_hidden_layers": 3,
+            "layers_block_type": ["mamba", "hybrid", "hybrid"],
+            "layer_types": ["mamba", "hybrid", "hybrid"],
+        },
+    ),
+    "zamba2": (
+        "cached_prefix",
+        {
+            "mamba_d_state": 8,
+            "mamba_d_conv": 4,
+            "mamba_expand": 2,
+            "n_mamba_heads": 4,
+            "mamba_headdim": 24,
+            "mamba_ngroups": 1,
+            "num_mem_blocks": 1,
+            "attention_head_dim": 24,
+            "layers_block_type": ["mamba", "hybrid"],
+        },
+    ),
+    "zaya": ("cached_prefix", {"num_experts_per_tok": 1}),
 }
 """Type (behind an at sign, a variant of it): the route, and what the config says beside the common sizes."""
 NOT_CAUSAL = {
@@ -277,6 +367,10 @@ def test_scores_are_those_of_the_model_alone(tiny_architecture, name):
     assert scorer.route == route
     assert _worst(PrefixScorer(model, TINY_BUDGET).score(requests), alone) <= TOLERANCE_NATS
     assert _worst(score_plain(model, requests), alone) <= TOLERANCE_NATS
+
+
+def test_there_are_60_more():
+    assert len(ZOO) >= 60
 
 
 @pytest.mark.slow

@@ -73,7 +73,7 @@ class Run:
     Attributes:
         folder: where it lies.
         config: the resolved config with dotted keys; empty when there is no `run.json`.
-        facts: what else the record says: `started`, `git_commit`, `dashboard`.
+        facts: what else the record says: `started`, `git_commit`, `route`, `self_check`, `dashboard`.
     """
 
     folder: Path

@@ -1,4 +1,4 @@
-"""Where every row of a report is from: folder, what differs in its config, commit, date, dashboard."""
+"""Where every row of a report is from: folder, what differs in its config, commit, date, how exactly it was scored, dashboard."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def runs_table(answers: Sequence[SystemResults]) -> Table:
             *names(
                 _commit(run.facts.get("git_commit", "")), run.facts.get("started", "")[:16].replace("T", " ")
             ),
+            *names(run.facts.get("route", "").replace("_", " "), _nats(run.facts.get("self_check", ""))),
             _dashboard(run.facts.get("dashboard", "")),
         )
         for row in answers
@@ -32,9 +33,23 @@ def runs_table(answers: Sequence[SystemResults]) -> Table:
     ]
     note = (
         "The folders that each row is from. Differs: config keys in which the folder differs from others of this report, "
-        "less those that have a column. `stage=compare` shows two of them side by side."
+        "less those that have a column. `stage=compare` shows two of them side by side. Route: how requests were scored. Off "
+        "alone: the largest difference, in nats at any token, of the cells that it computed to a few of their requests run "
+        "alone through the model; more than rounding stops a run."
     )
-    columns = ("Setting", "Method", "k", "Model", "Folder", "Differs", "Commit", "Started", "Dashboard")
+    columns = (
+        "Setting",
+        "Method",
+        "k",
+        "Model",
+        "Folder",
+        "Differs",
+        "Commit",
+        "Started",
+        "Route",
+        "Off alone",
+        "Dashboard",
+    )
     return Table("runs", "Runs", note, columns, tuple(rows), len(columns), True)
 
 
@@ -46,6 +61,10 @@ def _shown(parts: Sequence[str]) -> str:
 def _commit(text: str) -> str:
     """The first characters, and whether files differed from it."""
     return text[:_COMMIT_CHARACTERS] + ("-dirty" if text.endswith("-dirty") else "")
+
+
+def _nats(text: str) -> str:
+    return f"{float(text):.0e}" if text else ""
 
 
 def _dashboard(address: str) -> TableCell:
