@@ -156,7 +156,8 @@ class CachedPrefixScorer:
         cache = deepcopy(cache)
         inputs: dict[str, Any] = {"input_ids": ids, name: cache, "use_cache": True}
         if self.batch_size > 1:
-            cache.batch_repeat_interleave(len(batch))
+            # Row 0 for each branch. `batch_repeat_interleave` does the same, but not for the states of recurrent layers.
+            cache.reorder_cache(torch.zeros(len(batch), dtype=torch.long, device=device))
             inputs["attention_mask"] = torch.cat([mask.new_ones(len(batch), shared), mask], dim=1)
         predicting = torch.zeros_like(mask, dtype=torch.bool)
         for row, request in enumerate(batch):

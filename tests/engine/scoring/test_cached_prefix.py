@@ -2,12 +2,14 @@
 
 import random
 
+import pytest
 import torch
 
 from metashot.engine.models.tiny import tiny_model
 from metashot.engine.scoring.cached_prefix import CachedPrefixScorer, prefix_groups
 from metashot.engine.scoring.plain import score_plain
 from metashot.engine.scoring.request import Request, targets_only
+from metashot.engine.scoring.routes import choose_route
 
 DEMOS = tuple(range(100, 200))
 
@@ -70,3 +72,27 @@ def test_out_of_memory_halves_the_branches(monkeypatch, caplog):
     plain = score_plain(model, _direct())
     assert max(float((a - b).abs().max()) for a, b in zip(scores, plain, strict=True)) <= 1e-5
     assert "out of memory with 8 branches: going on with 4" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "lfm2",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in ("falcon_h1", "mamba2", "nemotron_h", "qwen3_next", "zamba2")
+        ),
+    ],
+)
+def test_branches_of_recurrent_states_run_in_one_batch(tiny_architecture, name):
+    """Padding stands behind what is scored, so a state that it enters is read by nothing."""
+    settings = {"zamba2": {"mamba_d_state": 8, "n_mamba_heads": 4, "mamba_headdim": 24, "mamba_ngroups": 1, "num_mem_blocks": 1,
+                           "attention_head_dim": 24, "layers_block_type": ["mamba", "hybrid"]}}  # fmt: skip
+    model = tiny_architecture(name, **settings.get(name, {}))
+    scorer = choose_route(model, None, 8).scorer
+    assert isinstance(scorer, CachedPrefixScorer)
+    assert scorer.batch_size == 8
+    uneven = [Request(DEMOS[:60] + tuple(range(20, 24 + 7 * i)), tuple(range(5, 6 + i))) for i in range(6)]
+    alone = [score_plain(model, [request])[0] for request in uneven]
+    found = targets_only(scorer.score_with_best(uneven))
+    assert max(float((a - b).abs().max()) for a, b in zip(found, alone, strict=True)) <= 1e-4
