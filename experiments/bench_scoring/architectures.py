@@ -104,7 +104,7 @@ def main() -> None:
     known, tiny = settings(), from_file("conftest")._tiny_architecture
     names, asked = sorted(arguments.names or known), requests(arguments.inputs)
     rows = [
-        {"architecture": name} | measured(tiny(name, **known[name]), asked, arguments.turns)
+        {"architecture": name} | measured(tiny(name.partition("@")[0], **known[name]), asked, arguments.turns)
         for name in track(names, console=Console(stderr=True))
     ]
     if arguments.names is None:

@@ -24,7 +24,10 @@ _IN_CONTEXT = (*TRAINING, "prompt", "scorer", *SHOTS, "checkpoint")
 
 @runtime_checkable
 class OwnMethod(Protocol):
-    """A method that brings a family of its own: `plan`, `evaluate`, `report` and `compare` serve it."""
+    """A method that brings a family of its own: `plan`, `evaluate`, `report` and `compare` serve it.
+
+    With a method `train(run)`, which gives a `metashot.stages.training.Trained`, so does `train`.
+    """
 
     @property
     def name(self) -> str:
@@ -44,21 +47,33 @@ class Kind:
         name: `icl`, `prompt` or `own`, as `STAGES` has it.
         cells: makes the family of a run; a function of `metashot.stages`, imported when it is called.
         plan: makes what `stage=plan` shows; empty is a list of the cells.
+        train: trains, and gives a `training.Trained`.
         unused: nodes of the config that it has no use for.
     """
 
     name: str
     cells: str = ""
     plan: str = ""
+    train: str = ""
     unused: tuple[str, ...] = ()
 
 
 KINDS: Mapping[type, Kind] = {
-    Method: Kind("icl", "icl_evaluation.ranked_cells", "icl_evaluation.planned", _TUNING),
-    HiddenMethod: Kind("icl", "icl_evaluation.hidden_cells", "icl_evaluation.planned", _TUNING),
-    TaskVectorMethod: Kind("icl", "icl_evaluation.task_vector_cells", "icl_evaluation.planned", _TUNING),
-    GenerateMethod: Kind("icl", "icl_evaluation.generated_cells", "icl_evaluation.planned", _TUNING),
-    PromptMethod: Kind("prompt", "metaprompt.tuned_cells", "metaprompt_checks.planned", _IN_CONTEXT),
+    Method: Kind(
+        "icl", "icl_evaluation.ranked_cells", "icl_evaluation.planned", "icl_training.trained", _TUNING
+    ),
+    HiddenMethod: Kind(
+        "icl", "icl_evaluation.hidden_cells", "icl_evaluation.planned", "icl_training.trained", _TUNING
+    ),
+    TaskVectorMethod: Kind(
+        "icl", "icl_evaluation.task_vector_cells", "icl_evaluation.planned", "icl_training.trained", _TUNING
+    ),
+    GenerateMethod: Kind(
+        "icl", "icl_evaluation.generated_cells", "icl_evaluation.planned", "icl_training.trained", _TUNING
+    ),
+    PromptMethod: Kind(
+        "prompt", "metaprompt.tuned_cells", "metaprompt_checks.planned", "metaprompt.trained", _IN_CONTEXT
+    ),
 }
 """Class of a method -> its kind; a subclass is of the kind of its nearest base."""
 OWN = Kind("own")
@@ -85,6 +100,23 @@ def cells_of(run: RunContext) -> Family:
     method = run.config.method
     place = kind_of(method).cells
     return function_at(place)(run) if place else method.cells(run)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def training_of(run: RunContext) -> Any:
+    """The training of a run, by its method: a `training.Trained`.
+
+    Raises:
+        ConfigError: a method of one's own that has none.
+    """
+    method: Any = run.config.method
+    place = kind_of(method).train
+    if not place and not hasattr(method, "train"):
+        raise ConfigError(
+            "stage",
+            f"method {method.name!r} has nothing to train",
+            "give it train(run), or use stage=evaluate",
+        )
+    return function_at(place)(run) if place else method.train(run)
 
 
 def function_at(place: str) -> Callable[..., Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from metashot.base.errors import ConfigError
 from metashot.base.files import write_json
@@ -16,15 +15,13 @@ from metashot.icl.prompting.methods import Method
 from metashot.stages.context import RunContext
 from metashot.stages.run_config import AnyMethod, RunConfig
 from metashot.stages.task_source import TaskChoice, choose_tasks
-
-if TYPE_CHECKING:
-    from metashot.engine.training.loop import TrainingOutcome
+from metashot.stages.training import Trained
 
 LR_RANGE_FILE = "lr_range.json"
 
 
-def train_stage(run: RunContext) -> float:
-    """Meta-train, say where the checkpoint is; returns the last held-out metric in percent (0 without any).
+def trained(run: RunContext) -> Trained:
+    """Meta-train for learning in context; the figure is the last held-out metric in percent (0 without any).
 
     Raises:
         ConfigError, DataError, ModelError, CheckpointError: before anything is written, see `icl.meta_training.train`.
@@ -38,9 +35,9 @@ def train_stage(run: RunContext) -> float:
     outcome = config.trainer.train(
         settings, model, tasks.source, tasks.training, tasks.targets, run.output, run.tracker
     )
-    _tell(run, outcome)
-    run.tracker.artifact("checkpoint", "checkpoint", trained_folder(run.output))
-    return 100.0 * outcome.metrics.get("metric", 0.0)
+    return Trained(
+        outcome, 100.0 * outcome.metrics.get("metric", 0.0), "checkpoint", trained_folder(run.output)
+    )
 
 
 def find_lr_stage(run: RunContext) -> float:
@@ -78,12 +75,6 @@ def find_lr_stage(run: RunContext) -> float:
             soft_wrap=True,
         )
     return found.suggestion
-
-
-def _tell(run: RunContext, outcome: TrainingOutcome) -> None:
-    run.record.write("running", training={"step": outcome.step, "stopped_by": outcome.stopped_by})
-    text = f"{outcome.step} steps, {outcome.stopped_by}, {outcome.seconds:.0f} s; checkpoint: {outcome.checkpoint}"
-    run.console.print(text, soft_wrap=True)
 
 
 def training_settings(config: RunConfig) -> MetaTrainSettings:

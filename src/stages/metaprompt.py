@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from rich.table import Table
 
 from metashot.base.files import write_json
-from metashot.engine.metrics.scale import in_percent
 from metashot.engine.models.loading import LanguageModel, load_model
 from metashot.metaprompt.clusters.store import ClusterStore, prepare_clusters
 from metashot.metaprompt.meta.drawing.cuts import describe as describe_cuts
@@ -24,6 +22,7 @@ from metashot.stages.metaprompt_settings import (
     meta_settings,
     tune_settings,
 )
+from metashot.stages.training import Trained
 
 _SHOWN_CLUSTERS, _SHOWN_TOKENS, _NEAREST = 12, 8, 4
 CLUSTERS_FILE = "clusters.json"
@@ -39,29 +38,22 @@ def prepare_stage(run: RunContext) -> None:
     write_json(run.output / CLUSTERS_FILE, store.report)
 
 
-def train_stage(run: RunContext) -> float:
-    """Meta-train prompt and regularizer; returns the last held-out query loss (lower is better)."""
+def trained(run: RunContext) -> Trained:
+    """Meta-train prompt and regularizer; the figure is the last held-out query loss (lower is better)."""
     supmer = run.config.supmer
     settings = meta_settings(supmer)
     store, model = clusters_of(run), model_of(run)
     cuts = measure_cuts(task_stream(settings, model, store))
     say(run, describe_cuts(cuts, settings.max_context_tokens))
     outcome = meta_train(settings, model, store, supmer.loop, checkpoint_root(supmer), run.tracker)
-    run.console.print(
-        f"{outcome.stopped_by} after {outcome.step} steps, {outcome.seconds:.0f} s: {outcome.checkpoint}",
-        soft_wrap=True,
+    return Trained(
+        outcome,
+        outcome.metrics.get("query_loss", float("nan")),
+        "prompt",
+        outcome.checkpoint,
+        (describe_held_out(outcome.metrics),) if outcome.metrics else (),
+        _prompt_table(model, outcome.checkpoint),
     )
-    held_out = in_percent(outcome.metrics)
-    if outcome.metrics:
-        say(run, describe_held_out(outcome.metrics))
-        table = Table("held-out metric", "value")
-        for name, value in held_out.items():
-            table.add_row(name, f"{value:.4f}")
-        run.console.print(table)
-    _show_prompt(run, model, outcome.checkpoint)
-    run.tracker.artifact("prompt", "prompt", outcome.checkpoint)
-    run.tracker.summary({f"held_out/{name}": value for name, value in held_out.items()})
-    return outcome.metrics.get("query_loss", float("nan"))
 
 
 def tuned_cells(run: RunContext) -> TunedCells:
@@ -87,9 +79,9 @@ def clusters_of(run: RunContext) -> ClusterStore:
     return prepare_clusters(run.config.corpus, notify=lambda line: say(run, line))
 
 
-def _show_prompt(run: RunContext, model: LanguageModel, checkpoint: Any) -> None:
+def _prompt_table(model: LanguageModel, checkpoint: Path) -> Table:
     prompt = load_meta_learned(checkpoint).prompt[:_SHOWN_TOKENS]
     table = Table("prompt token", "nearest vocabulary tokens (cosine)")
     for index, near in enumerate(nearest_tokens(model, prompt, _NEAREST)):
         table.add_row(str(index), ", ".join(f"{token.piece} {token.cosine:.2f}" for token in near))
-    run.console.print(table)
+    return table

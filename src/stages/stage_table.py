@@ -15,7 +15,7 @@ Stage = Callable[[Any], float | None]
 STAGES = {
     "prepare": {"icl": "preparation.prepare_stage", "prompt": "metaprompt.prepare_stage"},
     "doctor": {"icl": "preparation.doctor_stage"},
-    "train": {"icl": "icl_training.train_stage", "prompt": "metaprompt.train_stage"},
+    "train": {"any": "training.train_stage"},
     "find_lr": {"icl": "icl_training.find_lr_stage"},
     "evaluate": {"any": "evaluation.evaluate_stage"},
     "plan": {"any": "planning.plan_stage"},

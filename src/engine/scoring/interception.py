@@ -68,6 +68,10 @@ class MaskMarker:
     allowed: Callable[..., Any]
     shape: tuple[int, ...] = ()
 
+    def to(self, *_: Any) -> MaskMarker:
+        """What was asked stays so in any dtype and on any device."""
+        return self
+
 
 _handler: ContextVar[AttentionHandler | None] = ContextVar("attention_handler", default=None)
 

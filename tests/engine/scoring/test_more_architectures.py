@@ -119,6 +119,8 @@ ZOO = {
     "electra": ("shared_prefixes", {"is_decoder": True}),
     "ernie": ("shared_prefixes", {"is_decoder": True}),
     "falcon_mamba": ("plain", {}),
+    "falcon@alibi": ("cached_prefix", {"alibi": True}),
+    "falcon@new": ("shared_prefixes", {"new_decoder_architecture": True, "num_kv_heads": 2}),
     "flint": ("shared_prefixes", {}),
     "gemma3n_text": (
         "shared_prefixes",
