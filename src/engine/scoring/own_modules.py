@@ -98,6 +98,7 @@ def _bloom(module: Any, attention: Attention, positions: _Positions) -> Callable
     def forward(
         hidden_states: Tensor, residual: Tensor, *, attention_mask: Any, **_: Any
     ) -> tuple[Tensor, None]:
+        # Private: how heads stand in the fused projection is nowhere else
         query, key, value = module._reshape(module.query_key_value(hidden_states))
         query, key = positions.biased(query, key, slopes, module.inv_norm_factor)
         out, _none = attention(module, query, key, value, attention_mask, scaling=module.inv_norm_factor)
@@ -135,6 +136,7 @@ def _falcon(module: Any, attention: Attention, _: _Positions) -> Callable[..., A
         position_embeddings: tuple[Tensor, Tensor],
         **_: Any,
     ) -> tuple[Tensor, None]:
+        # Private: how heads stand in the fused projection is nowhere else
         split = module._split_heads(module.query_key_value(hidden_states))
         query, key, value = (part.transpose(1, 2) for part in split)
         query, key = sys.modules[type(module).__module__].apply_rotary_pos_emb(
