@@ -69,6 +69,32 @@ class Wording:
     separator: str = "\n\n\n"
 
 
+class ChosenBy(StrEnum):
+    """What the scoring model has to choose before a cell is scored."""
+
+    GLOBAL_ENTROPY = "globale"
+    """The order under which its predictions on other rows are spread most evenly over the labels (Lu et al. 2022)."""
+    LOCAL_ENTROPY = "locale"
+    """The order under which it is least sure of each of them (Lu et al. 2022)."""
+    CONDITIONAL_ENTROPY = "cone"
+    """The rows behind which it finds the test input likeliest (Peng et al. 2024)."""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelChoice:
+    """A choice of demonstrations that is left to the scoring model.
+
+    Attributes:
+        rule: what it chooses, and by what.
+        most: orders to try, or demonstrations to keep.
+        probes: training rows on which orders are compared; their answers are not looked at.
+    """
+
+    rule: ChosenBy
+    most: int
+    probes: tuple[Example, ...] = ()
+
+
 @dataclass(frozen=True, slots=True)
 class TaskData:
     """What one evaluation cell (task, seed) needs.
@@ -86,6 +112,7 @@ class TaskData:
         labelled: training examples, with their answers, that a method learns from besides the demonstrations.
         metric: `macro_f1` or `accuracy` where the task's recipe names one.
         sampled_from: how many test rows the task has, where `test` holds a part of them; else 0.
+        choice: what the model chooses of `demonstrations` or, of each row's candidates, `neighbours`; None: they stand.
         only_by_task: why no prompt of ours can hold these examples, whose source writes its own; empty where one can.
     """
 
@@ -101,12 +128,16 @@ class TaskData:
     labelled: tuple[Example, ...] = ()
     metric: str | None = None
     sampled_from: int = 0
+    choice: ModelChoice | None = None
     only_by_task: Annotated[str, NoEffect("it is refused, or has no part in what is shown")] = ""
 
     @property
     def shots(self) -> int:
         """Demonstrations in each prompt, or in the longest one."""
-        return max(map(len, self.neighbours)) if self.neighbours else len(self.demonstrations)
+        shown = max(map(len, self.neighbours)) if self.neighbours else len(self.demonstrations)
+        if self.choice is not None and self.choice.rule is ChosenBy.CONDITIONAL_ENTROPY:
+            return min(shown, self.choice.most)
+        return shown
 
     def first(self, n: int | None) -> TaskData:
         """The same with the first `n` test examples, and what their prompts show; None keeps all."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from metashot.base.errors import ConfigError, DataError
 from metashot.data.tasks.harness_tasks import HarnessSource
 from metashot.data.tasks.modules import DataModule, HarnessData
-from metashot.data.tasks.selected_source import DENSE, Labels, SelectedSource, Selection, Strategy
+from metashot.data.tasks.selected_source import Labels, SelectedSource, Selection, Strategy
 from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.planning import Plan
 from metashot.engine.metrics.rules import Calibration
@@ -192,6 +192,6 @@ def select(source: TaskSource, selection: Selection) -> TaskSource:
     """`source` with the demonstrations of the lab; itself when the selection changes nothing."""
     if selection.changes_nothing:
         return source
-    embed = load_keeping_encoder(selection.encoder) if selection.strategy in DENSE else None
+    embed = load_keeping_encoder(selection.encoder) if selection.needs_encoder else None
     words = english_words() if selection.labels is Labels.RANDOM_WORDS else ()
     return SelectedSource(source, selection, embed, words)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from metashot.base.errors import DataError
 from metashot.base.value_kinds import Count, GivenLine, OrderNumber, Positive, Share
 from metashot.data.rows.apart import overlap_note, row_key, shared_rows, without_own
-from metashot.data.task import Example, TaskData, TaskType
+from metashot.data.task import ChosenBy, Example, ModelChoice, TaskData, TaskType
 from metashot.data.tasks.retrieval import diverse, lexical, voted
 from metashot.data.tasks.selection import (
     add_label_noise,
@@ -54,12 +54,27 @@ class Strategy(StrEnum):
     """For each test example near rows that differ from each other, from the training pool."""
     VOTEK = "votek"
     """The nearest neighbours of each test example among `selection.annotated` rows that vote-k chooses of the pool."""
+    CONE = "cone"
+    """Of the `selection.candidates` nearest rows those behind which the model finds the test input likeliest."""
 
 
-RANKED = (Strategy.NEAREST, Strategy.BM25, Strategy.MMR, Strategy.VOTEK)
+class Order(StrEnum):
+    """In which order demonstrations stand, beside the numbers of permutations."""
+
+    AS_DRAWN = "as_drawn"
+    """As they were chosen: of ranked ones the best last."""
+    NEAREST_LAST = "nearest_last"
+    """By nearness to each test example."""
+    GLOBALE = "globale"
+    """The most even predictions over labels on training rows, of `selection.orders` orders."""
+    LOCALE = "locale"
+    """The least sure predictions on training rows, of `selection.orders` orders."""
+
+
+RANKED = (Strategy.NEAREST, Strategy.BM25, Strategy.MMR, Strategy.VOTEK, Strategy.CONE)
 """Strategies that choose for each test row."""
-DENSE = (Strategy.NEAREST, Strategy.MMR, Strategy.VOTEK)
-"""Strategies that need a sentence encoder."""
+_DENSE = (Strategy.NEAREST, Strategy.MMR, Strategy.VOTEK, Strategy.CONE)
+_BY_ENTROPY = {Order.GLOBALE: ChosenBy.GLOBAL_ENTROPY, Order.LOCALE: ChosenBy.LOCAL_ENTROPY}
 
 
 DRAWN: Mapping[Strategy, Callable[[Sequence[Example], int, np.random.Generator], tuple[Example, ...]]] = {
@@ -99,8 +114,9 @@ class Selection:
     """How demonstrations are chosen."""
     indices: tuple[Count, ...] = ()
     """Places in the pool, for `fixed`."""
-    order: OrderNumber = 0
-    """0 keeps the order, n is the n-th other one: all different, k! in all."""
+    order: OrderNumber | Order = 0
+    """0 and `as_drawn` keep the order, n is the n-th other one: all different, k! in all; `nearest_last`; `globale` and
+    `locale` have the model choose."""
     label_noise: Share = 0.0
     """Share of demonstrations with a wrong label, 0 to 1."""
     labels: Labels = Labels.GOLD
@@ -113,6 +129,12 @@ class Selection:
     """Weight of nearness against difference, for `mmr`: 1 is `nearest`."""
     annotated: Positive = 100
     """Rows of the pool that `votek` has answers of; at most the pool's."""
+    candidates: Positive = 30
+    """Nearest rows of which `cone` takes the best."""
+    orders: Positive = 24
+    """Orders that `globale` and `locale` try; at most k!."""
+    probes: Positive = 24
+    """Training rows, without their answers, on which they compare orders; never test rows."""
 
     def __post_init__(self) -> None:
         """Refuse contradictions.
@@ -130,8 +152,14 @@ class Selection:
     @property
     def changes_nothing(self) -> bool:
         """Whether this is the published protocol."""
-        other = replace(Selection(), encoder=self.encoder, relevance=self.relevance, annotated=self.annotated)
-        return type(self) is Selection and self == other
+        number = 0 if self.order is Order.AS_DRAWN else self.order
+        unread = {name: getattr(self, name) for name in _OF_SOME}
+        return type(self) is Selection and replace(self, order=number) == replace(Selection(), **unread)
+
+    @property
+    def needs_encoder(self) -> bool:
+        """Whether sentence vectors are compared."""
+        return self.strategy in _DENSE or self.order is Order.NEAREST_LAST
 
     def ranking(self, inputs: Sequence[str], pool: Sequence[Example], k: int) -> NDArray[np.int64] | None:
         """For a class of one's own: places [inputs, k] of pool rows for each test input, the best last.
@@ -146,13 +174,17 @@ class Selection:
         return self.strategy in RANKED or type(self).ranking is not Selection.ranking
 
 
+_OF_SOME = ("encoder", "relevance", "annotated", "candidates", "orders", "probes")
+"""Keys that only some strategies and orders read."""
+
+
 class SelectedSource:
     """`source` with demonstrations as `selection` says.
 
     Args:
         source: any data group.
         selection: what to change.
-        embed: sentence encoder; used by `nearest` and `mmr` only.
+        embed: sentence encoder, where the selection `needs_encoder`.
         words: English words; used by `random_words` only.
     """
 
@@ -189,13 +221,72 @@ class SelectedSource:
         if k and not protocol:
             data = self._choose(data, k, generator)
         self._check_order(data)
+        if k:
+            data = self._left_to_the_model(self._nearest_last(data), k, generator)
         return self._rename(self._change(data, generator), generator)
+
+    def _nearest_last(self, data: TaskData) -> TaskData:
+        """Where the order asks for it, each test row's demonstrations by nearness to it; equally near ones stay in order."""
+        if self._selection.order is not Order.NEAREST_LAST:
+            return data
+        if self._embed is None:
+            raise ValueError("selection.order=nearest_last needs a sentence encoder")
+        shown = data.neighbours or (data.demonstrations,) * len(data.test)
+        texts = list(dict.fromkeys(one.input for row in shown for one in row))
+        place_of = {text: place for place, text in enumerate(texts)}
+        queries, vectors = self._embed([one.input for one in data.test]), self._embed(texts)
+        rows = [
+            tuple(
+                row[i]
+                for i in nearest(query[None], vectors[[place_of[one.input] for one in row]], len(row))[0]
+            )
+            for row, query in zip(shown, queries, strict=True)
+        ]
+        return replace(data, demonstrations=(), neighbours=tuple(rows))
+
+    def _left_to_the_model(self, data: TaskData, k: int, generator: np.random.Generator) -> TaskData:
+        """With what the model has to choose, as the strategy and the order say.
+
+        Raises:
+            DataError: an order for everyone of demonstrations that each test row has its own of; no rows to try it on.
+        """
+        selection = self._selection
+        if selection.strategy is Strategy.CONE:
+            note = f"each of {selection.candidates} candidates is scored with each test input first (selection=cone)"
+            return replace(
+                data,
+                choice=ModelChoice(ChosenBy.CONDITIONAL_ENTROPY, k),
+                notes=(*data.notes, f"{data.task}: {note}"),
+            )
+        rule = _BY_ENTROPY.get(selection.order) if isinstance(selection.order, Order) else None
+        if rule is None:
+            return data
+        if data.neighbours:
+            raise DataError(
+                "selection.order",
+                f"{selection.order!s} chooses one order for all test rows, and here each has demonstrations of its own",
+                "use selection.order=nearest_last, or selection=protocol, random, balanced or fixed",
+            )
+        key = row_key(data.task_type)
+        taken = {key(one) for one in (*data.test, *data.demonstrations)}
+        pool = [one for one in self._source.pool(data.task, seed=data.seed) if key(one) not in taken]
+        if not pool:
+            raise DataError(
+                "selection.order",
+                f"task {data.task!r} has no training rows besides its demonstrations",
+                "lower k",
+            )
+        places = generator.permutation(len(pool))[: selection.probes]
+        orders = min(selection.orders, factorial(len(data.demonstrations)))
+        note = f"{data.task}: {orders} orders are tried on {len(places)} training rows first ({selection.order!s})"
+        choice = ModelChoice(rule, orders, tuple(pool[place] for place in places))
+        return replace(data, choice=choice, notes=(*data.notes, note))
 
     def _check_order(self, data: TaskData) -> None:
         """Raise DataError for an order that the demonstrations do not have: it would repeat another one."""
         most = max(map(len, (data.demonstrations, *data.neighbours)))
         order, orders = self._selection.order, factorial(most)
-        if most and order >= orders:
+        if most and not isinstance(order, Order) and order >= orders:
             raise DataError(
                 "selection.order",
                 f"{most} demonstrations have {orders} orders, 0 to {orders - 1}, got {order}",
@@ -246,6 +337,8 @@ class SelectedSource:
         self, data: TaskData, pool: Sequence[Example], k: int, repeats: int
     ) -> tuple[tuple[Example, ...], ...]:
         """The best pool rows of each test row but itself, which stands in the pool `repeats` times at most."""
+        if self._selection.strategy is Strategy.CONE and k <= len(pool):
+            k = min(max(k, self._selection.candidates), len(pool))
         asked = k if k > len(pool) else min(len(pool), k + repeats)
         places = self._selection.ranking([one.input for one in data.test], pool, asked)
         if places is None:
@@ -277,7 +370,8 @@ class SelectedSource:
         selection = self._selection
 
         def changed(demonstrations: tuple[Example, ...]) -> tuple[Example, ...]:
-            demonstrations = reorder(demonstrations, selection.order)
+            if not isinstance(selection.order, Order):
+                demonstrations = reorder(demonstrations, selection.order)
             if selection.label_noise:
                 demonstrations = add_label_noise(demonstrations, selection.label_noise, generator)
             if selection.labels is Labels.FLIPPED:
@@ -304,6 +398,7 @@ class SelectedSource:
                 test=rename_labels(data.test, names),
                 demonstrations=rename_labels(data.demonstrations, names),
                 neighbours=tuple(rename_labels(row, names) for row in data.neighbours),
+                choice=data.choice and replace(data.choice, probes=rename_labels(data.choice.probes, names)),
             )
         if self._selection.shown is Shown.ALL:
             return data

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from metashot.base.components.values import part_of
+from metashot.base.errors import ConfigError
 from metashot.base.value_kinds import Count, Positive, Seed
 from metashot.data.tasks.source import TaskSource
 from metashot.engine.training.config import LoopConfig, OptimizerConfig, TrainableConfig
@@ -39,7 +40,17 @@ class MetaTrainer(LoopConfig, EpisodeConfig, TrainableConfig):
     def settings(
         self, method: Method, prompt: PromptConfig, k: int, optimizer: OptimizerConfig
     ) -> MetaTrainSettings:
-        """Everything `icl.meta_training.train` needs besides model and data."""
+        """Everything `icl.meta_training.train` needs besides model and data.
+
+        Raises:
+            ConfigError: sequences of any length.
+        """
+        if prompt.max_length == "model":
+            raise ConfigError(
+                "prompt.max_length",
+                "'model' is for evaluation",
+                "give the tokens of a training sequence: 1024",
+            )
         return MetaTrainSettings(
             method=method,
             prompt=prompt,

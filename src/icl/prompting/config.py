@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from metashot.base.errors import ConfigError
 from metashot.base.identity import NoEffect
@@ -30,6 +30,7 @@ from metashot.icl.prompting.prompt import Ids, LengthLimits, Objective, Overlong
 from metashot.icl.prompting.rendering import check_rendering
 from metashot.icl.prompting.template import template_frame
 
+_ANY_LENGTH = 1 << 30
 RELEASED_PROMPT = "metaicl"
 """Name of the released format, which every checkpoint has that names no other."""
 
@@ -46,8 +47,8 @@ class PromptConfig(ABC):
     """
     boundary: Boundary = Boundary.JOINT
     """The prompt tokenized as one text, or its pieces one by one (MetaICL)."""
-    max_length: Positive = 1024
-    """Most tokens of a sequence with demonstrations."""
+    max_length: Positive | Literal["model"] = 1024
+    """Most tokens of a sequence with demonstrations; `model`: as many as the model has positions (not in training)."""
     max_length_per_example: Positive = 256
     """Most tokens of one example, two of them reserved as in the released code."""
     overlong: Overlong = Overlong.CUT_END
@@ -58,7 +59,9 @@ class PromptConfig(ABC):
     @property
     def limits(self) -> LengthLimits:
         """The token limits."""
-        return LengthLimits(self.max_length_per_example, self.max_length, self.overlong, self.overlong_shots)
+        # What a model has is a limit of its own wherever prompts are fitted.
+        most = _ANY_LENGTH if self.max_length == "model" else self.max_length
+        return LengthLimits(self.max_length_per_example, most, self.overlong, self.overlong_shots)
 
     @abstractmethod
     def frame(self, method: Method, model_name: str, tokenizer: AnyTokenizer) -> Frame:

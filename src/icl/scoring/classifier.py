@@ -18,7 +18,7 @@ from torch import Tensor
 from metashot.base.components.choices import named
 from metashot.base.errors import ConfigError, DataError, suggestion
 from metashot.data.task import Example, TaskData, TaskType
-from metashot.data.tasks.selected_source import DENSE, SelectedSource, Selection, Strategy
+from metashot.data.tasks.selected_source import Order, SelectedSource, Selection, Strategy
 from metashot.engine.generation.prefix import PrefixGenerator
 from metashot.engine.metrics.classification import Metric
 from metashot.engine.metrics.generated import grade
@@ -53,6 +53,7 @@ from metashot.icl.scoring.classifier_files import read_classifier, write_classif
 from metashot.icl.scoring.classifier_parameters import DEFAULTS, checked
 from metashot.icl.scoring.evaluation_settings import rules_for
 from metashot.icl.scoring.generation import GenerateMethod, generate, with_room
+from metashot.icl.scoring.model_choice import chosen
 from metashot.icl.scoring.trained_method import check_method, follow_checkpoint
 from metashot.icl.scoring.written_inputs import needs_written_inputs, with_written_inputs
 
@@ -80,7 +81,7 @@ class InContextClassifier:
         k: how many demonstrations a prompt shows, drawn from those that are given; None shows all in their order.
         selection: how the k are chosen: `protocol` and `random` (a draw of the seed), `balanced`, `nearest` (to each
             input), or a `Selection`.
-        order: 0 keeps the order of the demonstrations, n is the n-th other one.
+        order: 0 keeps the order of the demonstrations, n is the n-th other one; or a word, see `selection.order`.
         seed: of the draw.
         keep_mb: MiB for the demonstrations' keys and values between calls, of a model in float32; 0 keeps nothing.
 
@@ -97,7 +98,7 @@ class InContextClassifier:
     prompt: PromptConfig | None
     k: int | None
     selection: Selection | Strategy
-    order: int
+    order: int | Order
     seed: int
     keep_mb: int
     classes_: NDArray[Any]
@@ -113,7 +114,7 @@ class InContextClassifier:
         prompt: PromptConfig | str | None = None,
         k: int | None = None,
         selection: Selection | str = Strategy.PROTOCOL,
-        order: int = 0,
+        order: int | str = 0,
         seed: int = 100,
         keep_mb: int = KEPT_MB,
     ) -> None:
@@ -135,7 +136,7 @@ class InContextClassifier:
         truncation: Truncation | str = Truncation.SHARED,
         k: int | None = None,
         selection: Selection | str = Strategy.PROTOCOL,
-        order: int = 0,
+        order: int | str = 0,
         seed: int = 100,
         keep_mb: int = KEPT_MB,
         **choices: Any,
@@ -450,6 +451,8 @@ class InContextClassifier:
         method, rules = self._method, self._rules
         if isinstance(method, GenerateMethod):
             rules, data = with_room(rules, method), method.prompted(data)
+        elif data.choice is not None:
+            data = chosen(data, rules, self._scorer.score, self.model.encode)
         data = with_calibration_inputs(data, method, _Fitted(given), self.k or 0)
         if needs_written_inputs(data, rules):
             loaded = self.model.load()
@@ -491,7 +494,8 @@ class InContextClassifier:
                 strategy = Strategy.RANDOM
             selection = Selection(strategy)
         if self.order:
-            selection = replace(selection, order=self.order)
+            order = Order(self.order) if isinstance(self.order, str) else self.order
+            selection = replace(selection, order=order)
         if selection.changes_nothing or not data.demonstrations:
             return data
         k = self.k
@@ -501,7 +505,7 @@ class InContextClassifier:
                     "k", f"is None, but selection={selection.strategy.value!r} chooses k", "set k"
                 )
             k = len(selection.indices)
-        embed = load_keeping_encoder(selection.encoder) if selection.strategy in DENSE else None
+        embed = load_keeping_encoder(selection.encoder) if selection.needs_encoder else None
         source = SelectedSource(_Fitted(data), selection, embed)
         k = len(data.demonstrations) if k is None else self._method.shots(k)
         return replace(source.load(_TASK, k=k, seed=self.seed), notes=())

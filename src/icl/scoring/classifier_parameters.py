@@ -9,7 +9,7 @@ import numpy as np
 
 from metashot.base.components.choices import named
 from metashot.base.errors import ConfigError, suggestion
-from metashot.data.tasks.selected_source import Selection, Strategy
+from metashot.data.tasks.selected_source import Order, Selection, Strategy
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import ModelConfig, named_model
 from metashot.engine.scoring.kept import KEPT_MB
@@ -62,7 +62,7 @@ def _prompt(given: Any) -> PromptConfig | None:
     return given
 
 
-def _one_of(name: str, kind: type[Truncation] | type[Strategy]) -> Callable[[Any], Any]:
+def _one_of(name: str, kind: type[Truncation | Strategy | Order]) -> Callable[[Any], Any]:
     def check(given: Any) -> Any:
         if isinstance(given, Selection):
             return given
@@ -86,6 +86,10 @@ def _count(name: str, *, optional: bool = False) -> Callable[[Any], Any]:
     return check
 
 
+def _order(given: Any) -> int | Order:
+    return _one_of("order", Order)(given) if isinstance(given, str) else _count("order")(given)
+
+
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "model": _model,
     "method": _method,
@@ -93,7 +97,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "truncation": _one_of("truncation", Truncation),
     "selection": _one_of("selection", Strategy),
     "k": _count("k", optional=True),
-    "order": _count("order"),
+    "order": _order,
     "seed": _count("seed"),
     "keep_mb": _count("keep_mb"),
 }

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import cached_property
 from statistics import fmean
 
+from metashot.base.errors import ConfigError
 from metashot.data.rows.apart import content_digest
 from metashot.data.task import TaskData
 from metashot.data.tasks.source import TaskSource
@@ -58,7 +59,11 @@ class InContextCells(Family):
 
     def data(self, work: Work) -> TaskData:
         """The examples of a cell."""
-        return self._data[work.cells[0]]
+        return self.data_of(work.cells[0])
+
+    def data_of(self, key: CellKey) -> TaskData:
+        """The examples of a cell, by its key."""
+        return self._data[key]
 
     def cell(self, work: Work) -> Cell:
         """The prompts of a cell, written once while it is in work.
@@ -73,7 +78,17 @@ class InContextCells(Family):
         return self._built[1]
 
     def build(self, data: TaskData) -> Cell:
-        """The prompts of a cell."""
+        """The prompts of a cell.
+
+        Raises:
+            ConfigError: a choice that is left to the model, of a method that ranks no options.
+        """
+        if data.choice is not None:
+            raise ConfigError(
+                "selection",
+                f"{data.choice.rule.value} has the model choose by the scores of options, and {self.names.method} ranks none",
+                "use method=direct or channel, or another selection and order",
+            )
         return build_cell(data, self.model.encode, self.prompt_rules)
 
     @cached_property
@@ -90,7 +105,7 @@ class InContextCells(Family):
         """Test examples in pieces, see `deal`."""
         return dealt(self.cell(work), least)
 
-    def prompt(self, key: CellKey, result: Result) -> CellPrompt:
+    def prompt(self, key: CellKey, result: Result) -> CellPrompt | None:
         """The demonstrations that every prompt held, and the test inputs."""
         return cell_prompt(self._data[key], self.rules, result.shown_least)
 

@@ -7,10 +7,13 @@ from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
+from torch import Tensor
+
 from metashot.data.task import TaskData
 from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.family import CellKey, Meter, Work
-from metashot.engine.cells.results import FinishedCell, Prediction
+from metashot.engine.cells.prompts import CellPrompt
+from metashot.engine.cells.results import FinishedCell, Prediction, Result
 from metashot.engine.metrics.classification import metric_of, score
 from metashot.engine.metrics.ranking import OptionCounts, best_option
 from metashot.engine.models.loading import LazyLanguageModel
@@ -19,6 +22,8 @@ from metashot.engine.scoring.request import CheckedScorer, MakeScorer, Request, 
 from metashot.icl.scoring.cell import Cell, OptionScores, ranking_scores, read_rows
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
 from metashot.icl.scoring.in_context import InContextCells
+from metashot.icl.scoring.model_choice import chosen, first_choice
+from metashot.icl.scoring.preview import cell_prompt
 from metashot.icl.scoring.written_inputs import needs_written_inputs, with_stand_ins, with_written_inputs
 
 _WRITTEN_AT_ONCE = 16
@@ -44,10 +49,17 @@ class RankedCells(InContextCells):
     ) -> None:
         super().__init__(settings, source, model)
         self._make_scorer = self.make_scorer = make_scorer
+        self._chosen: dict[tuple[str, int], TaskData] = {}
+        self._first: list[Sequence[Request]] = []
 
     def build(self, data: TaskData) -> Cell:
-        """The prompts of a cell, with those of inputs that the model writes where the calibration wants such."""
+        """The prompts of a cell, with what the model chooses for them, or writes for a calibration."""
         rules, encode = self.prompt_rules, self.model.encode
+        if data.choice is not None and self.without_weights:
+            data = first_choice(data)
+        elif data.choice is not None:
+            place = data.task, data.seed
+            data = self._chosen[place] = chosen(data, rules, self._scored_first, encode)
         if needs_written_inputs(data, rules):
             if self.without_weights:
                 data = with_stand_ins(data, rules)
@@ -61,6 +73,19 @@ class RankedCells(InContextCells):
         """Made when the first rows are scored."""
         return scorer_of(self._make_scorer, self.model)
 
+    def _scored_first(self, requests: Sequence[Request]) -> list[Tensor]:
+        """Scores by which the model chooses; their tokens are counted with those of the cell."""
+        self._first.append(requests)
+        return self._scorer.score(requests)
+
+    def prompt(self, key: CellKey, result: Result) -> CellPrompt | None:
+        """See `InContextCells`; None where the model chose in an earlier run, and what is not kept."""
+        data = self.data_of(key)
+        if data.choice is None:
+            return super().prompt(key, result)
+        made = self._chosen.get((key.task, key.seed))
+        return None if made is None else cell_prompt(made, self.rules, result.shown_least)
+
     def compute(self, work: Work, rows: Sequence[int], meter: Meter) -> Sequence[Any]:
         """The scores of each row's options, as the mapping of an `OptionScores`.
 
@@ -73,6 +98,10 @@ class RankedCells(InContextCells):
         if isinstance(self._scorer, CheckedScorer):
             meter.cost.checked(self._scorer.check(requests, scores))
         answers = read_rows(cell, rows, scores)
+        for first in self._first:
+            meter.cost.tokens_naive += sum(request.length for request in first)
+            self._count(first, meter)
+        self._first.clear()
         meter.cost.tokens_naive += cell.tokens_of(rows)
         self._count(requests, meter)
         return [asdict(answer) for answer in answers]
