@@ -28,8 +28,8 @@ CALIBRATIONS = (
     "direct", "pmi", "calibrated", "batch_calibrated", "domain_context", "generative_calibrated", "hidden_calibrated",
     "task_vector", "channel",
 )  # fmt: skip
-NOT_A_SELECTION = ("fixed",)
-"""Choices that take rows from the user."""
+NOT_AN_ARM = ("protocol", "fixed")
+"""What every other arm has, and what takes rows from the user."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,11 @@ class Arm:
 
 
 def arms(orders: Sequence[str]) -> list[Arm]:
-    """Every calibration, every selection of `conf/selection` (or those of the enum), and these orders."""
-    group = [name for name in choice_names("selection") if name not in NOT_A_SELECTION]
-    selections = group or ["protocol", "random", "balanced", "nearest"]
-    key = "selection" if group else "selection.strategy"
+    """Every calibration, every selection of `conf/selection` that asks nothing of the user, and these orders."""
+    selections = [name for name in choice_names("selection") if name not in NOT_AN_ARM]
     return [
         *(Arm("calibration", name, (f"method={name}",)) for name in CALIBRATIONS),
-        *(Arm("selection", name, (f"{key}={name}",)) for name in selections if name != "protocol"),
+        *(Arm("selection", name, (f"selection={name}",)) for name in selections),
         *(Arm("order", order, (f"selection.order={order}",)) for order in orders),
     ]
 
@@ -114,7 +112,12 @@ def main() -> None:
         "--limit", type=int, help="test rows of a task, a sample that tables mark; all without"
     )
     parser.add_argument("--arms", nargs="+", help="names of arms, of all kinds; all without")
-    parser.add_argument("--orders", nargs="+", default=["1", "2", "3"], help="values of selection.order")
+    parser.add_argument(
+        "--orders",
+        nargs="+",
+        default=["1", "2", "nearest_last", "globale", "locale"],
+        help="values of selection.order",
+    )
     parser.add_argument("--quick", action="store_true", help="seconds: random weights, two tasks, four rows")
     given = parser.parse_args()
     if given.quick:
