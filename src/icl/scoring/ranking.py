@@ -14,10 +14,11 @@ from metashot.data.tasks.source import TaskSource
 from metashot.engine.cells.family import CellKey, Meter, Work
 from metashot.engine.cells.prompts import CellPrompt
 from metashot.engine.cells.results import FinishedCell, Prediction, Result
+from metashot.engine.generation.request import Generator
 from metashot.engine.metrics.classification import metric_of, score
 from metashot.engine.metrics.ranking import OptionCounts, best_option
 from metashot.engine.models.loading import LazyLanguageModel
-from metashot.engine.scoring.makers import generator_of, scorer_of
+from metashot.engine.scoring.makers import generator_of, loads_itself, scorer_of
 from metashot.engine.scoring.request import CheckedScorer, MakeScorer, Request, Scorer, SharingScorer
 from metashot.icl.scoring.cell import Cell, OptionScores, ranking_scores, read_rows
 from metashot.icl.scoring.evaluation_settings import EvaluateSettings
@@ -64,14 +65,20 @@ class RankedCells(InContextCells):
             if self.without_weights:
                 data = with_stand_ins(data, rules)
             else:
-                generator = generator_of(self._make_scorer, self.model, _WRITTEN_AT_ONCE)
-                data = with_written_inputs(data, rules, generator, encode)
+                data = with_written_inputs(data, rules, self._generator, encode)
         return super().build(data)
 
     @cached_property
     def _scorer(self) -> Scorer:
         """Made when the first rows are scored."""
         return scorer_of(self._make_scorer, self.model)
+
+    @cached_property
+    def _generator(self) -> Generator:
+        """The engine that scores where it writes too, so that there is one of it; else the loaded model."""
+        if loads_itself(self._make_scorer) and isinstance(self._scorer, Generator):
+            return self._scorer
+        return generator_of(self._make_scorer, self.model, _WRITTEN_AT_ONCE)
 
     def _scored_first(self, requests: Sequence[Request]) -> list[Tensor]:
         """Scores by which the model chooses; their tokens are counted with those of the cell."""

@@ -13,7 +13,7 @@ from metashot.engine.cells.family import Meter
 from metashot.engine.generation.prefix import PrefixGenerator
 from metashot.engine.models.loading import LazyLanguageModel
 from metashot.engine.models.sources import TinyModel
-from metashot.engine.scoring.makers import prefix_scorer
+from metashot.engine.scoring.makers import prefix_scorer, reads_files
 from metashot.icl.prompting.config import MetaiclPrompt, TemplatePrompt
 from metashot.icl.prompting.methods import Method, named_method
 from metashot.icl.scoring.cell import Truncation
@@ -108,3 +108,24 @@ def test_a_plan_counts_without_weights():
     cells.model = LazyLanguageModel(TinyModel("tiny", "gpt2", seed=3))
     cells.model.load = None
     assert len(cells.cell(cells.work()[0]).index) == 1 + 3
+
+
+def test_an_engine_that_scores_and_writes_is_started_once():
+    made = []
+
+    class Engine:
+        """Scores as ours, and writes as ours."""
+
+        def __init__(self):
+            made.append(self)
+            self.score = prefix_scorer(MODEL.load().model).score
+            self.generate = GENERATOR.generate
+
+    @reads_files(lambda: {"engine": "both"})
+    def both(model):
+        return Engine()
+
+    cells = RankedCells(family().settings, Few(), MODEL, both)
+    (work,) = cells.work()
+    cells.compute(work, range(work.rows), Meter(lambda done, total: None))
+    assert len(made) == 1
