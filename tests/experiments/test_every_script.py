@@ -125,6 +125,9 @@ RUNS: dict[str, Make] = {
     "lab_2026/run_lab.py": words("--quick --output out"),
     "metaicl_real/compare_runs.py": comparison,
     "metaicl_real/first_rows.py": few_rows,
+    "metaicl_real/over_tasks.py": lambda folder: [
+        str(EXPERIMENTS / "metaicl_real" / "results" / "comparison_independent.json")
+    ],
     "metaicl_real/plot_runs.py": panels,
     "supmer_smollm2/in_context.py": lambda folder: (
         f"--data-root {prompt_data(folder)} --model tiny --dtype float32 --k 1 --rows 4 --seeds 1".split()
