@@ -119,16 +119,6 @@ def choose_template(task: str, templates: Sequence[Template]) -> Template:
     return chosen
 
 
-def training_variants(promptsource: Path, tasks: Iterable[str]) -> list[str]:
-    """Names of all training variants of these tasks, in order."""
-    return [
-        f"inst:{task}:{suffix_of(template.name)}"
-        for task in tasks
-        for template in read_templates(promptsource, task)
-        if template.name not in DROPPED.get(task, ())
-    ]
-
-
 class Renderer:
     """A template compiled once, for many rows.
 

@@ -14,8 +14,6 @@ from metashot.base.files import sha256_once
 from metashot.base.json_text import read_json
 
 if TYPE_CHECKING:
-    import torch
-
     from metashot.engine.models.text_tokenizer import AnyTokenizer
 
 _HUB_BLOB = re.compile(r"[0-9a-f]{64}")
@@ -115,18 +113,6 @@ def check_packaged(file: PackagePath) -> Path:
         if found != file.hash.value.rstrip("="):
             raise ModelError(str(path), "differs from its package's sha256", "reinstall the package")
     return path
-
-
-def state_digest(model: torch.nn.Module) -> str:
-    """sha256 over a model's state dict: names, shapes, dtypes and bytes."""
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(f"{name}:{tuple(tensor.shape)}:{tensor.dtype}\n".encode())
-        digest.update(flat.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def tokenizer_digest(tokenizer: AnyTokenizer) -> str:
