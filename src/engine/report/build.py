@@ -103,7 +103,7 @@ def write_report(settings: ReportSettings, console: Console) -> Report:
         own_metrics_table(outputs),
         comparisons.rescoring_table(rescored, answers),
         comparisons.calibrating_table(rescored, answers),
-        confidence_table(stored, answers, draws, level, seed),
+        confidence_table(stored, answers, settings.answered, draws, level, seed),
         diagnosis_table(diagnosed, answers),
         held_out_table(stored, answers, settings.coverage, draws, level, seed),
         runs_table(answers),

@@ -28,6 +28,8 @@ class ReportConfig:
     """Confidence level."""
     coverage: InnerShare = 0.9
     """Share of right options that conformal sets are to hold."""
+    answered: InnerShare = 0.5
+    """Share of the surest answers of which the table of confidence gives the accuracy."""
     seed: Seed = 0
     """Seed of resampling and permutation."""
     names: Mapping[str, str] = field(default_factory=dict[str, str])

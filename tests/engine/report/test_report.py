@@ -280,6 +280,18 @@ def test_confidence_is_that_of_the_stored_scores(report, demo_runs):
     row = rows["In-context", 16]
     assert [row[4].value, row[5].value] == pytest.approx([100 * np.mean(sure), 100 * np.mean(right)])
     assert row[9].value == pytest.approx(np.mean(nll))
+    surest = np.argsort(-np.array(sure), kind="stable")[: len(sure) // 2]
+    assert row[11].value == pytest.approx(100 * np.mean(np.array(right)[surest]))
+
+
+@pytest.mark.parametrize("answered", [0.2, 0.8])
+def test_the_share_of_surest_answers_is_a_key(demo_runs, tmp_path, answered):
+    settings = ReportSettings(
+        (demo_runs,), tmp_path / "out", draws=5, permutations=5, formats=("html",), answered=answered
+    )
+    found = table(write_report(settings, Console(file=io.StringIO())), "confidence")
+    assert found.columns[-1] == f"At {100 * answered:.0f} %"
+    assert f"accuracy of the surest {100 * answered:.0f} %" in found.note
 
 
 def test_the_page_is_in_the_order_of_its_links(report):
