@@ -78,13 +78,19 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _one_fault(error: ValidationError, kind: Any, where: str) -> ConfigError:
-    first, *rest = error.errors(include_url=False)
+    faults = error.errors(include_url=False)
+    # A text where numbers or some words may stand was meant as a word.
+    meant = (one for one in faults if isinstance(one["input"], str) and "expected" in one.get("ctx", {}))
+    first = next(meant, faults[0])
+    rest = [one for one in faults if one is not first]
     place = ".".join([where, *(str(part) for part in first["loc"] if not isinstance(part, str))])
     more = f"; {len(rest)} more fault(s)" if rest and len(rest) > 1 else ""
     context = first.get("ctx", {})
     expected = str(context.get("expected", "")).replace("'", "")
     hint = suggestion(str(first["input"]), expected.replace(" or ", ", ").split(", ")) if expected else ""
     message, got = first["msg"][0].lower() + first["msg"][1:], first["input"]
+    if expected and faults[0]["type"] == "int_parsing":
+        message += ", or a whole number"
     if first["type"] in _BOUNDS:
         key, words = _BOUNDS[first["type"]]
         message, hint = f"must be {words.format(_number(context[key]))}", _range(kind)

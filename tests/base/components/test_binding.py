@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import pytest
 import torch
 
 from metashot.base.components.binding import bind, bind_call, make
 from metashot.base.components.targets import TRUSTED_VARIABLE, import_target
+from metashot.base.components.values import convert
 from metashot.base.errors import ConfigError
 
 HERE = __name__
@@ -162,3 +163,12 @@ def test_none_fits_only_where_it_is_allowed():
     assert bind(int | None, None, "x") is None
     with pytest.raises(ConfigError, match="x: input should be a valid integer"):
         bind(int, None, "x")
+
+
+def test_a_text_where_a_number_or_some_words_may_stand_is_told_the_words():
+    with pytest.raises(
+        ConfigError, match=r"node\.order: input should be 'first' or 'last', or a whole number, got 'lost'"
+    ):
+        convert(int | Literal["first", "last"], "lost", "node.order")
+    assert convert(int | Literal["first", "last"], "3", "node.order") == 3
+    assert convert(int | Literal["first", "last"], "last", "node.order") == "last"
