@@ -1,7 +1,8 @@
 """Trained against raw on the same rows and demonstrations, under several calibrations, with paired intervals.
 
 `compare_runs.py <out.json> <raw run> <trained run> [<trained run> ...]`; a run is the output folder of an evaluation, or
-several with different tasks, joined by commas. Every calibration is computed from the stored log-probabilities: those over
+several with different tasks, joined by commas. What the comparison reads of them is kept beside it, in
+`<out>.rows.jsonl.gz`; `compare_runs.py <out.json>` alone recomputes everything from there. Every calibration is computed from the stored log-probabilities: those over
 unlabelled training inputs for tasks that were evaluated with `method.calibration=batch`, none where it needs one fixed
 label set and the task has options of its own in every row.
 
@@ -12,6 +13,7 @@ runs where there are several; 2,000 draws, 95 %.
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
 from collections import Counter
@@ -27,6 +29,36 @@ from metashot.engine.metrics.rules import Calibration, Normalization, calibratio
 CALIBRATIONS = ("none", "batch", "prior", "batch_transductive", "prior_transductive")
 DRAWS = 2000
 Cells = dict[str, dict[int, dict[str, Any]]]
+
+
+READ = ("gold", "options", "sum_nll", "n_tokens", "n_chars", "n_bytes", "null_sum_nll", "null_n_tokens")
+"""Of a row of `predictions.jsonl`."""
+
+
+def kept_rows(out: Path) -> Path:
+    """Where the rows of a comparison lie."""
+    return out.with_suffix(".rows.jsonl.gz")
+
+
+def keep(path: Path, runs: list[Cells]) -> None:
+    """Write the rows of all runs, raw first, so that the comparison can be made again from this file alone."""
+    with gzip.GzipFile(path, "wb", mtime=0) as file:
+        for run, cells in enumerate(runs):
+            for task, seeds in cells.items():
+                for seed, cell in seeds.items():
+                    rows = [{key: row[key] for key in READ} for row in cell["rows"]]
+                    line = {"run": run, "task": task, "seed": seed, "metric": cell["metric"], "rows": rows}
+                    file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+
+
+def kept(path: Path) -> list[Cells]:
+    """The runs that `keep` wrote."""
+    runs: dict[int, Cells] = {}
+    with gzip.open(path, "rt", encoding="utf-8") as file:
+        for line in map(json.loads, file):
+            cell = {"metric": line["metric"], "rows": line["rows"]}
+            runs.setdefault(line["run"], {}).setdefault(line["task"], {})[line["seed"]] = cell
+    return [runs[number] for number in sorted(runs)]
 
 
 def read(folders: str) -> Cells:
@@ -145,9 +177,11 @@ def compare(raw: Cells, trained: list[Cells], rule: str) -> dict[str, Any]:
     }
 
 
-def main(out: Path, raw: str, trained: list[str]) -> None:
-    """Write all comparisons and print them as tables."""
-    before, after = read(raw), [read(folder) for folder in trained]
+def main(out: Path, folders: list[str]) -> None:
+    """Write all comparisons and print them as tables; without folders from the rows that were kept."""
+    if folders:
+        keep(kept_rows(out), [read(folder) for folder in folders])
+    before, *after = kept(kept_rows(out))
     found = {rule: compare(before, after, rule) for rule in CALIBRATIONS}
     out.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     print("| task | " + " | ".join(f"raw, {rule} | trained, {rule}" for rule in found) + " |")
@@ -163,4 +197,4 @@ def main(out: Path, raw: str, trained: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:])
+    main(Path(sys.argv[1]), sys.argv[2:])
