@@ -12,9 +12,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
 from metashot.base.errors import ConfigError
 from metashot.data.task import ChosenBy, Example, ModelChoice, TaskData, TaskType
@@ -25,7 +25,10 @@ from metashot.icl.prompting.prompt import Encode
 from metashot.icl.scoring.cell import PromptRules, build_cell, ranking_scores, read_rows
 from metashot.icl.scoring.written_inputs import writing_prompt
 
-Score = Callable[[Sequence[Request]], list[Tensor]]
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Score = Callable[[Sequence[Request]], "list[Tensor]"]
 """Requests to log-probabilities [scored tokens] of each, in nats."""
 
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import cached_property
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from metashot.data.task import TaskData
 from metashot.data.tasks.source import TaskSource
@@ -26,6 +24,9 @@ from metashot.icl.scoring.in_context import InContextCells
 from metashot.icl.scoring.model_choice import chosen, first_choice
 from metashot.icl.scoring.preview import cell_prompt
 from metashot.icl.scoring.written_inputs import needs_written_inputs, with_stand_ins, with_written_inputs
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 _WRITTEN_AT_ONCE = 16
 """Inputs that the model writes at a time."""
